@@ -1,0 +1,367 @@
+//! The outside world as the engine sees it: one trait per outside thing.
+//!
+//! Futures are neither boxed nor `Send`: a flow lives on one shard. Every method
+//! that can wait has a deadline inside its implementation and answers with an
+//! error when it passes; no method waits for ever.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quickwater_proto::{
+    BlobId, Bucket, BucketId, BucketName, Checksum, ETag, ObjectHeaders, ObjectKey, ObjectRecord,
+    PartRecord, PutCondition, UfsEntry, UfsError, UfsIdentity, UfsObject, UploadId, UploadRecord,
+};
+pub use quickwater_proto::{Committed, MetadataError, ScanPage};
+
+/// An owned buffer of at most one chunk. Dropping it returns it to its pool.
+pub trait Buffer: Send + 'static {
+    /// The bytes it holds.
+    fn as_slice(&self) -> &[u8];
+    /// The bytes it holds, writable.
+    fn as_mut_slice(&mut self) -> &mut [u8];
+    /// Most bytes it can hold.
+    fn capacity(&self) -> usize;
+    /// Sets how many bytes it holds, at most `capacity`; new bytes have any value.
+    fn set_len(&mut self, len: usize);
+    /// The same memory as shared bytes; back to the pool when the last is dropped.
+    fn into_bytes(self) -> Bytes;
+}
+
+/// One piece of an object in the store: chunk `index` of a blob. Every chunk but
+/// the last of a blob has [`quickwater_proto::CHUNK_BYTES`] bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChunkId {
+    /// Which blob.
+    pub blob: BlobId,
+    /// Which chunk of it, from 0.
+    pub index: u32,
+}
+
+/// What a chunk write must survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// A clean copy: may vanish in a crash, is never wrong.
+    Cached,
+    /// Acked data: on return a device flush has covered it.
+    Flushed,
+}
+
+/// Why the store could not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DiskError {
+    /// No room even after eviction.
+    #[error("the store is full")]
+    Full,
+    /// The disk failed a write or flush before and takes no more writes.
+    #[error("the disk is suspect after a failed write or flush")]
+    Suspect,
+    /// This operation failed.
+    #[error("disk: {0}")]
+    Io(String),
+    /// No buffer or slot in time.
+    #[error("the store is overloaded")]
+    Overloaded,
+}
+
+/// The local store.
+pub trait Disk {
+    /// Buffers it reads into and writes from.
+    type Buffer: Buffer;
+
+    /// An empty buffer that can hold `bytes` (at most one chunk).
+    ///
+    /// # Errors
+    /// [`DiskError::Overloaded`] when none came free in time.
+    async fn buffer(&self, bytes: usize) -> Result<Self::Buffer, DiskError>;
+
+    /// Reads `range` of a chunk, verified against its checksums. `None`: not
+    /// here (never was, evicted, or found damaged and forgotten).
+    ///
+    /// # Errors
+    /// The device failed; the caller may go to the UFS.
+    async fn read(
+        &self,
+        chunk: ChunkId,
+        range: Range<u32>,
+    ) -> Result<Option<Self::Buffer>, DiskError>;
+
+    /// Stores a whole chunk and gives the buffer back, its content unchanged.
+    ///
+    /// # Errors
+    /// Nothing was stored; the buffer is gone only if it could not be saved.
+    async fn write(
+        &self,
+        chunk: ChunkId,
+        data: Self::Buffer,
+        durability: Durability,
+    ) -> (Self::Buffer, Result<(), DiskError>);
+
+    /// Whether a read would probably hit (no IO).
+    fn contains(&self, chunk: ChunkId) -> bool;
+
+    /// Forgets chunks `0..chunks` of a blob.
+    fn forget(&self, blob: BlobId, chunks: u32);
+}
+
+/// A request body, already decoded (no chunk framing) and checked as it goes.
+pub trait Body {
+    /// Buffers it fills.
+    type Buffer: Buffer;
+    /// What can go wrong, known to the caller of the flow only.
+    type Error;
+
+    /// Bytes the decoded body will have.
+    fn length(&self) -> u64;
+    /// The next buffer: full chunks, then a shorter last one; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Self::Buffer>, Self::Error>;
+    /// After `None`: checks what was promised (length, signatures, checksums)
+    /// and returns what was computed.
+    fn finish(&mut self) -> Result<BodyDigests, Self::Error>;
+}
+
+/// What was computed over a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BodyDigests {
+    /// MD5 of all bytes.
+    pub md5: [u8; 16],
+    /// Checksums asked for, verified where the client sent a value.
+    pub checksums: Vec<Checksum>,
+}
+
+/// The under file systems behind all buckets.
+pub trait Ufs {
+    /// A write in progress.
+    type Upload: UfsUpload;
+    /// A read in progress.
+    type Reader: UfsReader;
+    /// A listing in progress.
+    type Listing: UfsListing;
+
+    /// Looks at one object.
+    async fn head(&self, bucket: &Bucket, key: &ObjectKey) -> Result<UfsObject, UfsError>;
+
+    /// Reads `range` of the content that `expect` identifies;
+    /// [`UfsErrorKind::Changed`](quickwater_proto::UfsErrorKind::Changed) when
+    /// the UFS holds another by now.
+    async fn read(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        expect: &UfsIdentity,
+        range: Range<u64>,
+    ) -> Result<Self::Reader, UfsError>;
+
+    /// Begins a write of `size` bytes; invisible until finished.
+    async fn put(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        headers: &ObjectHeaders,
+        size: u64,
+    ) -> Result<Self::Upload, UfsError>;
+
+    /// Removes an object; not being there is success.
+    async fn delete(&self, bucket: &Bucket, key: &ObjectKey) -> Result<(), UfsError>;
+
+    /// Begins a multipart upload and returns the UFS's name for it.
+    async fn create_upload(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        headers: &ObjectHeaders,
+        upload: UploadId,
+    ) -> Result<String, UfsError>;
+
+    /// Begins the write of one part; a part of the same number is replaced when
+    /// this one is finished.
+    async fn put_part(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        number: u16,
+        size: u64,
+    ) -> Result<Self::Upload, UfsError>;
+
+    /// Makes the parts, in this order, the content of the key. `etag` is the one
+    /// the object will show. Repeating it after an unknown outcome is allowed.
+    async fn complete_upload(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        parts: &[PartRecord],
+        etag: &ETag,
+        checksums: &[Checksum],
+    ) -> Result<UfsObject, UfsError>;
+
+    /// Throws away an upload; not being there is success.
+    async fn abort_upload(&self, bucket: &Bucket, upload: &UploadRecord) -> Result<(), UfsError>;
+
+    /// Lists keys that begin with `prefix` and are greater than `start_after`,
+    /// in byte order. Not `recursive`: keys with a `/` after the prefix are
+    /// rolled up into [`UfsEntry::Prefix`].
+    async fn list(
+        &self,
+        bucket: &Bucket,
+        prefix: &str,
+        start_after: &str,
+        recursive: bool,
+    ) -> Result<Self::Listing, UfsError>;
+
+    /// Makes the bucket's location (it may exist already).
+    async fn create_location(&self, bucket: &Bucket) -> Result<(), UfsError>;
+
+    /// Removes the bucket's empty location;
+    /// [`UfsErrorKind::Invalid`](quickwater_proto::UfsErrorKind::Invalid) when
+    /// something is in it.
+    async fn remove_location(&self, bucket: &Bucket) -> Result<(), UfsError>;
+}
+
+/// A write to the UFS in progress. Dropping it aborts it.
+pub trait UfsUpload {
+    /// Hands over the next bytes; waits while the UFS is slower than we are.
+    async fn send(&mut self, data: Bytes) -> Result<(), UfsError>;
+    /// Publishes the object (or part) and returns only when the UFS has accepted
+    /// all of it: length and MD5 or checksum compared; POSIX: file synced,
+    /// renamed, directory synced.
+    async fn finish(self, digests: &BodyDigests) -> Result<UfsObject, UfsError>;
+    /// Throws it away.
+    async fn abort(self);
+}
+
+/// A read from the UFS in progress.
+pub trait UfsReader {
+    /// The next bytes, at most one chunk at a time; `None` after exactly the
+    /// range asked for. Fewer bytes than that is
+    /// [`UfsErrorKind::Corrupt`](quickwater_proto::UfsErrorKind::Corrupt).
+    async fn next(&mut self) -> Result<Option<Bytes>, UfsError>;
+}
+
+/// A listing of the UFS in progress.
+pub trait UfsListing {
+    /// The next entries (at most 1,000, at least one); `None` at the end.
+    async fn next(&mut self) -> Result<Option<Vec<UfsEntry>>, UfsError>;
+}
+
+/// The metadata: what is committed and who owns what.
+pub trait Metadata {
+    /// Finds a bucket by name.
+    async fn bucket(&self, name: &BucketName) -> Result<Option<Bucket>, MetadataError>;
+    /// All buckets in order of name.
+    async fn buckets(&self) -> Result<Vec<Bucket>, MetadataError>;
+    /// Commits a new bucket; its `id` is chosen by the metadata.
+    async fn create_bucket(&self, bucket: &Bucket) -> Result<Bucket, MetadataError>;
+    /// Removes a bucket. `only_empty`: refuse while it has objects or uploads;
+    /// otherwise forget them all.
+    async fn delete_bucket(&self, bucket: BucketId, only_empty: bool) -> Result<(), MetadataError>;
+    /// Replaces a bucket's tags.
+    async fn set_bucket_tags(
+        &self,
+        bucket: BucketId,
+        tags: &[(String, String)],
+    ) -> Result<(), MetadataError>;
+
+    /// The current version of an object, complete with parts and extents.
+    async fn object(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+    ) -> Result<Option<ObjectRecord>, MetadataError>;
+    /// Makes `record` current; `record.version` is ignored and given by the commit.
+    async fn commit_object(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+        condition: &PutCondition,
+    ) -> Result<Committed, MetadataError>;
+    /// Removes an object. `None`: it was not there.
+    async fn remove_object(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        condition: &PutCondition,
+    ) -> Result<Option<ObjectRecord>, MetadataError>;
+    /// Objects with `key >= from` and `key` beginning with `prefix`, at most `limit`.
+    async fn scan(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        from: &str,
+        limit: usize,
+    ) -> Result<ScanPage, MetadataError>;
+
+    /// Commits a new upload.
+    async fn create_upload(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+    ) -> Result<(), MetadataError>;
+    /// Finds an upload of `key`.
+    async fn upload(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+    ) -> Result<Option<UploadRecord>, MetadataError>;
+    /// Commits a part, replacing one of the same number (which is returned).
+    async fn put_part(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        part: &PartRecord,
+    ) -> Result<Option<PartRecord>, MetadataError>;
+    /// Parts with a number greater than `after`, in order, at most `limit`.
+    async fn parts(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+        after: u16,
+        limit: usize,
+    ) -> Result<Vec<PartRecord>, MetadataError>;
+    /// Uploads in order of (key, id), after (`key_after`, `id_after`), whose key
+    /// begins with `prefix`, at most `limit`.
+    async fn uploads(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        after: Option<(&str, Option<UploadId>)>,
+        limit: usize,
+    ) -> Result<Vec<UploadRecord>, MetadataError>;
+    /// Commits the object and ends the upload in one transaction, and remembers
+    /// the answer so that a repeat can be told (see [`Metadata::completed`]).
+    async fn complete_upload(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        record: &ObjectRecord,
+        condition: &PutCondition,
+    ) -> Result<Committed, MetadataError>;
+    /// The ETag of an upload completed within the last day, if it was.
+    async fn completed(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+    ) -> Result<Option<ETag>, MetadataError>;
+    /// Ends an upload without an object; its parts are returned to be freed.
+    async fn abort_upload(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+    ) -> Result<Vec<PartRecord>, MetadataError>;
+}
+
+/// Time and chance.
+pub trait Environment {
+    /// Wall clock, milliseconds since the Unix epoch. Never orders anything.
+    fn wall_ms(&self) -> i64;
+    /// Monotonic clock since an arbitrary start.
+    fn monotonic(&self) -> Duration;
+    /// Waits.
+    async fn sleep(&self, duration: Duration);
+    /// A random number for blob and upload ids.
+    fn random_u128(&self) -> u128;
+}

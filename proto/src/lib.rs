@@ -1,0 +1,23 @@
+//! The words both planes share: validated names and the records they exchange.
+//!
+//! Absent on purpose: rules, IO, clocks, randomness other than [`BlobId::random`].
+
+mod metadata;
+mod names;
+mod object;
+mod ufs;
+
+pub use metadata::{Committed, MetadataError, ScanPage};
+pub use names::{BlobId, BucketId, BucketName, ETag, InvalidName, ObjectKey, UploadId, Version};
+pub use object::{
+    Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Extent, ObjectHeaders, ObjectRecord,
+    PartRecord, PersistState, PutCondition, UploadRecord,
+};
+pub use ufs::{UfsEntry, UfsError, UfsErrorKind, UfsIdentity, UfsObject};
+
+/// Bytes in one chunk, the unit of caching.
+pub const CHUNK_BYTES: u32 = 1 << 20;
+/// Largest object key, bytes of UTF-8 (S3: "Creating object key names").
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Largest part number of a multipart upload (S3: "multipart upload limits").
+pub const PART_NUMBER_MAX: u16 = 10_000;
