@@ -1,1 +1,10 @@
-//! placeholder
+//! How bytes move: listeners, connections, the O_DIRECT store, buffers, metrics.
+//!
+//! The only crate that knows monoio. Absent on purpose: rules (they are the
+//! engine's), tokio, S3 text.
+
+#![expect(async_fn_in_trait, reason = "everything here lives on one shard, never dyn")]
+
+pub mod buffers;
+pub mod http;
+pub mod store;
