@@ -184,6 +184,9 @@ pub struct ObjectRecord {
     pub ufs: Option<UfsIdentity>,
     /// Where the bytes are safe.
     pub persist: PersistState,
+    /// Known from a UFS listing only: headers and checksums are still to be read
+    /// from the UFS before the object is shown on its own.
+    pub partial: bool,
 }
 
 /// One part of a multipart upload.

@@ -364,4 +364,6 @@ pub trait Environment {
     async fn sleep(&self, duration: Duration);
     /// A random number for blob and upload ids.
     fn random_u128(&self) -> u128;
+    /// Runs a task of this shard to its end, detached.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
 }
