@@ -1,1 +1,3 @@
-//! placeholder
+//! Who owns what and what is committed. Absent: data bytes, S3 text.
+
+pub mod store;
