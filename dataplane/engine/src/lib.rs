@@ -9,4 +9,16 @@
     reason = "flows are generic, never dyn, and live on one shard"
 )]
 
+mod decisions;
+mod engine;
+mod error;
+mod flows;
 pub mod io;
+
+pub use decisions::slots::SLOTS;
+pub use engine::{Engine, EngineConfig, EngineStats, Shared, World};
+pub use error::FlowError;
+pub use flows::list::{ListPage, ListQuery};
+pub use flows::multipart::{CompletedUpload, NewUpload};
+pub use flows::put::{PutError, PutObject};
+pub use flows::read::{CacheResult, ObjectReader};

@@ -1,0 +1,173 @@
+//! Which parts of a bucket's namespace were compared with the UFS, and how far.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use event_listener::{Event, EventListener};
+use quickwater_proto::BucketId;
+
+use crate::error::FlowError;
+
+/// Comparisons remembered; the oldest are forgotten first.
+const SCANS_MAX: usize = 1_024;
+/// Sub-prefixes remembered for one non-recursive comparison. More than this and
+/// the comparison has to be recursive.
+pub(crate) const PREFIXES_MAX: usize = 100_000;
+
+/// What a comparison covers: keys of `prefix` greater than `from`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scope {
+    pub(crate) bucket: BucketId,
+    pub(crate) prefix: String,
+    pub(crate) from: String,
+    /// Only the level right below the prefix.
+    pub(crate) one_level: bool,
+}
+
+impl Scope {
+    /// Whether a comparison of `self` also answers for `other`.
+    fn covers(&self, other: &Self) -> bool {
+        if self.bucket != other.bucket || self.from > other.from {
+            return false;
+        }
+        if self.one_level {
+            return other.one_level && self.prefix == other.prefix;
+        }
+        other.prefix.starts_with(&self.prefix)
+    }
+}
+
+/// Progress of one comparison.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress {
+    /// All keys up to and including this one were compared.
+    pub(crate) through: String,
+    /// Sub-prefixes the UFS has (one-level comparisons).
+    pub(crate) prefixes: BTreeSet<String>,
+    pub(crate) done: Option<Result<(), FlowError>>,
+    /// How long it took, once done.
+    pub(crate) took: Duration,
+    /// Too many sub-prefixes to remember.
+    pub(crate) overflow: bool,
+}
+
+/// A comparison under way or done.
+pub(crate) struct Scan {
+    pub(crate) scope: Scope,
+    pub(crate) begun: Duration,
+    progress: Mutex<Progress>,
+    changed: Event,
+}
+
+impl Scan {
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&Progress) -> R) -> R {
+        look(&self.progress.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify(usize::MAX);
+    }
+
+    pub(crate) fn listen(&self) -> EventListener {
+        self.changed.listen()
+    }
+}
+
+/// All comparisons of this process.
+#[derive(Default)]
+pub(crate) struct Freshness {
+    scans: Mutex<VecDeque<Arc<Scan>>>,
+}
+
+impl Freshness {
+    /// A comparison that answers for `scope` and is at most `age_max` old, or a
+    /// new one (`true`) that the caller has to run.
+    pub(crate) fn find_or_begin(
+        &self,
+        scope: &Scope,
+        now: Duration,
+        age_max: Duration,
+    ) -> (Arc<Scan>, bool) {
+        let mut scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        let usable = |scan: &Arc<Scan>| {
+            // One that takes longer than its age limit is still worth its run:
+            // else the pages of a huge listing would start over each time.
+            let age = now.saturating_sub(scan.begun);
+            let good = scan.with(|p| match &p.done {
+                None => !p.overflow,
+                Some(result) => result.is_ok() && !p.overflow && age <= age_max + p.took,
+            });
+            good && scan.scope.covers(scope)
+        };
+        if let Some(scan) = scans.iter().rev().find(|s| usable(s)) {
+            return (Arc::clone(scan), false);
+        }
+        scans.retain(|s| s.scope != *scope || s.with(|p| p.done.is_none()));
+        let scan = Arc::new(Scan {
+            scope: scope.clone(),
+            begun: now,
+            progress: Mutex::default(),
+            changed: Event::new(),
+        });
+        scans.push_back(Arc::clone(&scan));
+        while scans.len() > SCANS_MAX {
+            scans.pop_front();
+        }
+        (scan, true)
+    }
+
+    /// Forgets what is known of a bucket.
+    pub(crate) fn forget(&self, bucket: BucketId) {
+        let mut scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        scans.retain(|s| s.scope.bucket != bucket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(prefix: &str, from: &str, one_level: bool) -> Scope {
+        Scope {
+            bucket: BucketId(1),
+            prefix: prefix.into(),
+            from: from.into(),
+            one_level,
+        }
+    }
+
+    #[test]
+    fn a_wider_scan_answers_for_a_narrower_one() {
+        assert!(scope("", "", false).covers(&scope("a/", "a/b", true)));
+        assert!(!scope("", "b", false).covers(&scope("a/", "a", false)));
+        assert!(!scope("a/", "", true).covers(&scope("a/", "", false)));
+        assert!(!scope("a/", "", true).covers(&scope("a/b/", "", true)));
+        assert!(scope("a/", "", true).covers(&scope("a/", "a/x", true)));
+    }
+
+    #[test]
+    fn old_and_failed_scans_are_run_again() {
+        let all = Freshness::default();
+        let second = Duration::from_secs(1);
+        let (scan, new) = all.find_or_begin(&scope("", "", false), second, second);
+        assert!(new);
+        assert!(
+            !all.find_or_begin(&scope("x", "", true), 9 * second, second)
+                .1,
+            "under way"
+        );
+        scan.update(|p| p.done = Some(Ok(())));
+        assert!(
+            !all.find_or_begin(&scope("x", "", true), 2 * second, second)
+                .1
+        );
+        assert!(
+            all.find_or_begin(&scope("x", "", true), 3 * second, second)
+                .1
+        );
+        scan.update(|p| p.done = Some(Err(FlowError::NoSuchBucket)));
+        assert!(all.find_or_begin(&scope("", "", false), second, second).1);
+    }
+}

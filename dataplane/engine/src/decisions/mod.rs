@@ -1,0 +1,8 @@
+//! Plain functions and state machines: no IO, no clock, no randomness.
+
+pub(crate) mod flights;
+pub(crate) mod freshness;
+pub(crate) mod object_cache;
+pub(crate) mod read_plan;
+pub(crate) mod retired;
+pub(crate) mod slots;

@@ -1,0 +1,96 @@
+//! Slots: the 16,384 buckets keys fall into, with one mutation at a time in each.
+//!
+//! A slot's lock orders what the UFS sees with what the metadata commits, and its
+//! sequence number tells a listing whether something changed since it began.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_lock::{Mutex, MutexGuard};
+use quickwater_proto::{BucketId, ObjectKey, UploadId};
+
+/// Number of slots (design §1).
+pub const SLOTS: usize = 16_384;
+
+/// All slots of this process.
+pub(crate) struct Slots {
+    locks: Vec<Mutex<()>>,
+    /// Value of `sequence` at the last mutation of each slot.
+    changed: Vec<AtomicU64>,
+    sequence: AtomicU64,
+}
+
+/// The right to change keys of one slot.
+pub(crate) struct SlotGuard<'a> {
+    slots: &'a Slots,
+    slot: usize,
+    _lock: MutexGuard<'a, ()>,
+}
+
+impl Slots {
+    pub(crate) fn new() -> Self {
+        Self {
+            locks: (0..SLOTS).map(|_| Mutex::new(())).collect(),
+            changed: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            sequence: AtomicU64::new(1),
+        }
+    }
+
+    pub(crate) fn of_key(bucket: BucketId, key: &ObjectKey) -> usize {
+        Self::of(&(bucket, key))
+    }
+
+    pub(crate) fn of_part(upload: UploadId, number: u16) -> usize {
+        Self::of(&(upload, number))
+    }
+
+    fn of(what: &impl Hash) -> usize {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(what);
+        (hash % SLOTS as u64) as usize
+    }
+
+    pub(crate) async fn lock(&self, slot: usize) -> SlotGuard<'_> {
+        SlotGuard {
+            slots: self,
+            slot,
+            _lock: self.locks[slot].lock().await,
+        }
+    }
+
+    /// The number to compare with [`SlotGuard::unchanged_since`] later.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
+    }
+}
+
+impl SlotGuard<'_> {
+    /// To be called before anything in the UFS or the metadata changes.
+    pub(crate) fn mark_changed(&self) {
+        let now = self.slots.sequence.fetch_add(1, Ordering::AcqRel) + 1;
+        self.slots.changed[self.slot].store(now, Ordering::Release);
+    }
+
+    /// Whether no mutation of this slot began after `sequence` was taken.
+    pub(crate) fn unchanged_since(&self, sequence: u64) -> bool {
+        self.slots.changed[self.slot].load(Ordering::Acquire) <= sequence
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mutation_after_the_listing_began_is_noticed() {
+        let slots = Slots::new();
+        futures_util::FutureExt::now_or_never(async {
+            let before = slots.sequence();
+            let guard = slots.lock(7).await;
+            assert!(guard.unchanged_since(before));
+            guard.mark_changed();
+            assert!(!guard.unchanged_since(before));
+            assert!(guard.unchanged_since(slots.sequence()));
+        })
+        .unwrap();
+    }
+}

@@ -1,0 +1,272 @@
+//! The engine of one shard: its outside world and the state all shards share.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use quickwater_proto::{Bucket, BucketId, BucketName, ObjectKey, ObjectRecord};
+
+use crate::decisions::flights::Flights;
+use crate::decisions::freshness::Freshness;
+use crate::decisions::object_cache::{Known, ObjectCache};
+use crate::decisions::retired::Retired;
+use crate::decisions::slots::{SlotGuard, Slots};
+use crate::error::FlowError;
+use crate::io::{Disk, Environment, Metadata, Ufs};
+
+/// The outside world of a shard, one type for each outside thing.
+pub trait World: 'static {
+    /// The local store.
+    type Disk: Disk;
+    /// The under file systems.
+    type Ufs: Ufs;
+    /// The metadata.
+    type Metadata: Metadata;
+    /// Time and chance.
+    type Environment: Environment;
+}
+
+/// Settings of the flows.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Memory for object records, bytes.
+    pub object_cache_bytes: usize,
+    /// Chunks read ahead of the one being sent.
+    pub read_depth: usize,
+    /// Chunks fetched by one UFS read when a client reads on.
+    pub fill_run_chunks: u32,
+    /// Longest wait for a slot, a fetch or a comparison with the UFS.
+    pub wait_max: Duration,
+    /// Objects imported at once while a listing is compared.
+    pub import_concurrency: usize,
+    /// Whether content read whole from the UFS is what its record promises.
+    pub content_matches: fn(&ObjectRecord, &[u8]) -> bool,
+}
+
+/// Counters of the flows.
+#[derive(Debug, Default)]
+pub struct EngineStats {
+    /// Bytes sent to clients that came from the store.
+    pub store_bytes: AtomicU64,
+    /// Bytes sent to clients that had to be fetched from the UFS first.
+    pub ufs_bytes: AtomicU64,
+    /// Chunks fetched from the UFS.
+    pub fills: AtomicU64,
+    /// Fetches that failed or were refused as damaged.
+    pub fill_failures: AtomicU64,
+    /// Chunks that could not be cached (served all the same).
+    pub uncached: AtomicU64,
+    /// Objects found changed, new or gone in the UFS.
+    pub external_changes: AtomicU64,
+    /// Answers given from cached metadata because the UFS was out of reach.
+    pub stale_answers: AtomicU64,
+}
+
+/// State all shards of a process share.
+pub struct Shared {
+    pub(crate) config: EngineConfig,
+    pub(crate) objects: ObjectCache,
+    pub(crate) slots: Slots,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) freshness: Freshness,
+    pub(crate) retired: Retired,
+    buckets: Mutex<HashMap<BucketName, (Arc<Bucket>, Duration)>>,
+    /// Counters.
+    pub stats: EngineStats,
+}
+
+/// How long a bucket's row is trusted: mounts reach every shard within this.
+const BUCKET_TTL: Duration = Duration::from_secs(1);
+/// Buckets remembered.
+const BUCKETS_MAX: usize = 10_000;
+
+impl Shared {
+    /// Fresh state.
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Arc<Self> {
+        Arc::new(Self {
+            objects: ObjectCache::new(config.object_cache_bytes),
+            slots: Slots::new(),
+            flights: Arc::default(),
+            freshness: Freshness::default(),
+            retired: Retired::default(),
+            buckets: Mutex::default(),
+            stats: EngineStats::default(),
+            config,
+        })
+    }
+
+    /// Forgets what is remembered of buckets (a mount was added or removed).
+    pub fn forget_buckets(&self) {
+        self.buckets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+}
+
+/// The engine of one shard. Clones are handles to the same shard.
+pub struct Engine<W: World>(Rc<Inner<W>>);
+
+struct Inner<W: World> {
+    shared: Arc<Shared>,
+    disk: W::Disk,
+    ufs: W::Ufs,
+    metadata: W::Metadata,
+    environment: W::Environment,
+}
+
+impl<W: World> Clone for Engine<W> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<W: World> Engine<W> {
+    /// Puts a shard's engine together.
+    #[must_use]
+    pub fn new(
+        shared: Arc<Shared>,
+        disk: W::Disk,
+        ufs: W::Ufs,
+        metadata: W::Metadata,
+        environment: W::Environment,
+    ) -> Self {
+        Self(Rc::new(Inner {
+            shared,
+            disk,
+            ufs,
+            metadata,
+            environment,
+        }))
+    }
+
+    /// The state all shards share.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    /// The shard's store.
+    #[must_use]
+    pub fn disk(&self) -> &W::Disk {
+        &self.0.disk
+    }
+
+    /// Time and chance.
+    #[must_use]
+    pub fn environment(&self) -> &W::Environment {
+        &self.0.environment
+    }
+
+    pub(crate) fn ufs(&self) -> &W::Ufs {
+        &self.0.ufs
+    }
+
+    pub(crate) fn metadata(&self) -> &W::Metadata {
+        &self.0.metadata
+    }
+
+    pub(crate) fn config(&self) -> &EngineConfig {
+        &self.0.shared.config
+    }
+
+    /// The bucket of that name.
+    ///
+    /// # Errors
+    /// [`FlowError::NoSuchBucket`], or the metadata is unavailable.
+    pub async fn bucket(&self, name: &BucketName) -> Result<Arc<Bucket>, FlowError> {
+        let now = self.environment().monotonic();
+        let known = {
+            let map = self
+                .0
+                .shared
+                .buckets
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            map.get(name).cloned()
+        };
+        if let Some((bucket, read)) = known
+            && now.saturating_sub(read) < BUCKET_TTL
+        {
+            return Ok(bucket);
+        }
+        let found = self.metadata().bucket(name).await?;
+        let mut map = self
+            .0
+            .shared
+            .buckets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(bucket) = found else {
+            map.remove(name);
+            return Err(FlowError::NoSuchBucket);
+        };
+        if map.len() >= BUCKETS_MAX {
+            map.clear();
+        }
+        let bucket = Arc::new(bucket);
+        map.insert(name.clone(), (Arc::clone(&bucket), now));
+        Ok(bucket)
+    }
+
+    /// Takes the slot of a key, or answers SlowDown when that takes too long.
+    pub(crate) async fn lock_key(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+    ) -> Result<SlotGuard<'_>, FlowError> {
+        self.lock_slot(Slots::of_key(bucket, key)).await
+    }
+
+    pub(crate) async fn lock_slot(&self, slot: usize) -> Result<SlotGuard<'_>, FlowError> {
+        let lock = std::pin::pin!(self.0.shared.slots.lock(slot));
+        self.within(lock).await.ok_or_else(|| {
+            FlowError::SlowDown("another write to this key is taking too long".into())
+        })
+    }
+
+    /// Runs `future` for at most the configured wait; `None` when time is up.
+    pub(crate) async fn within<F: Future + Unpin>(&self, future: F) -> Option<F::Output> {
+        let mut future = future;
+        if let Some(output) = futures_util::FutureExt::now_or_never(&mut future) {
+            return Some(output);
+        }
+        let timer = std::pin::pin!(self.environment().sleep(self.config().wait_max));
+        match select(future, timer).await {
+            Either::Left((output, _)) => Some(output),
+            Either::Right(((), _)) => None,
+        }
+    }
+
+    /// Remembers what was just committed or checked. Only under the slot's lock.
+    pub(crate) fn remember(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        record: Option<Arc<ObjectRecord>>,
+    ) {
+        let checked = Some(self.environment().monotonic());
+        self.0
+            .shared
+            .objects
+            .insert(bucket, key, Known { record, checked });
+    }
+
+    /// Makes the next reader compare the key with the UFS: after a write whose
+    /// outcome is unknown.
+    pub(crate) fn distrust(&self, bucket: BucketId, key: &ObjectKey) {
+        self.0.shared.objects.remove(bucket, key);
+    }
+}
+
+/// How long metadata of a bucket may be trusted.
+pub(crate) fn ttl_of(bucket: &Bucket) -> Duration {
+    match bucket.metadata_ttl_ms {
+        u64::MAX => Duration::MAX,
+        ms => Duration::from_millis(ms),
+    }
+}

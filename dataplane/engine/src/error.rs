@@ -1,0 +1,102 @@
+//! Why a request could not be served, by what the client is told.
+
+use quickwater_proto::{MetadataError, UfsError, UfsErrorKind};
+
+use crate::io::DiskError;
+
+/// A flow's failure. Each kind has one S3 answer; "nothing changed" holds for
+/// all but [`FlowError::Unknown`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FlowError {
+    /// No bucket of that name.
+    #[error("no such bucket")]
+    NoSuchBucket,
+    /// No object under that key.
+    #[error("no such key")]
+    NoSuchKey,
+    /// No such multipart upload.
+    #[error("no such upload")]
+    NoSuchUpload,
+    /// A bucket of that name exists.
+    #[error("the bucket exists")]
+    BucketExists,
+    /// The bucket still holds objects or uploads.
+    #[error("the bucket is not empty")]
+    BucketNotEmpty,
+    /// If-Match or If-None-Match did not hold.
+    #[error("a precondition did not hold")]
+    PreconditionFailed,
+    /// The part list does not match what was uploaded.
+    #[error("a part is missing or its ETag differs")]
+    InvalidPart,
+    /// The UFS refuses our credentials or the file's permissions do.
+    #[error("the UFS denies access: {0}")]
+    Denied(String),
+    /// The UFS cannot hold such a key or object.
+    #[error("not possible on this UFS: {0}")]
+    Unsupported(String),
+    /// The request was wrong in a way only the UFS noticed.
+    #[error("invalid request: {0}")]
+    Invalid(String),
+    /// Overloaded or out of space: slow down and come back.
+    #[error("overloaded: {0}")]
+    SlowDown(String),
+    /// Out of reach for now; nothing changed.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// A write whose outcome is not known: old or new.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+    /// The bytes at hand are not the bytes promised; they were not sent.
+    #[error("damaged data: {0}")]
+    Damaged(String),
+    /// The UFS holds another content than the one being read; look again.
+    #[error("the object changed in the UFS")]
+    Changed,
+    /// A limit of the metadata.
+    #[error("too large: {0}")]
+    TooLarge(String),
+}
+
+impl From<MetadataError> for FlowError {
+    fn from(error: MetadataError) -> Self {
+        match error {
+            MetadataError::NoSuchBucket => Self::NoSuchBucket,
+            MetadataError::BucketExists => Self::BucketExists,
+            MetadataError::BucketNotEmpty => Self::BucketNotEmpty,
+            MetadataError::NoSuchUpload => Self::NoSuchUpload,
+            MetadataError::ConditionFailed => Self::PreconditionFailed,
+            MetadataError::NoSuchObject => Self::NoSuchKey,
+            MetadataError::InvalidPart => Self::InvalidPart,
+            MetadataError::TooLarge(text) => Self::TooLarge(text),
+            MetadataError::Unavailable(text) => Self::Unavailable(text),
+            MetadataError::Unknown(text) => Self::Unknown(text),
+        }
+    }
+}
+
+impl From<UfsError> for FlowError {
+    fn from(error: UfsError) -> Self {
+        let text = error.message;
+        match error.kind {
+            UfsErrorKind::NotFound => Self::NoSuchKey,
+            UfsErrorKind::AccessDenied => Self::Denied(text),
+            UfsErrorKind::Unavailable | UfsErrorKind::Other => Self::Unavailable(text),
+            UfsErrorKind::Changed => Self::Changed,
+            UfsErrorKind::Timeout => Self::Unknown(text),
+            UfsErrorKind::Throttled | UfsErrorKind::NoSpace => Self::SlowDown(text),
+            UfsErrorKind::Corrupt => Self::Damaged(text),
+            UfsErrorKind::Unsupported => Self::Unsupported(text),
+            UfsErrorKind::Invalid => Self::Invalid(text),
+        }
+    }
+}
+
+impl From<DiskError> for FlowError {
+    fn from(error: DiskError) -> Self {
+        match error {
+            DiskError::Full | DiskError::Overloaded => Self::SlowDown(error.to_string()),
+            DiskError::Suspect | DiskError::Io(_) => Self::Unavailable(error.to_string()),
+        }
+    }
+}

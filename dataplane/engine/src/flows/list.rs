@@ -1,0 +1,379 @@
+//! LIST: an ordered scan of the metadata, after the part of the namespace it
+//! covers was compared with the UFS.
+
+use std::sync::Arc;
+
+use quickwater_proto::{Bucket, ObjectKey, ObjectRecord, PersistState};
+
+use crate::decisions::freshness::{Scan, Scope};
+use crate::engine::{Engine, World, ttl_of};
+use crate::error::FlowError;
+use crate::io::{Environment, Metadata};
+
+/// Rows read from the metadata at a time.
+const SCAN_ROWS: usize = 1_000;
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListQuery {
+    /// Keys begin with this.
+    pub prefix: String,
+    /// Roll up what follows the prefix up to this; empty = no roll-up.
+    pub delimiter: String,
+    /// Keys (and common prefixes) greater than this only.
+    pub after: String,
+    /// Entries at most.
+    pub limit: usize,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, Default)]
+pub struct ListPage {
+    /// Objects in byte order of their keys.
+    pub objects: Vec<(ObjectKey, ObjectRecord)>,
+    /// Common prefixes in byte order.
+    pub prefixes: Vec<String>,
+    /// More follows.
+    pub truncated: bool,
+    /// Last entry of the page (key or common prefix): pass it as `after`.
+    pub last: Option<String>,
+}
+
+/// One entry of a page under construction.
+enum Entry {
+    Object(ObjectKey, Box<ObjectRecord>),
+    Prefix(String),
+}
+
+impl Entry {
+    fn name(&self) -> &str {
+        match self {
+            Self::Object(key, _) => key.as_str(),
+            Self::Prefix(prefix) => prefix,
+        }
+    }
+}
+
+impl<W: World> Engine<W> {
+    /// Lists a page.
+    ///
+    /// # Errors
+    /// The metadata is unavailable, or the UFS while nothing fresh is known.
+    pub async fn list(
+        &self,
+        bucket: &Arc<Bucket>,
+        query: &ListQuery,
+    ) -> Result<ListPage, FlowError> {
+        if query.limit == 0 {
+            return Ok(ListPage::default());
+        }
+        let mut scan = self.fresh_scan(bucket, query, query.delimiter == "/")?;
+        loop {
+            let through = scan.with(|p| (p.through.clone(), p.done.clone(), p.overflow));
+            let changed = scan.listen();
+            match through {
+                (_, Some(Err(error)), _) => return Err(error),
+                (_, _, true) => scan = self.fresh_scan(bucket, query, false)?,
+                (_, Some(Ok(())), _) => return self.page(bucket, query, &scan).await,
+                (through, None, false) => {
+                    if scan.scope.one_level {
+                        self.wait_for(changed, &scan).await?;
+                        continue;
+                    }
+                    let page = self.page(bucket, query, &scan).await?;
+                    let covered = page.truncated
+                        && page
+                            .last
+                            .as_deref()
+                            .is_some_and(|last| last < through.as_str());
+                    if covered {
+                        return Ok(page);
+                    }
+                    self.wait_for(changed, &scan).await?;
+                }
+            }
+        }
+    }
+
+    async fn wait_for(
+        &self,
+        changed: event_listener::EventListener,
+        scan: &Scan,
+    ) -> Result<(), FlowError> {
+        // It may have moved between our look and `listen`.
+        if scan.with(|p| p.done.is_some()) {
+            return Ok(());
+        }
+        let waited = self.within(changed).await;
+        waited.ok_or_else(|| FlowError::SlowDown("the UFS is slow to list".into()))
+    }
+
+    /// A comparison with the UFS that answers for the query, begun if needed.
+    fn fresh_scan(
+        &self,
+        bucket: &Arc<Bucket>,
+        query: &ListQuery,
+        one_level: bool,
+    ) -> Result<Arc<Scan>, FlowError> {
+        let folder = query.prefix.rfind('/').map_or(0, |at| at + 1);
+        let scope = Scope {
+            bucket: bucket.id,
+            prefix: if one_level {
+                query.prefix[..folder].to_owned()
+            } else {
+                query.prefix.clone()
+            },
+            from: query.after.clone(),
+            one_level,
+        };
+        let now = self.environment().monotonic();
+        let freshness = &self.shared().freshness;
+        let (scan, run) = freshness.find_or_begin(&scope, now, ttl_of(bucket));
+        if run {
+            let engine = self.clone();
+            let (bucket, running) = (Arc::clone(bucket), Arc::clone(&scan));
+            self.environment()
+                .spawn(async move { engine.compare(&bucket, &running).await });
+        }
+        Ok(scan)
+    }
+
+    /// Builds a page from the metadata and the sub-prefixes the comparison saw.
+    async fn page(
+        &self,
+        bucket: &Bucket,
+        query: &ListQuery,
+        scan: &Scan,
+    ) -> Result<ListPage, FlowError> {
+        let mut page = PageBuilder::new(query, scan);
+        let mut from = query.after.clone();
+        if !from.is_empty() {
+            from = just_after(&from, &query.delimiter, &query.prefix);
+        }
+        loop {
+            let rows = self
+                .metadata()
+                .scan(bucket.id, &query.prefix, &from, SCAN_ROWS)
+                .await?;
+            let last = rows.entries.last().map(|(key, _)| key.as_str().to_owned());
+            let mut skip_to = None;
+            for (key, record) in rows.entries {
+                if skip_to.as_deref().is_some_and(|to: &str| key.as_str() < to) {
+                    continue;
+                }
+                match rolled_up(key.as_str(), query) {
+                    Some(prefix) => {
+                        skip_to = Some(successor(&prefix));
+                        page.add(Entry::Prefix(prefix));
+                    }
+                    None => page.add(Entry::Object(key, Box::new(record))),
+                }
+                if page.full() {
+                    return Ok(page.finish());
+                }
+            }
+            if !rows.more {
+                return Ok(page.finish());
+            }
+            let Some(last) = last else {
+                return Ok(page.finish());
+            };
+            from = match skip_to {
+                Some(to) if to > last => to,
+                _ => format!("{last}\0"),
+            };
+        }
+    }
+
+    /// Compares all of a bucket with the UFS and waits for the end.
+    pub(crate) async fn compare_whole(&self, bucket: &Arc<Bucket>) -> Result<(), FlowError> {
+        let scope = Scope {
+            bucket: bucket.id,
+            prefix: String::new(),
+            from: String::new(),
+            one_level: false,
+        };
+        let now = self.environment().monotonic();
+        let (scan, run) =
+            self.shared()
+                .freshness
+                .find_or_begin(&scope, now, std::time::Duration::ZERO);
+        if run {
+            self.compare(bucket, &scan).await;
+        }
+        loop {
+            let changed = scan.listen();
+            if let Some(result) = scan.with(|p| p.done.clone()) {
+                return result;
+            }
+            self.wait_for(changed, &scan).await?;
+        }
+    }
+}
+
+/// Merges rows and remembered sub-prefixes, both in order, into a page.
+struct PageBuilder<'a> {
+    query: &'a ListQuery,
+    /// Sub-prefixes the UFS has, in order, not yet merged.
+    known: std::collections::VecDeque<String>,
+    /// One more than the limit, to know whether more follows.
+    entries: Vec<Entry>,
+}
+
+impl<'a> PageBuilder<'a> {
+    fn new(query: &'a ListQuery, scan: &Scan) -> Self {
+        let after = query.after.as_str();
+        let wanted =
+            |prefix: &&String| prefix.starts_with(&query.prefix) && prefix.as_str() > after;
+        let known = match scan.scope.one_level {
+            true => scan.with(|p| {
+                p.prefixes
+                    .range(query.prefix.clone()..)
+                    .filter(wanted)
+                    .take(query.limit + 1)
+                    .cloned()
+                    .collect()
+            }),
+            false => Default::default(),
+        };
+        Self {
+            query,
+            known,
+            entries: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, entry: Entry) {
+        while let Some(prefix) = self.known.front().filter(|p| p.as_str() <= entry.name()) {
+            let prefix = prefix.clone();
+            self.known.pop_front();
+            self.push(Entry::Prefix(prefix));
+        }
+        self.push(entry);
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if self
+            .entries
+            .last()
+            .is_some_and(|last| last.name() == entry.name())
+        {
+            return;
+        }
+        self.entries.push(entry);
+    }
+
+    fn full(&self) -> bool {
+        self.entries.len() > self.query.limit
+    }
+
+    fn finish(mut self) -> ListPage {
+        while !self.full()
+            && let Some(prefix) = self.known.pop_front()
+        {
+            self.push(Entry::Prefix(prefix));
+        }
+        let truncated = self.full();
+        self.entries.truncate(self.query.limit);
+        let last = self.entries.last().map(|e| e.name().to_owned());
+        let mut page = ListPage {
+            truncated,
+            last,
+            ..ListPage::default()
+        };
+        for entry in self.entries {
+            match entry {
+                Entry::Object(key, record) => page.objects.push((key, *record)),
+                Entry::Prefix(prefix) => page.prefixes.push(prefix),
+            }
+        }
+        page
+    }
+}
+
+/// The common prefix a key is rolled up into, if it is.
+fn rolled_up(key: &str, query: &ListQuery) -> Option<String> {
+    if query.delimiter.is_empty() {
+        return None;
+    }
+    let rest = &key[query.prefix.len()..];
+    let at = rest.find(&query.delimiter)?;
+    Some(key[..query.prefix.len() + at + query.delimiter.len()].to_owned())
+}
+
+/// The first key after all that begin with `prefix`.
+pub(crate) fn successor(prefix: &str) -> String {
+    // Keys are UTF-8: raise the last character; U+10FFFF has no next one and is
+    // dropped together with its like.
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        let next = match last {
+            '\u{D7FF}' => Some('\u{E000}'),
+            c => char::from_u32(c as u32 + 1),
+        };
+        if let Some(next) = next {
+            chars.push(next);
+            return chars.into_iter().collect();
+        }
+    }
+    "\u{10FFFF}".repeat(quickwater_proto::KEY_BYTES_MAX / 4 + 1)
+}
+
+/// Where a page that continues after `after` begins: past a whole common prefix
+/// when `after` is one.
+fn just_after(after: &str, delimiter: &str, prefix: &str) -> String {
+    let is_prefix = !delimiter.is_empty()
+        && after.starts_with(prefix)
+        && after.len() > prefix.len()
+        && after.ends_with(delimiter)
+        && after[prefix.len()..].find(delimiter)
+            == Some(after.len() - prefix.len() - delimiter.len());
+    if is_prefix {
+        successor(after)
+    } else {
+        format!("{after}\0")
+    }
+}
+
+/// Whether a row is compared with the UFS at all: what the UFS does not have yet
+/// is none of its business.
+pub(crate) fn comparable(record: &ObjectRecord) -> bool {
+    record.persist == PersistState::Persisted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn successor_is_the_tightest_upper_bound() {
+        assert_eq!(successor("a/"), "a0");
+        assert_eq!(successor("a\u{10FFFF}"), "b");
+        assert_eq!(successor("\u{D7FF}"), "\u{E000}");
+        assert!(successor("\u{10FFFF}").as_str() > "\u{10FFFF}zzz");
+    }
+
+    #[test]
+    fn a_page_goes_on_after_a_whole_common_prefix() {
+        assert_eq!(just_after("a/b/", "/", "a/"), "a/b0");
+        assert_eq!(just_after("a/b", "/", "a/"), "a/b\0");
+        assert_eq!(
+            just_after("a/b/c/", "/", "a/"),
+            "a/b/c/\0",
+            "a key, not a common prefix"
+        );
+        assert_eq!(just_after("zz", "", ""), "zz\0");
+    }
+
+    #[test]
+    fn keys_roll_up_at_the_first_delimiter() {
+        let query = ListQuery {
+            prefix: "a/".into(),
+            delimiter: "/".into(),
+            ..ListQuery::default()
+        };
+        assert_eq!(rolled_up("a/b/c", &query).as_deref(), Some("a/b/"));
+        assert_eq!(rolled_up("a/b", &query), None);
+        assert_eq!(rolled_up("a//x", &query).as_deref(), Some("a//"));
+    }
+}

@@ -1,0 +1,13 @@
+//! One story per file: what happens to a request from its first decision to its
+//! answer.
+
+pub(crate) mod bucket;
+pub(crate) mod compare;
+pub(crate) mod delete;
+pub(crate) mod fill;
+pub(crate) mod list;
+pub(crate) mod multipart;
+pub(crate) mod put;
+pub(crate) mod read;
+pub(crate) mod resolve;
+pub(crate) mod tags;

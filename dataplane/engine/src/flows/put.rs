@@ -1,0 +1,324 @@
+//! PUT, write-through: to the UFS and to the store while the body arrives; acked
+//! when the UFS has accepted all of it and the commit is flushed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quickwater_proto::{
+    BlobId, Bucket, Extent, ObjectHeaders, ObjectKey, ObjectRecord, PersistState, PutCondition,
+    UfsErrorKind, UfsObject, Version,
+};
+
+use crate::decisions::read_plan::chunks_of;
+use crate::decisions::slots::SlotGuard;
+use crate::engine::{Engine, World};
+use crate::error::FlowError;
+use crate::flows::read::BufferOf;
+use crate::io::{
+    Body, BodyDigests, Buffer, ChunkId, Disk, Durability, Environment, Metadata, Ufs, UfsUpload,
+};
+
+/// What to store beside the bytes.
+#[derive(Debug, Clone, Default)]
+pub struct PutObject {
+    /// Stored headers and user metadata.
+    pub headers: ObjectHeaders,
+    /// Object tags.
+    pub tags: Vec<(String, String)>,
+    /// If-Match, If-None-Match.
+    pub condition: PutCondition,
+    /// Do not keep a copy in the store.
+    pub uncached: bool,
+}
+
+/// Why a PUT failed: the body or the rest.
+#[derive(Debug)]
+pub enum PutError<E> {
+    /// The client's body; the error is the body's own.
+    Body(E),
+    /// Anything else.
+    Flow(FlowError),
+}
+
+impl<E> From<FlowError> for PutError<E> {
+    fn from(error: FlowError) -> Self {
+        Self::Flow(error)
+    }
+}
+
+/// The bytes of one body on their way to the store, all under one blob.
+struct Copy<W: World> {
+    engine: Engine<W>,
+    blob: BlobId,
+    chunks: u32,
+    /// The store takes no more of it: not an error of the PUT.
+    broken: bool,
+}
+
+impl<W: World> Engine<W> {
+    /// Stores an object.
+    ///
+    /// # Errors
+    /// Nothing changed, but for [`FlowError::Unknown`]: old or new.
+    pub async fn put<B: Body<Buffer = BufferOf<W>>>(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        put: PutObject,
+        body: &mut B,
+    ) -> Result<Arc<ObjectRecord>, PutError<B::Error>> {
+        if put.condition != PutCondition::None {
+            // Decided again at the commit; this spares the body of a lost race.
+            let guard = self.lock_key(bucket.id, key).await?;
+            self.check_condition(bucket, key, &put.condition, &guard)
+                .await?;
+        }
+        let size = body.length();
+        let mut upload = self
+            .ufs()
+            .put(bucket, key, &put.headers, size)
+            .await
+            .map_err(FlowError::from)?;
+        let blob = BlobId(self.environment().random_u128());
+        let mut copy = Copy {
+            engine: self.clone(),
+            blob,
+            chunks: 0,
+            broken: put.uncached,
+        };
+        let received = self.receive(body, &mut upload, &mut copy).await;
+        let (last, digests) = match received {
+            Ok(received) => received,
+            Err(error) => {
+                upload.abort().await;
+                copy.discard();
+                return Err(error);
+            }
+        };
+        let published = async {
+            let guard = self.lock_key(bucket.id, key).await?;
+            if let Err(error) = self
+                .check_condition(bucket, key, &put.condition, &guard)
+                .await
+            {
+                upload.abort().await;
+                return Err(error);
+            }
+            guard.mark_changed();
+            let object = self.publish(upload, last, &digests).await;
+            let object = object.inspect_err(|_| self.distrust(bucket.id, key))?;
+            let record = self.record_of(&put, size, blob, &digests, &object);
+            self.commit(bucket, key, record, &guard).await
+        };
+        Ok(published.await.inspect_err(|_| copy.discard())?)
+    }
+
+    /// Takes the body in: every piece goes to the store and to the UFS, but for
+    /// the last, which the UFS gets only when all checks have passed. Until then
+    /// the UFS cannot hold a complete object.
+    async fn receive<B: Body<Buffer = BufferOf<W>>>(
+        &self,
+        body: &mut B,
+        upload: &mut impl UfsUpload,
+        copy: &mut Copy<W>,
+    ) -> Result<(Option<Bytes>, BodyDigests), PutError<B::Error>> {
+        let mut held: Option<Bytes> = None;
+        while let Some(buffer) = body.next().await.map_err(PutError::Body)? {
+            let buffer = copy.keep(buffer).await;
+            if let Some(previous) = held.replace(buffer.into_bytes()) {
+                upload.send(previous).await.map_err(FlowError::from)?;
+            }
+        }
+        let digests = body.finish().map_err(PutError::Body)?;
+        Ok((held, digests))
+    }
+
+    pub(crate) async fn publish(
+        &self,
+        mut upload: impl UfsUpload,
+        last: Option<Bytes>,
+        digests: &BodyDigests,
+    ) -> Result<UfsObject, FlowError> {
+        if let Some(last) = last {
+            upload.send(last).await.map_err(after_publish_began)?;
+        }
+        upload.finish(digests).await.map_err(after_publish_began)
+    }
+
+    fn record_of(
+        &self,
+        put: &PutObject,
+        size: u64,
+        blob: BlobId,
+        digests: &BodyDigests,
+        object: &UfsObject,
+    ) -> ObjectRecord {
+        ObjectRecord {
+            version: Version::default(),
+            size,
+            etag: quickwater_proto::ETag::from_md5(&digests.md5),
+            modified_ms: object.identity.modified_ns.div_euclid(1_000_000),
+            headers: put.headers.clone(),
+            checksums: digests.checksums.clone(),
+            tags: put.tags.clone(),
+            extents: if size == 0 {
+                Vec::new()
+            } else {
+                vec![Extent { blob, size }]
+            },
+            parts: Vec::new(),
+            ufs: Some(object.identity.clone()),
+            persist: PersistState::Persisted,
+            partial: false,
+        }
+    }
+
+    /// Commits what the UFS has accepted and makes it current.
+    pub(crate) async fn commit(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        mut record: ObjectRecord,
+        _guard: &SlotGuard<'_>,
+    ) -> Result<Arc<ObjectRecord>, FlowError> {
+        let committed = self
+            .metadata()
+            .commit_object(bucket.id, key, &record, &PutCondition::None)
+            .await;
+        let committed = committed.map_err(|error| {
+            // The UFS holds the new object already: old or new.
+            self.distrust(bucket.id, key);
+            match FlowError::from(error) {
+                FlowError::NoSuchBucket => FlowError::NoSuchBucket,
+                other => FlowError::Unknown(other.to_string()),
+            }
+        })?;
+        if let Some(old) = &committed.replaced {
+            self.forget_bytes(old);
+        }
+        record.version = committed.version;
+        let record = Arc::new(record);
+        self.remember(bucket.id, key, Some(Arc::clone(&record)));
+        Ok(record)
+    }
+
+    /// Whether the condition holds for the current version, as the UFS has it.
+    pub(crate) async fn check_condition(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        condition: &PutCondition,
+        guard: &SlotGuard<'_>,
+    ) -> Result<(), FlowError> {
+        if *condition == PutCondition::None {
+            return Ok(());
+        }
+        let current = self.check(bucket, key, true, guard).await?;
+        match (condition, current) {
+            (PutCondition::Match(_) | PutCondition::Present | PutCondition::Version(_), None) => {
+                Err(FlowError::NoSuchKey)
+            }
+            (PutCondition::Absent, Some(_)) => Err(FlowError::PreconditionFailed),
+            (PutCondition::Match(etag), Some(now)) if *etag != now.etag => {
+                Err(FlowError::PreconditionFailed)
+            }
+            (PutCondition::Version(version), Some(now)) if *version != now.version => {
+                Err(FlowError::PreconditionFailed)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Receives a body into the store and an upload of the UFS without making it
+    /// an object: a part. Returns its blob and digests once published.
+    pub(crate) async fn put_bytes<B: Body<Buffer = BufferOf<W>>>(
+        &self,
+        body: &mut B,
+        mut upload: <W::Ufs as Ufs>::Upload,
+        slot: usize,
+    ) -> Result<Received<'_>, PutError<B::Error>> {
+        let blob = BlobId(self.environment().random_u128());
+        let mut copy = Copy {
+            engine: self.clone(),
+            blob,
+            chunks: 0,
+            broken: false,
+        };
+        let received = self.receive(body, &mut upload, &mut copy).await;
+        let (last, digests) = match received {
+            Ok(received) => received,
+            Err(error) => {
+                upload.abort().await;
+                copy.discard();
+                return Err(error);
+            }
+        };
+        let guard = self.lock_slot(slot).await.inspect_err(|_| copy.discard())?;
+        let object = self.publish(upload, last, &digests).await;
+        let object = object.inspect_err(|_| copy.discard())?;
+        Ok(Received {
+            guard,
+            blob,
+            digests,
+            object,
+        })
+    }
+}
+
+/// A part that is in the store and in the UFS; its slot is held until committed.
+pub(crate) struct Received<'a> {
+    pub(crate) guard: SlotGuard<'a>,
+    pub(crate) blob: BlobId,
+    pub(crate) digests: BodyDigests,
+    pub(crate) object: UfsObject,
+}
+
+/// From the last byte on, the UFS may have accepted the object whatever it says.
+fn after_publish_began(error: quickwater_proto::UfsError) -> FlowError {
+    match error.kind {
+        UfsErrorKind::AccessDenied | UfsErrorKind::Unsupported | UfsErrorKind::NoSpace => {
+            error.into()
+        }
+        UfsErrorKind::Throttled => FlowError::SlowDown(error.message),
+        _ => FlowError::Unknown(error.message),
+    }
+}
+
+impl<W: World> Copy<W> {
+    /// Stores the next chunk if the store will have it; a full or failing store
+    /// does not fail the PUT.
+    async fn keep(&mut self, buffer: BufferOf<W>) -> BufferOf<W> {
+        if self.broken {
+            return buffer;
+        }
+        let chunk = ChunkId {
+            blob: self.blob,
+            index: self.chunks,
+        };
+        let (buffer, stored) = self
+            .engine
+            .disk()
+            .write(chunk, buffer, Durability::Cached)
+            .await;
+        match stored {
+            Ok(()) => self.chunks += 1,
+            Err(_) => {
+                self.broken = true;
+                let stats = &self.engine.shared().stats;
+                stats
+                    .uncached
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        buffer
+    }
+
+    fn discard(&self) {
+        self.engine.disk().forget(self.blob, self.chunks);
+    }
+}
+
+/// Frees the bytes of a part that did not make it into an object.
+pub(crate) fn forget_part<W: World>(engine: &Engine<W>, part: &quickwater_proto::PartRecord) {
+    engine.disk().forget(part.blob, chunks_of(part.size));
+}

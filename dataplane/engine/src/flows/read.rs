@@ -1,0 +1,215 @@
+//! GET: the bytes of one version, chunk by chunk, from the store or through it.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesOrdered, StreamExt};
+use quickwater_proto::{Bucket, ObjectKey, ObjectRecord};
+
+use crate::decisions::read_plan::{Piece, ReadPlan};
+use crate::engine::{Engine, World};
+use crate::error::FlowError;
+use crate::io::{Buffer, Disk, DiskError, Ufs, UfsReader};
+
+/// Where the bytes of an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CacheResult {
+    /// All from the store.
+    Hit,
+    /// None of them was in the store.
+    Miss,
+    /// Some were.
+    Partial,
+}
+
+/// What a store read gives.
+type Found<B> = Result<Option<B>, DiskError>;
+/// A store read under way, together with what it is for.
+type Reading<B> = Pin<Box<dyn Future<Output = (Piece, Found<B>)>>>;
+
+/// The buffers of a shard's store.
+pub(crate) type BufferOf<W> = <<W as World>::Disk as Disk>::Buffer;
+
+/// Gives the bytes of a range of one version, in order.
+pub struct ObjectReader<W: World> {
+    engine: Engine<W>,
+    bucket: Arc<Bucket>,
+    key: ObjectKey,
+    record: Arc<ObjectRecord>,
+    range: Range<u64>,
+    plan: ReadPlan,
+    reading: FuturesOrdered<Reading<BufferOf<W>>>,
+    ready: VecDeque<(Piece, Found<BufferOf<W>>)>,
+    /// End of the last chunk a fetch was begun for, in the object.
+    pub(crate) fetched_to: u64,
+    /// Straight from the UFS when the store takes nothing.
+    direct: Option<(u64, <W::Ufs as Ufs>::Reader)>,
+}
+
+impl<W: World> Engine<W> {
+    /// Opens `range` of the version `record` describes.
+    #[must_use]
+    pub fn read(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        record: &Arc<ObjectRecord>,
+        range: Range<u64>,
+    ) -> ObjectReader<W> {
+        ObjectReader {
+            engine: self.clone(),
+            bucket: Arc::clone(bucket),
+            key: key.clone(),
+            record: Arc::clone(record),
+            plan: ReadPlan::new(range.clone()),
+            range,
+            reading: FuturesOrdered::new(),
+            ready: VecDeque::new(),
+            fetched_to: 0,
+            direct: None,
+        }
+    }
+}
+
+impl<W: World> ObjectReader<W>
+where
+    W::Disk: Clone,
+{
+    /// How much of the range the store holds now (an estimate: no IO is done).
+    #[must_use]
+    pub fn forecast(&self) -> CacheResult {
+        let mut plan = ReadPlan::new(self.range.clone());
+        let (mut here, mut missing) = (false, false);
+        while let Some(piece) = plan.next(&self.record.extents) {
+            match self.engine.disk().contains(piece.chunk) {
+                true => here = true,
+                false => missing = true,
+            }
+            if here && missing {
+                return CacheResult::Partial;
+            }
+        }
+        if missing {
+            CacheResult::Miss
+        } else {
+            CacheResult::Hit
+        }
+    }
+
+    /// The next bytes of the range, `None` after the last.
+    ///
+    /// # Errors
+    /// The range cannot be completed; no byte of another version was given.
+    pub async fn next(&mut self) -> Result<Option<BufferOf<W>>, FlowError> {
+        if self.direct.is_some() {
+            return self.next_direct().await;
+        }
+        self.read_ahead();
+        let read = match self.ready.pop_front() {
+            Some(read) => Some(read),
+            None => self.reading.next().await,
+        };
+        let Some((piece, found)) = read else {
+            return Ok(None);
+        };
+        self.read_ahead();
+        match found {
+            Ok(Some(buffer)) => {
+                let stats = &self.engine.shared().stats;
+                stats
+                    .store_bytes
+                    .fetch_add(buffer.as_slice().len() as u64, Ordering::Relaxed);
+                Ok(Some(buffer))
+            }
+            Ok(None) => self.fetch(piece).await.map(Some),
+            Err(DiskError::Overloaded) => {
+                Err(FlowError::SlowDown("no buffer came free in time".into()))
+            }
+            Err(_) => self.go_direct(&piece).await,
+        }
+    }
+
+    /// Keeps the configured number of store reads under way.
+    fn read_ahead(&mut self) {
+        while self.reading.len() + self.ready.len() < self.engine.config().read_depth.max(1) {
+            let Some(piece) = self.plan.next(&self.record.extents) else {
+                break;
+            };
+            let disk = self.engine.disk().clone();
+            self.reading.push_back(Box::pin(async move {
+                let found = disk.read(piece.chunk, piece.range.clone()).await;
+                (piece, found)
+            }));
+        }
+        // Polling once starts the new reads; results are kept in order.
+        while let Some(Some(read)) = self.reading.next().now_or_never() {
+            self.ready.push_back(read);
+        }
+    }
+
+    async fn fetch(&mut self, piece: Piece) -> Result<BufferOf<W>, FlowError> {
+        match self.fetch_through_store(&piece).await? {
+            Some(buffer) => Ok(buffer),
+            None => match self.go_direct(&piece).await? {
+                Some(buffer) => Ok(buffer),
+                None => Err(FlowError::Damaged("the object ended early".into())),
+            },
+        }
+    }
+
+    pub(crate) fn parts(&self) -> (&Engine<W>, &Arc<Bucket>, &ObjectKey, &Arc<ObjectRecord>) {
+        (&self.engine, &self.bucket, &self.key, &self.record)
+    }
+
+    pub(crate) fn range_end(&self) -> u64 {
+        self.range.end
+    }
+
+    /// From `piece` on the rest comes from the UFS, past the store.
+    async fn go_direct(&mut self, piece: &Piece) -> Result<Option<BufferOf<W>>, FlowError> {
+        let at = piece.chunk_start + u64::from(piece.range.start);
+        let Some(identity) = &self.record.ufs else {
+            return Err(FlowError::Unavailable(
+                "no copy of these bytes can be read now".into(),
+            ));
+        };
+        self.reading = FuturesOrdered::new();
+        self.ready.clear();
+        self.engine
+            .shared()
+            .stats
+            .uncached
+            .fetch_add(1, Ordering::Relaxed);
+        let ufs = self.engine.ufs();
+        let reader = ufs
+            .read(&self.bucket, &self.key, identity, at..self.range.end)
+            .await?;
+        self.direct = Some((at, reader));
+        self.next_direct().await
+    }
+
+    async fn next_direct(&mut self) -> Result<Option<BufferOf<W>>, FlowError> {
+        let Some((at, reader)) = self.direct.as_mut() else {
+            return Ok(None);
+        };
+        let Some(bytes) = reader.next().await? else {
+            return match *at == self.range.end {
+                true => Ok(None),
+                false => Err(FlowError::Damaged("the UFS ended the object early".into())),
+            };
+        };
+        *at += bytes.len() as u64;
+        let mut buffer = self.engine.disk().buffer(bytes.len()).await?;
+        buffer.set_len(bytes.len());
+        buffer.as_mut_slice().copy_from_slice(&bytes);
+        let stats = &self.engine.shared().stats;
+        stats
+            .ufs_bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(Some(buffer))
+    }
+}

@@ -1,0 +1,221 @@
+//! Which version of a key is current: memory, then metadata, then the UFS when
+//! what we know is older than the bucket allows.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use quickwater_proto::{
+    Bucket, Extent, ObjectKey, ObjectRecord, PersistState, PutCondition, UfsErrorKind, UfsObject,
+    Version,
+};
+
+use crate::decisions::object_cache::Known;
+use crate::decisions::read_plan::chunks_of;
+use crate::decisions::slots::SlotGuard;
+use crate::engine::{Engine, World, ttl_of};
+use crate::error::FlowError;
+use crate::io::{Disk, Environment, Metadata, Ufs};
+
+/// After a failed check with the UFS the old answer is given for this long
+/// before it is asked again.
+const RETRY_CHECK_AFTER: Duration = Duration::from_secs(1);
+
+impl<W: World> Engine<W> {
+    /// The current version of a key. `revalidate`: compare with the UFS now,
+    /// whatever the age of what we know.
+    ///
+    /// # Errors
+    /// [`FlowError::NoSuchKey`], or it cannot be told.
+    pub async fn resolve(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        revalidate: bool,
+    ) -> Result<Arc<ObjectRecord>, FlowError> {
+        if !revalidate && let Some(answer) = self.recall(bucket, key) {
+            return answer.ok_or(FlowError::NoSuchKey);
+        }
+        let guard = self.lock_key(bucket.id, key).await?;
+        if !revalidate && let Some(answer) = self.recall(bucket, key) {
+            return answer.ok_or(FlowError::NoSuchKey);
+        }
+        self.check(bucket, key, revalidate, &guard)
+            .await?
+            .ok_or(FlowError::NoSuchKey)
+    }
+
+    /// What memory knows, when it is young enough.
+    fn recall(&self, bucket: &Bucket, key: &ObjectKey) -> Option<Option<Arc<ObjectRecord>>> {
+        let known = self.shared().objects.get(bucket.id, key)?;
+        if known.record.as_ref().is_some_and(|r| r.partial) {
+            return None;
+        }
+        let age = self
+            .environment()
+            .monotonic()
+            .saturating_sub(known.checked?);
+        (age < ttl_of(bucket)).then_some(known.record)
+    }
+
+    /// Loads the key and compares it with the UFS where that is due.
+    pub(crate) async fn check(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        revalidate: bool,
+        guard: &SlotGuard<'_>,
+    ) -> Result<Option<Arc<ObjectRecord>>, FlowError> {
+        let known = self.shared().objects.get(bucket.id, key);
+        let record = match &known {
+            Some(known) => known.record.clone(),
+            None => self.metadata().object(bucket.id, key).await?.map(Arc::new),
+        };
+        // What the UFS does not hold yet cannot be compared with it.
+        if record
+            .as_ref()
+            .is_some_and(|r| r.persist != PersistState::Persisted)
+        {
+            self.remember(bucket.id, key, record.clone());
+            return Ok(record);
+        }
+        match self.ufs().head(bucket, key).await {
+            Ok(object) => self.adopt(bucket, key, record, object, guard).await,
+            Err(error) if error.kind == UfsErrorKind::NotFound => {
+                self.drop_missing(bucket, key, record, guard).await
+            }
+            Err(error) if error.kind == UfsErrorKind::Unsupported => Ok(None),
+            Err(error) => {
+                let out_of_reach = matches!(
+                    error.kind,
+                    UfsErrorKind::Unavailable | UfsErrorKind::Timeout | UfsErrorKind::Throttled
+                );
+                match record {
+                    // A cache keeps serving what it has while the UFS is away.
+                    Some(record) if out_of_reach && !revalidate && !record.partial => {
+                        self.shared()
+                            .stats
+                            .stale_answers
+                            .fetch_add(1, Ordering::Relaxed);
+                        self.remember_stale(bucket, key, &record);
+                        Ok(Some(record))
+                    }
+                    _ => Err(FlowError::Unavailable(error.message)),
+                }
+            }
+        }
+    }
+
+    fn remember_stale(&self, bucket: &Bucket, key: &ObjectKey, record: &Arc<ObjectRecord>) {
+        let now = self.environment().monotonic();
+        let checked = (now + RETRY_CHECK_AFTER).checked_sub(ttl_of(bucket));
+        let known = Known {
+            record: Some(Arc::clone(record)),
+            checked,
+        };
+        self.shared().objects.insert(bucket.id, key, known);
+    }
+
+    /// Takes over what the UFS shows under the key.
+    async fn adopt(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        record: Option<Arc<ObjectRecord>>,
+        object: UfsObject,
+        guard: &SlotGuard<'_>,
+    ) -> Result<Option<Arc<ObjectRecord>>, FlowError> {
+        let same = record
+            .as_ref()
+            .is_some_and(|r| r.ufs.as_ref() == Some(&object.identity));
+        if same && let Some(record) = record.as_ref().filter(|r| !r.partial) {
+            self.remember(bucket.id, key, Some(Arc::clone(record)));
+            return Ok(Some(Arc::clone(record)));
+        }
+        let mut fresh = self.import(&object);
+        match &record {
+            // Only the headers were missing: bytes cached meanwhile stay good.
+            Some(old) if same => {
+                fresh.extents.clone_from(&old.extents);
+                fresh.tags.clone_from(&old.tags);
+            }
+            Some(_) | None => {
+                self.shared()
+                    .stats
+                    .external_changes
+                    .fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        guard.mark_changed();
+        let committed = self
+            .metadata()
+            .commit_object(bucket.id, key, &fresh, &PutCondition::None)
+            .await;
+        let committed = committed.inspect_err(|_| self.distrust(bucket.id, key))?;
+        fresh.version = committed.version;
+        if !same && let Some(old) = &record {
+            self.forget_bytes(old);
+        }
+        let fresh = Arc::new(fresh);
+        self.remember(bucket.id, key, Some(Arc::clone(&fresh)));
+        Ok(Some(fresh))
+    }
+
+    /// A record for an object found in the UFS.
+    pub(crate) fn import(&self, object: &UfsObject) -> ObjectRecord {
+        let size = object.identity.size;
+        let blob = quickwater_proto::BlobId(self.environment().random_u128());
+        ObjectRecord {
+            version: Version::default(),
+            size,
+            etag: object.etag.clone(),
+            modified_ms: object.identity.modified_ns.div_euclid(1_000_000),
+            headers: object.headers.clone(),
+            checksums: object.checksums.clone(),
+            tags: Vec::new(),
+            extents: if size == 0 {
+                Vec::new()
+            } else {
+                vec![Extent { blob, size }]
+            },
+            parts: Vec::new(),
+            ufs: Some(object.identity.clone()),
+            persist: PersistState::Persisted,
+            partial: false,
+        }
+    }
+
+    /// The UFS no longer has the key: neither do we.
+    pub(crate) async fn drop_missing(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        record: Option<Arc<ObjectRecord>>,
+        guard: &SlotGuard<'_>,
+    ) -> Result<Option<Arc<ObjectRecord>>, FlowError> {
+        if let Some(record) = record {
+            self.shared()
+                .stats
+                .external_changes
+                .fetch_add(1, Ordering::Relaxed);
+            guard.mark_changed();
+            let removed = self
+                .metadata()
+                .remove_object(bucket.id, key, &PutCondition::None)
+                .await;
+            removed.inspect_err(|_| self.distrust(bucket.id, key))?;
+            self.forget_bytes(&record);
+        }
+        self.remember(bucket.id, key, None);
+        Ok(None)
+    }
+
+    /// Frees the chunks of a version that is not current any more: a little
+    /// later, so that those who are reading it can finish.
+    pub(crate) fn forget_bytes(&self, record: &ObjectRecord) {
+        let now = self.environment().monotonic();
+        for extent in self.shared().retired.retire(&record.extents, now) {
+            self.disk().forget(extent.blob, chunks_of(extent.size));
+        }
+    }
+}

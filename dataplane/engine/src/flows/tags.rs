@@ -1,0 +1,53 @@
+//! Object and bucket tags: our own metadata, never the UFS's.
+
+use std::sync::Arc;
+
+use quickwater_proto::{Bucket, ObjectKey, PutCondition};
+
+use crate::engine::{Engine, World};
+use crate::error::FlowError;
+use crate::io::Metadata;
+
+impl<W: World> Engine<W> {
+    /// Replaces the tags of the current version.
+    ///
+    /// # Errors
+    /// [`FlowError::NoSuchKey`], or the metadata is unavailable.
+    pub async fn set_tags(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        tags: Vec<(String, String)>,
+    ) -> Result<(), FlowError> {
+        let guard = self.lock_key(bucket.id, key).await?;
+        let current = self
+            .check(bucket, key, false, &guard)
+            .await?
+            .ok_or(FlowError::NoSuchKey)?;
+        let mut record = (*current).clone();
+        record.tags = tags;
+        let condition = PutCondition::Version(current.version);
+        let committed = self
+            .metadata()
+            .commit_object(bucket.id, key, &record, &condition)
+            .await;
+        let committed = committed.inspect_err(|_| self.distrust(bucket.id, key))?;
+        record.version = committed.version;
+        self.remember(bucket.id, key, Some(Arc::new(record)));
+        Ok(())
+    }
+
+    /// Replaces the tags of a bucket.
+    ///
+    /// # Errors
+    /// The metadata refuses or is unavailable.
+    pub async fn set_bucket_tags(
+        &self,
+        bucket: &Arc<Bucket>,
+        tags: &[(String, String)],
+    ) -> Result<(), FlowError> {
+        self.metadata().set_bucket_tags(bucket.id, tags).await?;
+        self.shared().forget_buckets();
+        Ok(())
+    }
+}
