@@ -136,14 +136,14 @@ impl<W: World> Engine<W> {
                     at_end = false;
                     break;
                 }
-                match listed.remove(key.as_str()) {
-                    Some((identity, etag)) => {
-                        if comparable(&record) && record.ufs.as_ref() != Some(&identity) {
-                            found.push(Difference::Here(key, identity, etag));
-                        }
-                    }
-                    None if comparable(&record) => found.push(Difference::Gone(key)),
-                    None => {}
+                let in_ufs = listed.remove(key.as_str());
+                if !comparable(&record) {
+                    continue;
+                }
+                match in_ufs {
+                    Some((identity, _)) if record.ufs.as_ref() == Some(&identity) => {}
+                    Some((identity, etag)) => found.push(Difference::Here(key, identity, etag)),
+                    None => found.push(Difference::Gone(key)),
                 }
             }
             match next {

@@ -1,0 +1,15 @@
+//! The flows in a simulated world: virtual time, seeded order, faults, and a
+//! checker that knows what a linearizable key looks like.
+
+#![expect(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed expectation is how a test fails"
+)]
+
+mod checker;
+mod executor;
+mod world;
+
+mod scenarios;
