@@ -1,10 +1,27 @@
 //! Where metadata is kept: the transaction trait, our own conflict check and
 //! group commit, and the engines below it. No rule about objects here.
 
+mod clock;
+mod committer;
+mod conflicts;
+mod core;
+mod engine;
 pub mod limits;
+mod memory;
+mod queue;
+mod reads;
+mod stats;
 mod transaction;
+mod writes;
 
-pub use transaction::{
+#[cfg(any(test, feature = "test-support"))]
+pub use self::clock::ManualClock;
+pub use self::clock::{Clock, MonotonicClock};
+pub use self::core::{EmbeddedStore, EmbeddedTransaction};
+pub use self::engine::{Batch, Engine, EngineError, RowIterator, Snapshot};
+pub use self::memory::MemoryEngine;
+pub use self::stats::StoreStats;
+pub use self::transaction::{
     CommitError, CommitVersion, KeyRange, Row, Rows, Scan, Store, StoreError, Transaction,
     successor,
 };
