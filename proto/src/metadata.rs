@@ -11,6 +11,10 @@ pub enum MetadataError {
     /// A bucket of that name is there.
     #[error("the bucket exists")]
     BucketExists,
+    /// The UFS location lies within another bucket's, or holds it; nothing
+    /// changed. The text names both.
+    #[error("{0}")]
+    LocationOverlaps(String),
     /// The bucket still holds objects or uploads.
     #[error("the bucket is not empty")]
     BucketNotEmpty,
@@ -49,8 +53,8 @@ pub struct Committed {
 /// A page of an ordered scan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanPage {
-    /// Keys in byte order with their records. `parts` and `extents` may be left
-    /// empty in a scan.
+    /// Keys in byte order with their records. `parts`, `extents`, `tags` and
+    /// `headers` may be left empty in a scan: never commit such a record.
     pub entries: Vec<(ObjectKey, ObjectRecord)>,
     /// More keys follow the last entry.
     pub more: bool,

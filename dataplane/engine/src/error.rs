@@ -63,6 +63,7 @@ impl From<MetadataError> for FlowError {
         match error {
             MetadataError::NoSuchBucket => Self::NoSuchBucket,
             MetadataError::BucketExists => Self::BucketExists,
+            MetadataError::LocationOverlaps(text) => Self::Invalid(text),
             MetadataError::BucketNotEmpty => Self::BucketNotEmpty,
             MetadataError::NoSuchUpload => Self::NoSuchUpload,
             MetadataError::ConditionFailed => Self::PreconditionFailed,
