@@ -10,6 +10,8 @@ pub enum Op {
     Write(Option<u64>),
     /// Saw this.
     Read(Option<u64>),
+    /// Was in a listing, or not.
+    Listed(bool),
 }
 
 #[derive(Debug, Clone)]
@@ -52,7 +54,8 @@ fn search(
         let next = match event.op {
             Op::Write(new) => new,
             Op::Read(seen) if seen == value => value,
-            Op::Read(_) => continue,
+            Op::Listed(there) if there == value.is_some() => value,
+            Op::Read(_) | Op::Listed(_) => continue,
         };
         if search(history, done | 1 << i, next, dead) {
             return true;

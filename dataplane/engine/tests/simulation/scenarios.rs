@@ -207,7 +207,7 @@ async fn client(
         sim.jitter().await;
         let name = names[sim.below(3) as usize];
         let begun = sim.now();
-        match sim.below(10) {
+        match sim.below(12) {
             0..=3 => {
                 values.set(values.get() + 1);
                 let value = values.get();
@@ -232,14 +232,30 @@ async fn client(
                     history.note(name, Op::Read(seen), begun, Some(sim.now()));
                 }
             }
-            _ => {
-                let query = ListQuery {
-                    limit: 100,
-                    ..ListQuery::default()
-                };
-                let _ = engine.list(&bucket, &query).await;
-            }
+            _ => list(&sim, &engine, &bucket, &history, &names).await,
         }
+    }
+}
+
+/// Lists everything; each name's presence is part of that name's history.
+async fn list(
+    sim: &Sim,
+    engine: &SimEngine,
+    bucket: &Arc<Bucket>,
+    history: &History,
+    names: &[&str],
+) {
+    let begun = sim.now();
+    let query = ListQuery {
+        limit: 100,
+        ..ListQuery::default()
+    };
+    let Ok(page) = engine.list(bucket, &query).await else {
+        return;
+    };
+    for name in names {
+        let listed = page.objects.iter().any(|(key, _)| key.as_str() == *name);
+        history.note(name, Op::Listed(listed), begun, Some(sim.now()));
     }
 }
 
@@ -304,6 +320,8 @@ const SEEDS: u64 = 150;
 #[test]
 fn keys_are_linearizable_without_faults() {
     (0..SEEDS).for_each(|seed| run_clients(seed, Faults::default(), 10_000));
+    // Every listing is compared with the UFS anew while writes go on.
+    (0..4 * SEEDS).for_each(|seed| run_clients(seed, Faults::default(), 0));
 }
 
 #[test]
