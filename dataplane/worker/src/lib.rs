@@ -3,8 +3,13 @@
 //! The only crate that knows monoio. Absent on purpose: rules (they are the
 //! engine's), tokio, S3 text.
 
-#![expect(async_fn_in_trait, reason = "everything here lives on one shard, never dyn")]
+#![expect(
+    async_fn_in_trait,
+    reason = "everything here lives on one shard, never dyn"
+)]
 
 pub mod buffers;
 pub mod http;
+pub mod listener;
+pub mod runtime;
 pub mod store;

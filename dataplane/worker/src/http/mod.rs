@@ -1,1 +1,31 @@
-//! To be written.
+//! HTTP/1.1 on monoio: heads by httparse, bodies into pooled buffers. Absent: TLS,
+//! HTTP/2, and every S3 rule.
+//!
+//! A [`Server`] accepts on one shard and calls its [`Service`] for each request.
+//! Deadlines end IO by `shutdown(2)`, never by dropping a future. What two readers
+//! could frame differently is refused (RFC 9112 §11.2), what a client can make us
+//! hold or wait for has a limit in `limit.rs`.
+
+mod converse;
+mod count;
+mod date;
+mod frame;
+mod identify;
+mod limit;
+mod parse;
+mod receive;
+mod respond;
+mod serve;
+mod service;
+mod transfer;
+mod view;
+mod watch;
+
+pub use count::HttpStats;
+pub use identify::{HostId, RequestId};
+pub use limit::{ConnectionLimit, FRAMING_READ_BYTES, HEAD_BYTES_MAX, HEADERS_MAX, HttpConfig};
+pub use receive::RequestBody;
+pub use serve::{ServeError, Server, Stopped};
+pub use service::{BodyAborted, ConnectionInfo, NoBody, Payload, Response, ResponseBody, Service};
+pub use transfer::TransportError;
+pub use view::RequestView;

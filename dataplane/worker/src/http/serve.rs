@@ -1,0 +1,236 @@
+//! Accepting connections on one shard, and stopping. Absent: what happens on a
+//! connection.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use monoio::net::{TcpListener, TcpStream};
+use rustix::net::Shutdown;
+
+use super::converse::{Room, converse, refuse};
+use super::count::{HttpStats, OpenConnection, bump};
+use super::identify::IdSource;
+use super::limit::{
+    ACCEPT_PAUSE, ConnectionLimit, ConnectionPermit, HttpConfig, REFUSALS_MAX, UNWIND_LIMIT,
+};
+use super::parse::Refusal;
+use super::service::{ConnectionInfo, Service};
+use super::transfer::Socket;
+use super::watch::Watchdog;
+use crate::runtime::Stop;
+
+/// How often a stopping server looks whether its connections are gone.
+const STOP_POLL: Duration = Duration::from_millis(10);
+
+/// Why a server could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The listener could not be handed to the shard's runtime.
+    #[error("listener: {0}")]
+    Listener(#[source] io::Error),
+    /// The system has no randomness for request ids.
+    #[error("no random seed: {0}")]
+    Random(getrandom::Error),
+}
+
+/// How a server ended after its stop was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Connections that had to be broken after the grace period.
+    pub aborted: usize,
+    /// Of those, connections whose service call did not end even then.
+    pub stuck: usize,
+}
+
+/// One shard's HTTP server.
+pub struct Server<S> {
+    /// What answers.
+    pub service: S,
+    /// Deadlines and sizes.
+    pub config: HttpConfig,
+    /// Shared by all shards.
+    pub limit: Arc<ConnectionLimit>,
+    /// This shard's counters.
+    pub stats: Arc<HttpStats>,
+}
+
+impl<S: Service + 'static> Server<S> {
+    /// Serves until `stop` is requested, then finishes what is in flight within
+    /// the grace period. Runs on the shard's monoio runtime with timers.
+    ///
+    /// # Errors
+    /// The server could not start.
+    pub async fn run(
+        self,
+        listener: std::net::TcpListener,
+        stop: Stop,
+    ) -> Result<Stopped, ServeError> {
+        let door = listener.try_clone().map_err(ServeError::Listener)?;
+        listener
+            .set_nonblocking(monoio::utils::is_legacy())
+            .map_err(ServeError::Listener)?;
+        let listener = TcpListener::from_std(listener).map_err(ServeError::Listener)?;
+        let grace = self.config.shutdown_grace;
+        let tick = self.config.tick();
+        let shard = Rc::new(Shard {
+            room: Rc::new(Room {
+                service: self.service,
+                config: self.config,
+                ids: IdSource::new().map_err(ServeError::Random)?,
+            }),
+            watchdog: Watchdog::new(),
+            limit: self.limit,
+            stats: self.stats,
+            open: Cell::new(0),
+            refusing: Cell::new(0),
+            ended: Cell::new(false),
+        });
+        monoio::spawn(keep_time(Rc::clone(&shard), tick));
+        monoio::spawn(close_door(Rc::clone(&shard), door, stop));
+        shard.accept_all(listener).await;
+        let stopped = shard.finish(grace).await;
+        shard.ended.set(true);
+        Ok(stopped)
+    }
+}
+
+struct Shard<S> {
+    room: Rc<Room<S>>,
+    watchdog: Rc<Watchdog>,
+    limit: Arc<ConnectionLimit>,
+    stats: Arc<HttpStats>,
+    open: Cell<usize>,
+    refusing: Cell<usize>,
+    ended: Cell<bool>,
+}
+
+/// Moves the shard's clock and ends what is overdue.
+async fn keep_time<S>(shard: Rc<Shard<S>>, tick: Duration) {
+    while !shard.ended.get() {
+        shard.watchdog.tick();
+        monoio::time::sleep(tick).await;
+    }
+}
+
+/// Ends the pending `accept` by shutting the listening socket down: its future is
+/// never dropped.
+async fn close_door<S>(shard: Rc<Shard<S>>, door: std::net::TcpListener, stop: Stop) {
+    stop.requested().await;
+    shard.watchdog.stop();
+    if let Err(error) = rustix::net::shutdown(&door, Shutdown::Both) {
+        tracing::error!(%error, "shutdown of the listening socket");
+    }
+}
+
+impl<S: Service + 'static> Shard<S> {
+    async fn accept_all(self: &Rc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(_) if self.watchdog.is_stopping() => return,
+                Err(error) => {
+                    bump(&self.stats.accept_errors);
+                    if needs_pause(&error) {
+                        tracing::warn!(%error, "accept");
+                        monoio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        match self.limit.enter() {
+            Some(permit) => self.welcome(stream, peer, permit),
+            None => self.turn_away(stream, peer),
+        }
+    }
+
+    fn welcome(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, permit: ConnectionPermit) {
+        let socket = Socket::new(stream, &self.watchdog, Arc::clone(&self.stats));
+        let guest = Guest::new(self, permit);
+        let room = Rc::clone(&self.room);
+        monoio::spawn(async move {
+            converse(room, socket, peer).await;
+            drop(guest);
+        });
+    }
+
+    /// Too many connections: a 503, to a bounded number at a time.
+    fn turn_away(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        bump(&self.stats.connections_refused);
+        if self.refusing.get() >= REFUSALS_MAX {
+            return;
+        }
+        self.refusing.set(self.refusing.get() + 1);
+        let shard = Rc::clone(self);
+        monoio::spawn(async move {
+            let mut socket = Socket::new(stream, &shard.watchdog, Arc::clone(&shard.stats));
+            let (request_id, host_id) = shard.room.ids.next();
+            let info = ConnectionInfo {
+                peer,
+                request_id,
+                host_id,
+            };
+            refuse(&shard.room, &mut socket, Refusal::SLOW_DOWN, &info).await;
+            shard.refusing.set(shard.refusing.get() - 1);
+        });
+    }
+
+    /// Waits for the connections to end, first by themselves, then by force.
+    async fn finish(&self, grace: Duration) -> Stopped {
+        self.wait_until_empty(grace).await;
+        let aborted = self.open.get();
+        if aborted > 0 {
+            self.watchdog.abort_all();
+            self.wait_until_empty(UNWIND_LIMIT).await;
+        }
+        Stopped {
+            aborted,
+            stuck: self.open.get(),
+        }
+    }
+
+    async fn wait_until_empty(&self, most: Duration) {
+        let until = Instant::now() + most;
+        while self.open.get() > 0 && Instant::now() < until {
+            monoio::time::sleep(STOP_POLL).await;
+        }
+    }
+}
+
+/// Out of descriptors or memory: trying again at once would spin.
+fn needs_pause(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+    )
+}
+
+/// A connection's place in all the counts.
+struct Guest<S> {
+    shard: Rc<Shard<S>>,
+    _permit: ConnectionPermit,
+    _open: OpenConnection,
+}
+
+impl<S> Guest<S> {
+    fn new(shard: &Rc<Shard<S>>, permit: ConnectionPermit) -> Self {
+        shard.open.set(shard.open.get() + 1);
+        Guest {
+            shard: Rc::clone(shard),
+            _permit: permit,
+            _open: OpenConnection::new(&shard.stats),
+        }
+    }
+}
+
+impl<S> Drop for Guest<S> {
+    fn drop(&mut self) {
+        self.shard.open.set(self.shard.open.get() - 1);
+    }
+}

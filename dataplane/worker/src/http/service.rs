@@ -1,0 +1,103 @@
+//! What the HTTP layer asks of a service and what the service gives back.
+//! Absent: S3.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::identify::{HostId, RequestId};
+use super::receive::RequestBody;
+use super::view::RequestView;
+use crate::buffers::PoolBuf;
+
+/// Answers requests on one shard.
+///
+/// `call` is never dropped before it completes, so it must end by itself: every
+/// wait inside has a deadline.
+pub trait Service {
+    /// Response bodies that come piece by piece.
+    type Body: ResponseBody;
+
+    /// Answers one request. It need not read the body; what is left of it is
+    /// thrown away or closes the connection.
+    async fn call<'a>(
+        &'a self,
+        request: RequestView<'a>,
+        info: &'a ConnectionInfo,
+        body: &'a mut RequestBody<'_>,
+    ) -> Response<Self::Body>;
+
+    /// The XML document for a request that this layer refuses by itself.
+    fn error_body(&self, status: u16, code: &str, message: &str, info: &ConnectionInfo) -> Bytes;
+}
+
+/// A response body of known length.
+pub trait ResponseBody {
+    /// The next piece, not empty; all pieces together have exactly the length
+    /// announced. It is not called again once they have.
+    ///
+    /// # Errors
+    /// The body can't be finished. If nothing was sent yet the client gets a 500,
+    /// otherwise the connection is broken.
+    async fn next(&mut self) -> Result<Option<PoolBuf>, BodyAborted>;
+}
+
+/// A response body could not be finished; whoever knows why has logged it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the response body was broken off")]
+pub struct BodyAborted;
+
+/// A response body for services that stream nothing.
+#[derive(Debug, Clone, Copy)]
+pub enum NoBody {}
+
+impl ResponseBody for NoBody {
+    async fn next(&mut self) -> Result<Option<PoolBuf>, BodyAborted> {
+        match *self {}
+    }
+}
+
+/// What is known about a request besides what the client sent.
+#[derive(Debug, Clone)]
+pub struct ConnectionInfo {
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// `x-amz-request-id` of the response.
+    pub request_id: RequestId,
+    /// `x-amz-id-2` of the response.
+    pub host_id: HostId,
+}
+
+/// A response.
+#[derive(Debug)]
+pub struct Response<B> {
+    /// Status code, 200 to 599.
+    pub status: u16,
+    /// Complete `Name: value\r\n` lines, without Date, Server, Content-Length,
+    /// Connection, x-amz-request-id and x-amz-id-2.
+    pub headers: Vec<u8>,
+    /// The body.
+    pub body: Payload<B>,
+    /// Close the connection after it.
+    pub close: bool,
+}
+
+/// A response's body. To HEAD the length is announced and nothing is sent.
+#[derive(Debug)]
+pub enum Payload<B> {
+    /// No bytes.
+    Empty,
+    /// What GET would send has this length; nothing is sent.
+    HeadOf(u64),
+    /// As `Empty`, without Content-Length (RFC 9110 §15.4.5).
+    NotModified,
+    /// These bytes.
+    Bytes(Bytes),
+    /// `length` bytes, piece by piece.
+    Stream {
+        /// All pieces together.
+        length: u64,
+        /// The pieces.
+        body: B,
+    },
+}

@@ -1,0 +1,229 @@
+//! Bytes in and out of one client socket, each wait under a deadline. Absent:
+//! HTTP. No future in here may be dropped half-way; nobody does.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use monoio::buf::{IoBuf, IoBufMut};
+use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::net::TcpStream;
+
+use super::count::{HttpStats, add};
+use super::watch::{Waiting, Watch, Watchdog};
+
+/// Why bytes of a request did not arrive or bytes of a response did not leave.
+/// After any of these the connection is not used for another request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// The client ended the connection too early.
+    #[error("the client closed the connection")]
+    Closed,
+    /// The client was silent, or slower than allowed, for too long.
+    #[error("the client was too slow")]
+    TimedOut,
+    /// The chunked transfer coding is malformed.
+    #[error("malformed transfer coding: {0}")]
+    BadFraming(&'static str),
+    /// The buffer to receive into has no room left: a mistake of the caller.
+    #[error("no room in the receive buffer")]
+    NoRoom,
+    /// The socket failed.
+    #[error("socket: {0}")]
+    Io(io::ErrorKind),
+}
+
+/// How long one transfer may wait for its peer: at most `idle` at a time, and in
+/// sum no longer than a grace of `idle` plus what `min_rate` allows. Time spent on
+/// our side does not count.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    idle_ms: u64,
+    min_rate: u64,
+    bytes: u64,
+    waited_ms: u64,
+}
+
+impl Pace {
+    pub(crate) fn new(idle: Duration, min_rate: u64) -> Self {
+        Pace {
+            idle_ms: u64::try_from(idle.as_millis()).unwrap_or(u64::MAX),
+            min_rate: min_rate.max(1),
+            bytes: 0,
+            waited_ms: 0,
+        }
+    }
+
+    /// How long the next wait may last, milliseconds.
+    fn allowance_ms(&self) -> u64 {
+        let earned = self.bytes.saturating_mul(1000) / self.min_rate;
+        let budget = self.idle_ms.saturating_add(earned);
+        budget.saturating_sub(self.waited_ms).min(self.idle_ms)
+    }
+
+    fn note(&mut self, bytes: usize, waited_ms: u64) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        self.waited_ms = self.waited_ms.saturating_add(waited_ms);
+    }
+}
+
+/// A client socket. The fields are dropped in this order: the watch must go
+/// before the descriptor does.
+pub(crate) struct Socket {
+    watch: Watch,
+    stream: TcpStream,
+    stats: Arc<HttpStats>,
+}
+
+impl Socket {
+    pub(crate) fn new(stream: TcpStream, watchdog: &Rc<Watchdog>, stats: Arc<HttpStats>) -> Self {
+        let watch = watchdog.register(stream.as_raw_fd());
+        Socket {
+            watch,
+            stream,
+            stats,
+        }
+    }
+
+    pub(crate) fn watchdog(&self) -> &Rc<Watchdog> {
+        self.watch.watchdog()
+    }
+
+    pub(crate) fn stats(&self) -> &Arc<HttpStats> {
+        &self.stats
+    }
+
+    /// Receives once; 0 is the end of the client's sending.
+    pub(crate) async fn receive_until<B: IoBufMut>(
+        &mut self,
+        buffer: B,
+        waiting: Waiting,
+        deadline_ms: u64,
+    ) -> (Result<usize, TransportError>, B) {
+        self.watch.arm_until(waiting, deadline_ms);
+        let (result, buffer) = self.stream.read(buffer).await;
+        let overdue = self.watch.disarm();
+        let result = match result {
+            Ok(0) if overdue => Err(TransportError::TimedOut),
+            Ok(count) => {
+                add(&self.stats.bytes_received, count as u64);
+                Ok(count)
+            }
+            Err(error) => Err(name(&error, overdue)),
+        };
+        (result, buffer)
+    }
+
+    /// Receives once at the pace given.
+    pub(crate) async fn receive<B: IoBufMut>(
+        &mut self,
+        buffer: B,
+        pace: &mut Pace,
+    ) -> (Result<usize, TransportError>, B) {
+        let before_ms = self.watchdog().now_ms();
+        let deadline_ms = before_ms.saturating_add(pace.allowance_ms());
+        let (result, buffer) = self.receive_until(buffer, Waiting::Read, deadline_ms).await;
+        let waited_ms = self.watchdog().now_ms().saturating_sub(before_ms);
+        pace.note(result.as_ref().copied().unwrap_or(0), waited_ms);
+        (result, buffer)
+    }
+
+    /// Sends all of `buffer` at the pace given.
+    pub(crate) async fn send<B: IoBuf>(
+        &mut self,
+        mut buffer: B,
+        pace: &mut Pace,
+    ) -> Result<(), TransportError> {
+        let mut sent = 0;
+        while sent < buffer.bytes_init() {
+            let before_ms = self.watchdog().now_ms();
+            let deadline_ms = before_ms.saturating_add(pace.allowance_ms());
+            self.watch.arm_until(Waiting::Write, deadline_ms);
+            let (result, slice) = self.stream.write(buffer.slice(sent..)).await;
+            let overdue = self.watch.disarm();
+            let waited_ms = self.watchdog().now_ms().saturating_sub(before_ms);
+            buffer = slice.into_inner();
+            let count = match result {
+                Ok(0) => return Err(TransportError::Closed),
+                Ok(count) => count,
+                Err(error) => return Err(name(&error, overdue)),
+            };
+            sent += count;
+            add(&self.stats.bytes_sent, count as u64);
+            pace.note(count, waited_ms);
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) async fn finish_sending(&mut self) {
+        // Fails only when the connection is gone, and then there is nothing to do.
+        if let Err(error) = self.stream.shutdown().await {
+            tracing::trace!(%error, "half-close");
+        }
+    }
+
+    /// Makes closing a reset: what is still queued is thrown away and the client
+    /// sees an error, never a body that looks complete.
+    pub(crate) fn reset_on_close(&self) {
+        if let Err(error) = set_zero_linger(&self.stream) {
+            tracing::trace!(%error, "SO_LINGER");
+        }
+    }
+}
+
+fn name(error: &io::Error, overdue: bool) -> TransportError {
+    if overdue {
+        return TransportError::TimedOut;
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::NotConnected => TransportError::Closed,
+        kind => TransportError::Io(kind),
+    }
+}
+
+fn set_zero_linger(stream: &TcpStream) -> io::Result<()> {
+    super::watch::with_borrowed(stream, |fd| {
+        rustix::net::sockopt::set_socket_linger(fd, Some(Duration::ZERO))
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steady_client_never_runs_out() {
+        let mut pace = Pace::new(Duration::from_secs(10), 1000);
+        for _ in 0..10_000 {
+            assert_eq!(pace.allowance_ms(), 10_000);
+            pace.note(1000, 1000);
+        }
+    }
+
+    #[test]
+    fn a_dribbling_client_runs_out() {
+        let mut pace = Pace::new(Duration::from_secs(10), 1000);
+        let mut waits = 0;
+        while pace.allowance_ms() > 0 {
+            pace.note(1, 1000);
+            waits += 1;
+        }
+        assert_eq!(waits, 11);
+    }
+
+    #[test]
+    fn our_own_time_does_not_count() {
+        let mut pace = Pace::new(Duration::from_secs(10), 1000);
+        pace.note(0, 4_000);
+        assert_eq!(pace.allowance_ms(), 6_000);
+        pace.note(100_000, 0);
+        assert_eq!(pace.allowance_ms(), 10_000);
+    }
+}
