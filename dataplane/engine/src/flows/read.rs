@@ -42,6 +42,7 @@ pub struct ObjectReader<W: World> {
     record: Arc<ObjectRecord>,
     range: Range<u64>,
     plan: ReadPlan,
+    depth: usize,
     reading: FuturesOrdered<Reading<BufferOf<W>>>,
     ready: VecDeque<(Piece, Found<BufferOf<W>>)>,
     /// End of the last chunk a fetch was begun for, in the object.
@@ -66,6 +67,7 @@ impl<W: World> Engine<W> {
             key: key.clone(),
             record: Arc::clone(record),
             plan: ReadPlan::new(range.clone()),
+            depth: self.config().read_depth,
             range,
             reading: FuturesOrdered::new(),
             ready: VecDeque::new(),
@@ -79,6 +81,13 @@ impl<W: World> ObjectReader<W>
 where
     W::Disk: Clone,
 {
+    /// Keeps `chunks` store reads under way instead of the configured number.
+    #[must_use]
+    pub fn with_depth(mut self, chunks: usize) -> Self {
+        self.depth = chunks;
+        self
+    }
+
     /// How much of the range the store holds now (an estimate: no IO is done).
     #[must_use]
     pub fn forecast(&self) -> CacheResult {
@@ -135,7 +144,7 @@ where
 
     /// Keeps the configured number of store reads under way.
     fn read_ahead(&mut self) {
-        while self.reading.len() + self.ready.len() < self.engine.config().read_depth.max(1) {
+        while self.reading.len() + self.ready.len() < self.depth.max(1) {
             let Some(piece) = self.plan.next(&self.record.extents) else {
                 break;
             };
