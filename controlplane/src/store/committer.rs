@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::conflicts::{ConflictWindow, Verdict};
 use super::core::{Answer, Shared};
 use super::engine::{EngineError, Snapshot};
-use super::limits::{CLEARED_ROWS_MAX, TRANSACTION_AGE_MAX};
+use super::limits::{CLEARED_ROWS_MAX, COMMIT_WAIT_MAX, TRANSACTION_AGE_MAX};
 use super::stats::Counters;
 use super::transaction::{CommitError, CommitVersion, KeyRange};
 use super::writes::{Write, WriteSet, stamped, sum};
@@ -25,6 +25,8 @@ const VERSION_KEY: &[u8] = b"\xff/version";
 /// Versions left out when a store opens: as many batches may have been lost by a
 /// disk that lied, and their versions are still not given out twice.
 const VERSIONS_SKIPPED_AT_OPEN: u64 = 1_000_000;
+/// How often a closing store looks whether the thread has ended.
+const CLOSE_POLL: Duration = Duration::from_millis(1);
 /// Why a store that failed refuses.
 const FAILED: &str = "the store failed to write and takes no more commits";
 
@@ -85,7 +87,16 @@ impl Drop for Committer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        let Some(thread) = thread else { return };
+        let began = Instant::now();
+        while !thread.is_finished() {
+            if began.elapsed() > COMMIT_WAIT_MAX {
+                tracing::error!("the metadata store does not finish its last commits");
+                return;
+            }
+            std::thread::park_timeout(CLOSE_POLL);
+        }
+        if thread.join().is_err() {
             tracing::error!("the committer of the metadata store panicked");
         }
     }
