@@ -24,6 +24,8 @@ pub struct ListQuery {
     pub after: String,
     /// Entries at most.
     pub limit: usize,
+    /// Show each folder as an empty object `folder/`, as the AWS console does.
+    pub folders: bool,
 }
 
 /// A page of a listing.
@@ -166,7 +168,10 @@ impl<W: World> Engine<W> {
                         skip_to = Some(successor(&prefix));
                         page.add(Entry::Prefix(prefix));
                     }
-                    None => page.add(Entry::Object(key, Box::new(record))),
+                    None => {
+                        page.add_folders(&key, &record);
+                        page.add(Entry::Object(key, Box::new(record)));
+                    }
                 }
                 if page.full() {
                     return Ok(page.finish());
@@ -216,6 +221,8 @@ struct PageBuilder<'a> {
     query: &'a ListQuery,
     /// Sub-prefixes the UFS has, in order, not yet merged.
     known: std::collections::VecDeque<String>,
+    /// The key before the one being added.
+    previous: String,
     /// One more than the limit, to know whether more follows.
     entries: Vec<Entry>,
 }
@@ -239,6 +246,7 @@ impl<'a> PageBuilder<'a> {
         Self {
             query,
             known,
+            previous: query.after.clone(),
             entries: Vec::new(),
         }
     }
@@ -250,6 +258,25 @@ impl<'a> PageBuilder<'a> {
             self.push(Entry::Prefix(prefix));
         }
         self.push(entry);
+    }
+
+    /// Adds the folders that begin with `key`, if the query wants them.
+    fn add_folders(&mut self, key: &ObjectKey, child: &ObjectRecord) {
+        if !self.query.folders {
+            return;
+        }
+        let name = key.as_str();
+        for (at, _) in name.match_indices('/') {
+            let folder = &name[..=at];
+            let fresh = !self.previous.starts_with(folder) && folder != name;
+            if fresh
+                && folder.starts_with(&self.query.prefix)
+                && let Ok(folder) = ObjectKey::new(folder)
+            {
+                self.add(Entry::Object(folder, Box::new(folder_record(child))));
+            }
+        }
+        name.clone_into(&mut self.previous);
     }
 
     fn push(&mut self, entry: Entry) {
@@ -288,6 +315,25 @@ impl<'a> PageBuilder<'a> {
             }
         }
         page
+    }
+}
+
+/// What a folder shows: no bytes, the time of its first child.
+fn folder_record(child: &ObjectRecord) -> ObjectRecord {
+    ObjectRecord {
+        version: child.version,
+        size: 0,
+        // MD5 of nothing.
+        etag: quickwater_proto::ETag::new("d41d8cd98f00b204e9800998ecf8427e"),
+        modified_ms: child.modified_ms,
+        headers: quickwater_proto::ObjectHeaders::default(),
+        checksums: Vec::new(),
+        tags: Vec::new(),
+        extents: Vec::new(),
+        parts: Vec::new(),
+        ufs: None,
+        persist: PersistState::Persisted,
+        partial: false,
     }
 }
 

@@ -486,6 +486,7 @@ fn pages(seed: u64, names: &[&str], prefix: &str, delimiter: &str, limit: usize)
             delimiter,
             after: String::new(),
             limit,
+            folders: false,
         };
         loop {
             let page = engine.list(&bucket, &query).await.unwrap();
@@ -507,4 +508,34 @@ fn pages(seed: u64, names: &[&str], prefix: &str, delimiter: &str, limit: usize)
         assert_eq!(seen, expected, "{query:?}");
     });
     setup.sim.run();
+}
+
+#[test]
+fn folders_are_shown_once_across_pages() {
+    for limit in 1..6 {
+        let setup = setup(limit as u64, Faults::default(), 10_000);
+        for name in ["a/b/c", "a/b/d", "a/e", "f", "g/h"] {
+            setup.ufs.place(name, vec![1; 9], ObjectHeaders::default());
+        }
+        let (engine, bucket) = (setup.engines[0].clone(), Arc::clone(&setup.bucket));
+        setup.sim.spawn(async move {
+            let mut seen = Vec::new();
+            let mut query = ListQuery {
+                limit,
+                folders: true,
+                ..ListQuery::default()
+            };
+            loop {
+                let page = engine.list(&bucket, &query).await.unwrap();
+                seen.extend(page.objects.iter().map(|(k, _)| k.as_str().to_owned()));
+                match page.truncated {
+                    true => query.after = page.last.unwrap(),
+                    false => break,
+                }
+            }
+            let expected = ["a/", "a/b/", "a/b/c", "a/b/d", "a/e", "f", "g/", "g/h"];
+            assert_eq!(seen, expected);
+        });
+        setup.sim.run();
+    }
 }
