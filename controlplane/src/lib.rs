@@ -1,3 +1,4 @@
 //! Who owns what and what is committed. Absent: data bytes, S3 text.
 
+pub mod keyspace;
 pub mod store;

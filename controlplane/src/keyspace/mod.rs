@@ -1,0 +1,341 @@
+//! The only place that builds and takes apart keys. No values, no rules here.
+//!
+//! The first byte is the table, numbers are big-endian. S3 keys stand as they
+//! are where nothing follows them, so that rows are in S3's byte order, and are
+//! escaped where something does (see [`escape`]). Keys that only grow with time
+//! begin with a shard, so that no range of the store takes all writes.
+//!
+//! | byte | table | key after it |
+//! | --- | --- | --- |
+//! | 01 | meta | name |
+//! | 02 | bucket by name | name |
+//! | 03 | bucket by id | bucket |
+//! | 04 | trash: buckets whose rows are still to be removed | bucket |
+//! | 10 | object | bucket, S3 key |
+//! | 11 | detail of an object | bucket, detail id, piece |
+//! | 20 | upload | bucket, escaped S3 key, upload id |
+//! | 21 | part | bucket, upload id, number |
+//! | 22 | completed upload | bucket, upload id |
+//! | 23 | completed upload by expiry | shard, ms, bucket, upload id |
+//! | 30 | operation | shard, minute, operation id |
+//! | 40 | counter | bucket, counter, shard |
+//!
+//! Kept free: 12 versions of an object; 5x persist queue (shard, due, blob) and
+//! dirty copies by blob and by worker; 6x leases, members, placement slots; 7x
+//! path policies, jobs.
+
+mod escape;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use quickwater_proto::{BucketId, BucketName, ObjectKey, UploadId};
+
+use crate::store::{KeyRange, successor};
+
+const META: u8 = 0x01;
+const BUCKET: u8 = 0x02;
+const BUCKET_ID: u8 = 0x03;
+const TRASH: u8 = 0x04;
+const OBJECT: u8 = 0x10;
+const DETAIL: u8 = 0x11;
+const UPLOAD: u8 = 0x20;
+const PART: u8 = 0x21;
+const COMPLETED: u8 = 0x22;
+const COMPLETED_EXPIRY: u8 = 0x23;
+const OPERATION: u8 = 0x30;
+const COUNTER: u8 = 0x40;
+
+/// Shards of tables that grow with time, and of counters.
+pub const SHARDS: u8 = 16;
+
+/// Counters kept per bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counter {
+    /// Objects.
+    Objects = 1,
+    /// Bytes of objects.
+    Bytes = 2,
+}
+
+/// The counter from which bucket ids are taken.
+#[must_use]
+pub fn last_bucket_id() -> Vec<u8> {
+    Key::new(META).raw(b"last-bucket-id")
+}
+
+/// A bucket by its name.
+#[must_use]
+pub fn bucket(name: &BucketName) -> Vec<u8> {
+    Key::new(BUCKET).raw(name.as_str().as_bytes())
+}
+
+/// All buckets in order of name.
+#[must_use]
+pub fn buckets() -> KeyRange {
+    KeyRange::prefix(&[BUCKET])
+}
+
+/// A bucket by its id.
+#[must_use]
+pub fn bucket_id(bucket: BucketId) -> Vec<u8> {
+    Key::of(BUCKET_ID, bucket).done()
+}
+
+/// A bucket whose rows are to be removed.
+#[must_use]
+pub fn trash(bucket: BucketId) -> Vec<u8> {
+    Key::of(TRASH, bucket).done()
+}
+
+/// All buckets whose rows are to be removed.
+#[must_use]
+pub fn trashes() -> KeyRange {
+    KeyRange::prefix(&[TRASH])
+}
+
+/// Takes a [`trash`] key apart.
+#[must_use]
+pub fn parse_trash(key: &[u8]) -> Option<BucketId> {
+    let mut rest = Parser::of(key, TRASH)?;
+    let bucket = rest.bucket()?;
+    rest.end(bucket)
+}
+
+/// Every table that holds rows of one bucket, but for the bucket's own.
+#[must_use]
+pub fn bucket_rows(bucket: BucketId) -> [KeyRange; 6] {
+    [OBJECT, DETAIL, UPLOAD, PART, COMPLETED, COUNTER]
+        .map(|table| KeyRange::prefix(&Key::of(table, bucket).done()))
+}
+
+/// An object.
+#[must_use]
+pub fn object(bucket: BucketId, key: &ObjectKey) -> Vec<u8> {
+    Key::of(OBJECT, bucket).raw(key.as_str().as_bytes())
+}
+
+/// Objects whose S3 key begins with `prefix` and is at least `from`.
+#[must_use]
+pub fn objects(bucket: BucketId, prefix: &str, from: &str) -> KeyRange {
+    let range = KeyRange::prefix(&Key::of(OBJECT, bucket).raw(prefix.as_bytes()));
+    let from = Key::of(OBJECT, bucket).raw(from.as_bytes());
+    start_at(range, from.into())
+}
+
+/// Takes an [`object`] key apart.
+#[must_use]
+pub fn parse_object(key: &[u8]) -> Option<(BucketId, ObjectKey)> {
+    let mut rest = Parser::of(key, OBJECT)?;
+    let bucket = rest.bucket()?;
+    let key = std::str::from_utf8(rest.0).ok()?;
+    Some((bucket, ObjectKey::new(key).ok()?))
+}
+
+/// A piece of an object's detail.
+#[must_use]
+pub fn detail(bucket: BucketId, id: u128, piece: u32) -> Vec<u8> {
+    Key::of(DETAIL, bucket).u128(id).raw(&piece.to_be_bytes())
+}
+
+/// All pieces of an object's detail, in order.
+#[must_use]
+pub fn details(bucket: BucketId, id: u128) -> KeyRange {
+    KeyRange::prefix(&Key::of(DETAIL, bucket).u128(id).done())
+}
+
+/// An upload.
+#[must_use]
+pub fn upload(bucket: BucketId, key: &ObjectKey, id: UploadId) -> Vec<u8> {
+    Key::of(UPLOAD, bucket)
+        .escaped(key.as_str())
+        .u128(id.0)
+        .done()
+}
+
+/// Uploads whose S3 key begins with `prefix`, after a key (and upload of it).
+/// Without an upload id, all uploads of that key are passed over.
+#[must_use]
+pub fn uploads(
+    bucket: BucketId,
+    prefix: &str,
+    after: Option<(&str, Option<UploadId>)>,
+) -> KeyRange {
+    let mut begin = Key::of(UPLOAD, bucket).done();
+    escape::append(&mut begin, prefix.as_bytes());
+    let range = KeyRange::prefix(&begin);
+    let Some((key, id)) = after else { return range };
+    let after = Key::of(UPLOAD, bucket).escaped(key);
+    let from = match id {
+        Some(id) => successor(&after.u128(id.0).done()),
+        None => KeyRange::prefix(&after.done()).end,
+    };
+    start_at(range, from)
+}
+
+/// All uploads of a bucket.
+#[must_use]
+pub fn all_uploads(bucket: BucketId) -> KeyRange {
+    KeyRange::prefix(&Key::of(UPLOAD, bucket).done())
+}
+
+/// A part of an upload.
+#[must_use]
+pub fn part(bucket: BucketId, upload: UploadId, number: u16) -> Vec<u8> {
+    Key::of(PART, bucket)
+        .u128(upload.0)
+        .raw(&number.to_be_bytes())
+}
+
+/// Parts of an upload with a number greater than `after`, in order.
+#[must_use]
+pub fn parts(bucket: BucketId, upload: UploadId, after: u16) -> KeyRange {
+    let range = KeyRange::prefix(&Key::of(PART, bucket).u128(upload.0).done());
+    start_at(range, successor(&part(bucket, upload, after)))
+}
+
+/// A completed upload.
+#[must_use]
+pub fn completed(bucket: BucketId, upload: UploadId) -> Vec<u8> {
+    Key::of(COMPLETED, bucket).u128(upload.0).done()
+}
+
+/// A completed upload by the time it may be forgotten, ms since the Unix epoch.
+#[must_use]
+pub fn completed_expiry(expires_ms: i64, bucket: BucketId, upload: UploadId) -> Vec<u8> {
+    Key::new(COMPLETED_EXPIRY)
+        .u8(shard(upload.0))
+        .time(expires_ms)
+        .u64(bucket.0)
+        .u128(upload.0)
+        .done()
+}
+
+/// Completed uploads of a shard that may be forgotten at `now_ms`.
+#[must_use]
+pub fn completed_expired(shard: u8, now_ms: i64) -> KeyRange {
+    let shard = Key::new(COMPLETED_EXPIRY).u8(shard).done();
+    let end = Key(shard.clone()).time(now_ms).done();
+    KeyRange::new(shard, KeyRange::prefix(&end).end)
+}
+
+/// Takes a [`completed_expiry`] key apart.
+#[must_use]
+pub fn parse_completed_expiry(key: &[u8]) -> Option<(BucketId, UploadId)> {
+    let mut rest = Parser::of(key, COMPLETED_EXPIRY)?;
+    rest.take::<1>()?;
+    rest.take::<8>()?;
+    let bucket = rest.bucket()?;
+    let upload = UploadId(u128::from_be_bytes(rest.take()?));
+    rest.end((bucket, upload))
+}
+
+/// An operation begun in `minute` since the Unix epoch.
+#[must_use]
+pub fn operation(minute: u64, id: u128) -> Vec<u8> {
+    Key::new(OPERATION)
+        .u8(shard(id))
+        .u64(minute)
+        .u128(id)
+        .done()
+}
+
+/// Operations of a shard begun before `minute`.
+#[must_use]
+pub fn operations_before(shard: u8, minute: u64) -> KeyRange {
+    let shard = Key::new(OPERATION).u8(shard).done();
+    let end = Key(shard.clone()).u64(minute).done();
+    KeyRange::new(shard, end)
+}
+
+/// One shard of a bucket's counter, a little-endian 64-bit number.
+#[must_use]
+pub fn counter(bucket: BucketId, counter: Counter, shard: u8) -> Vec<u8> {
+    Key::of(COUNTER, bucket).u8(counter as u8).u8(shard).done()
+}
+
+/// All shards of a bucket's counter.
+#[must_use]
+pub fn counters(bucket: BucketId, counter: Counter) -> KeyRange {
+    KeyRange::prefix(&Key::of(COUNTER, bucket).u8(counter as u8).done())
+}
+
+/// The shard of a random id.
+#[must_use]
+pub fn shard(id: u128) -> u8 {
+    (id % u128::from(SHARDS)) as u8
+}
+
+/// `range` without the keys before `start`.
+fn start_at(mut range: KeyRange, start: Bytes) -> KeyRange {
+    range.start = range.start.max(start);
+    range
+}
+
+/// A key as it is built.
+struct Key(Vec<u8>);
+
+impl Key {
+    fn new(table: u8) -> Self {
+        Self(vec![table])
+    }
+
+    fn of(table: u8, bucket: BucketId) -> Self {
+        Self::new(table).u64(bucket.0)
+    }
+
+    fn u8(self, number: u8) -> Self {
+        Self(self.raw(&[number]))
+    }
+
+    fn u64(self, number: u64) -> Self {
+        Self(self.raw(&number.to_be_bytes()))
+    }
+
+    fn u128(self, number: u128) -> Self {
+        Self(self.raw(&number.to_be_bytes()))
+    }
+
+    /// Times before the epoch count as the epoch.
+    fn time(self, ms: i64) -> Self {
+        self.u64(u64::try_from(ms).unwrap_or(0))
+    }
+
+    fn escaped(mut self, text: &str) -> Self {
+        escape::append_terminated(&mut self.0, text.as_bytes());
+        self
+    }
+
+    fn raw(mut self, bytes: &[u8]) -> Vec<u8> {
+        self.0.extend_from_slice(bytes);
+        self.0
+    }
+
+    fn done(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// What is left of a key as it is taken apart.
+struct Parser<'k>(&'k [u8]);
+
+impl<'k> Parser<'k> {
+    fn of(key: &'k [u8], table: u8) -> Option<Self> {
+        let (first, rest) = key.split_first()?;
+        (*first == table).then_some(Self(rest))
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    fn bucket(&mut self) -> Option<BucketId> {
+        Some(BucketId(u64::from_be_bytes(self.take()?)))
+    }
+
+    fn end<T>(self, value: T) -> Option<T> {
+        self.0.is_empty().then_some(value)
+    }
+}
