@@ -294,6 +294,19 @@ fn choose(choice: DriverChoice) -> Result<(Driver, Option<String>), StartError> 
 /// # Errors
 /// None, and why.
 pub fn probe() -> Result<Driver, String> {
+    // On a thread of its own: tearing a ring down interrupts the system calls of
+    // the thread that made it.
+    match std::thread::Builder::new()
+        .spawn(probe_here)
+        .map(JoinHandle::join)
+    {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err("the probe panicked".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn probe_here() -> Result<Driver, String> {
     let driver = match ring_builder(true).build(PROBE_ENTRIES) {
         Ok(_) => Driver::UringDeferred,
         // EINVAL: a kernel before 6.1 does not know the flags.
