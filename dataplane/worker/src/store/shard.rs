@@ -1,0 +1,143 @@
+//! One shard's view of the store: the engine's `Disk`. Absent: how it is done.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use monoio::fs::File;
+use quickwater_engine::io::{ChunkId, Disk, DiskError, Durability};
+use quickwater_proto::{BlobId, CHUNK_BYTES};
+
+use super::append::{self, Log, Pending};
+use super::core::Core;
+use super::local::Signal;
+use super::segment::Segment;
+use super::{prepare, read};
+use crate::buffers::{FRONT_ROOM_BYTES, Pool, PoolBuf};
+use crate::store::record::COMPACT_LIMIT;
+
+/// How often [`ShardStore::settle`] looks again.
+const SETTLE_STEP: Duration = Duration::from_millis(1);
+
+/// The store on one shard. Clones share it; it stays on its thread.
+#[derive(Clone)]
+pub struct ShardStore {
+    shard: Rc<Shard>,
+}
+
+/// State of one shard, used by its thread only.
+pub(super) struct Shard {
+    pub(super) core: Arc<Core>,
+    pub(super) number: usize,
+    pub(super) pool: Pool,
+    pub(super) log: RefCell<Log>,
+    /// Something the commit task waits for happened.
+    pub(super) signal: Signal,
+    /// Segment files as this thread's ring knows them.
+    files: RefCell<HashMap<u32, Rc<File>>>,
+}
+
+impl Shard {
+    /// A segment's file on this shard's ring.
+    pub(super) fn file(&self, segment: &Segment) -> io::Result<Rc<File>> {
+        if let Some(file) = self.files.borrow().get(&segment.id) {
+            return Ok(Rc::clone(file));
+        }
+        let file = Rc::new(File::from_std(segment.file.try_clone()?)?);
+        self.files.borrow_mut().insert(segment.id, Rc::clone(&file));
+        Ok(file)
+    }
+}
+
+impl ShardStore {
+    pub(super) fn new(core: Arc<Core>, number: usize, pool: Pool) -> Self {
+        let shard = Rc::new(Shard {
+            core,
+            number,
+            pool,
+            log: RefCell::new(Log::default()),
+            signal: Signal::default(),
+            files: RefCell::new(HashMap::new()),
+        });
+        prepare::start(&shard);
+        Self { shard }
+    }
+
+    /// The buffers this shard uses.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.shard.pool
+    }
+
+    /// Waits until nothing is queued or being written, at most `timeout`.
+    /// `false`: something still is.
+    pub async fn settle(&self, timeout: Duration) -> bool {
+        let mut waited = Duration::ZERO;
+        while !self.shard.log.borrow().is_idle() {
+            if waited >= timeout {
+                return false;
+            }
+            monoio::time::sleep(SETTLE_STEP).await;
+            waited += SETTLE_STEP;
+        }
+        true
+    }
+}
+
+impl Disk for ShardStore {
+    type Buffer = PoolBuf;
+
+    async fn buffer(&self, bytes: usize) -> Result<PoolBuf, DiskError> {
+        let timeout = self.shard.core.config.buffer_timeout;
+        let buffer = self.shard.pool.acquire(bytes, timeout).await;
+        buffer.map_err(|_| DiskError::Overloaded)
+    }
+
+    async fn read(&self, chunk: ChunkId, range: Range<u32>) -> Result<Option<PoolBuf>, DiskError> {
+        read::read(&self.shard, chunk, range).await
+    }
+
+    async fn write(
+        &self,
+        chunk: ChunkId,
+        mut data: PoolBuf,
+        durability: Durability,
+    ) -> (PoolBuf, Result<(), DiskError>) {
+        if let Err(error) = check(&self.shard, &mut data) {
+            return (data, Err(error));
+        }
+        let (pending, written) = Pending::new(chunk, data, durability, None);
+        if let Err(data) = append::enqueue(&self.shard, pending) {
+            return (data, Err(DiskError::Overloaded));
+        }
+        append::outcome(&self.shard, written).await
+    }
+
+    fn contains(&self, chunk: ChunkId) -> bool {
+        self.shard.core.index.get(chunk).is_some()
+    }
+
+    fn forget(&self, blob: BlobId, chunks: u32) {
+        for index in 0..chunks {
+            self.shard.core.forget(ChunkId { blob, index });
+        }
+    }
+}
+
+/// Whether a write can be taken at all; moves long data to where they can be
+/// written from.
+fn check(shard: &Shard, data: &mut PoolBuf) -> Result<(), DiskError> {
+    if shard.core.stats.is_suspect() {
+        return Err(DiskError::Suspect);
+    }
+    let too_long = data.len() > CHUNK_BYTES as usize;
+    let aligned = data.start() == FRONT_ROOM_BYTES || data.len() < COMPACT_LIMIT;
+    if data.is_detached() || too_long || !(aligned || data.relocate(FRONT_ROOM_BYTES)) {
+        return Err(DiskError::Io("not a buffer of one chunk".into()));
+    }
+    Ok(())
+}
