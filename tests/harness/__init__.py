@@ -1,0 +1,1 @@
+"""What the black-box and fault tests share: servers, clients, payloads, faults."""
