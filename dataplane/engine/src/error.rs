@@ -93,6 +93,26 @@ impl From<UfsError> for FlowError {
     }
 }
 
+impl FlowError {
+    /// The failure of a UFS call that cannot have changed anything: a read, or a
+    /// write whose last byte was not sent yet.
+    pub(crate) fn harmless(error: UfsError) -> Self {
+        match error.kind {
+            UfsErrorKind::Timeout => Self::Unavailable(error.message),
+            _ => error.into(),
+        }
+    }
+
+    /// The failure to read the content that a record names. That it is gone means
+    /// that another version is current there.
+    pub(crate) fn reading(error: UfsError) -> Self {
+        match error.kind {
+            UfsErrorKind::NotFound | UfsErrorKind::Changed => Self::Changed,
+            _ => Self::harmless(error),
+        }
+    }
+}
+
 impl From<DiskError> for FlowError {
     fn from(error: DiskError) -> Self {
         match error {

@@ -214,7 +214,7 @@ impl<W: World> Run<W> {
             .await;
         let mut reader = match opened {
             Ok(reader) => reader,
-            Err(error) => return self.give_up(chunks, Failure::Fetch(error.into())),
+            Err(error) => return self.give_up(chunks, Failure::Fetch(FlowError::reading(error))),
         };
         let mut rest = Bytes::new();
         let mut chunks = chunks.into_iter();
@@ -256,7 +256,10 @@ impl<W: World> Run<W> {
         let mut filled = 0;
         while filled < want {
             if rest.is_empty() {
-                let next = reader.next().await.map_err(|e| Failure::Fetch(e.into()))?;
+                let next = reader
+                    .next()
+                    .await
+                    .map_err(|e| Failure::Fetch(FlowError::reading(e)))?;
                 *rest = next.ok_or_else(|| {
                     Failure::Fetch(FlowError::Damaged("the UFS ended the object early".into()))
                 })?;

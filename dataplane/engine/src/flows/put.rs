@@ -78,7 +78,7 @@ impl<W: World> Engine<W> {
             .ufs()
             .put(bucket, key, &put.headers, size)
             .await
-            .map_err(FlowError::from)?;
+            .map_err(FlowError::harmless)?;
         let blob = BlobId(self.environment().random_u128());
         let mut copy = Copy {
             engine: self.clone(),
@@ -126,7 +126,7 @@ impl<W: World> Engine<W> {
         while let Some(buffer) = body.next().await.map_err(PutError::Body)? {
             let buffer = copy.keep(buffer).await;
             if let Some(previous) = held.replace(buffer.into_bytes()) {
-                upload.send(previous).await.map_err(FlowError::from)?;
+                upload.send(previous).await.map_err(FlowError::harmless)?;
             }
         }
         let digests = body.finish().map_err(PutError::Body)?;

@@ -196,7 +196,8 @@ where
         let ufs = self.engine.ufs();
         let reader = ufs
             .read(&self.bucket, &self.key, identity, at..self.range.end)
-            .await?;
+            .await
+            .map_err(FlowError::reading)?;
         self.direct = Some((at, reader));
         self.next_direct().await
     }
@@ -205,7 +206,7 @@ where
         let Some((at, reader)) = self.direct.as_mut() else {
             return Ok(None);
         };
-        let Some(bytes) = reader.next().await? else {
+        let Some(bytes) = reader.next().await.map_err(FlowError::reading)? else {
             return match *at == self.range.end {
                 true => Ok(None),
                 false => Err(FlowError::Damaged("the UFS ended the object early".into())),
