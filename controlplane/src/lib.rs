@@ -1,4 +1,5 @@
 //! Who owns what and what is committed. Absent: data bytes, S3 text.
 
 pub mod keyspace;
+pub mod records;
 pub mod store;

@@ -1,0 +1,54 @@
+//! Parts: rows of an upload, and entries in the manifest of the object it became.
+
+use quickwater_proto::{BlobId, PART_NUMBER_MAX, PartRecord};
+use quickwater_rpc::records as wire;
+
+use super::shared::{checksums, checksums_to_wire, etag, etag_to_wire, id};
+use super::{RecordError, damaged, decode, encode};
+
+const ROW: &str = "part";
+
+/// Makes a part row.
+///
+/// # Errors
+/// [`RecordError::TooLarge`].
+pub fn encode_part(part: &PartRecord) -> Result<Vec<u8>, RecordError> {
+    encode(ROW, &part_to_wire(part, 0))
+}
+
+/// Reads a part row.
+///
+/// # Errors
+/// Another schema, or damaged.
+pub fn decode_part(value: &[u8]) -> Result<PartRecord, RecordError> {
+    part(ROW, decode(ROW, value)?, 0)
+}
+
+/// Times are kept relative to `base_ms`: in a manifest they are then short.
+pub(super) fn part_to_wire(part: &PartRecord, base_ms: i64) -> wire::Part {
+    wire::Part {
+        number: part.number.into(),
+        size: part.size,
+        etag: Some(etag_to_wire(&part.etag)),
+        modified_ms: part.modified_ms.wrapping_sub(base_ms),
+        checksums: checksums_to_wire(&part.checksums),
+        blob: part.blob.0.to_be_bytes().to_vec(),
+    }
+}
+
+pub(super) fn part(
+    row: &'static str,
+    part: wire::Part,
+    base_ms: i64,
+) -> Result<PartRecord, RecordError> {
+    let number = u16::try_from(part.number).ok();
+    let number = number.filter(|number| (1..=PART_NUMBER_MAX).contains(number));
+    Ok(PartRecord {
+        number: number.ok_or_else(|| damaged(row, "part number out of range"))?,
+        size: part.size,
+        etag: etag(row, part.etag)?,
+        modified_ms: part.modified_ms.wrapping_add(base_ms),
+        checksums: checksums(row, part.checksums)?,
+        blob: BlobId(id(row, &part.blob)?),
+    })
+}
