@@ -11,5 +11,6 @@
 pub mod buffers;
 pub mod http;
 pub mod listener;
+pub mod metrics;
 pub mod runtime;
 pub mod store;

@@ -1,0 +1,209 @@
+//! Every metric of the program: name with unit, labels, meaning. `docs/metrics.md`
+//! is generated from here.
+//!
+//! Counting on the hot path is [`Metrics`]'s atomics; other modules keep stats of
+//! their own, and sources read them when somebody asks. Absent on purpose: HTTP.
+
+mod hot;
+mod process;
+mod registry;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+pub use hot::OPERATIONS;
+pub use registry::{Metrics, Samples};
+
+/// Kinds of metrics, after the OpenMetrics specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; the name ends with `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by size, with a sum.
+    Histogram,
+}
+
+/// What is known about a metric before it has a value.
+#[derive(Debug, Clone, Copy)]
+pub struct Definition {
+    /// Name as scraped.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Names of its labels, in order.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($variant:ident $kind:ident $name:literal $labels:tt $help:literal)*) => {
+        /// Names a metric where it is measured.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Metric { $(#[doc = $help] $variant,)* }
+
+        /// All metrics, in the order of [`Metric`].
+        pub static DEFINITIONS: &[Definition] = &[$(Definition {
+            name: $name,
+            kind: Kind::$kind,
+            labels: &$labels,
+            help: $help,
+        },)*];
+    };
+}
+
+metrics! {
+    S3Requests Counter "quickwater_s3_requests_total" ["operation", "code"]
+        "S3 requests answered, by operation and HTTP status."
+    S3RequestSeconds Histogram "quickwater_s3_request_seconds" ["operation"]
+        "Time from a request's head to the end of its response."
+    S3BytesReceived Counter "quickwater_s3_bytes_received_total" []
+        "Bytes received from S3 clients, heads and framing included."
+    S3BytesSent Counter "quickwater_s3_bytes_sent_total" []
+        "Bytes sent to S3 clients, heads included."
+    S3Connections Gauge "quickwater_s3_connections" ["state"]
+        "Client connections now. state: open."
+    S3ConnectionsTotal Counter "quickwater_s3_connections_total" ["outcome"]
+        "Client connections so far. outcome: accepted, refused (too many), accept_error."
+    S3HttpRequests Counter "quickwater_s3_http_requests_total" []
+        "HTTP requests handed to the S3 service."
+    S3HttpFailures Counter "quickwater_s3_http_failures_total" ["reason"]
+        "HTTP exchanges that failed below S3. reason: parse, idle_timeout, header_timeout, body_timeout, write_timeout, response_broken, client_abort."
+
+    CacheRequests Counter "quickwater_cache_requests_total" ["result"]
+        "GET requests by where their bytes were. result: hit, miss, partial."
+    CacheBytes Counter "quickwater_cache_bytes_total" ["source"]
+        "Object bytes sent to clients by where they came from. source: store, ufs."
+    CacheFills Counter "quickwater_cache_fills_total" ["outcome"]
+        "Chunks fetched from a UFS. outcome: ok, failed, uncached (served but not kept)."
+    CacheExternalChanges Counter "quickwater_cache_external_changes_total" []
+        "Objects found changed, new or gone in a UFS by somebody else's hand."
+    CacheStaleAnswers Counter "quickwater_cache_stale_answers_total" []
+        "Answers from metadata past its TTL because the UFS was out of reach."
+
+    StoreUsedBytes Gauge "quickwater_store_used_bytes" []
+        "Bytes on disk of live records, heads and padding included."
+    StoreCapacityBytes Gauge "quickwater_store_capacity_bytes" []
+        "Bytes of all segments."
+    StorePinnedBytes Gauge "quickwater_store_pinned_bytes" []
+        "Bytes on disk of records that may not be evicted."
+    StoreRecords Gauge "quickwater_store_records" []
+        "Records in the index."
+    StoreReads Counter "quickwater_store_reads_total" []
+        "Device reads."
+    StoreReadBytes Counter "quickwater_store_read_bytes_total" []
+        "Bytes read from the device."
+    StoreWrites Counter "quickwater_store_writes_total" []
+        "Device writes."
+    StoreWrittenBytes Counter "quickwater_store_written_bytes_total" []
+        "Bytes written to the device: records, footers, headers."
+    StoreZeroedBytes Counter "quickwater_store_zeroed_bytes_total" []
+        "Bytes of zeros written ahead on the first lap."
+    StoreFlushes Counter "quickwater_store_flushes_total" []
+        "Device flushes."
+    StoreGroups Counter "quickwater_store_groups_total" []
+        "Groups of records committed together."
+    StoreGroupRecords Counter "quickwater_store_group_records_total" []
+        "Records committed; divided by groups: the group size."
+    StoreEvictedBytes Counter "quickwater_store_evicted_bytes_total" []
+        "Bytes of evicted records."
+    StoreEvictedRecords Counter "quickwater_store_evicted_records_total" []
+        "Records evicted."
+    StoreReinsertedBytes Counter "quickwater_store_reinserted_bytes_total" []
+        "Bytes written again because they were hot or pinned."
+    StoreRecycledSegments Counter "quickwater_store_recycled_segments_total" []
+        "Segments recycled."
+    StoreDamagedRecords Counter "quickwater_store_damaged_records_total" []
+        "Records whose checksum failed; they were forgotten, never served."
+    StoreIoErrors Counter "quickwater_store_io_errors_total" []
+        "Device operations that failed or did not end in time."
+    StoreFull Counter "quickwater_store_full_total" []
+        "Writes refused because nothing could be evicted."
+    StoreSuspect Gauge "quickwater_store_suspect" []
+        "1 after a failed write or flush: the store takes no more writes."
+    StoreRecoverySeconds Gauge "quickwater_store_recovery_seconds" []
+        "How long rebuilding the index took at the last start."
+    StoreRecoveredRecords Gauge "quickwater_store_recovered_records" []
+        "Records found at the last start."
+
+    UfsRequests Counter "quickwater_ufs_requests_total" ["operation", "outcome"]
+        "Requests to UFSs that ended. outcome: ok, aborted, or the kind of error."
+    UfsRequestSeconds Counter "quickwater_ufs_request_seconds_total" ["operation"]
+        "Time UFS requests took, waiting for the caller included."
+    UfsReadBytes Counter "quickwater_ufs_read_bytes_total" []
+        "Object bytes read from UFSs."
+    UfsWrittenBytes Counter "quickwater_ufs_written_bytes_total" []
+        "Object bytes handed to UFSs."
+    UfsSkippedNames Counter "quickwater_ufs_skipped_names_total" []
+        "Names found in POSIX UFSs that are no S3 key; they are not shown."
+    UfsDroppedAttributes Counter "quickwater_ufs_dropped_attributes_total" []
+        "Headers or checksums a POSIX UFS could not keep as extended attributes."
+    UfsUnverifiedWrites Counter "quickwater_ufs_unverified_writes_total" []
+        "Writes a UFS confirmed by length only."
+
+    MetadataCommits Counter "quickwater_metadata_commits_total" []
+        "Metadata transactions committed."
+    MetadataConflicts Counter "quickwater_metadata_conflicts_total" []
+        "Commits refused as a conflict; they are retried."
+    MetadataFailures Counter "quickwater_metadata_failures_total" ["reason"]
+        "Commits that failed otherwise. reason: refused (nothing changed), unknown."
+    MetadataFlushes Counter "quickwater_metadata_flushes_total" []
+        "Durable batches; commits divided by flushes: the group size."
+    MetadataFlushSeconds Counter "quickwater_metadata_flush_seconds_total" []
+        "Time spent in durable batches."
+
+    MemoryBudgetBytes Gauge "quickwater_memory_budget_bytes" []
+        "Memory the service plans with (setting `memory`)."
+    BuffersTotal Gauge "quickwater_buffers_total" ["class"]
+        "IO buffers in all. class: large (1 MiB), small (64 KiB)."
+    BuffersAvailable Gauge "quickwater_buffers_available" ["class"]
+        "IO buffers free now."
+    BuffersWaiting Gauge "quickwater_buffers_waiting" []
+        "Tasks that wait for a buffer."
+    BuffersExhausted Counter "quickwater_buffers_exhausted_total" []
+        "Requests refused for want of a buffer."
+
+    Ready Gauge "quickwater_ready" []
+        "1 while the service takes requests."
+    BuildInfo Gauge "quickwater_build_info" ["version"]
+        "Always 1; the label says which build runs."
+    ProcessResidentBytes Gauge "process_resident_memory_bytes" []
+        "Resident memory of the process."
+    ProcessCpuSeconds Counter "process_cpu_seconds_total" []
+        "User and system CPU time of the process."
+    ProcessOpenFds Gauge "process_open_fds" []
+        "Open file descriptors of the process."
+    ProcessThreads Gauge "process_threads" []
+        "Threads of the process."
+}
+
+/// The page `docs/metrics.md`.
+#[must_use]
+pub fn page() -> String {
+    let mut out = String::from(PAGE_HEAD);
+    for definition in DEFINITIONS {
+        let kind = match definition.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let labels: Vec<String> = definition.labels.iter().map(|l| format!("`{l}`")).collect();
+        let (name, labels, help) = (definition.name, labels.join(", "), definition.help);
+        out.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
+    }
+    out
+}
+
+const PAGE_HEAD: &str = "# Metrics
+
+Generated from `dataplane/worker/src/metrics.rs`, the one place that names metrics.
+
+`GET /metrics` on `metrics.listen` answers in the OpenMetrics text format. Sizes
+are bytes and times are seconds, as the names say. Counters begin at zero at every
+start.
+
+| name | type | labels | meaning |
+|---|---|---|---|
+";

@@ -1,0 +1,114 @@
+//! How the stats of the worker's and engine's modules become samples.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use quickwater_engine::Shared;
+
+use super::{Metric, Metrics, Samples};
+use crate::buffers::Pool;
+use crate::http::HttpStats;
+use crate::store::Store;
+
+impl Metrics {
+    /// Reports the HTTP layer; `stats` of all shards are summed.
+    pub fn collect_http(&self, stats: Vec<Arc<HttpStats>>) {
+        self.collect(move |samples| read_http(&stats, samples));
+    }
+
+    /// Reports the buffer pools; pools of all shards are summed.
+    pub fn collect_buffers(&self, pools: Vec<Pool>) {
+        self.collect(move |samples| read_buffers(&pools, samples));
+    }
+
+    /// Reports the store.
+    pub fn collect_store(&self, store: Store) {
+        self.collect(move |samples| read_store(&store, samples));
+    }
+
+    /// Reports the flows.
+    pub fn collect_engine(&self, shared: Arc<Shared>) {
+        self.collect(move |samples| read_engine(&shared, samples));
+    }
+}
+
+fn read_http(stats: &[Arc<HttpStats>], samples: &mut Samples) {
+    let sum = |of: fn(&HttpStats) -> &AtomicU64| stats.iter().map(|s| of(s).load(Relaxed)).sum();
+    samples.count(Metric::S3BytesReceived, &[], sum(|s| &s.bytes_received));
+    samples.count(Metric::S3BytesSent, &[], sum(|s| &s.bytes_sent));
+    samples.count(Metric::S3HttpRequests, &[], sum(|s| &s.requests));
+    samples.count(
+        Metric::S3Connections,
+        &["open"],
+        sum(|s| &s.connections_open),
+    );
+    let total = Metric::S3ConnectionsTotal;
+    samples.count(total, &["accepted"], sum(|s| &s.connections));
+    samples.count(total, &["refused"], sum(|s| &s.connections_refused));
+    samples.count(total, &["accept_error"], sum(|s| &s.accept_errors));
+    let failures = Metric::S3HttpFailures;
+    samples.count(failures, &["parse"], sum(|s| &s.parse_errors));
+    samples.count(failures, &["idle_timeout"], sum(|s| &s.idle_timeouts));
+    samples.count(failures, &["header_timeout"], sum(|s| &s.header_timeouts));
+    samples.count(failures, &["body_timeout"], sum(|s| &s.body_timeouts));
+    samples.count(failures, &["write_timeout"], sum(|s| &s.write_timeouts));
+    samples.count(failures, &["response_broken"], sum(|s| &s.responses_broken));
+    samples.count(failures, &["client_abort"], sum(|s| &s.client_aborts));
+}
+
+fn read_buffers(pools: &[Pool], samples: &mut Samples) {
+    let all: Vec<_> = pools.iter().map(Pool::available).collect();
+    let sum =
+        |of: fn(&crate::buffers::PoolStats) -> usize| all.iter().map(of).sum::<usize>() as u64;
+    samples.count(Metric::BuffersTotal, &["large"], sum(|s| s.large_total));
+    samples.count(Metric::BuffersTotal, &["small"], sum(|s| s.small_total));
+    samples.count(Metric::BuffersAvailable, &["large"], sum(|s| s.large_free));
+    samples.count(Metric::BuffersAvailable, &["small"], sum(|s| s.small_free));
+    samples.count(Metric::BuffersWaiting, &[], sum(|s| s.waiting));
+    let refused = all.iter().map(|s| s.exhausted_total).sum();
+    samples.count(Metric::BuffersExhausted, &[], refused);
+}
+
+fn read_engine(shared: &Shared, samples: &mut Samples) {
+    let stats = &shared.stats;
+    let read = |counter: &AtomicU64| counter.load(Relaxed);
+    samples.count(Metric::CacheBytes, &["store"], read(&stats.store_bytes));
+    samples.count(Metric::CacheBytes, &["ufs"], read(&stats.ufs_bytes));
+    samples.count(Metric::CacheFills, &["ok"], read(&stats.fills));
+    samples.count(Metric::CacheFills, &["failed"], read(&stats.fill_failures));
+    samples.count(Metric::CacheFills, &["uncached"], read(&stats.uncached));
+    samples.count(
+        Metric::CacheExternalChanges,
+        &[],
+        read(&stats.external_changes),
+    );
+    samples.count(Metric::CacheStaleAnswers, &[], read(&stats.stale_answers));
+}
+
+fn read_store(store: &Store, samples: &mut Samples) {
+    let stats = store.stats();
+    let mut put = |metric, counter: &AtomicU64| samples.count(metric, &[], counter.load(Relaxed));
+    put(Metric::StoreUsedBytes, &stats.live_bytes);
+    put(Metric::StorePinnedBytes, &stats.pinned_bytes);
+    put(Metric::StoreReads, &stats.read_ops);
+    put(Metric::StoreReadBytes, &stats.read_bytes);
+    put(Metric::StoreWrites, &stats.write_ops);
+    put(Metric::StoreWrittenBytes, &stats.written_bytes);
+    put(Metric::StoreZeroedBytes, &stats.zeroed_bytes);
+    put(Metric::StoreFlushes, &stats.flushes);
+    put(Metric::StoreGroups, &stats.groups);
+    put(Metric::StoreGroupRecords, &stats.records);
+    put(Metric::StoreEvictedBytes, &stats.evicted_bytes);
+    put(Metric::StoreEvictedRecords, &stats.evicted_records);
+    put(Metric::StoreReinsertedBytes, &stats.reinserted_bytes);
+    put(Metric::StoreRecycledSegments, &stats.recycled_segments);
+    put(Metric::StoreDamagedRecords, &stats.damaged_records);
+    put(Metric::StoreIoErrors, &stats.io_errors);
+    put(Metric::StoreFull, &stats.full);
+    put(Metric::StoreRecoveredRecords, &stats.recovered_records);
+    let recovery = stats.recovery_ms.load(Relaxed) as f64 / 1e3;
+    samples.number(Metric::StoreRecoverySeconds, &[], recovery);
+    samples.count(Metric::StoreCapacityBytes, &[], store.capacity_bytes());
+    samples.count(Metric::StoreRecords, &[], store.chunks() as u64);
+    samples.count(Metric::StoreSuspect, &[], u64::from(stats.is_suspect()));
+}

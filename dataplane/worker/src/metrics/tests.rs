@@ -1,0 +1,129 @@
+//! Metrics: names follow the rules, values arrive, the page is current.
+
+use std::time::Duration;
+
+use quickwater_engine::CacheResult;
+
+use super::*;
+
+#[test]
+fn names_are_unique_and_follow_the_conventions() {
+    for (at, definition) in DEFINITIONS.iter().enumerate() {
+        let name = definition.name;
+        assert!(DEFINITIONS[..at].iter().all(|d| d.name != name), "{name}");
+        let counter = definition.kind == Kind::Counter;
+        assert_eq!(
+            name.ends_with("_total"),
+            counter || name == "quickwater_buffers_total",
+            "{name}"
+        );
+        assert!(
+            name.bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        );
+        assert!(
+            definition.help.ends_with('.') && !definition.help.contains('|'),
+            "{name}"
+        );
+    }
+    assert!(OPERATIONS[..OPERATIONS.len() - 1].is_sorted());
+}
+
+#[test]
+fn requests_are_counted_by_operation_and_code() {
+    let metrics = Metrics::new();
+    metrics.request("GetObject", 200, Duration::from_micros(150));
+    metrics.request("GetObject", 200, Duration::from_millis(3));
+    metrics.request("GetObject", 404, Duration::from_micros(10));
+    metrics.request("NoSuchOperation", 299, Duration::from_secs(100));
+    metrics.cache(CacheResult::Partial);
+    let text = metrics.encode();
+    for line in [
+        "quickwater_s3_requests_total{operation=\"GetObject\",code=\"200\"} 2",
+        "quickwater_s3_requests_total{operation=\"GetObject\",code=\"404\"} 1",
+        "quickwater_s3_requests_total{operation=\"other\",code=\"0\"} 1",
+        "quickwater_s3_request_seconds_bucket{le=\"0.0001\",operation=\"GetObject\"} 1",
+        "quickwater_s3_request_seconds_bucket{le=\"0.0002\",operation=\"GetObject\"} 2",
+        "quickwater_s3_request_seconds_bucket{le=\"+Inf\",operation=\"GetObject\"} 3",
+        "quickwater_s3_request_seconds_bucket{le=\"30.0\",operation=\"other\"} 0",
+        "quickwater_s3_request_seconds_count{operation=\"GetObject\"} 3",
+        "quickwater_cache_requests_total{result=\"partial\"} 1",
+        "quickwater_cache_requests_total{result=\"hit\"} 0",
+        "# TYPE quickwater_s3_requests counter",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+    assert!(!text.contains("PutObject"));
+}
+
+#[test]
+fn the_process_is_seen() {
+    let totals = Metrics::new().samples().totals();
+    for name in [
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_threads",
+        "quickwater_build_info",
+    ] {
+        let found = totals.iter().find(|(n, _)| *n == name);
+        assert!(found.is_some_and(|(_, value)| *value >= 1.0), "{name}");
+    }
+    assert!(
+        totals
+            .iter()
+            .any(|(n, _)| *n == "process_cpu_seconds_total")
+    );
+}
+
+#[test]
+fn sources_are_asked_at_every_scrape() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let metrics = Metrics::new();
+    let bytes = Arc::new(AtomicU64::new(5));
+    let seen = Arc::clone(&bytes);
+    metrics.collect(move |samples| {
+        samples.count(Metric::UfsReadBytes, &[], seen.load(Ordering::Relaxed));
+        samples.count(Metric::UfsRequests, &["read", "say \"no\"\n"], 1);
+        samples.number(Metric::StoreRecoverySeconds, &[], 0.5);
+    });
+    assert!(
+        metrics
+            .encode()
+            .contains("\nquickwater_ufs_read_bytes_total 5\n")
+    );
+    bytes.store(9, Ordering::Relaxed);
+    let text = metrics.encode();
+    assert!(text.contains("\nquickwater_ufs_read_bytes_total 9\n"));
+    assert!(text.contains("quickwater_store_recovery_seconds 0.5\n"));
+    assert!(text.contains(r#"outcome="say \"no\"\n""#), "{text}");
+}
+
+#[test]
+fn every_operation_of_the_dialect_is_known() {
+    let source = include_str!("../../../s3/src/request/operation.rs");
+    let names = source.split("fn name(").nth(1).unwrap();
+    let names = names.split("\n    }\n").next().unwrap();
+    let mut found = 0;
+    for name in names.split("=> \"").skip(1) {
+        let name = name.split('"').next().unwrap();
+        assert!(OPERATIONS.contains(&name), "{name}");
+        found += 1;
+    }
+    assert!(found > 20, "{found}");
+}
+
+/// `QUICKWATER_UPDATE_DOCS=1 cargo test` rewrites the page.
+#[test]
+fn the_metrics_page_is_current() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    if std::env::var_os("QUICKWATER_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, page()).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == page(),
+        "docs/metrics.md is stale; run the tests with QUICKWATER_UPDATE_DOCS=1"
+    );
+}
