@@ -83,6 +83,10 @@ impl OpenError {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
                 Self::NotWritable { dir, source }
             }
+            ErrorKind::InvalidData => Self::Engine {
+                dir,
+                reason: source.to_string(),
+            },
             _ => Self::Io { dir, source },
         }
     }

@@ -7,6 +7,8 @@ mod conflicts;
 mod core;
 mod directory;
 mod engine;
+#[cfg(any(test, feature = "test-support"))]
+mod faulty;
 mod fjall;
 mod journal;
 pub mod limits;
@@ -25,6 +27,8 @@ pub use self::clock::{Clock, MonotonicClock};
 pub use self::core::{EmbeddedStore, EmbeddedTransaction};
 pub use self::directory::OpenError;
 pub use self::engine::{Batch, Engine, EngineError, RowIterator, Snapshot};
+#[cfg(any(test, feature = "test-support"))]
+pub use self::faulty::{Fault, FaultPlan, FaultyStore, FaultyTransaction};
 pub use self::fjall::FjallEngine;
 pub use self::memory::MemoryEngine;
 pub use self::open::{EngineKind, EngineOptions, UnknownEngine, open};

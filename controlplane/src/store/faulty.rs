@@ -1,0 +1,260 @@
+//! A store that misbehaves on purpose, seeded: for the tests of what is built on
+//! a store. Every fault is one that `FoundationDB` clients really see.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::transaction::{
+    CommitError, CommitVersion, KeyRange, Rows, Scan, Store, StoreError, Transaction,
+};
+
+/// What goes wrong with a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Not applied, [`CommitError::Conflict`].
+    Conflict,
+    /// Applied, [`CommitError::Unknown`].
+    UnknownApplied,
+    /// Applied after this time, [`CommitError::Unknown`] at once: a retry may
+    /// come before it.
+    UnknownAppliedLater(Duration),
+    /// Not applied, [`CommitError::Unknown`].
+    UnknownLost,
+    /// Not applied, [`CommitError::Unavailable`].
+    Unavailable,
+    /// None: the commit goes through.
+    Nothing,
+}
+
+/// How often things go wrong, each in thousandths.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FaultPlan {
+    /// Commits that end as [`Fault::Conflict`].
+    pub conflict: u32,
+    /// Commits that end as [`Fault::UnknownApplied`].
+    pub unknown_applied: u32,
+    /// Commits that end as [`Fault::UnknownLost`].
+    pub unknown_lost: u32,
+    /// Commits that end as [`Fault::Unavailable`].
+    pub unavailable: u32,
+    /// Reads that end as [`StoreError::Unavailable`].
+    pub read_unavailable: u32,
+    /// Reads and commits that are delayed first.
+    pub delayed: u32,
+    /// Longest such delay.
+    pub delay_max: Duration,
+}
+
+/// A store with faults.
+#[derive(Debug, Clone)]
+pub struct FaultyStore<S> {
+    inner: S,
+    faults: Arc<Mutex<Faults>>,
+}
+
+#[derive(Debug)]
+struct Faults {
+    plan: FaultPlan,
+    /// What happens to the next commits, before the plan is asked.
+    script: VecDeque<Fault>,
+    random: u64,
+    injected: u64,
+}
+
+impl Faults {
+    /// A number below `limit` (splitmix64).
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % limit.max(1)
+    }
+
+    fn happens(&mut self, thousandths: u32) -> bool {
+        thousandths > 0 && self.below(1_000) < u64::from(thousandths)
+    }
+
+    fn next_commit(&mut self) -> Fault {
+        if let Some(fault) = self.script.pop_front() {
+            return fault;
+        }
+        let plan = self.plan;
+        let choices = [
+            (plan.conflict, Fault::Conflict),
+            (plan.unknown_applied, Fault::UnknownApplied),
+            (plan.unknown_lost, Fault::UnknownLost),
+            (plan.unavailable, Fault::Unavailable),
+        ];
+        let chosen = choices
+            .into_iter()
+            .find(|(thousandths, _)| self.happens(*thousandths));
+        chosen.map_or(Fault::Nothing, |(_, fault)| fault)
+    }
+
+    fn delay(&mut self) -> Option<Duration> {
+        let plan = self.plan;
+        let nanos = u64::try_from(plan.delay_max.as_nanos()).unwrap_or(u64::MAX);
+        self.happens(plan.delayed)
+            .then(|| Duration::from_nanos(self.below(nanos.saturating_add(1))))
+    }
+}
+
+impl<S: Store> FaultyStore<S> {
+    /// `inner` with the faults that `plan` and `seed` say.
+    #[must_use]
+    pub fn new(inner: S, plan: FaultPlan, seed: u64) -> Self {
+        let faults = Faults {
+            plan,
+            script: VecDeque::new(),
+            random: seed,
+            injected: 0,
+        };
+        Self {
+            inner,
+            faults: Arc::new(Mutex::new(faults)),
+        }
+    }
+
+    /// Decides the next commits with writes, in order; the plan goes on after.
+    pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
+        lock(&self.faults).script.extend(faults);
+    }
+
+    /// How many faults there were, delays apart.
+    #[must_use]
+    pub fn injected(&self) -> u64 {
+        lock(&self.faults).injected
+    }
+}
+
+fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
+    faults.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S: Store> Store for FaultyStore<S> {
+    type Transaction = FaultyTransaction<S::Transaction>;
+
+    fn begin(&self) -> Self::Transaction {
+        FaultyTransaction {
+            inner: self.inner.begin(),
+            faults: Arc::clone(&self.faults),
+            writes: false,
+        }
+    }
+}
+
+/// A transaction of a [`FaultyStore`].
+#[derive(Debug)]
+pub struct FaultyTransaction<T> {
+    inner: T,
+    faults: Arc<Mutex<Faults>>,
+    writes: bool,
+}
+
+impl<T: Transaction> FaultyTransaction<T> {
+    fn writing(&mut self) -> &mut T {
+        self.writes = true;
+        &mut self.inner
+    }
+}
+
+async fn before_read(faults: &Mutex<Faults>) -> Result<(), StoreError> {
+    delay(faults).await;
+    let mut faults = lock(faults);
+    let thousandths = faults.plan.read_unavailable;
+    if faults.happens(thousandths) {
+        faults.injected += 1;
+        return Err(StoreError::Unavailable("injected".into()));
+    }
+    Ok(())
+}
+
+async fn delay(faults: &Mutex<Faults>) {
+    let delay = lock(faults).delay();
+    if let Some(delay) = delay {
+        tokio::time::sleep(delay).await;
+    }
+}
+
+impl<T: Transaction> Transaction for FaultyTransaction<T> {
+    async fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        before_read(&self.faults).await?;
+        self.inner.get(key).await
+    }
+
+    async fn get_snapshot(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        before_read(&self.faults).await?;
+        self.inner.get_snapshot(key).await
+    }
+
+    async fn scan(&mut self, scan: Scan) -> Result<Rows, StoreError> {
+        before_read(&self.faults).await?;
+        self.inner.scan(scan).await
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) {
+        self.writing().set(key, value);
+    }
+
+    fn clear(&mut self, key: &[u8]) {
+        self.writing().clear(key);
+    }
+
+    fn clear_range(&mut self, range: KeyRange) {
+        self.writing().clear_range(range);
+    }
+
+    fn add(&mut self, key: &[u8], delta: i64) {
+        self.writing().add(key, delta);
+    }
+
+    fn set_versionstamped_value(&mut self, key: &[u8], template: &[u8], offset: usize) {
+        self.writing()
+            .set_versionstamped_value(key, template, offset);
+    }
+
+    fn add_read_conflict(&mut self, range: KeyRange) {
+        self.inner.add_read_conflict(range);
+    }
+
+    fn add_write_conflict(&mut self, range: KeyRange) {
+        self.writing().add_write_conflict(range);
+    }
+
+    async fn commit(self) -> Result<CommitVersion, CommitError> {
+        if !self.writes {
+            return self.inner.commit().await;
+        }
+        delay(&self.faults).await;
+        let fault = {
+            let mut faults = lock(&self.faults);
+            let fault = faults.next_commit();
+            faults.injected += u64::from(fault != Fault::Nothing);
+            fault
+        };
+        match fault {
+            Fault::Nothing => self.inner.commit().await,
+            Fault::Conflict => Err(CommitError::Conflict),
+            Fault::UnknownLost => Err(CommitError::Unknown),
+            Fault::Unavailable => Err(CommitError::Unavailable("injected")),
+            // A commit that fails by itself keeps its own answer.
+            Fault::UnknownApplied => {
+                self.inner.commit().await?;
+                Err(CommitError::Unknown)
+            }
+            Fault::UnknownAppliedLater(delay) => {
+                let inner = self.inner;
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    let late = inner.commit().await;
+                    tracing::debug!(?late, "a commit called unknown before");
+                });
+                Err(CommitError::Unknown)
+            }
+        }
+    }
+}

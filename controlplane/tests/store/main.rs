@@ -1,0 +1,20 @@
+//! Tests of the metadata store: every engine, the faults, crashes and speed.
+
+#[cfg(test)]
+mod behaviour;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod groups;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod rate;
+#[cfg(test)]
+mod reopen;
+#[cfg(test)]
+mod serializable;
+#[cfg(test)]
+mod support;
