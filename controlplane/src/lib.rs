@@ -1,5 +1,8 @@
 //! Who owns what and what is committed. Absent: data bytes, S3 text.
 
 pub mod keyspace;
+pub mod namespace;
 pub mod records;
 pub mod store;
+
+pub use namespace::Namespace;

@@ -1,0 +1,130 @@
+//! CompleteMultipartUpload: one transaction makes the object current, ends the
+//! upload and remembers the answer for a repeat.
+
+use quickwater_proto::{
+    BucketId, Committed, ETag, MetadataError, ObjectKey, ObjectRecord, PartRecord, PutCondition,
+    UploadId, UploadRecord,
+};
+
+use super::buckets::require_bucket;
+use super::mutate::{Mutation, Operation, Step};
+use super::objects::{check_condition, current_object, replace_object};
+use super::read::Get;
+use super::uploads::{all_parts, end_upload, require_upload};
+use super::{COMPLETED_KEEP_MS, Namespace, Stop, record_error};
+use crate::keyspace;
+use crate::records::{Completed, decode_completed, encode_completed};
+use crate::store::{Store, Transaction};
+
+impl<S: Store> Namespace<S> {
+    /// Commits the object and ends the upload in one transaction, and remembers
+    /// the answer (see [`Namespace::completed`]). `record.parts` must be parts
+    /// as they are stored now, in ascending order; the others are forgotten.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoSuchUpload`], [`MetadataError::InvalidPart`], and as
+    /// [`Namespace::commit_object`].
+    pub async fn complete_upload(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        record: &ObjectRecord,
+        condition: &PutCondition,
+    ) -> Result<Committed, MetadataError> {
+        let (replaced, version) = self
+            .mutate(&CompleteUpload {
+                bucket,
+                upload,
+                record,
+                condition,
+            })
+            .await?;
+        Ok(Committed {
+            version: version.unwrap_or_default(),
+            replaced,
+        })
+    }
+
+    /// The ETag of an upload completed within the last day, if it was.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn completed(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+    ) -> Result<Option<ETag>, MetadataError> {
+        let value = self.read(&Get(&keyspace::completed(bucket, id))).await?;
+        let Some(value) = value else { return Ok(None) };
+        let row = decode_completed(&value).map_err(record_error)?;
+        let known = row.key == *key && row.expires_ms > self.clock.wall_ms();
+        Ok(known.then_some(row.etag))
+    }
+}
+
+struct CompleteUpload<'a> {
+    bucket: BucketId,
+    upload: &'a UploadRecord,
+    record: &'a ObjectRecord,
+    condition: &'a PutCondition,
+}
+
+impl Mutation for CompleteUpload<'_> {
+    type Answer = Option<ObjectRecord>;
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        operation: &Operation,
+    ) -> Result<Step<Self::Answer>, Stop> {
+        let UploadRecord { id, key, .. } = self.upload;
+        require_bucket(transaction, self.bucket).await?;
+        require_upload(transaction, self.bucket, key, *id).await?;
+        let stored = all_parts(transaction, self.bucket, *id).await?;
+        check_parts(&self.record.parts, &stored)?;
+        let current = current_object(transaction, self.bucket, key).await?;
+        check_condition(
+            self.condition,
+            current.as_ref().map(|current| &current.record),
+        )?;
+        let place = (self.bucket, key);
+        replace_object(transaction, operation, place, self.record, current.as_ref())?;
+        end_upload(transaction, self.bucket, key, *id);
+        self.remember(transaction, operation)?;
+        Ok(Step::Commit(current.map(|current| current.record)))
+    }
+}
+
+impl CompleteUpload<'_> {
+    fn remember<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        operation: &Operation,
+    ) -> Result<(), Stop> {
+        let id = self.upload.id;
+        let completed = Completed {
+            key: self.upload.key.clone(),
+            etag: self.record.etag.clone(),
+            expires_ms: operation.now_ms.saturating_add(COMPLETED_KEEP_MS),
+        };
+        let row = keyspace::completed(self.bucket, id);
+        let expiry = keyspace::completed_expiry(completed.expires_ms, self.bucket, id);
+        transaction.set(&row, &encode_completed(&completed)?);
+        transaction.set(&expiry, &[]);
+        Ok(())
+    }
+}
+
+/// Every part listed is stored as listed, and the list ascends.
+fn check_parts(listed: &[PartRecord], stored: &[PartRecord]) -> Result<(), MetadataError> {
+    let ascending = listed.windows(2).all(|two| two[0].number < two[1].number);
+    let is_stored = |part: &PartRecord| {
+        let found = stored.binary_search_by_key(&part.number, |stored| stored.number);
+        found.is_ok_and(|at| stored[at] == *part)
+    };
+    match ascending && !listed.is_empty() && listed.iter().all(is_stored) {
+        true => Ok(()),
+        false => Err(MetadataError::InvalidPart),
+    }
+}

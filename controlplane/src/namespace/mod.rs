@@ -1,0 +1,116 @@
+//! The rules of the namespace: buckets, objects and uploads over any store.
+//!
+//! A [`Namespace`] answers what the data plane's metadata trait asks, with the
+//! same names. Every rule is decided inside one transaction; every change is
+//! applied exactly once, also when a commit's outcome was unknown (see
+//! [`mutate`]). Absent: keys and values (`keyspace`, `records`), data bytes, S3
+//! text, the UFS itself.
+
+mod buckets;
+mod clock;
+mod complete;
+mod listing;
+mod location;
+mod mounts;
+mod mutate;
+mod objects;
+mod read;
+mod sweeper;
+#[cfg(test)]
+mod tests;
+mod uploads;
+
+use std::sync::Arc;
+
+use quickwater_proto::MetadataError;
+
+pub use clock::{SystemClock, WallClock};
+pub use listing::{Listed, Listing, ListingMarker};
+pub use location::{Location, LocationError};
+pub use mounts::MountError;
+pub use objects::Usage;
+pub use sweeper::Swept;
+
+use crate::records::RecordError;
+use crate::store::{Store, StoreError};
+
+/// Most buckets (S3: 10,000 per account; "Bucket quotas").
+pub const BUCKETS_MAX: usize = 10_000;
+/// Most rows in one answer of a scan, whatever was asked for.
+pub const SCAN_ROWS_MAX: usize = 10_000;
+/// How long the answer to a completed upload is remembered, milliseconds.
+pub const COMPLETED_KEEP_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// The namespace over a store. Clones share everything.
+#[derive(Clone)]
+pub struct Namespace<S> {
+    store: S,
+    clock: Arc<dyn WallClock>,
+}
+
+impl<S: Store> Namespace<S> {
+    /// The namespace kept in `store`.
+    #[must_use]
+    pub fn new(store: S) -> Self {
+        Self::with_clock(store, SystemClock)
+    }
+
+    /// The same with another clock. Time only decides when rows may be swept.
+    #[must_use]
+    pub fn with_clock(store: S, clock: impl WallClock) -> Self {
+        Self {
+            store,
+            clock: Arc::new(clock),
+        }
+    }
+
+    /// The store below.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+}
+
+impl<S> std::fmt::Debug for Namespace<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Namespace")
+    }
+}
+
+/// Why an attempt stopped.
+#[derive(Debug)]
+enum Stop {
+    /// The rules refuse; the answer is final.
+    Refused(MetadataError),
+    /// The store could not be read.
+    Store(StoreError),
+}
+
+impl From<MetadataError> for Stop {
+    fn from(error: MetadataError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<RecordError> for Stop {
+    fn from(error: RecordError) -> Self {
+        Self::Refused(record_error(error))
+    }
+}
+
+/// A record that cannot be read is an operator's matter: it is logged here.
+fn record_error(error: RecordError) -> MetadataError {
+    match error {
+        RecordError::TooLarge { .. } => MetadataError::TooLarge(error.to_string()),
+        RecordError::UnknownSchema { .. } | RecordError::Damaged { .. } => {
+            tracing::error!(%error, "unreadable metadata record");
+            MetadataError::Unavailable(error.to_string())
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Objects: read, made current, removed and scanned.
+
+use quickwater_proto::{
+    BucketId, Committed, MetadataError, ObjectKey, ObjectRecord, PutCondition, ScanPage,
+};
+
+use super::buckets::require_bucket;
+use super::mutate::{Mutation, Operation, Step};
+use super::read::{Reading, all_rows};
+use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
+use crate::keyspace::{self, Counter};
+use crate::records::{DetailRef, ObjectRow, VERSION_OFFSET, encode_object};
+use crate::store::{KeyRange, Row, Store, Transaction};
+
+/// What a bucket holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Objects.
+    pub objects: u64,
+    /// Bytes of objects.
+    pub bytes: u64,
+}
+
+impl<S: Store> Namespace<S> {
+    /// The current version of an object, complete with parts and extents.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn object(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+    ) -> Result<Option<ObjectRecord>, MetadataError> {
+        Ok(self
+            .read(&Current { bucket, key })
+            .await?
+            .map(|current| current.record))
+    }
+
+    /// Makes `record` current; `record.version` is ignored and given by the
+    /// commit.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoSuchBucket`], [`MetadataError::ConditionFailed`],
+    /// [`MetadataError::NoSuchObject`] (a condition on an object that is not
+    /// there), [`MetadataError::TooLarge`].
+    pub async fn commit_object(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+        condition: &PutCondition,
+    ) -> Result<Committed, MetadataError> {
+        let (replaced, version) = self
+            .mutate(&CommitObject {
+                bucket,
+                key,
+                record,
+                condition,
+            })
+            .await?;
+        Ok(Committed {
+            version: version.unwrap_or_default(),
+            replaced,
+        })
+    }
+
+    /// Removes an object. `None`: it was not there.
+    ///
+    /// # Errors
+    /// As [`Namespace::commit_object`].
+    pub async fn remove_object(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        condition: &PutCondition,
+    ) -> Result<Option<ObjectRecord>, MetadataError> {
+        Ok(self
+            .mutate(&RemoveObject {
+                bucket,
+                key,
+                condition,
+            })
+            .await?
+            .0)
+    }
+
+    /// Objects with `key >= from` and `key` beginning with `prefix`, at most
+    /// `limit` and [`SCAN_ROWS_MAX`]. Parts, extents, headers and tags that have
+    /// rows of their own are left out.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn scan(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        from: &str,
+        limit: usize,
+    ) -> Result<ScanPage, MetadataError> {
+        self.scan_range(keyspace::objects(bucket, prefix, from), limit)
+            .await
+    }
+
+    pub(super) async fn scan_range(
+        &self,
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<ScanPage, MetadataError> {
+        let (rows, more) = self.rows(range, limit.min(SCAN_ROWS_MAX)).await?;
+        let entries = rows.iter().map(entry).collect::<Result<_, _>>()?;
+        Ok(ScanPage { entries, more })
+    }
+
+    /// What a bucket holds, by counters that are exact up to changes under way.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn usage(&self, bucket: BucketId) -> Result<Usage, MetadataError> {
+        let objects = self.total(bucket, Counter::Objects).await?;
+        Ok(Usage {
+            objects,
+            bytes: self.total(bucket, Counter::Bytes).await?,
+        })
+    }
+
+    async fn total(&self, bucket: BucketId, counter: Counter) -> Result<u64, MetadataError> {
+        let range = keyspace::counters(bucket, counter);
+        let (rows, _) = self.rows(range, keyspace::SHARDS.into()).await?;
+        let shard = |row: &Row| {
+            let number = <[u8; 8]>::try_from(row.value.as_ref());
+            number.map(i64::from_le_bytes).unwrap_or_default()
+        };
+        // Single shards go below zero when others hold what they removed.
+        let total = rows.iter().map(shard).fold(0, i64::wrapping_add);
+        Ok(u64::try_from(total).unwrap_or_default())
+    }
+}
+
+fn entry(row: &Row) -> Result<(ObjectKey, ObjectRecord), MetadataError> {
+    let Some((_, key)) = keyspace::parse_object(&row.key) else {
+        tracing::error!(key = ?row.key, "unreadable object key");
+        return Err(MetadataError::Unavailable("unreadable object key".into()));
+    };
+    let record = ObjectRow::decode(&row.value).and_then(ObjectRow::into_summary);
+    Ok((key, record.map_err(record_error)?))
+}
+
+/// An object as the transaction sees it.
+pub(super) struct CurrentObject {
+    pub(super) record: ObjectRecord,
+    detail: Option<DetailRef>,
+}
+
+struct Current<'a> {
+    bucket: BucketId,
+    key: &'a ObjectKey,
+}
+
+impl Reading for Current<'_> {
+    type Answer = Option<CurrentObject>;
+
+    async fn read<T: Transaction>(&self, transaction: &mut T) -> Result<Self::Answer, Stop> {
+        let row = transaction
+            .get_snapshot(&keyspace::object(self.bucket, self.key))
+            .await?;
+        complete(transaction, self.bucket, row).await
+    }
+}
+
+/// The current object; another write to it in between conflicts.
+pub(super) async fn current_object<T: Transaction>(
+    transaction: &mut T,
+    bucket: BucketId,
+    key: &ObjectKey,
+) -> Result<Option<CurrentObject>, Stop> {
+    let row = transaction.get(&keyspace::object(bucket, key)).await?;
+    complete(transaction, bucket, row).await
+}
+
+/// Adds the detail, which only changes together with the object row.
+async fn complete<T: Transaction>(
+    transaction: &mut T,
+    bucket: BucketId,
+    row: Option<bytes::Bytes>,
+) -> Result<Option<CurrentObject>, Stop> {
+    let Some(row) = row else { return Ok(None) };
+    let row = ObjectRow::decode(&row)?;
+    let detail = row.detail();
+    let pieces = match detail {
+        None => Vec::new(),
+        Some(detail) => {
+            let range = keyspace::details(bucket, detail.id);
+            all_rows(transaction, range, detail.pieces as usize, true).await?
+        }
+    };
+    let pieces: Vec<_> = pieces.into_iter().map(|piece| piece.value).collect();
+    Ok(Some(CurrentObject {
+        record: row.into_record(&pieces)?,
+        detail,
+    }))
+}
+
+/// Decides an If-Match or If-None-Match.
+pub(super) fn check_condition(
+    condition: &PutCondition,
+    current: Option<&ObjectRecord>,
+) -> Result<(), MetadataError> {
+    let holds = match (condition, current) {
+        (PutCondition::None, _) | (PutCondition::Absent, None) => true,
+        (PutCondition::Absent, Some(_)) => false,
+        (_, None) => return Err(MetadataError::NoSuchObject),
+        (PutCondition::Present, Some(_)) => true,
+        (PutCondition::Match(etag), Some(current)) => *etag == current.etag,
+        (PutCondition::Version(version), Some(current)) => *version == current.version,
+    };
+    if holds {
+        Ok(())
+    } else {
+        Err(MetadataError::ConditionFailed)
+    }
+}
+
+/// Writes the rows of a new current version in place of `current`.
+pub(super) fn replace_object<T: Transaction>(
+    transaction: &mut T,
+    operation: &Operation,
+    place: (BucketId, &ObjectKey),
+    record: &ObjectRecord,
+    current: Option<&CurrentObject>,
+) -> Result<(), Stop> {
+    let (bucket, key) = place;
+    let encoded = encode_object(record, operation.id)?;
+    clear_detail(transaction, bucket, current);
+    for (number, piece) in (0..).zip(&encoded.pieces) {
+        transaction.set(&keyspace::detail(bucket, operation.id, number), piece);
+    }
+    let object = keyspace::object(bucket, key);
+    transaction.set_versionstamped_value(&object, &encoded.row, VERSION_OFFSET);
+    let before = current.map(|current| current.record.size);
+    count(transaction, operation, bucket, before, Some(record.size));
+    Ok(())
+}
+
+fn clear_detail<T: Transaction>(
+    transaction: &mut T,
+    bucket: BucketId,
+    current: Option<&CurrentObject>,
+) {
+    if let Some(detail) = current.and_then(|current| current.detail) {
+        transaction.clear_range(keyspace::details(bucket, detail.id));
+    }
+}
+
+fn count<T: Transaction>(
+    transaction: &mut T,
+    operation: &Operation,
+    bucket: BucketId,
+    before: Option<u64>,
+    after: Option<u64>,
+) {
+    let shard = keyspace::shard(operation.id);
+    let mut add = |counter, before: u64, after: u64| {
+        if before != after {
+            let delta = after.wrapping_sub(before).cast_signed();
+            transaction.add(&keyspace::counter(bucket, counter, shard), delta);
+        }
+    };
+    add(
+        Counter::Objects,
+        before.is_some().into(),
+        after.is_some().into(),
+    );
+    add(
+        Counter::Bytes,
+        before.unwrap_or_default(),
+        after.unwrap_or_default(),
+    );
+}
+
+struct CommitObject<'a> {
+    bucket: BucketId,
+    key: &'a ObjectKey,
+    record: &'a ObjectRecord,
+    condition: &'a PutCondition,
+}
+
+impl Mutation for CommitObject<'_> {
+    type Answer = Option<ObjectRecord>;
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        operation: &Operation,
+    ) -> Result<Step<Self::Answer>, Stop> {
+        require_bucket(transaction, self.bucket).await?;
+        let current = current_object(transaction, self.bucket, self.key).await?;
+        check_condition(
+            self.condition,
+            current.as_ref().map(|current| &current.record),
+        )?;
+        let place = (self.bucket, self.key);
+        replace_object(transaction, operation, place, self.record, current.as_ref())?;
+        Ok(Step::Commit(current.map(|current| current.record)))
+    }
+}
+
+struct RemoveObject<'a> {
+    bucket: BucketId,
+    key: &'a ObjectKey,
+    condition: &'a PutCondition,
+}
+
+impl Mutation for RemoveObject<'_> {
+    type Answer = Option<ObjectRecord>;
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        operation: &Operation,
+    ) -> Result<Step<Self::Answer>, Stop> {
+        require_bucket(transaction, self.bucket).await?;
+        let current = current_object(transaction, self.bucket, self.key).await?;
+        check_condition(
+            self.condition,
+            current.as_ref().map(|current| &current.record),
+        )?;
+        let Some(current) = current else {
+            return Ok(Step::Nothing(None));
+        };
+        clear_detail(transaction, self.bucket, Some(&current));
+        transaction.clear(&keyspace::object(self.bucket, self.key));
+        count(
+            transaction,
+            operation,
+            self.bucket,
+            Some(current.record.size),
+            None,
+        );
+        Ok(Step::Commit(Some(current.record)))
+    }
+}

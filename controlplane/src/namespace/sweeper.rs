@@ -1,0 +1,166 @@
+//! Removes rows that have served their time: operations, completed uploads, the
+//! rows of removed buckets. Called again and again; no timer here.
+//!
+//! Nothing that is swept is read by a rule any more, so a sweep that fails or
+//! runs twice does no harm.
+
+use quickwater_proto::{BucketId, MetadataError};
+
+use super::Namespace;
+use super::mutate::MINUTE_MS;
+use super::read::Page;
+use crate::keyspace::{self, SHARDS};
+use crate::store::{CommitError, KeyRange, Row, Scan, Store, Transaction, successor};
+
+/// How long operations are remembered, minutes: far longer than any change is
+/// attempted, so that clocks of several machines may differ by minutes.
+const OPERATIONS_KEEP_MINUTES: i64 = 10;
+/// Rows removed in one transaction.
+const PAGE_ROWS: usize = 1_000;
+/// Most transactions per shard (and per removed bucket) in one sweep.
+const PAGES_MAX: usize = 100;
+/// Most removed buckets looked at in one sweep.
+const TRASHES_MAX: usize = 100;
+
+/// What one sweep removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Operations, rows.
+    pub operations: usize,
+    /// Completed uploads.
+    pub completed: usize,
+    /// Rows of removed buckets.
+    pub trash: usize,
+    /// A bound was reached: sweep again soon.
+    pub more: bool,
+}
+
+impl<S: Store> Namespace<S> {
+    /// One bounded round. Call it every few seconds to minutes, and again at
+    /// once while it says `more`.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`]; what was removed stays removed.
+    pub async fn sweep(&self) -> Result<Swept, MetadataError> {
+        let mut swept = Swept::default();
+        let now_ms = self.clock.wall_ms();
+        for shard in 0..SHARDS {
+            self.sweep_operations(shard, now_ms, &mut swept).await?;
+            self.sweep_completed(shard, now_ms, &mut swept).await?;
+        }
+        self.sweep_trash(&mut swept).await?;
+        Ok(swept)
+    }
+
+    async fn sweep_operations(
+        &self,
+        shard: u8,
+        now_ms: i64,
+        swept: &mut Swept,
+    ) -> Result<(), MetadataError> {
+        let minute = u64::try_from(now_ms / MINUTE_MS - OPERATIONS_KEEP_MINUTES).unwrap_or(0);
+        let range = keyspace::operations_before(shard, minute);
+        swept.operations += self.clear_rows(range, &mut swept.more).await?;
+        Ok(())
+    }
+
+    async fn sweep_completed(
+        &self,
+        shard: u8,
+        now_ms: i64,
+        swept: &mut Swept,
+    ) -> Result<(), MetadataError> {
+        for _ in 0..PAGES_MAX {
+            let range = keyspace::completed_expired(shard, now_ms);
+            let page = self.read(&Page(Scan::new(range, PAGE_ROWS))).await?;
+            let Some(expired) = span(&page.rows) else {
+                return Ok(());
+            };
+            let mut transaction = self.store.begin();
+            for row in &page.rows {
+                // A key that cannot be read has no row that it could point to.
+                if let Some((bucket, upload)) = keyspace::parse_completed_expiry(&row.key) {
+                    transaction.clear(&keyspace::completed(bucket, upload));
+                }
+            }
+            transaction.clear_range(expired);
+            commit(transaction).await?;
+            swept.completed += page.rows.len();
+            if !page.more {
+                return Ok(());
+            }
+        }
+        swept.more = true;
+        Ok(())
+    }
+
+    async fn sweep_trash(&self, swept: &mut Swept) -> Result<(), MetadataError> {
+        let (trashes, more) = self.rows(keyspace::trashes(), TRASHES_MAX).await?;
+        swept.more |= more;
+        for row in trashes {
+            match keyspace::parse_trash(&row.key) {
+                Some(bucket) => self.sweep_bucket(bucket, swept).await?,
+                None => tracing::error!(key = ?row.key, "unreadable trash key"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing can be added meanwhile: every change reads the row of the bucket,
+    /// which is gone.
+    async fn sweep_bucket(&self, bucket: BucketId, swept: &mut Swept) -> Result<(), MetadataError> {
+        let mut unfinished = false;
+        for range in keyspace::bucket_rows(bucket) {
+            swept.trash += self.clear_rows(range, &mut unfinished).await?;
+        }
+        if unfinished {
+            swept.more = true;
+            return Ok(());
+        }
+        let mut transaction = self.store.begin();
+        transaction.clear(&keyspace::trash(bucket));
+        commit(transaction).await
+    }
+
+    /// Removes the rows of a range page by page; how many.
+    async fn clear_rows(
+        &self,
+        mut range: KeyRange,
+        unfinished: &mut bool,
+    ) -> Result<usize, MetadataError> {
+        let mut cleared = 0;
+        for _ in 0..PAGES_MAX {
+            let page = self
+                .read(&Page(Scan::new(range.clone(), PAGE_ROWS)))
+                .await?;
+            let Some(rows) = span(&page.rows) else {
+                return Ok(cleared);
+            };
+            range.start = rows.end.clone();
+            let mut transaction = self.store.begin();
+            transaction.clear_range(rows);
+            commit(transaction).await?;
+            cleared += page.rows.len();
+            if !page.more {
+                return Ok(cleared);
+            }
+        }
+        *unfinished = true;
+        Ok(cleared)
+    }
+}
+
+/// From the first row to the last.
+fn span(rows: &[Row]) -> Option<KeyRange> {
+    let (first, last) = (rows.first()?, rows.last()?);
+    Some(KeyRange::new(first.key.clone(), successor(&last.key)))
+}
+
+/// Clearing again is harmless, so an unknown outcome is left to the next sweep.
+async fn commit<T: Transaction>(transaction: T) -> Result<(), MetadataError> {
+    match transaction.commit().await {
+        Ok(_) => Ok(()),
+        Err(error @ CommitError::TooLarge(_)) => Err(MetadataError::TooLarge(error.to_string())),
+        Err(error) => Err(MetadataError::Unavailable(error.to_string())),
+    }
+}

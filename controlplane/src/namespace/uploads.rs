@@ -1,0 +1,270 @@
+//! Multipart uploads in progress: begun, filled with parts, listed, aborted.
+//!
+//! A part reads the upload's row and writes its own, so parts do not conflict
+//! with each other, but every one of them does with Complete and Abort, which
+//! remove the upload's row.
+
+use quickwater_proto::{
+    BucketId, MetadataError, ObjectKey, PART_NUMBER_MAX, PartRecord, UploadId, UploadRecord,
+};
+
+use super::buckets::require_bucket;
+use super::mutate::{Mutation, Operation, Step};
+use super::read::{Get, Page, Reading, all_rows};
+use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
+use crate::keyspace;
+use crate::records::{decode_part, decode_upload, encode_part, encode_upload};
+use crate::store::{Scan, Store, Transaction};
+
+impl<S: Store> Namespace<S> {
+    /// Commits a new upload.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoSuchBucket`], [`MetadataError::TooLarge`].
+    pub async fn create_upload(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+    ) -> Result<(), MetadataError> {
+        self.mutate(&CreateUpload { bucket, upload }).await?;
+        Ok(())
+    }
+
+    /// Finds an upload of `key`.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn upload(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+    ) -> Result<Option<UploadRecord>, MetadataError> {
+        let value = self.read(&Get(&keyspace::upload(bucket, key, id))).await?;
+        value
+            .map(|value| decode_upload(&value).map_err(record_error))
+            .transpose()
+    }
+
+    /// Commits a part, replacing one of the same number (which is returned).
+    ///
+    /// # Errors
+    /// [`MetadataError::NoSuchUpload`] when it ended meanwhile;
+    /// [`MetadataError::InvalidPart`] for a number that is not 1 to 10,000.
+    pub async fn put_part(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        part: &PartRecord,
+    ) -> Result<Option<PartRecord>, MetadataError> {
+        if !(1..=PART_NUMBER_MAX).contains(&part.number) {
+            return Err(MetadataError::InvalidPart);
+        }
+        Ok(self
+            .mutate(&PutPart {
+                bucket,
+                upload,
+                part,
+            })
+            .await?
+            .0)
+    }
+
+    /// Parts with a number greater than `after`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoSuchUpload`].
+    pub async fn parts(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+        after: u16,
+        limit: usize,
+    ) -> Result<Vec<PartRecord>, MetadataError> {
+        self.read(&Parts {
+            bucket,
+            key,
+            id,
+            after,
+            limit,
+        })
+        .await
+    }
+
+    /// Uploads in order of (key, id), after (`key_after`, `id_after`), whose key
+    /// begins with `prefix`, at most `limit` and [`SCAN_ROWS_MAX`]. After a key
+    /// alone: none of that key's.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn uploads(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        after: Option<(&str, Option<UploadId>)>,
+        limit: usize,
+    ) -> Result<Vec<UploadRecord>, MetadataError> {
+        let range = keyspace::uploads(bucket, prefix, after);
+        let (rows, _) = self.rows(range, limit.min(SCAN_ROWS_MAX)).await?;
+        rows.iter()
+            .map(|row| decode_upload(&row.value).map_err(record_error))
+            .collect()
+    }
+
+    /// Ends an upload without an object; its parts are returned to be freed.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoSuchUpload`] when it ended already.
+    pub async fn abort_upload(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+    ) -> Result<Vec<PartRecord>, MetadataError> {
+        Ok(self.mutate(&AbortUpload { bucket, key, id }).await?.0)
+    }
+}
+
+/// An upload that must be there; a race with its end conflicts.
+pub(super) async fn require_upload<T: Transaction>(
+    transaction: &mut T,
+    bucket: BucketId,
+    key: &ObjectKey,
+    id: UploadId,
+) -> Result<(), Stop> {
+    let row = transaction.get(&keyspace::upload(bucket, key, id)).await?;
+    let row = row.ok_or(MetadataError::NoSuchUpload)?;
+    decode_upload(&row)?;
+    Ok(())
+}
+
+/// All parts of an upload; a race with one of them conflicts.
+pub(super) async fn all_parts<T: Transaction>(
+    transaction: &mut T,
+    bucket: BucketId,
+    id: UploadId,
+) -> Result<Vec<PartRecord>, Stop> {
+    let range = keyspace::parts(bucket, id, 0);
+    let rows = all_rows(transaction, range, PART_NUMBER_MAX.into(), false).await?;
+    Ok(rows
+        .iter()
+        .map(|row| decode_part(&row.value))
+        .collect::<Result<_, _>>()?)
+}
+
+/// Removes the rows of an upload.
+pub(super) fn end_upload<T: Transaction>(
+    transaction: &mut T,
+    bucket: BucketId,
+    key: &ObjectKey,
+    id: UploadId,
+) {
+    transaction.clear(&keyspace::upload(bucket, key, id));
+    transaction.clear_range(keyspace::parts(bucket, id, 0));
+}
+
+struct Parts<'a> {
+    bucket: BucketId,
+    key: &'a ObjectKey,
+    id: UploadId,
+    after: u16,
+    limit: usize,
+}
+
+impl Reading for Parts<'_> {
+    type Answer = Vec<PartRecord>;
+
+    async fn read<T: Transaction>(&self, transaction: &mut T) -> Result<Self::Answer, Stop> {
+        let upload = keyspace::upload(self.bucket, self.key, self.id);
+        if transaction.get_snapshot(&upload).await?.is_none() {
+            return Err(MetadataError::NoSuchUpload.into());
+        }
+        let mut range = keyspace::parts(self.bucket, self.id, self.after);
+        let limit = self.limit.min(PART_NUMBER_MAX.into());
+        let mut parts = Vec::new();
+        while parts.len() < limit {
+            let scan = Scan::new(range.clone(), limit - parts.len());
+            let page = Page(scan).read(transaction).await?;
+            for row in &page.rows {
+                parts.push(decode_part(&row.value)?);
+            }
+            match page.rows.last() {
+                Some(last) if page.more => range.start = crate::store::successor(&last.key),
+                _ => break,
+            }
+        }
+        Ok(parts)
+    }
+}
+
+struct CreateUpload<'a> {
+    bucket: BucketId,
+    upload: &'a UploadRecord,
+}
+
+impl Mutation for CreateUpload<'_> {
+    type Answer = ();
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        _: &Operation,
+    ) -> Result<Step<()>, Stop> {
+        require_bucket(transaction, self.bucket).await?;
+        let key = keyspace::upload(self.bucket, &self.upload.key, self.upload.id);
+        if transaction.get(&key).await?.is_some() {
+            return Err(MetadataError::Unavailable("the upload id is taken".into()).into());
+        }
+        transaction.set(&key, &encode_upload(self.upload)?);
+        Ok(Step::Commit(()))
+    }
+}
+
+struct PutPart<'a> {
+    bucket: BucketId,
+    upload: &'a UploadRecord,
+    part: &'a PartRecord,
+}
+
+impl Mutation for PutPart<'_> {
+    type Answer = Option<PartRecord>;
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        _: &Operation,
+    ) -> Result<Step<Self::Answer>, Stop> {
+        let UploadRecord { id, key, .. } = self.upload;
+        // A forced removal of the bucket leaves upload rows to the sweeper.
+        require_bucket(transaction, self.bucket).await?;
+        require_upload(transaction, self.bucket, key, *id).await?;
+        let row = keyspace::part(self.bucket, *id, self.part.number);
+        let replaced = transaction.get(&row).await?;
+        let replaced = replaced.map(|value| decode_part(&value)).transpose()?;
+        transaction.set(&row, &encode_part(self.part)?);
+        Ok(Step::Commit(replaced))
+    }
+}
+
+struct AbortUpload<'a> {
+    bucket: BucketId,
+    key: &'a ObjectKey,
+    id: UploadId,
+}
+
+impl Mutation for AbortUpload<'_> {
+    type Answer = Vec<PartRecord>;
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        _: &Operation,
+    ) -> Result<Step<Self::Answer>, Stop> {
+        require_bucket(transaction, self.bucket).await?;
+        require_upload(transaction, self.bucket, self.key, self.id).await?;
+        let parts = all_parts(transaction, self.bucket, self.id).await?;
+        end_upload(transaction, self.bucket, self.key, self.id);
+        Ok(Step::Commit(parts))
+    }
+}
