@@ -16,8 +16,8 @@ use super::receive::{RequestBody, Rest, linger};
 use super::respond::{Keeping, ResponseHead, Sent, send};
 use super::service::{ConnectionInfo, NoBody, Payload, Response, Service};
 use super::transfer::{Socket, TransportError};
-use super::view::RequestView;
 use super::watch::Waiting;
+use quickwater_s3::RequestView;
 
 /// What all connections of a shard share.
 pub(crate) struct Room<S> {

@@ -18,14 +18,13 @@ mod respond;
 mod serve;
 mod service;
 mod transfer;
-mod view;
 mod watch;
 
 pub use count::HttpStats;
 pub use identify::{HostId, RequestId};
 pub use limit::{ConnectionLimit, FRAMING_READ_BYTES, HEAD_BYTES_MAX, HEADERS_MAX, HttpConfig};
+pub use quickwater_s3::RequestView;
 pub use receive::RequestBody;
 pub use serve::{ServeError, Server, Stopped};
 pub use service::{BodyAborted, ConnectionInfo, NoBody, Payload, Response, ResponseBody, Service};
 pub use transfer::TransportError;
-pub use view::RequestView;

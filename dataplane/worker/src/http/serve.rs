@@ -181,11 +181,12 @@ impl<S: Service + 'static> Shard<S> {
         });
     }
 
-    /// Waits for the connections to end, first by themselves, then by force.
+    /// Waits for the connections to end, first by themselves, then by force:
+    /// the runtime must not be torn down under a pending operation.
     async fn finish(&self, grace: Duration) -> Stopped {
         self.wait_until_empty(grace).await;
         let aborted = self.open.get();
-        if aborted > 0 {
+        if aborted + self.refusing.get() > 0 {
             self.watchdog.abort_all();
             self.wait_until_empty(UNWIND_LIMIT).await;
         }
@@ -197,7 +198,7 @@ impl<S: Service + 'static> Shard<S> {
 
     async fn wait_until_empty(&self, most: Duration) {
         let until = Instant::now() + most;
-        while self.open.get() > 0 && Instant::now() < until {
+        while self.open.get() + self.refusing.get() > 0 && Instant::now() < until {
             monoio::time::sleep(STOP_POLL).await;
         }
     }

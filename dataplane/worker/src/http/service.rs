@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::identify::{HostId, RequestId};
 use super::receive::RequestBody;
-use super::view::RequestView;
 use crate::buffers::PoolBuf;
+use quickwater_s3::RequestView;
 
 /// Answers requests on one shard.
 ///

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 /// A response as it came.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut found = self
             .headers
             .iter()
@@ -23,16 +23,16 @@ impl Reply {
         value
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn closes(&self) -> bool {
+    pub(crate) fn closes(&self) -> bool {
         self.header("connection") == Some("close")
     }
 
     /// Without what differs from one time to the next.
-    pub fn stripped(mut self) -> Reply {
+    pub(crate) fn stripped(mut self) -> Reply {
         let id = self.header("x-amz-request-id").unwrap().to_owned();
         self.body = match self.status {
             400.. => self.text().replace(&id, "ID").into_bytes(),
@@ -45,13 +45,13 @@ impl Reply {
     }
 }
 
-pub struct Client {
-    pub stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Client {
-    pub fn connect(address: SocketAddr) -> Client {
+    pub(crate) fn connect(address: SocketAddr) -> Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         let patience = Some(Duration::from_secs(10));
@@ -63,22 +63,22 @@ impl Client {
         }
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.stream.write_all(bytes.as_ref()).unwrap();
         self
     }
 
     /// As `send`; the server may have gone.
-    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
-    pub fn get(&mut self, target: &str) -> Reply {
+    pub(crate) fn get(&mut self, target: &str) -> Reply {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
         self.reply()
     }
 
-    pub fn end_sending(&mut self) {
+    pub(crate) fn end_sending(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
@@ -100,16 +100,16 @@ impl Client {
         String::from_utf8_lossy(&self.buffer).into_owned()
     }
 
-    pub fn reply(&mut self) -> Reply {
+    pub(crate) fn reply(&mut self) -> Reply {
         self.try_reply(false).expect("a whole reply")
     }
 
-    pub fn reply_to_head(&mut self) -> Reply {
+    pub(crate) fn reply_to_head(&mut self) -> Reply {
         self.try_reply(true).expect("a whole reply")
     }
 
     /// The next reply, or None if the connection ends before it is whole.
-    pub fn try_reply(&mut self, to_head: bool) -> Option<Reply> {
+    pub(crate) fn try_reply(&mut self, to_head: bool) -> Option<Reply> {
         let end = loop {
             if let Some(at) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at + 4;
@@ -148,19 +148,19 @@ impl Client {
     }
 
     /// What comes in one `read`.
-    pub fn one_read(&mut self) -> Vec<u8> {
+    pub(crate) fn one_read(&mut self) -> Vec<u8> {
         assert!(self.more());
         std::mem::take(&mut self.buffer)
     }
 
     /// Waits for the server to close; everything received was read before.
-    pub fn assert_closed(&mut self) {
+    pub(crate) fn assert_closed(&mut self) {
         while self.more() {}
         assert_eq!(self.received(), "");
     }
 
     /// Nothing comes for a moment and the connection stays open.
-    pub fn assert_quiet(&mut self) {
+    pub(crate) fn assert_quiet(&mut self) {
         assert_eq!(self.received(), "");
         self.stream
             .set_read_timeout(Some(Duration::from_millis(100)))

@@ -1,5 +1,6 @@
 //! Clients that are slow, silent or greedy, against short deadlines.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use quickwater_worker::http::HttpConfig;
@@ -15,7 +16,7 @@ fn timed<T>(act: impl FnOnce() -> T) -> T {
     let result = act();
     let took = start.elapsed();
     assert!(took >= SHORT / 2, "too early: {took:?}");
-    assert!(took < SHORT * 10, "too late: {took:?}");
+    assert!(took < SHORT * 20, "too late: {took:?}");
     result
 }
 
@@ -111,7 +112,7 @@ fn a_body_that_dribbles_is_refused() {
 #[test]
 fn a_body_that_is_slow_but_steady_arrives() {
     let config = HttpConfig {
-        body_timeout: SHORT,
+        body_timeout: Duration::from_secs(1),
         min_rate: 1000,
         ..relaxed()
     };
@@ -120,7 +121,7 @@ fn a_body_that_is_slow_but_steady_arrives() {
         client.send("PUT /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 20000\r\n\r\n");
         for _ in 0..20 {
             client.send([b'x'; 1000]);
-            std::thread::sleep(SHORT / 6);
+            std::thread::sleep(Duration::from_millis(60));
         }
         assert_eq!(client.reply().body, [b'x'; 20_000]);
     });
@@ -161,7 +162,7 @@ fn a_client_that_does_not_read_is_cut_off() {
 #[test]
 fn a_client_that_reads_slowly_but_steadily_gets_all() {
     let config = HttpConfig {
-        write_timeout: SHORT,
+        write_timeout: Duration::from_secs(1),
         min_rate: 100_000,
         ..relaxed()
     };
@@ -171,7 +172,7 @@ fn a_client_that_reads_slowly_but_steadily_gets_all() {
         let mut received = 0;
         while received < 12_000_000 {
             received += client.one_read().len();
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(8));
         }
         assert_eq!(server.count(|s| &s.write_timeouts), 0);
     });
@@ -200,25 +201,27 @@ fn a_refused_client_that_keeps_sending_is_cut_off() {
 #[test]
 fn a_deadline_does_not_hit_the_next_connection() {
     let config = HttpConfig {
-        idle_timeout: Duration::from_millis(60),
-        header_timeout: Duration::from_millis(60),
+        idle_timeout: Duration::from_millis(500),
         ..relaxed()
     };
     on_both(config, |server| {
         let until = Instant::now() + Duration::from_secs(2);
+        let mut crowd = VecDeque::new();
         let mut requests = 0;
         while Instant::now() < until {
-            let idle: Vec<Client> = (0..4).map(|_| Client::connect(server.address)).collect();
-            for _ in 0..4 {
-                let mut busy = Client::connect(server.address);
-                let reply = busy.get("/stream/70000/7000");
-                assert!(reply.body.iter().copied().eq((0..70_000).map(pattern)));
-                requests += 1;
+            crowd.push_back(Client::connect(server.address));
+            if crowd.len() > 300 {
+                crowd.pop_front();
             }
-            drop(idle);
+            let mut busy = Client::connect(server.address);
+            let reply = busy.get("/stream/70000/7000");
+            assert!(reply.body.iter().copied().eq((0..70_000).map(pattern)));
+            requests += 1;
         }
         assert_eq!(server.count(|s| &s.requests), requests);
         assert_eq!(server.count(|s| &s.client_aborts), 0);
+        server.await_count(0, |s| &s.connections_open);
+        assert!(server.count(|s| &s.idle_timeouts) >= 100);
     });
 }
 

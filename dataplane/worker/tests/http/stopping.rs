@@ -26,7 +26,7 @@ fn idle_connections_end_and_requests_are_finished() {
         server.stop.request();
         fresh.assert_closed();
         idle.assert_closed();
-        assert!(start.elapsed() < Duration::from_millis(500));
+        assert!(start.elapsed() < Duration::from_secs(5));
         let reply = half.send("ok").reply();
         assert_eq!((reply.text().as_str(), reply.closes()), ("ok", true));
         let reply = busy.reply();

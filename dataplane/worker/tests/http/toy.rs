@@ -14,11 +14,11 @@ use quickwater_worker::runtime::{self, DriverChoice, RuntimeConfig, Shards, Stop
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Byte `index` of every body the toy makes up.
-pub fn pattern(index: u64) -> u8 {
+pub(crate) fn pattern(index: u64) -> u8 {
     (index % 251) as u8
 }
 
-pub struct Toy {
+pub(crate) struct Toy {
     pool: Pool,
 }
 
@@ -32,7 +32,7 @@ enum Flaw {
     Empty,
 }
 
-pub struct ToyBody {
+pub(crate) struct ToyBody {
     pool: Pool,
     sent: u64,
     end: u64,
@@ -227,7 +227,7 @@ impl Service for Toy {
 }
 
 /// Deadlines long enough not to matter.
-pub fn relaxed() -> HttpConfig {
+pub(crate) fn relaxed() -> HttpConfig {
     HttpConfig {
         linger: Duration::from_millis(500),
         ..HttpConfig::default()
@@ -235,21 +235,21 @@ pub fn relaxed() -> HttpConfig {
 }
 
 /// A running server.
-pub struct Running {
-    pub address: SocketAddr,
-    pub stats: Arc<HttpStats>,
-    pub limit: Arc<ConnectionLimit>,
-    pub stop: Stop,
-    pub pool: Pool,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) stats: Arc<HttpStats>,
+    pub(crate) limit: Arc<ConnectionLimit>,
+    pub(crate) stop: Stop,
+    pub(crate) pool: Pool,
     shards: Option<Shards>,
 }
 
 impl Running {
-    pub fn start(driver: DriverChoice, config: HttpConfig) -> Running {
+    pub(crate) fn start(driver: DriverChoice, config: HttpConfig) -> Running {
         Running::start_limited(driver, config, 1000)
     }
 
-    pub fn start_limited(driver: DriverChoice, config: HttpConfig, most: usize) -> Running {
+    pub(crate) fn start_limited(driver: DriverChoice, config: HttpConfig, most: usize) -> Running {
         let listeners = listener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let stats = Arc::new(HttpStats::default());
         let limit = ConnectionLimit::new(most);
@@ -284,19 +284,19 @@ impl Running {
     }
 
     /// Stops it; all shards must end within `most`.
-    pub fn finish(&mut self, most: Duration) {
+    pub(crate) fn finish(&mut self, most: Duration) {
         self.stop.request();
         if let Some(shards) = self.shards.take() {
             assert_eq!(shards.join(most), Vec::<usize>::new());
         }
     }
 
-    pub fn count(&self, counter: impl Fn(&HttpStats) -> &AtomicU64) -> u64 {
+    pub(crate) fn count(&self, counter: impl Fn(&HttpStats) -> &AtomicU64) -> u64 {
         counter(&self.stats).load(Ordering::Relaxed)
     }
 
     /// Waits until a counter has a value.
-    pub fn await_count(&self, value: u64, counter: impl Fn(&HttpStats) -> &AtomicU64) {
+    pub(crate) fn await_count(&self, value: u64, counter: impl Fn(&HttpStats) -> &AtomicU64) {
         for _ in 0..500 {
             if self.count(&counter) == value {
                 return;
@@ -324,7 +324,7 @@ impl Drop for Running {
 }
 
 /// Runs a test on both drivers.
-pub fn on_both(config: HttpConfig, test: impl Fn(&mut Running)) {
+pub(crate) fn on_both(config: HttpConfig, test: impl Fn(&mut Running)) {
     for driver in [DriverChoice::Auto, DriverChoice::Epoll] {
         test(&mut Running::start(driver, config.clone()));
     }
