@@ -1,1 +1,21 @@
-//! placeholder
+//! The under file systems behind the buckets: POSIX directories and S3 stores.
+//!
+//! [`UfsClient`] implements [`quickwater_engine::io::Ufs`]. Its work runs on a
+//! tokio runtime; callers on any other runtime (the io_uring shards) reach it
+//! through bounded mailboxes. Only this crate knows aws-sdk-s3. Absent on
+//! purpose: caching, retry schedules of the persister, S3 text for clients.
+
+mod buffers;
+mod client;
+mod config;
+mod location;
+mod mailbox;
+mod mount;
+mod posix;
+mod s3;
+mod stats;
+
+pub use client::{UfsClient, UfsReport};
+pub use config::UfsConfig;
+pub use mailbox::{Listing, Reader, Upload};
+pub use stats::{UfsOperation, UfsOutcome, UfsStats};

@@ -1,0 +1,221 @@
+//! A directory as a UFS: objects are files, keys are paths (see [`keys`]).
+//!
+//! All system calls run on tokio's blocking pool, one turn each. A call that was
+//! given up at its deadline still runs; it keeps its turn and the key's lock, and
+//! looks at a flag before it makes anything visible.
+//!
+//! Decisions: relative symbolic links that stay below the root are followed for
+//! reads and as directories; a write replaces the link itself. Names that are
+//! not UTF-8 are skipped and counted. Directories without a file are invisible.
+//! A root that is gone is an outage ([`UfsErrorKind::Unavailable`]), never an
+//! empty bucket.
+
+mod attributes;
+mod errors;
+mod keys;
+mod listing;
+mod locations;
+mod locks;
+mod objects;
+mod read;
+mod root;
+mod staging;
+mod sync;
+mod uploads;
+mod walk;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use quickwater_proto::{ObjectKey, UfsError, UfsErrorKind, UfsObject};
+use rustix::io::Errno;
+
+use crate::mount::{Context, Turns, within};
+use locks::KeyLocks;
+use root::Root;
+use staging::{StagedFile, Staging};
+
+/// A mounted directory.
+#[derive(Debug)]
+pub(crate) struct Posix {
+    core: Arc<Core>,
+    turns: Arc<Turns>,
+    locks: KeyLocks,
+}
+
+/// What the blocking calls work on.
+#[derive(Debug)]
+struct Core {
+    path: PathBuf,
+    context: Arc<Context>,
+    state: Mutex<State>,
+    /// The last modification time given, ns: every file gets a later one.
+    last_modified_ns: AtomicI64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    root: Option<Arc<Root>>,
+    staging: Option<Arc<Staging>>,
+}
+
+/// Says that nobody waits for a call any more.
+#[derive(Debug, Clone, Default)]
+struct GivenUp(Arc<AtomicBool>);
+
+/// Sets the flag when the waiting future is dropped.
+struct Waiting(GivenUp);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Release);
+    }
+}
+
+impl GivenUp {
+    /// An error once nobody waits any more.
+    fn check(&self) -> Result<(), UfsError> {
+        if self.0.load(Ordering::Acquire) {
+            return Err(UfsError::new(
+                UfsErrorKind::Timeout,
+                "given up before it was published",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Posix {
+    pub(crate) fn new(path: PathBuf, context: Arc<Context>, turns: Arc<Turns>) -> Self {
+        let core = Core {
+            path,
+            context,
+            state: Mutex::default(),
+            last_modified_ns: AtomicI64::new(0),
+        };
+        Self {
+            core: Arc::new(core),
+            turns,
+            locks: KeyLocks::default(),
+        }
+    }
+
+    /// Runs `work` on the blocking pool when it is its turn.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        what: &str,
+        work: impl FnOnce(&Core, &GivenUp) -> Result<T, UfsError> + Send + 'static,
+    ) -> Result<T, UfsError> {
+        let turn = self.turns.take().await?;
+        let core = Arc::clone(&self.core);
+        let given_up = GivenUp::default();
+        let _waiting = Waiting(given_up.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            given_up.check()?;
+            work(&core, &given_up)
+        });
+        within(limit, what, async {
+            task.await.unwrap_or_else(|error| {
+                let message = format!("a file system call did not end: {error}");
+                Err(UfsError::new(UfsErrorKind::Other, message))
+            })
+        })
+        .await
+    }
+
+    pub(crate) async fn head(&self, key: &ObjectKey) -> Result<UfsObject, UfsError> {
+        let (limit, key) = (self.core.context.config.request_timeout, key.clone());
+        self.blocking(limit, "head", move |core, _| core.head(key.as_str()))
+            .await
+    }
+
+    pub(crate) async fn delete(&self, key: &ObjectKey) -> Result<(), UfsError> {
+        let (limit, key) = (self.core.context.config.request_timeout, key.clone());
+        let lock = self.locks.lock(key.as_str(), limit).await?;
+        self.blocking(limit, "delete", move |core, given_up| {
+            let _lock = lock;
+            given_up.check()?;
+            objects::remove(&*core.root()?, key.as_str())
+        })
+        .await
+    }
+}
+
+impl Core {
+    /// The root, opened again if its directory was replaced.
+    fn root(&self) -> Result<Arc<Root>, UfsError> {
+        let known = self
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .root
+            .clone();
+        if let Some(root) = known
+            && root.is_current()?
+        {
+            return Ok(root);
+        }
+        let root = Arc::new(Root::open(&self.path)?);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.root = Some(Arc::clone(&root));
+        state.staging = None;
+        Ok(root)
+    }
+
+    /// The staging folder, made on the first write.
+    fn staging(&self, root: &Root) -> Result<Arc<Staging>, UfsError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(staging) = &state.staging {
+            return Ok(Arc::clone(staging));
+        }
+        let staging = Arc::new(Staging::open(root)?);
+        uploads::remove_old(root, self.context.config.upload_age_max);
+        state.staging = Some(Arc::clone(&staging));
+        Ok(staging)
+    }
+
+    /// An empty staged file; the folder is made again if somebody removed it.
+    fn stage(&self, root: &Root) -> Result<StagedFile, UfsError> {
+        let fail = |errno| errors::failed("make staged file in", keys::RESERVED, errno);
+        match self.staging(root)?.create() {
+            Err(Errno::NOENT) => {
+                self.state
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .staging = None;
+                self.staging(root)?.create().map_err(fail)
+            }
+            done => done.map_err(fail),
+        }
+    }
+
+    /// A modification time: now, but later than all given before.
+    fn next_modified_ns(&self) -> i64 {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        let update = |last: i64| Some(now.max(last.saturating_add(1)));
+        let last = self
+            .last_modified_ns
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, update)
+            .unwrap_or(now);
+        now.max(last.saturating_add(1))
+    }
+
+    fn head(&self, key: &str) -> Result<UfsObject, UfsError> {
+        let found = objects::open(&*self.root()?, key)?;
+        let identity = attributes::identity(&found.stat);
+        let known = attributes::load(&found.fd, &identity)
+            .map_err(|e| errors::failed("read attributes of", key, e))?;
+        Ok(attributes::object(identity, known))
+    }
+}

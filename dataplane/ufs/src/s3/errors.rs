@@ -1,0 +1,167 @@
+//! What an S3 store's refusal, or a failure on the way to it, means.
+//!
+//! Texts hold the operation, the status and the store's error code, never headers
+//! or bodies: they might hold what was signed.
+
+use std::error::Error;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use quickwater_proto::{UfsError, UfsErrorKind};
+
+/// Longest text of a cause.
+const CAUSE_CHARS_MAX: usize = 300;
+
+/// Makes a [`UfsError`] of a failed request. `write`: a lost answer leaves the
+/// outcome unknown.
+pub(super) fn failed<E>(what: &str, write: bool, error: &SdkError<E, HttpResponse>) -> UfsError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    match error {
+        SdkError::ServiceError(service) => {
+            let status = service.raw().status().as_u16();
+            let code = service.err().code().unwrap_or_default();
+            let text = format!("{what}: HTTP {status} {code}");
+            UfsError::new(kind(status, code), text)
+        }
+        SdkError::ResponseError(response) => {
+            let status = response.raw().status().as_u16();
+            let kind = match status {
+                200..=299 if write => UfsErrorKind::Timeout,
+                200..=299 => UfsErrorKind::Corrupt,
+                _ => kind(status, ""),
+            };
+            UfsError::new(
+                kind,
+                format!("{what}: HTTP {status}, answer not understood"),
+            )
+        }
+        SdkError::TimeoutError(_) => {
+            UfsError::new(UfsErrorKind::Timeout, format!("{what}: no answer in time"))
+        }
+        SdkError::DispatchFailure(failure) => {
+            let cause = cause(
+                failure
+                    .as_connector_error()
+                    .map(|e| e as &(dyn Error + 'static)),
+            );
+            // The only time limit inside the connector is the one to connect.
+            let sent = !(failure.is_timeout() || is_connect(failure.as_connector_error()));
+            let kind = if write && sent && !failure.is_user() {
+                UfsErrorKind::Timeout
+            } else {
+                UfsErrorKind::Unavailable
+            };
+            UfsError::new(kind, format!("{what}: {cause}"))
+        }
+        SdkError::ConstructionFailure(_) => {
+            let kind = if mentions_credentials(error) {
+                UfsErrorKind::AccessDenied
+            } else {
+                UfsErrorKind::Invalid
+            };
+            UfsError::new(kind, format!("{what}: {}", cause(Some(error))))
+        }
+        _ => UfsError::new(
+            UfsErrorKind::Other,
+            format!("{what}: {}", cause(Some(error))),
+        ),
+    }
+}
+
+/// S3 "Error responses": code first, then status.
+pub(super) fn kind(status: u16, code: &str) -> UfsErrorKind {
+    match code {
+        "SlowDown"
+        | "Throttling"
+        | "ThrottlingException"
+        | "RequestLimitExceeded"
+        | "TooManyRequests" => return UfsErrorKind::Throttled,
+        "RequestTimeout" => return UfsErrorKind::Timeout,
+        "BadDigest" | "XAmzContentSHA256Mismatch" | "IncompleteBody" => {
+            return UfsErrorKind::Corrupt;
+        }
+        "EntityTooLarge" | "KeyTooLongError" | "NotImplemented" => {
+            return UfsErrorKind::Unsupported;
+        }
+        "XMinioStorageFull" | "QuotaExceeded" | "InsufficientStorage" => {
+            return UfsErrorKind::NoSpace;
+        }
+        "InvalidObjectState" => return UfsErrorKind::Unsupported,
+        _ => {}
+    }
+    match status {
+        401 | 403 => UfsErrorKind::AccessDenied,
+        404 => UfsErrorKind::NotFound,
+        408 => UfsErrorKind::Timeout,
+        412 | 416 => UfsErrorKind::Changed,
+        429 | 503 => UfsErrorKind::Throttled,
+        501 => UfsErrorKind::Unsupported,
+        507 => UfsErrorKind::NoSpace,
+        500..=599 => UfsErrorKind::Unavailable,
+        300..=499 => UfsErrorKind::Invalid,
+        _ => UfsErrorKind::Other,
+    }
+}
+
+/// Whether the connection was never there, so that nothing was sent.
+fn is_connect(error: Option<&aws_sdk_s3::error::ConnectorError>) -> bool {
+    let mut next = error.map(|e| e as &(dyn Error + 'static));
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::ConnectionRefused
+        {
+            return true;
+        }
+        // hyper-util's legacy client names the phase in its text only.
+        if error.to_string().contains("client error (Connect)") {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn mentions_credentials(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if text.contains("credentials") || text.contains("identity") {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// The chain of causes in one line.
+fn cause(error: Option<&(dyn Error + 'static)>) -> String {
+    let mut text = String::new();
+    let mut next = error;
+    while let Some(error) = next {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text.chars().take(CAUSE_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_statuses() {
+        assert_eq!(kind(503, "SlowDown"), UfsErrorKind::Throttled);
+        assert_eq!(kind(500, "InternalError"), UfsErrorKind::Unavailable);
+        assert_eq!(kind(502, ""), UfsErrorKind::Unavailable);
+        assert_eq!(kind(404, "NoSuchKey"), UfsErrorKind::NotFound);
+        assert_eq!(kind(400, "BadDigest"), UfsErrorKind::Corrupt);
+        assert_eq!(kind(400, "EntityTooLarge"), UfsErrorKind::Unsupported);
+        assert_eq!(kind(412, "PreconditionFailed"), UfsErrorKind::Changed);
+        assert_eq!(kind(301, "PermanentRedirect"), UfsErrorKind::Invalid);
+    }
+}

@@ -1,0 +1,214 @@
+//! An S3 store as a UFS, by aws-sdk-s3.
+//!
+//! Requests that change nothing are tried up to three times; a write is sent
+//! once, because a second one could undo what came in between. The key in the
+//! store is the location's prefix plus the key.
+
+mod body;
+mod connect;
+mod errors;
+mod large;
+mod listing;
+mod objects;
+mod read;
+mod uploads;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::Builder;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::types::ChecksumMode;
+use bytes::Bytes;
+use quickwater_proto::{KEY_BYTES_MAX, ObjectKey, UfsError, UfsErrorKind, UfsObject, UploadRecord};
+
+use crate::client::UfsReport;
+use crate::location::S3Location;
+use crate::mount::{Context, Turns, within};
+use errors::failed;
+
+/// Name of the object a write probe makes and removes.
+const PROBE_KEY: &str = ".quickwater-probe";
+
+/// A mounted bucket or prefix of a store.
+#[derive(Debug)]
+pub(crate) struct S3 {
+    client: Client,
+    bucket: String,
+    /// Empty, or ends with `/`.
+    prefix: String,
+    tls: bool,
+    context: Arc<Context>,
+    turns: Arc<Turns>,
+}
+
+/// The SDK has `Expires` as a time; we pass it on as it was sent.
+macro_rules! with_expires {
+    ($request:expr, $expires:expr) => {{
+        let expires: Option<String> = $expires;
+        $request.mutate_request(move |request| {
+            if let Some(expires) = &expires
+                // What is no header value was refused by the S3 front.
+                && let Err(error) = request.headers_mut().try_insert("expires", expires.clone())
+            {
+                tracing::debug!(%error, "Expires not passed on");
+            }
+        })
+    }};
+}
+use with_expires;
+
+impl S3 {
+    pub(crate) async fn open(
+        location: &S3Location,
+        context: Arc<Context>,
+        turns: Arc<Turns>,
+    ) -> Result<Self, UfsError> {
+        let config = &context.config;
+        let connecting = connect::client(location, config);
+        Ok(Self {
+            client: within(config.request_timeout, "credentials", connecting).await?,
+            bucket: location.bucket.clone(),
+            prefix: location.prefix.clone(),
+            tls: location
+                .endpoint
+                .as_ref()
+                .is_none_or(|e| e.starts_with("https://")),
+            context,
+            turns,
+        })
+    }
+
+    /// Settings of a request that may be repeated.
+    fn repeatable(&self) -> Builder {
+        let config = &self.context.config;
+        let attempt = config.request_timeout / connect::READ_ATTEMPTS;
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(config.connect_timeout.min(attempt))
+            .operation_attempt_timeout(attempt)
+            .build();
+        Builder::new()
+            .retry_config(RetryConfig::standard().with_max_attempts(connect::READ_ATTEMPTS))
+            .timeout_config(timeouts)
+    }
+
+    /// Runs one request when it is its turn.
+    async fn request<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<T, UfsError>>,
+    ) -> Result<T, UfsError> {
+        let _turn = self.turns.take().await?;
+        within(self.context.config.request_timeout, what, work).await
+    }
+
+    fn full_key(&self, key: &ObjectKey) -> Result<String, UfsError> {
+        let full = format!("{}{}", self.prefix, key.as_str());
+        if full.len() > KEY_BYTES_MAX {
+            let message = "the key with the location's prefix is longer than 1,024 bytes";
+            return Err(UfsError::new(UfsErrorKind::Unsupported, message));
+        }
+        Ok(full)
+    }
+
+    pub(crate) async fn head(&self, key: &ObjectKey) -> Result<UfsObject, UfsError> {
+        let request = self
+            .client
+            .head_object()
+            .bucket(&self.bucket)
+            .key(self.full_key(key)?)
+            .checksum_mode(ChecksumMode::Enabled)
+            .customize()
+            .config_override(self.repeatable());
+        let head = self.request("head", async {
+            request.send().await.map_err(|e| failed("head", false, &e))
+        });
+        objects::object(&head.await?)
+    }
+
+    pub(crate) async fn delete(&self, key: &ObjectKey) -> Result<(), UfsError> {
+        let request = self
+            .client
+            .delete_object()
+            .bucket(&self.bucket)
+            .key(self.full_key(key)?);
+        let deleted = self.request("delete", async {
+            request.send().await.map_err(|e| failed("delete", true, &e))
+        });
+        match deleted.await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind == UfsErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// There is nothing to make for a prefix; the store's bucket must be there.
+    pub(crate) async fn create_location(&self) -> Result<(), UfsError> {
+        let request = self
+            .client
+            .head_bucket()
+            .bucket(&self.bucket)
+            .customize()
+            .config_override(self.repeatable());
+        self.request("head bucket", async {
+            request
+                .send()
+                .await
+                .map_err(|e| failed("head bucket", false, &e))
+                .map(drop)
+        })
+        .await
+    }
+
+    /// There is nothing to remove of a prefix without keys.
+    pub(crate) async fn remove_location(&self) -> Result<(), UfsError> {
+        if self.is_empty().await? {
+            return Ok(());
+        }
+        let message = format!("s3://{}/{} is not empty", self.bucket, self.prefix);
+        Err(UfsError::new(UfsErrorKind::Invalid, message))
+    }
+
+    pub(crate) async fn check(&self, write_probe: bool) -> Result<UfsReport, UfsError> {
+        self.is_empty().await?;
+        let mut report = UfsReport {
+            writable: None,
+            remarks: Vec::new(),
+        };
+        if write_probe {
+            let probed = self.request("write probe", self.probe()).await;
+            report.writable = Some(probed.is_ok());
+            report.remarks.extend(probed.err().map(|e| e.to_string()));
+        }
+        Ok(report)
+    }
+
+    async fn probe(&self) -> Result<(), UfsError> {
+        let key = format!("{}{PROBE_KEY}", self.prefix);
+        let put = self.client.put_object().bucket(&self.bucket).key(&key);
+        let put = put.body(Bytes::from_static(b"probe").into());
+        put.send().await.map_err(|e| failed("put", true, &e))?;
+        let delete = self.client.delete_object().bucket(&self.bucket).key(&key);
+        delete
+            .send()
+            .await
+            .map_err(|e| failed("delete", true, &e))
+            .map(drop)
+    }
+}
+
+/// The store's name of an upload, from the metadata.
+fn upload_id(upload: &UploadRecord) -> Result<String, UfsError> {
+    if upload.ufs_upload.is_empty() {
+        return Err(UfsError::new(
+            UfsErrorKind::NotFound,
+            "the upload has no id in the store",
+        ));
+    }
+    Ok(upload.ufs_upload.clone())
+}

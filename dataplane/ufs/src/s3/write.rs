@@ -1,0 +1,406 @@
+//! Writing objects and parts with one streamed request each.
+//!
+//! A PUT publishes when its last byte arrives, so the bytes that complete the
+//! length are held back until the caller has said that all checks passed. Objects
+//! of one chunk or less are sent as a whole then, with Content-MD5 and checksum;
+//! larger ones are compared by ETag (or checksum) afterwards.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_sdk_s3::operation::put_object::PutObjectOutput;
+use aws_sdk_s3::operation::upload_part::UploadPartOutput;
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use aws_sdk_s3::types::ServerSideEncryption;
+use bytes::{Bytes, BytesMut};
+use quickwater_engine::io::BodyDigests;
+use quickwater_proto::{
+    CHUNK_BYTES, ChecksumAlgorithm, ChecksumKind, ETag, ObjectHeaders, ObjectKey, UfsError,
+    UfsErrorKind, UfsIdentity, UfsObject, UploadRecord,
+};
+use tokio::sync::mpsc;
+
+use super::body::{channel, stall};
+use super::errors::failed;
+use super::objects::{Answer, Confirmed, base64, confirm, metadata};
+use super::{S3, upload_id, with_expires};
+use crate::mailbox::{Incoming, Piece};
+use crate::mount::within;
+use crate::stats::count;
+
+/// Bodies up to this size are collected and sent as a whole.
+const COLLECT_BYTES_MAX: u64 = CHUNK_BYTES as u64;
+
+/// What is written.
+#[derive(Debug, Clone)]
+pub(super) enum Target {
+    Object {
+        key: String,
+        headers: ObjectHeaders,
+    },
+    Part {
+        key: String,
+        upload: String,
+        number: u16,
+    },
+}
+
+/// What the store answered to either.
+#[derive(Debug)]
+pub(super) enum Written {
+    Object(Box<PutObjectOutput>),
+    Part(Box<UploadPartOutput>),
+}
+
+impl S3 {
+    pub(crate) async fn put(
+        &self,
+        key: &ObjectKey,
+        headers: &ObjectHeaders,
+        incoming: Incoming,
+    ) -> Result<Option<UfsObject>, UfsError> {
+        if incoming.size() > self.context.config.single_put_bytes_max {
+            return self.put_large(key, headers, incoming).await;
+        }
+        let size = incoming.size();
+        let target = Target::Object {
+            key: self.full_key(key)?,
+            headers: headers.clone(),
+        };
+        let Some((written, digests)) = self.write(target, incoming).await? else {
+            return Ok(None);
+        };
+        self.confirmed(&written, &digests)?;
+        let identity = self.identity_of(key, written.answer().etag, size).await?;
+        Ok(Some(UfsObject {
+            identity,
+            etag: ETag::from_md5(&digests.md5),
+            headers: headers.clone(),
+            checksums: digests.checksums,
+        }))
+    }
+
+    pub(crate) async fn put_part(
+        &self,
+        upload: &UploadRecord,
+        number: u16,
+        incoming: Incoming,
+    ) -> Result<Option<UfsObject>, UfsError> {
+        let size = incoming.size();
+        let target = Target::Part {
+            key: self.full_key(&upload.key)?,
+            upload: upload_id(upload)?,
+            number,
+        };
+        let Some((written, digests)) = self.write(target, incoming).await? else {
+            return Ok(None);
+        };
+        self.confirmed(&written, &digests)?;
+        let token = written.answer().etag.map(ETag::new);
+        let token = token.ok_or_else(|| {
+            UfsError::new(
+                UfsErrorKind::Corrupt,
+                "the store answered a part without ETag",
+            )
+        })?;
+        Ok(Some(UfsObject {
+            identity: UfsIdentity {
+                size,
+                modified_ns: now_ns(),
+                token: token.as_str().to_owned(),
+            },
+            etag: ETag::from_md5(&digests.md5),
+            headers: ObjectHeaders::default(),
+            checksums: digests.checksums,
+        }))
+    }
+
+    pub(super) fn confirmed(
+        &self,
+        written: &Written,
+        digests: &BodyDigests,
+    ) -> Result<(), UfsError> {
+        if confirm(&written.answer(), digests)? == Confirmed::LengthOnly {
+            count(&self.context.stats.unverified_writes, 1);
+        }
+        Ok(())
+    }
+
+    /// Sends a body that comes from the caller; `None`: the caller gave up.
+    async fn write(
+        &self,
+        target: Target,
+        incoming: Incoming,
+    ) -> Result<Option<(Written, BodyDigests)>, UfsError> {
+        if incoming.size() <= COLLECT_BYTES_MAX {
+            self.write_collected(target, incoming).await
+        } else {
+            let size = incoming.size();
+            self.write_streamed(target, size, |feeder| feed(incoming, feeder))
+                .await
+        }
+    }
+
+    async fn write_collected(
+        &self,
+        target: Target,
+        mut incoming: Incoming,
+    ) -> Result<Option<(Written, BodyDigests)>, UfsError> {
+        let size = incoming.size();
+        let mut pieces = Vec::new();
+        let digests = loop {
+            match incoming.next().await? {
+                None => return Ok(None),
+                Some(Piece::Data(data)) => pieces.push(data),
+                Some(Piece::Finish(digests)) => break digests,
+            }
+        };
+        let body = SdkBody::from(joined(pieces));
+        let _turn = self.turns.take().await?;
+        let deadline = self.context.config.deadline(size);
+        let sent = within(
+            deadline,
+            "write",
+            self.send(target, size, body, Some(&digests)),
+        );
+        let written = sent.await?;
+        Ok(Some((written, digests)))
+    }
+
+    /// Sends a body while `feed` fills it. `feed` returns `None` to give up: the
+    /// connection is broken before the announced length, so nothing is published.
+    pub(super) async fn write_streamed<T, F>(
+        &self,
+        target: Target,
+        size: u64,
+        feed: impl FnOnce(mpsc::Sender<Bytes>) -> F,
+    ) -> Result<Option<(Written, T)>, UfsError>
+    where
+        F: Future<Output = Result<Option<T>, UfsError>>,
+    {
+        let config = &self.context.config;
+        let (feeder, body, watch) = channel(size);
+        let sending = self.send(target, size, SdkBody::from_body_1_x(body), None);
+        let feeding = feed(feeder);
+        tokio::pin!(sending);
+        let fed = tokio::select! {
+            biased;
+            fed = feeding => fed?,
+            answer = &mut sending => return Err(answered_early(answer)),
+            error = stall(&watch, config.idle_timeout, config.deadline(size)) => return Err(error),
+        };
+        let Some(fed) = fed else { return Ok(None) };
+        let written = within(config.request_timeout, "write", sending).await?;
+        Ok(Some((written, fed)))
+    }
+
+    /// Sends one request, once. `digests`, when known before the body is sent,
+    /// make the store check it.
+    async fn send(
+        &self,
+        target: Target,
+        size: u64,
+        body: SdkBody,
+        digests: Option<&BodyDigests>,
+    ) -> Result<Written, UfsError> {
+        let length = i64::try_from(size)
+            .map_err(|_| UfsError::new(UfsErrorKind::Unsupported, "too large for S3"))?;
+        let body = ByteStream::new(body);
+        let md5 = digests.map(|d| base64(&d.md5));
+        let sums = Sums::of(digests);
+        match target {
+            Target::Object { key, headers } => {
+                let request = self.client.put_object().bucket(&self.bucket).key(key);
+                let request = request
+                    .content_length(length)
+                    .set_content_md5(md5)
+                    .set_checksum_crc32(sums.get(ChecksumAlgorithm::Crc32))
+                    .set_checksum_crc32_c(sums.get(ChecksumAlgorithm::Crc32c))
+                    .set_checksum_crc64_nvme(sums.get(ChecksumAlgorithm::Crc64Nvme))
+                    .set_checksum_sha1(sums.get(ChecksumAlgorithm::Sha1))
+                    .set_checksum_sha256(sums.get(ChecksumAlgorithm::Sha256))
+                    .set_metadata(metadata(&headers))
+                    .set_content_type(headers.content_type)
+                    .set_content_encoding(headers.content_encoding)
+                    .set_content_disposition(headers.content_disposition)
+                    .set_content_language(headers.content_language)
+                    .set_cache_control(headers.cache_control)
+                    .body(body)
+                    .customize();
+                let request = with_expires!(request, headers.expires);
+                let request = if self.tls {
+                    request.disable_payload_signing()
+                } else {
+                    request
+                };
+                let output = request.send().await.map_err(|e| failed("put", true, &e))?;
+                Ok(Written::Object(Box::new(output)))
+            }
+            Target::Part {
+                key,
+                upload,
+                number,
+            } => {
+                let request = self.client.upload_part().bucket(&self.bucket).key(key);
+                let request = request
+                    .upload_id(upload)
+                    .part_number(i32::from(number))
+                    .content_length(length)
+                    .set_content_md5(md5)
+                    .body(body)
+                    .customize();
+                let request = if self.tls {
+                    request.disable_payload_signing()
+                } else {
+                    request
+                };
+                let output = request
+                    .send()
+                    .await
+                    .map_err(|e| failed("put part", true, &e))?;
+                Ok(Written::Part(Box::new(output)))
+            }
+        }
+    }
+
+    /// The identity that listings and HEAD show for what was just written: the
+    /// answer to a write has no time, so the store is asked. That also compares
+    /// the length.
+    pub(super) async fn identity_of(
+        &self,
+        key: &ObjectKey,
+        token: Option<&str>,
+        size: u64,
+    ) -> Result<UfsIdentity, UfsError> {
+        let token = token.map(|tag| ETag::new(tag).as_str().to_owned());
+        let seen = self.head(key).await;
+        match (seen, token) {
+            (Ok(object), Some(token)) if object.identity.token != token => {
+                // Overwritten by somebody already; the next look will tell.
+                Ok(UfsIdentity {
+                    size,
+                    modified_ns: now_ns(),
+                    token,
+                })
+            }
+            (Ok(object), _) if object.identity.size != size => {
+                let message = format!("the store has {} of {size} bytes", object.identity.size);
+                Err(UfsError::new(UfsErrorKind::Corrupt, message))
+            }
+            (Ok(object), _) => Ok(object.identity),
+            (Err(error), Some(token)) => {
+                // The write itself was accepted; without its time the object only
+                // looks changed at the next comparison and is read again.
+                tracing::debug!(%error, "no look at an object just written");
+                Ok(UfsIdentity {
+                    size,
+                    modified_ns: now_ns(),
+                    token,
+                })
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+}
+
+/// Passes the caller's pieces on, but for the one that completes the length: that
+/// one goes when the caller has said that all checks passed.
+async fn feed(
+    mut incoming: Incoming,
+    feeder: mpsc::Sender<Bytes>,
+) -> Result<Option<BodyDigests>, UfsError> {
+    let mut held = None;
+    loop {
+        match incoming.next().await? {
+            None => return Ok(None),
+            Some(Piece::Data(data)) if incoming.remaining() == 0 => held = Some(data),
+            Some(Piece::Data(data)) => hand_over(&feeder, data).await,
+            Some(Piece::Finish(digests)) => {
+                if let Some(last) = held {
+                    hand_over(&feeder, last).await;
+                }
+                return Ok(Some(digests));
+            }
+        }
+    }
+}
+
+/// Hands a piece to the connection. When that is gone its answer tells why, so
+/// this waits to be dropped.
+pub(super) async fn hand_over(feeder: &mpsc::Sender<Bytes>, data: Bytes) {
+    if feeder.send(data).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn answered_early(answer: Result<Written, UfsError>) -> UfsError {
+    answer.err().unwrap_or_else(|| {
+        let message = "the store answered before it had the whole body";
+        UfsError::new(UfsErrorKind::Corrupt, message)
+    })
+}
+
+fn joined(mut pieces: Vec<Bytes>) -> Bytes {
+    if pieces.len() <= 1 {
+        return pieces.pop().unwrap_or_default();
+    }
+    let mut all = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    pieces.iter().for_each(|piece| all.extend_from_slice(piece));
+    all.freeze()
+}
+
+/// The checksum to send: S3 takes one.
+struct Sums(Option<(ChecksumAlgorithm, String)>);
+
+impl Sums {
+    fn of(digests: Option<&BodyDigests>) -> Self {
+        let whole = digests.and_then(|d| {
+            d.checksums
+                .iter()
+                .find(|c| c.kind == ChecksumKind::FullObject)
+        });
+        Self(whole.map(|c| (c.algorithm, base64(&c.value))))
+    }
+
+    fn get(&self, algorithm: ChecksumAlgorithm) -> Option<String> {
+        let (known, value) = self.0.as_ref()?;
+        (*known == algorithm).then(|| value.clone())
+    }
+}
+
+impl Written {
+    pub(super) fn answer(&self) -> Answer<'_> {
+        macro_rules! answer {
+            ($output:expr) => {
+                Answer {
+                    etag: $output.e_tag(),
+                    opaque: $output.sse_customer_algorithm().is_some()
+                        || !matches!(
+                            $output.server_side_encryption(),
+                            None | Some(ServerSideEncryption::Aes256)
+                        ),
+                    checksums: [
+                        (ChecksumAlgorithm::Crc32, $output.checksum_crc32()),
+                        (ChecksumAlgorithm::Crc32c, $output.checksum_crc32_c()),
+                        (ChecksumAlgorithm::Crc64Nvme, $output.checksum_crc64_nvme()),
+                        (ChecksumAlgorithm::Sha1, $output.checksum_sha1()),
+                        (ChecksumAlgorithm::Sha256, $output.checksum_sha256()),
+                    ],
+                }
+            };
+        }
+        match self {
+            Self::Object(output) => answer!(output),
+            Self::Part(output) => answer!(output),
+        }
+    }
+}
+
+/// Now, in whole seconds as S3 shows times; ns since the Unix epoch.
+pub(super) fn now_ns() -> i64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(now.as_secs())
+        .unwrap_or(0)
+        .saturating_mul(1_000_000_000)
+}
