@@ -3,6 +3,7 @@
 pub mod keyspace;
 pub mod namespace;
 pub mod records;
+pub mod rpc;
 pub mod store;
 
 pub use namespace::Namespace;

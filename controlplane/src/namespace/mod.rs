@@ -27,7 +27,7 @@ use quickwater_proto::MetadataError;
 pub use clock::{SystemClock, WallClock};
 pub use listing::{Listed, Listing, ListingMarker};
 pub use location::{Location, LocationError};
-pub use mounts::MountError;
+pub use mounts::{MountError, NewMount};
 pub use objects::Usage;
 pub use sweeper::Swept;
 

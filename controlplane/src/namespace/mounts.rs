@@ -1,7 +1,7 @@
 //! Mounts: existing UFS locations under a bucket name. Nothing in the UFS is
 //! looked at or touched here.
 
-use quickwater_proto::{Bucket, BucketName, MetadataError};
+use quickwater_proto::{Bucket, BucketId, BucketName, MetadataError};
 
 use super::buckets::check_new;
 use super::{Location, LocationError, Namespace};
@@ -24,14 +24,40 @@ pub enum MountError {
     Metadata(#[from] MetadataError),
 }
 
+/// A mount as asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMount {
+    /// Name clients will use.
+    pub name: BucketName,
+    /// UFS location: `file:///path` or `s3://bucket/prefix`.
+    pub uri: String,
+    /// UFS options by name.
+    pub options: Vec<(String, String)>,
+    /// How long metadata read from the UFS is trusted, milliseconds;
+    /// `u64::MAX` = for ever.
+    pub metadata_ttl_ms: u64,
+}
+
 impl<S: Store> Namespace<S> {
-    /// Whether a mount would be accepted now, without making it.
+    /// The bucket that [`Namespace::add_mount`] would make now, without making
+    /// it: for looking at its location first. Its id is 0.
     ///
     /// # Errors
     /// As [`Namespace::add_mount`].
-    pub async fn check_mount(&self, bucket: &Bucket) -> Result<(), MountError> {
-        Location::parse(&bucket.ufs, &bucket.options)?;
-        Ok(check_new(bucket, &self.buckets().await?)?)
+    pub async fn check_mount(&self, new: NewMount) -> Result<Bucket, MountError> {
+        Location::parse(&new.uri, &new.options)?;
+        let bucket = Bucket {
+            id: BucketId(0),
+            name: new.name,
+            ufs: new.uri,
+            created_ms: self.clock.wall_ms(),
+            metadata_ttl_ms: new.metadata_ttl_ms,
+            options: new.options,
+            tags: Vec::new(),
+            owned: false,
+        };
+        check_new(&bucket, &self.buckets().await?)?;
+        Ok(bucket)
     }
 
     /// Mounts `bucket.ufs` under `bucket.name`. The location is never owned: it

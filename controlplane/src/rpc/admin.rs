@@ -1,0 +1,185 @@
+//! The calls of the admin service, one after the other.
+
+use std::future::Future;
+use std::time::Duration;
+
+use quickwater_proto::{Bucket, BucketName, ObjectKey};
+use quickwater_rpc::admin::admin_server::Admin;
+use quickwater_rpc::admin::{
+    FsListReply, FsListRequest, FsStatReply, FsStatRequest, GetConfReply, GetConfRequest,
+    MountAddReply, MountAddRequest, MountListReply, MountListRequest, MountRemoveReply,
+    MountRemoveRequest, StatusReply, StatusRequest,
+};
+use tonic::{Request, Response, Status};
+
+use super::views::AdminViews;
+use super::{convert, status};
+use crate::Namespace;
+use crate::namespace::NewMount;
+use crate::store::Store;
+
+/// Longest a call waits for the UFS or for a listing.
+const VIEW_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Most lines in one page of a listing.
+const PAGE_LINES_MAX: u32 = 1_000;
+
+/// The admin service of `admin.proto`.
+#[derive(Clone)]
+pub struct AdminService<S> {
+    namespace: Namespace<S>,
+    views: AdminViews,
+}
+
+impl<S: Store> AdminService<S> {
+    pub(super) fn new(namespace: Namespace<S>, views: AdminViews) -> Self {
+        Self { namespace, views }
+    }
+
+    async fn bucket(&self, name: &str) -> Result<Bucket, Status> {
+        let name = BucketName::new(name).map_err(status::invalid_name)?;
+        let bucket = self
+            .namespace
+            .bucket(&name)
+            .await
+            .map_err(status::metadata)?;
+        bucket.ok_or_else(|| Status::not_found(format!("no bucket '{name}'")))
+    }
+
+    fn new_mount(&self, request: MountAddRequest) -> Result<NewMount, Status> {
+        let mut options: Vec<_> = request.options.into_iter().collect();
+        options.sort_unstable();
+        let ttl = request.metadata_ttl_ms;
+        Ok(NewMount {
+            name: BucketName::new(&request.bucket).map_err(status::invalid_name)?,
+            uri: request.uri,
+            options,
+            metadata_ttl_ms: ttl.unwrap_or_else(|| self.views.node.default_metadata_ttl_ms()),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Store> Admin for AdminService<S> {
+    async fn mount_add(
+        &self,
+        request: Request<MountAddRequest>,
+    ) -> Result<Response<MountAddReply>, Status> {
+        let new = self.new_mount(request.into_inner())?;
+        let bucket = self
+            .namespace
+            .check_mount(new)
+            .await
+            .map_err(status::mount)?;
+        let note = bounded(self.views.mounts.check(&bucket))
+            .await?
+            .map_err(status::ufs)?;
+        let mounted = self
+            .namespace
+            .add_mount(&bucket)
+            .await
+            .map_err(status::mount)?;
+        self.views.node.mounts_changed();
+        Ok(Response::new(MountAddReply {
+            mount: Some(convert::mount(mounted)),
+            note,
+        }))
+    }
+
+    async fn mount_list(
+        &self,
+        _: Request<MountListRequest>,
+    ) -> Result<Response<MountListReply>, Status> {
+        let buckets = self.namespace.buckets().await.map_err(status::metadata)?;
+        let mounts = buckets.into_iter().map(convert::mount).collect();
+        Ok(Response::new(MountListReply { mounts }))
+    }
+
+    async fn mount_remove(
+        &self,
+        request: Request<MountRemoveRequest>,
+    ) -> Result<Response<MountRemoveReply>, Status> {
+        let name = request.into_inner().bucket;
+        let name = BucketName::new(&name).map_err(status::invalid_name)?;
+        self.namespace
+            .remove_mount(&name)
+            .await
+            .map_err(status::mount)?;
+        self.views.node.mounts_changed();
+        Ok(Response::new(MountRemoveReply {}))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        let buckets = self.namespace.buckets().await.map_err(status::metadata)?;
+        let node = &self.views.node;
+        Ok(Response::new(StatusReply {
+            version: node.version(),
+            uptime_ms: u64::try_from(node.uptime().as_millis()).unwrap_or(u64::MAX),
+            nodes: node.nodes(),
+            counters: node.counters().into_iter().collect(),
+            mounts: buckets.len() as u64,
+        }))
+    }
+
+    async fn fs_list(
+        &self,
+        request: Request<FsListRequest>,
+    ) -> Result<Response<FsListReply>, Status> {
+        let request = request.into_inner();
+        let bucket = self.bucket(&request.bucket).await?;
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(convert::marker(token).ok_or_else(unknown_token)?),
+        };
+        let limit = match request.page_size {
+            0 => PAGE_LINES_MAX,
+            size => size.min(PAGE_LINES_MAX),
+        };
+        let (prefix, delimiter) = (&request.prefix, &request.delimiter);
+        let files = &self.views.files;
+        let listing = files.list(&bucket, prefix, delimiter, after.as_ref(), limit as usize);
+        let page = bounded(listing).await?.map_err(status::metadata)?;
+        Ok(Response::new(FsListReply {
+            entries: page.entries.into_iter().map(convert::line).collect(),
+            next_page_token: convert::page_token(page.next),
+        }))
+    }
+
+    async fn fs_stat(
+        &self,
+        request: Request<FsStatRequest>,
+    ) -> Result<Response<FsStatReply>, Status> {
+        let request = request.into_inner();
+        let bucket = self.bucket(&request.bucket).await?;
+        let key = ObjectKey::new(&request.key).map_err(status::invalid_name)?;
+        let found = bounded(self.views.files.stat(&bucket, &key)).await?;
+        let record = found
+            .map_err(status::metadata)?
+            .ok_or_else(|| Status::not_found(format!("no object '{key}'")))?;
+        Ok(Response::new(convert::stat(&key, record)))
+    }
+
+    async fn get_conf(
+        &self,
+        request: Request<GetConfRequest>,
+    ) -> Result<Response<GetConfReply>, Status> {
+        let GetConfRequest { key, defaults } = request.into_inner();
+        let mut settings = self.views.node.settings(defaults);
+        if !key.is_empty() {
+            settings.retain(|setting| setting.key == key);
+            if settings.is_empty() {
+                return Err(Status::not_found(format!("no setting '{key}'")));
+            }
+        }
+        settings.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(Response::new(GetConfReply { settings }))
+    }
+}
+
+fn unknown_token() -> Status {
+    Status::invalid_argument("the page token is not from a page before")
+}
+
+async fn bounded<T>(view: impl Future<Output = T>) -> Result<T, Status> {
+    let answer = tokio::time::timeout(VIEW_WAIT_MAX, view).await;
+    answer.map_err(|_| Status::deadline_exceeded("no answer within 60 seconds"))
+}
