@@ -141,9 +141,9 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Nothing queued, nothing being written.
+    /// Nothing queued, nothing being written or prepared.
     pub(super) fn is_idle(&self) -> bool {
-        !self.running
+        !self.running && !matches!(self.spare, Spare::Preparing)
     }
 
     /// Bytes of pinned copies the active segment could take.

@@ -12,11 +12,11 @@ const SEGMENTS_WANTED: u64 = 64;
 /// ... and at least this many per shard.
 const SEGMENTS_WANTED_PER_SHARD: u64 = 8;
 /// Least segments per shard: one written, one prepared, two to evict from.
-pub(super) const SEGMENTS_LEAST_PER_SHARD: u64 = 4;
+const SEGMENTS_LEAST_PER_SHARD: u64 = 4;
 /// Smallest segment: some chunks and a footer.
-pub(super) const SEGMENT_LEAST_BYTES: u64 = 4 << 20;
+const SEGMENT_LEAST_BYTES: u64 = 4 << 20;
 /// Largest segment: offsets stay far below 32 bits of units.
-pub(super) const SEGMENT_MOST_BYTES: u64 = 4 << 30;
+const SEGMENT_MOST_BYTES: u64 = 4 << 30;
 
 /// Settings of a store.
 #[derive(Debug, Clone)]
@@ -67,6 +67,29 @@ impl StoreConfig {
         let fits = |bytes: &u64| self.capacity_bytes / bytes >= wanted;
         let choice = SEGMENT_CHOICES.into_iter().find(fits);
         choice.unwrap_or(SEGMENT_LEAST_BYTES)
+    }
+
+    /// How many segments of that size the capacity holds.
+    pub(super) fn segments_of(&self, segment_bytes: u64) -> Result<u64, OpenError> {
+        let whole = segment_bytes.is_multiple_of(1 << 20);
+        if !whole || !(SEGMENT_LEAST_BYTES..=SEGMENT_MOST_BYTES).contains(&segment_bytes) {
+            return Err(OpenError::Invalid(format!(
+                "segments must have {SEGMENT_LEAST_BYTES} to {SEGMENT_MOST_BYTES} bytes, \
+                 a multiple of 1 MiB, not {segment_bytes}"
+            )));
+        }
+        let segments = self.capacity_bytes / segment_bytes;
+        let least = SEGMENTS_LEAST_PER_SHARD * self.shards as u64;
+        if segments < least {
+            return Err(OpenError::Invalid(format!(
+                "a capacity of {} bytes is too little: {} shards need at least {} bytes \
+                 ({least} segments of {segment_bytes})",
+                self.capacity_bytes,
+                self.shards,
+                least * segment_bytes,
+            )));
+        }
+        Ok(segments)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Evicts one segment: drops what is cold, takes along what is hot or pinned.
 //!
 //! Hot: read since it was written; copied to the shard's current segment while
-//! a share of the segment's size lasts, so that every eviction frees something.
+//! a share of the segment's size lasts, the most read first, so that every
+//! eviction frees something.
 //! Pinned records are always copied, and flushed, before their segment goes;
 //! when one cannot be, the segment stays. Absent: which segment goes.
 
@@ -76,14 +77,16 @@ async fn records_of(shard: &Rc<Shard>, segment: &Arc<Segment>) -> Vec<(ChunkId, 
     live.collect()
 }
 
-fn drop_cold(shard: &Shard, listed: Vec<(ChunkId, Location)>) -> Kept {
+fn drop_cold(shard: &Shard, mut listed: Vec<(ChunkId, Location)>) -> Kept {
     let mut budget = shard.core.segment_bytes / HOT_SHARE;
     let mut kept = Kept::default();
+    // The most read first; equals stay in the order they lie in.
+    listed.sort_by_key(|(_, location)| std::cmp::Reverse(location.reads()));
     for (chunk, location) in listed {
         let bytes = footprint(location.data_len() as usize) as u64;
         if location.pinned() {
             kept.pinned.push((chunk, location));
-        } else if location.hot() && bytes <= budget {
+        } else if location.reads() > 0 && bytes <= budget {
             budget -= bytes;
             kept.hot.push((chunk, location));
         } else {

@@ -148,6 +148,8 @@ fn parse(root: &Path, text: &str) -> Result<Format, OpenError> {
 
 fn create(root: &Path, config: &StoreConfig) -> Result<Format, OpenError> {
     refuse_foreign_files(root)?;
+    let segment_bytes = config.choose_segment_bytes();
+    config.segments_of(segment_bytes)?;
     let random = || {
         let mut bytes = [0u8; 16];
         getrandom::fill(&mut bytes).map_err(|cause| {
@@ -156,7 +158,7 @@ fn create(root: &Path, config: &StoreConfig) -> Result<Format, OpenError> {
         Ok::<_, OpenError>(bytes)
     };
     let format = Format {
-        segment_bytes: config.choose_segment_bytes(),
+        segment_bytes,
         secrets: Secrets {
             mark: random()?,
             seed: random()?,

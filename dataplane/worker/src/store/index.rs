@@ -50,9 +50,9 @@ impl Location {
         self.bits & PINNED_BIT != 0
     }
 
-    /// Was read since it was written.
-    pub(super) fn hot(self) -> bool {
-        (self.bits >> READS_SHIFT) & READS_MAX != 0
+    /// Reads since it was written, 3 meaning that or more.
+    pub(super) fn reads(self) -> u32 {
+        (self.bits >> READS_SHIFT) & READS_MAX
     }
 
     /// Whether both name the same record.
@@ -61,7 +61,7 @@ impl Location {
     }
 
     fn count_read(&mut self) {
-        if (self.bits >> READS_SHIFT) & READS_MAX < READS_MAX {
+        if self.reads() < READS_MAX {
             self.bits += 1 << READS_SHIFT;
         }
     }
@@ -268,17 +268,17 @@ mod tests {
         let index = Index::new();
         let at = Location::new(7, 9, 1 << 20, true);
         assert_eq!(index.insert(chunk(1, 2), at), None);
-        assert!(at.pinned() && !at.hot() && at.data_len() == 1 << 20);
+        assert!(at.pinned() && at.reads() == 0 && at.data_len() == 1 << 20);
         for _ in 0..9 {
             index.get_pinned(chunk(1, 2), true, |_| Some(())).unwrap();
         }
         let now = index.get(chunk(1, 2)).unwrap();
-        assert!(now.hot() && now.pinned() && now.data_len() == 1 << 20);
+        assert!(now.reads() == 3 && now.pinned() && now.data_len() == 1 << 20);
         assert!(index.release(chunk(1, 2)).is_some());
         assert!(index.release(chunk(1, 2)).is_none());
         let moved = Location::new(8, 1, 1 << 20, true);
         let moved = index.move_if(chunk(1, 2), at, moved).unwrap();
-        assert!(!moved.pinned() && !moved.hot());
+        assert!(!moved.pinned() && moved.reads() == 0);
         assert!(index.remove_if(chunk(1, 2), at).is_none());
         assert!(index.remove_if(chunk(1, 2), moved).is_some());
         assert_eq!(index.len(), 0);

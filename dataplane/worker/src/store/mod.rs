@@ -41,7 +41,6 @@ use quickwater_engine::io::ChunkId;
 use quickwater_proto::BlobId;
 
 pub use self::config::{OpenError, StoreConfig};
-use self::config::{SEGMENT_LEAST_BYTES, SEGMENT_MOST_BYTES, SEGMENTS_LEAST_PER_SHARD};
 use self::core::Core;
 use self::index::Index;
 pub use self::shard::ShardStore;
@@ -67,7 +66,7 @@ impl Store {
         format::make_directory(&root)?;
         let lock = format::lock(&root)?;
         let format = format::load_or_create(&root, &config)?;
-        let segments_max = check_sizes(&config, format.segment_bytes)?;
+        let segments_max = config.segments_of(format.segment_bytes)?;
         let recovered = recovery::recover(&root, &config, &format, segments_max)?;
         let stats = StoreStats::default();
         recovery::count(&stats, &recovered);
@@ -145,28 +144,6 @@ impl Store {
         let pinned = self.core.index.sweep(index::Location::pinned);
         pinned.into_iter().map(|(chunk, _)| chunk).collect()
     }
-}
-
-fn check_sizes(config: &StoreConfig, segment_bytes: u64) -> Result<u64, OpenError> {
-    let whole = segment_bytes.is_multiple_of(1 << 20);
-    if !whole || !(SEGMENT_LEAST_BYTES..=SEGMENT_MOST_BYTES).contains(&segment_bytes) {
-        return Err(OpenError::Invalid(format!(
-            "segments must have {SEGMENT_LEAST_BYTES} to {SEGMENT_MOST_BYTES} bytes, \
-             a multiple of 1 MiB, not {segment_bytes}"
-        )));
-    }
-    let segments = config.capacity_bytes / segment_bytes;
-    let least = SEGMENTS_LEAST_PER_SHARD * config.shards as u64;
-    if segments < least {
-        return Err(OpenError::Invalid(format!(
-            "a capacity of {} bytes is too little: {} shards need at least {} bytes \
-             ({least} segments of {segment_bytes})",
-            config.capacity_bytes,
-            config.shards,
-            least * segment_bytes,
-        )));
-    }
-    Ok(segments)
 }
 
 #[cfg(test)]

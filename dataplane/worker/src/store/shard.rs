@@ -26,7 +26,7 @@ const SETTLE_STEP: Duration = Duration::from_millis(1);
 /// The store on one shard. Clones share it; it stays on its thread.
 #[derive(Clone)]
 pub struct ShardStore {
-    shard: Rc<Shard>,
+    pub(super) shard: Rc<Shard>,
 }
 
 /// State of one shard, used by its thread only.
@@ -38,7 +38,7 @@ pub(super) struct Shard {
     /// Something the commit task waits for happened.
     pub(super) signal: Signal,
     /// Segment files as this thread's ring knows them.
-    files: RefCell<HashMap<u32, Rc<File>>>,
+    pub(super) files: RefCell<HashMap<u32, Rc<File>>>,
 }
 
 impl Shard {
@@ -73,7 +73,7 @@ impl ShardStore {
         &self.shard.pool
     }
 
-    /// Waits until nothing is queued or being written, at most `timeout`.
+    /// Waits until nothing is queued, written or prepared, at most `timeout`.
     /// `false`: something still is.
     pub async fn settle(&self, timeout: Duration) -> bool {
         let mut waited = Duration::ZERO;
