@@ -9,8 +9,10 @@
 )]
 
 pub mod buffers;
+pub mod environment;
 pub mod http;
 pub mod listener;
 pub mod metrics;
 pub mod runtime;
+pub mod service;
 pub mod store;

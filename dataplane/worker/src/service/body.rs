@@ -1,0 +1,147 @@
+//! Request bodies as the engine wants them: payload bytes received straight into
+//! aligned buffers, framing removed, promises checked.
+
+use quickwater_engine::io::{Body, BodyDigests, Disk};
+use quickwater_proto::CHUNK_BYTES;
+use quickwater_s3::body::PayloadDecoder;
+use quickwater_s3::{S3Error, S3ErrorCode};
+
+use crate::buffers::PoolBuf;
+use crate::http::{RequestBody, TransportError};
+
+/// Why a body could not be taken in.
+#[derive(Debug)]
+pub(crate) enum BodyFailure {
+    /// The client broke its promises: this is the answer.
+    Refused(S3Error),
+    /// The connection is gone or broken: nobody waits for an answer.
+    Lost,
+    /// No buffer came free in time.
+    Overloaded,
+}
+
+/// A request body on its way in.
+pub(crate) struct ObjectBody<'b, 'c, D> {
+    transport: &'b mut RequestBody<'c>,
+    /// Gone once finished.
+    decoder: Option<PayloadDecoder>,
+    disk: D,
+    length: u64,
+    taken: u64,
+}
+
+impl<'b, 'c, D: Disk<Buffer = PoolBuf>> ObjectBody<'b, 'c, D> {
+    pub(crate) fn new(
+        transport: &'b mut RequestBody<'c>,
+        decoder: PayloadDecoder,
+        disk: D,
+    ) -> Self {
+        let length = decoder.length();
+        Self {
+            transport,
+            decoder: Some(decoder),
+            disk,
+            length,
+            taken: 0,
+        }
+    }
+
+    /// Receives until `buffer` holds `want` bytes or the payload ends.
+    async fn fill(&mut self, mut buffer: PoolBuf, want: usize) -> Result<PoolBuf, BodyFailure> {
+        while buffer.len() < want {
+            let run = self.decoder.as_ref().map_or(0, PayloadDecoder::next_run);
+            if run == 0 {
+                if !self.take_framing().await? {
+                    break;
+                }
+                continue;
+            }
+            let before = buffer.len();
+            let (back, received) = self
+                .transport
+                .read_into(buffer, run.min(want - before))
+                .await;
+            buffer = back;
+            if received.map_err(lost)? == 0 {
+                return Err(incomplete());
+            }
+            if let Some(decoder) = &mut self.decoder {
+                let fresh = &buffer.as_slice()[before..];
+                decoder.absorb(fresh).map_err(BodyFailure::Refused)?;
+            }
+        }
+        Ok(buffer)
+    }
+
+    /// Takes the lines between payload bytes. `false`: the payload is over.
+    async fn take_framing(&mut self) -> Result<bool, BodyFailure> {
+        let Some(decoder) = &mut self.decoder else {
+            return Ok(false);
+        };
+        let input = self.transport.fill().await.map_err(lost)?;
+        if input.is_empty() {
+            return match decoder.is_done() {
+                true => Ok(false),
+                false => Err(incomplete()),
+            };
+        }
+        let progress = decoder
+            .decode(input, &mut [])
+            .map_err(BodyFailure::Refused)?;
+        self.transport.consume(progress.consumed);
+        Ok(true)
+    }
+}
+
+impl<D: Disk<Buffer = PoolBuf>> Body for ObjectBody<'_, '_, D> {
+    type Buffer = PoolBuf;
+    type Error = BodyFailure;
+
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    async fn next(&mut self) -> Result<Option<PoolBuf>, BodyFailure> {
+        let left = self.length - self.taken;
+        if left == 0 {
+            // What follows the last byte (final chunk, trailers) belongs to it.
+            while self.take_framing().await? {}
+            return Ok(None);
+        }
+        let want = left.min(u64::from(CHUNK_BYTES)) as usize;
+        let buffer = self
+            .disk
+            .buffer(want)
+            .await
+            .map_err(|_| BodyFailure::Overloaded)?;
+        let buffer = self.fill(buffer, want).await?;
+        if buffer.len() < want {
+            return Err(incomplete());
+        }
+        self.taken += want as u64;
+        Ok(Some(buffer))
+    }
+
+    fn finish(&mut self) -> Result<BodyDigests, BodyFailure> {
+        let decoder = self.decoder.take().ok_or_else(incomplete)?;
+        let digests = decoder.finish().map_err(BodyFailure::Refused)?;
+        Ok(BodyDigests {
+            md5: digests.md5,
+            checksums: digests.checksums,
+        })
+    }
+}
+
+fn incomplete() -> BodyFailure {
+    BodyFailure::Refused(S3ErrorCode::IncompleteBody.into())
+}
+
+fn lost(error: TransportError) -> BodyFailure {
+    match error {
+        TransportError::BadFraming(_) => incomplete(),
+        TransportError::TimedOut => BodyFailure::Refused(S3ErrorCode::RequestTimeout.into()),
+        TransportError::Closed | TransportError::Io(_) | TransportError::NoRoom => {
+            BodyFailure::Lost
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Copies: the source is read through the store like a GET and written like a PUT.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use quickwater_engine::io::{Body, BodyDigests};
+use quickwater_engine::{FlowError, ObjectReader, World};
+use quickwater_proto::{Bucket, ChecksumAlgorithm, ObjectKey, ObjectRecord};
+use quickwater_s3::body::Hasher;
+use quickwater_s3::conditional::{self, Verdict};
+use quickwater_s3::request::{Conditions, CopyObject, CopyPart, CopySource};
+use quickwater_s3::{Request, S3Error, S3ErrorCode, response};
+
+use super::answer::{Refusal, xml as document};
+use super::body::BodyFailure;
+use super::dispatch::Answer;
+use super::{Observer, S3Service};
+use crate::buffers::PoolBuf;
+
+/// The bytes of another object as a body.
+struct CopyBody<W: World> {
+    reader: ObjectReader<W>,
+    /// Gone once finished.
+    hasher: Option<Hasher>,
+    length: u64,
+}
+
+impl<W: World> Body for CopyBody<W>
+where
+    W::Disk: quickwater_engine::io::Disk<Buffer = PoolBuf> + Clone,
+{
+    type Buffer = PoolBuf;
+    type Error = BodyFailure;
+
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    async fn next(&mut self) -> Result<Option<PoolBuf>, BodyFailure> {
+        let next = self.reader.next().await;
+        let next = next.map_err(|e| BodyFailure::Refused(super::answer::flow_error(e)))?;
+        if let (Some(buffer), Some(hasher)) = (&next, &mut self.hasher) {
+            hasher.update(buffer.as_slice());
+        }
+        Ok(next)
+    }
+
+    fn finish(&mut self) -> Result<BodyDigests, BodyFailure> {
+        let hasher = self.hasher.take().ok_or(BodyFailure::Lost)?;
+        let (md5, checksums) = hasher.finish();
+        Ok(BodyDigests { md5, checksums })
+    }
+}
+
+/// The object to copy from.
+struct Source {
+    bucket: Arc<Bucket>,
+    key: ObjectKey,
+    record: Arc<ObjectRecord>,
+}
+
+impl<W, O> S3Service<W, O>
+where
+    W: World,
+    W::Disk: quickwater_engine::io::Disk<Buffer = PoolBuf> + Clone,
+    O: Observer,
+{
+    pub(super) async fn copy_object(&self, request: &Request, copy: &CopyObject) -> Answer<W> {
+        let bucket = self.bucket_of(request).await?;
+        let key = request.key()?;
+        let source = self.source(&copy.source, &copy.conditions).await?;
+        let size = source.record.size;
+        if size > self.config.dialect.put_bytes_max {
+            let text = "The specified copy source is larger than the maximum allowable size.";
+            return Err(S3Error::request(text).into());
+        }
+        let itself = source.bucket.id == bucket.id && source.key == *key;
+        if itself && copy.headers.is_none() && copy.tags.is_none() {
+            let text = "This copy request is illegal because it is trying to copy an object to \
+                        itself without changing the object's metadata.";
+            return Err(S3Error::request(text).into());
+        }
+        let _permit = self.enter(size).await?;
+        let put = quickwater_engine::PutObject {
+            headers: copy
+                .headers
+                .clone()
+                .unwrap_or_else(|| source.record.headers.clone()),
+            tags: copy
+                .tags
+                .clone()
+                .unwrap_or_else(|| source.record.tags.clone()),
+            condition: copy.condition.clone(),
+            uncached: false,
+        };
+        let algorithm = copy
+            .checksum
+            .or_else(|| source.record.checksums.first().map(|c| c.algorithm));
+        let algorithm = algorithm.or(Some(ChecksumAlgorithm::Crc64Nvme));
+        let mut body = self.copy_body(&source, 0..size, algorithm);
+        let record = self.engine.put(&bucket, key, put, &mut body).await?;
+        let answer = response::copy_object(&record.etag, record.modified_ms, &record.checksums);
+        Ok(document(200, answer))
+    }
+
+    pub(super) async fn upload_part_copy(&self, request: &Request, copy: &CopyPart) -> Answer<W> {
+        let bucket = self.bucket_of(request).await?;
+        let upload = self
+            .engine
+            .upload(&bucket, request.key()?, copy.upload)
+            .await?;
+        let source = self.source(&copy.source, &copy.conditions).await?;
+        let range = part_range(copy, source.record.size)?;
+        let length = range.end - range.start;
+        if length > self.config.dialect.put_bytes_max {
+            return Err(S3ErrorCode::EntityTooLarge.into());
+        }
+        let _permit = self.enter(length).await?;
+        let mut body = self.copy_body(&source, range, upload.checksum.map(|(a, _)| a));
+        let part = self
+            .engine
+            .put_part(&bucket, &upload, copy.number, &mut body)
+            .await?;
+        Ok(document(
+            200,
+            response::copy_part(&part.etag, part.modified_ms, &part.checksums),
+        ))
+    }
+
+    fn copy_body(
+        &self,
+        source: &Source,
+        range: Range<u64>,
+        algorithm: Option<ChecksumAlgorithm>,
+    ) -> CopyBody<W> {
+        let length = range.end - range.start;
+        let reader = self
+            .engine
+            .read(&source.bucket, &source.key, &source.record, range);
+        CopyBody {
+            reader: reader.with_depth(1),
+            hasher: Some(Hasher::new(algorithm)),
+            length,
+        }
+    }
+
+    async fn source(&self, named: &CopySource, conditions: &Conditions) -> Result<Source, Refusal> {
+        let bucket = self.engine.bucket(&named.bucket).await?;
+        let record = match self.engine.resolve(&bucket, &named.key, false).await {
+            Ok(record) => record,
+            Err(FlowError::NoSuchKey) => {
+                let resource = format!("/{}/{}", named.bucket, named.key);
+                return Err(S3Error::from(S3ErrorCode::NoSuchKey).at(resource).into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match conditional::decide_copy(conditions, &record.etag, record.modified_ms) {
+            Verdict::Proceed => Ok(Source {
+                bucket,
+                key: named.key.clone(),
+                record,
+            }),
+            Verdict::NotModified | Verdict::PreconditionFailed => {
+                Err(S3ErrorCode::PreconditionFailed.into())
+            }
+        }
+    }
+}
+
+/// The bytes of the source that become the part: first and last are inclusive.
+fn part_range(copy: &CopyPart, size: u64) -> Result<Range<u64>, Refusal> {
+    match copy.range {
+        None => Ok(0..size),
+        Some((first, last)) if first <= last && last < size => Ok(first..last + 1),
+        Some(_) => Err(S3ErrorCode::InvalidRange.into()),
+    }
+}

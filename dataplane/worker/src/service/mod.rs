@@ -1,0 +1,189 @@
+//! One S3 request on one shard: who asks, what for, which flow, which answer.
+//!
+//! Absent: rules (the engine's), S3 text (the dialect's), sockets (`http`).
+
+mod answer;
+mod body;
+mod buckets;
+mod copy;
+mod dispatch;
+mod listings;
+mod objects;
+mod permits;
+mod read;
+mod uploads;
+mod xml;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quickwater_engine::{Engine, World};
+use quickwater_s3::auth::{AuthPolicy, Credentials, SigningKeyCache};
+use quickwater_s3::request::Dialect;
+
+pub use answer::ServiceAnswer;
+pub use read::ObjectBytes;
+
+use crate::buffers::PoolBuf;
+use crate::http::{ConnectionInfo, RequestBody, RequestView, Response, Service};
+use permits::Permits;
+
+/// Settings of the S3 service, the same on every shard.
+#[derive(Debug, Clone)]
+pub struct ServiceConfig {
+    /// How requests are understood.
+    pub dialect: Dialect,
+    /// Who may come in.
+    pub policy: AuthPolicy,
+    /// Region shown to clients; requests signed for any region are accepted.
+    pub region: String,
+    /// Smallest part of a multipart upload but the last, bytes.
+    pub part_bytes_min: u64,
+    /// Show folders as empty objects in listings.
+    pub folder_objects: bool,
+    /// CreateBucket makes buckets under this UFS URI.
+    pub default_ufs: String,
+    /// UFS options of buckets made there.
+    pub default_ufs_options: Vec<(String, String)>,
+    /// Metadata TTL of buckets made there, milliseconds.
+    pub metadata_ttl_ms: u64,
+    /// How long a request waits for its place before it is told to slow down.
+    pub admission_wait: Duration,
+    /// Large buffers of one shard: decides how many bodies stream at once.
+    pub large_buffers: usize,
+}
+
+/// The one access key of this service.
+#[derive(Clone)]
+pub struct AccessKey {
+    /// Shown in requests and logs.
+    pub id: String,
+    /// Never shown.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Credentials for AccessKey {
+    fn secret(&self, access_key: &str) -> Option<&str> {
+        (access_key == self.id).then_some(&self.secret)
+    }
+}
+
+/// What a shard tells the outside about a finished request.
+pub trait Observer {
+    /// Called when the head of the answer is ready.
+    fn answered(&self, done: &Answered<'_>);
+}
+
+/// A request that was answered.
+#[derive(Debug)]
+pub struct Answered<'a> {
+    /// S3 action; `Refused` when it was not understood.
+    pub operation: &'static str,
+    /// Method, as sent.
+    pub method: &'a str,
+    /// Path without query: signatures of presigned requests stay out of logs.
+    pub path: &'a str,
+    /// HTTP status.
+    pub status: u16,
+    /// S3 error code, if any.
+    pub code: Option<&'static str>,
+    /// The client, request id.
+    pub info: &'a ConnectionInfo,
+    /// Access key, when one was given.
+    pub access_key: Option<&'a str>,
+    /// From the head's arrival until the answer's head was ready.
+    pub elapsed: Duration,
+    /// Bytes of the answer's body.
+    pub response_bytes: u64,
+    /// Where a GET's bytes come from.
+    pub cache: Option<quickwater_engine::CacheResult>,
+}
+
+/// The S3 service of one shard.
+pub struct S3Service<W: World, O> {
+    engine: Engine<W>,
+    config: Arc<ServiceConfig>,
+    access_key: AccessKey,
+    signing_keys: RefCell<SigningKeyCache>,
+    permits: Permits,
+    observer: O,
+}
+
+impl<W, O> S3Service<W, O>
+where
+    W: World,
+    W::Disk: quickwater_engine::io::Disk<Buffer = PoolBuf> + Clone,
+    O: Observer,
+{
+    /// Puts the service of a shard together.
+    pub fn new(
+        engine: Engine<W>,
+        config: Arc<ServiceConfig>,
+        access_key: AccessKey,
+        observer: O,
+    ) -> Self {
+        let permits = Permits::new(config.large_buffers, config.admission_wait);
+        Self {
+            engine,
+            config,
+            access_key,
+            signing_keys: RefCell::default(),
+            permits,
+            observer,
+        }
+    }
+}
+
+impl<W, O> Service for S3Service<W, O>
+where
+    W: World,
+    W::Disk: quickwater_engine::io::Disk<Buffer = PoolBuf> + Clone,
+    O: Observer,
+{
+    type Body = ObjectBytes<W>;
+
+    async fn call<'a>(
+        &'a self,
+        request: RequestView<'a>,
+        info: &'a ConnectionInfo,
+        body: &'a mut RequestBody<'_>,
+    ) -> Response<Self::Body> {
+        let begun = Instant::now();
+        let mut seen = dispatch::Seen::default();
+        let view = quickwater_s3::RequestView {
+            method: request.method,
+            target: request.target,
+            headers: request.headers,
+        };
+        let answer = self.dispatch(&view, body, &mut seen).await;
+        let path = request.target.split('?').next().unwrap_or_default();
+        let (response, code) = answer::into_response(answer, &request, path, info);
+        self.observer.answered(&Answered {
+            operation: seen.operation,
+            method: request.method,
+            path,
+            status: response.status,
+            code,
+            info,
+            access_key: seen.access_key.as_deref(),
+            elapsed: begun.elapsed(),
+            response_bytes: answer::body_bytes(&response),
+            cache: seen.cache,
+        });
+        response
+    }
+
+    fn error_body(&self, _: u16, code: &str, message: &str, info: &ConnectionInfo) -> Bytes {
+        answer::transport_error(code, message, info)
+    }
+}

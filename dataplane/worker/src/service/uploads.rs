@@ -1,0 +1,217 @@
+//! Multipart uploads: create, take in parts, complete, abort.
+
+use std::sync::Arc;
+
+use quickwater_engine::{CompletedUpload, NewUpload, World};
+use quickwater_proto::{
+    Bucket, Checksum, ChecksumAlgorithm, ETag, ObjectKey, PartRecord, UploadId, UploadRecord,
+};
+use quickwater_s3::body::PayloadDecoder;
+use quickwater_s3::checksum;
+use quickwater_s3::request::{CompleteUpload, CreateUpload};
+use quickwater_s3::{Request, S3Error, S3ErrorCode, response, xml};
+
+use super::answer::{Refusal, ServiceAnswer, empty, xml as document};
+use super::body::ObjectBody;
+use super::dispatch::{Answer, Call};
+use super::{Observer, S3Service};
+use crate::buffers::PoolBuf;
+
+/// Parts read from the metadata at a time.
+const PARTS_READ: usize = 1_000;
+
+impl<W, O> S3Service<W, O>
+where
+    W: World,
+    W::Disk: quickwater_engine::io::Disk<Buffer = PoolBuf> + Clone,
+    O: Observer,
+{
+    pub(super) async fn create_upload(&self, request: &Request, new: &CreateUpload) -> Answer<W> {
+        let bucket = self.bucket_of(request).await?;
+        let new = NewUpload {
+            headers: new.headers.clone(),
+            tags: new.tags.clone(),
+            checksum: new.checksum,
+        };
+        let upload = self
+            .engine
+            .create_upload(&bucket, request.key()?, new)
+            .await?;
+        let body = response::create_upload(&bucket.name, &upload.key, upload.id);
+        let mut answer = document(200, body);
+        response::create_upload_head(&mut answer.headers, upload.checksum);
+        Ok(answer)
+    }
+
+    pub(super) async fn upload_part(
+        &self,
+        call: Call<'_, '_, '_>,
+        upload: UploadId,
+        number: u16,
+    ) -> Answer<W> {
+        let bucket = self.bucket_of(call.request).await?;
+        let upload = self
+            .engine
+            .upload(&bucket, call.request.key()?, upload)
+            .await?;
+        let mut plan = self.plan(&call)?;
+        if let Some((algorithm, _)) = upload.checksum {
+            plan.want(algorithm);
+        }
+        plan.want_default();
+        let _permit = self.enter(plan.length).await?;
+        let disk = self.engine.disk().clone();
+        let mut body = ObjectBody::new(call.body, PayloadDecoder::new(plan), disk);
+        let part = self
+            .engine
+            .put_part(&bucket, &upload, number, &mut body)
+            .await?;
+        let mut headers = Vec::new();
+        response::put_part_head(&mut headers, &part.etag, &part.checksums);
+        Ok(empty(200, headers))
+    }
+
+    pub(super) async fn abort_upload(&self, request: &Request, upload: UploadId) -> Answer<W> {
+        let bucket = self.bucket_of(request).await?;
+        self.engine
+            .abort_upload(&bucket, request.key()?, upload)
+            .await?;
+        Ok(empty(204, Vec::new()))
+    }
+
+    pub(super) async fn complete_upload(
+        &self,
+        call: Call<'_, '_, '_>,
+        complete: &CompleteUpload,
+    ) -> Answer<W> {
+        let request = call.request;
+        let key = request.key()?;
+        let bucket = self.bucket_of(request).await?;
+        let body = self.document(call).await?;
+        let named = xml::parse_complete(&body)?;
+        let upload = match self.engine.upload(&bucket, key, complete.upload).await {
+            Ok(upload) => upload,
+            Err(error) => {
+                // A repeat of a Complete that was already answered.
+                let Some(etag) = self.engine.completed(&bucket, key, complete.upload).await? else {
+                    return Err(error.into());
+                };
+                return Ok(completed(&bucket, key, &etag, &[]));
+            }
+        };
+        let parts = self.matching_parts(&bucket, &upload, &named).await?;
+        let done = self.completed_upload(&upload, complete, parts)?;
+        let record = self.engine.complete_upload(&bucket, &upload, done).await?;
+        Ok(completed(&bucket, key, &record.etag, &record.checksums))
+    }
+
+    /// The parts the client names, each checked against what was uploaded.
+    async fn matching_parts(
+        &self,
+        bucket: &Arc<Bucket>,
+        upload: &UploadRecord,
+        named: &[xml::CompletedPart],
+    ) -> Result<Vec<PartRecord>, Refusal> {
+        let mut uploaded = Vec::new();
+        loop {
+            let after = uploaded.last().map_or(0, |p: &PartRecord| p.number);
+            let page = self
+                .engine
+                .parts(bucket, &upload.key, upload.id, after, PARTS_READ)
+                .await?;
+            let at_end = page.len() < PARTS_READ;
+            uploaded.extend(page);
+            if at_end {
+                break;
+            }
+        }
+        let mut parts = Vec::with_capacity(named.len());
+        let mut uploaded = uploaded.into_iter();
+        for (at, wanted) in named.iter().enumerate() {
+            let part = uploaded
+                .find(|p| p.number >= wanted.number)
+                .filter(|p| p.number == wanted.number && p.etag == wanted.etag)
+                .filter(|p| wanted.checksums.iter().all(|c| p.checksums.contains(c)));
+            let part = part.ok_or(S3ErrorCode::InvalidPart)?;
+            let last = at + 1 == named.len();
+            if !last && part.size < self.config.part_bytes_min {
+                return Err(too_small(&part, self.config.part_bytes_min).into());
+            }
+            parts.push(part);
+        }
+        Ok(parts)
+    }
+
+    /// ETag and checksums of the object the parts make.
+    fn completed_upload(
+        &self,
+        upload: &UploadRecord,
+        complete: &CompleteUpload,
+        parts: Vec<PartRecord>,
+    ) -> Result<CompletedUpload, Refusal> {
+        let md5s: Vec<[u8; 16]> = parts.iter().filter_map(|p| p.etag.as_md5()).collect();
+        let etag = checksum::multipart_etag(&md5s);
+        let size: u64 = parts.iter().map(|p| p.size).sum();
+        if complete
+            .object_size
+            .is_some_and(|expected| expected != size)
+        {
+            let text = "x-amz-mp-object-size does not match the size of the parts.";
+            return Err(S3Error::request(text).into());
+        }
+        let checksums: Vec<Checksum> = object_checksum(upload, &parts).into_iter().collect();
+        if let Some(promised) = &complete.checksum
+            && let Some(computed) = checksums.iter().find(|c| c.algorithm == promised.algorithm)
+            && computed.value != promised.value
+        {
+            return Err(S3ErrorCode::BadDigest.into());
+        }
+        Ok(CompletedUpload {
+            parts,
+            etag,
+            checksums,
+            condition: complete.condition.clone(),
+        })
+    }
+}
+
+fn completed<W: World>(
+    bucket: &Bucket,
+    key: &ObjectKey,
+    etag: &ETag,
+    checksums: &[Checksum],
+) -> ServiceAnswer<W> {
+    let location = format!("/{}/{key}", bucket.name);
+    let body = response::complete_upload(&location, &bucket.name, key, etag, checksums);
+    document(200, body)
+}
+
+/// The object's checksum as announced; CRC64NVME of all bytes when none was.
+fn object_checksum(upload: &UploadRecord, parts: &[PartRecord]) -> Option<Checksum> {
+    let (algorithm, full) = upload
+        .checksum
+        .unwrap_or((ChecksumAlgorithm::Crc64Nvme, true));
+    let of = |part: &PartRecord| {
+        let found = part.checksums.iter().find(|c| c.algorithm == algorithm);
+        found.map(|c| c.value.clone())
+    };
+    let values: Vec<Vec<u8>> = parts.iter().map(of).collect::<Option<_>>()?;
+    match full {
+        true => {
+            let sized = values
+                .iter()
+                .zip(parts)
+                .map(|(v, p)| (v.as_slice(), p.size));
+            checksum::full_object(algorithm, sized)
+        }
+        false => checksum::composite(algorithm, values.iter().map(Vec::as_slice)),
+    }
+}
+
+fn too_small(part: &PartRecord, least: u64) -> S3Error {
+    S3Error::from(S3ErrorCode::EntityTooSmall)
+        .with("ProposedSize", part.size.to_string())
+        .with("MinSizeAllowed", least.to_string())
+        .with("PartNumber", part.number.to_string())
+        .with("ETag", part.etag.to_string())
+}
