@@ -17,8 +17,10 @@ mod tags;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use address::object_key;
 pub use conditions::{Conditions, ETagMatch, IfRange};
 pub use copy::CopySource;
+pub(crate) use headers::is_token;
 pub use listing::{continuation_token, parse_continuation_token};
 pub use operation::{
     Attributes, BodyKind, BucketDefault, CompleteUpload, CopyObject, CopyPart, CreateUpload,
