@@ -130,7 +130,7 @@ where
             "" => None,
             key => Some((key.to_owned(), query.upload_id_marker)),
         };
-        'pages: while limit > 0 {
+        'pages: loop {
             let from = after.as_ref().map(|(key, id)| (key.as_str(), *id));
             let rows = self
                 .engine
@@ -147,7 +147,8 @@ where
                     continue;
                 }
                 if page.uploads.len() + page.prefixes.len() == limit {
-                    page.truncated = true;
+                    // S3: max-uploads=0 is an empty page, not a truncated one.
+                    page.truncated = limit > 0;
                     break 'pages;
                 }
                 match group {
