@@ -51,8 +51,6 @@ pub struct ServiceConfig {
     pub metadata_ttl_ms: u64,
     /// How long a request waits for its place before it is told to slow down.
     pub admission_wait: Duration,
-    /// Large buffers of one shard: decides how many bodies stream at once.
-    pub large_buffers: usize,
 }
 
 /// The one access key of this service.
@@ -125,14 +123,16 @@ where
     W::Disk: quickwater_engine::io::Disk<Buffer = PoolBuf> + Clone,
     O: Observer,
 {
-    /// Puts the service of a shard together.
+    /// Puts the service of a shard together. `large_buffers` of the shard decide
+    /// how many bodies stream at once.
     pub fn new(
         engine: Engine<W>,
         config: Arc<ServiceConfig>,
         access_key: AccessKey,
+        large_buffers: usize,
         observer: O,
     ) -> Self {
-        let permits = Permits::new(config.large_buffers, config.admission_wait);
+        let permits = Permits::new(large_buffers, config.admission_wait);
         Self {
             engine,
             config,
