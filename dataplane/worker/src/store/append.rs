@@ -5,201 +5,23 @@
 //! the records into the index, answers, and looks again. No timers. Absent:
 //! where free segments come from (`prepare`).
 
-use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use monoio::fs::File;
-use quickwater_engine::io::{ChunkId, DiskError, Durability};
+use quickwater_engine::io::{DiskError, Durability};
 
-use super::allocator::Resume;
 use super::device;
-use super::footer::{Entry, encode_footer, footer_bytes};
-use super::group::{BATCH_BYTES_MAX, Group, LONG_MAX, Member, frame_long, is_small};
-use super::index::Location;
-use super::local::{Receiver, Sender, oneshot};
+use super::footer::encode_footer;
+use super::group::{Group, Member, frame_long};
+use super::local::Receiver;
+use super::log::{Active, Log, Pending, QUEUE_MAX, Spare, Written};
 use super::prepare;
-use super::record::{UNIT_BYTES, footprint};
-use super::segment::{Segment, unit_bytes};
+use super::record::UNIT_BYTES;
+use super::segment::unit_bytes;
 use super::shard::Shard;
 use super::stats::StoreStats;
 use crate::buffers::{FRONT_ROOM_BYTES, LARGE_BYTES, PoolBuf};
-
-/// Most records queued on a shard; the next is refused.
-const QUEUE_MAX: usize = 4096;
-
-/// Answer to one write: the buffer back, and whether it is stored.
-pub(super) type Written = (PoolBuf, Result<(), DiskError>);
-
-/// A record to be written.
-pub(super) struct Pending {
-    pub(super) chunk: ChunkId,
-    pub(super) data: PoolBuf,
-    durability: Durability,
-    /// It is a copy of this record, made because that one's segment goes.
-    moved_from: Option<Location>,
-    data_len: u32,
-    sender: Sender<Written>,
-}
-
-impl Pending {
-    /// A record and where its answer will come.
-    pub(super) fn new(
-        chunk: ChunkId,
-        data: PoolBuf,
-        durability: Durability,
-        moved_from: Option<Location>,
-    ) -> (Self, Receiver<Written>) {
-        let (sender, receiver) = oneshot();
-        let data_len = data.len() as u32;
-        let pending = Self {
-            chunk,
-            data,
-            durability,
-            moved_from,
-            data_len,
-            sender,
-        };
-        (pending, receiver)
-    }
-
-    /// Bytes of data, also while the buffer is away.
-    pub(super) fn data_len(&self) -> u32 {
-        self.data_len
-    }
-
-    /// Whether it must not be evicted.
-    pub(super) fn pinned(&self) -> bool {
-        self.durability == Durability::Flushed
-    }
-
-    fn answer(self, outcome: Result<(), DiskError>) {
-        self.sender.send((self.data, outcome));
-    }
-
-    fn footprint(&self) -> u64 {
-        footprint(self.data_len as usize) as u64
-    }
-}
-
-/// A segment being written.
-pub(super) struct Active {
-    pub(super) segment: Arc<Segment>,
-    file: Rc<File>,
-    /// First free unit.
-    tail: u32,
-    entries: Vec<Entry>,
-}
-
-impl Active {
-    /// A segment whose header is on disk (a new lap begins at unit 1).
-    pub(super) fn new(resume: Resume, file: Rc<File>) -> Self {
-        Self {
-            segment: resume.segment,
-            file,
-            tail: resume.tail,
-            entries: resume.entries,
-        }
-    }
-
-    /// Bytes that `more` records can take together.
-    fn room(&self, segment_bytes: u64, more: usize) -> u64 {
-        let footer = footer_bytes(self.entries.len() + more) as u64;
-        segment_bytes.saturating_sub(footer + unit_bytes(self.tail))
-    }
-}
-
-/// The next segment to write.
-#[derive(Default)]
-pub(super) enum Spare {
-    /// Nobody makes one.
-    #[default]
-    None,
-    /// A task is at it.
-    Preparing,
-    /// Here it is.
-    Ready(Active),
-    /// There is none; those who wait must be told.
-    Failed(DiskError),
-}
-
-/// What a shard has to write and where.
-#[derive(Default)]
-pub(super) struct Log {
-    queue: VecDeque<Pending>,
-    /// Copies of records whose segment goes; they go first.
-    urgent: VecDeque<Pending>,
-    running: bool,
-    active: Option<Active>,
-    pub(super) spare: Spare,
-    /// The commit task can do nothing before a segment comes.
-    pub(super) starved: bool,
-    /// Bytes of the active segment kept for pinned copies.
-    pub(super) reserved: u64,
-    batch: Option<PoolBuf>,
-}
-
-impl Log {
-    /// Nothing queued, nothing being written or prepared.
-    pub(super) fn is_idle(&self) -> bool {
-        !self.running && !matches!(self.spare, Spare::Preparing)
-    }
-
-    /// Bytes of pinned copies the active segment could take.
-    pub(super) fn pinned_room(&self, segment_bytes: u64) -> u64 {
-        // A footer entry per record of at least one unit: less than 1 in 64.
-        let active = self.active.as_ref();
-        let room = active.map_or(0, |active| active.room(segment_bytes, 0));
-        room - room / 64
-    }
-
-    /// Takes what can be written together. Empty: the first does not fit.
-    fn collect(&mut self, segment_bytes: u64) -> Vec<Pending> {
-        let mut members = Vec::new();
-        let (mut batch, mut long, mut taken) = (0, 0, 0);
-        let Some(active) = &self.active else {
-            return members;
-        };
-        loop {
-            let urgent = !self.urgent.is_empty();
-            let queue = if urgent {
-                &mut self.urgent
-            } else {
-                &mut self.queue
-            };
-            let Some(next) = queue.front() else { break };
-            let need = next.footprint();
-            let kept = if urgent { 0 } else { self.reserved };
-            let room = active.room(segment_bytes, members.len() + 1);
-            let (is_small, pinned) = (is_small(next), next.pinned());
-            if is_small && batch + need > BATCH_BYTES_MAX as u64
-                || !is_small && long == LONG_MAX
-                || taken + need + kept > room
-            {
-                break;
-            }
-            taken += need;
-            if is_small {
-                batch += need;
-            } else {
-                long += 1;
-            }
-            if urgent && pinned {
-                self.reserved = self.reserved.saturating_sub(need);
-            }
-            members.extend(queue.pop_front());
-        }
-        members
-    }
-
-    fn fail_all(&mut self, error: &DiskError) {
-        let urgent = std::mem::take(&mut self.urgent);
-        for pending in urgent.into_iter().chain(std::mem::take(&mut self.queue)) {
-            pending.answer(Err(error.clone()));
-        }
-    }
-}
 
 /// Queues a write; gives its buffer back when the queue is full.
 pub(super) fn enqueue(shard: &Rc<Shard>, pending: Pending) -> Result<(), PoolBuf> {
@@ -239,6 +61,7 @@ pub(super) async fn outcome(shard: &Shard, written: Receiver<Written>) -> Writte
 enum Step {
     Commit(Group, Rc<File>),
     Seal(Active),
+    TakeBatch,
     Await,
     Again,
     Idle,
@@ -250,6 +73,7 @@ async fn commit_all(shard: Rc<Shard>) {
         match step {
             Step::Commit(group, file) => commit(&shard, group, file).await,
             Step::Seal(active) => seal(&shard, active).await,
+            Step::TakeBatch => take_batch(&shard).await,
             Step::Await => await_segment(&shard).await,
             Step::Again => {}
             Step::Idle => return,
@@ -263,19 +87,15 @@ fn next_step(shard: &Rc<Shard>) -> Step {
     if core.stats.is_suspect() {
         log.fail_all(&DiskError::Suspect);
     }
-    if log.queue.is_empty() && log.urgent.is_empty() {
+    if log.is_empty() {
         log.running = false;
         return Step::Idle;
     }
-    let members = log.collect(core.segment_bytes);
-    if !members.is_empty()
-        && let Some(active) = &mut log.active
-    {
-        let group = Group::new(&active.segment, active.tail, members);
-        active.tail = group.end;
-        let listed = group.small.iter().chain(&group.long).map(Member::entry);
-        active.entries.extend(listed);
-        return Step::Commit(group, Rc::clone(&active.file));
+    if log.batch.is_none() {
+        return Step::TakeBatch;
+    }
+    if let Some((group, file)) = log.next_group(core.segment_bytes) {
+        return Step::Commit(group, file);
     }
     if let Some(copy) = log.urgent.pop_front() {
         // Its evictor decides what becomes of the original.
@@ -321,16 +141,14 @@ async fn await_segment(shard: &Shard) {
     shard.signal.wait().await;
 }
 
-/// The shard's own buffer for groups and footers.
-async fn take_batch(shard: &Shard) -> Result<PoolBuf, DiskError> {
-    let held = shard.log.borrow_mut().batch.take();
-    match held {
-        Some(batch) => Ok(batch),
-        None => {
-            let timeout = shard.core.config.buffer_timeout;
-            let batch = shard.pool.acquire(LARGE_BYTES, timeout).await;
-            batch.map_err(|_| DiskError::Overloaded)
-        }
+/// Gets the shard's own buffer for groups and footers, once.
+async fn take_batch(shard: &Shard) {
+    let timeout = shard.core.config.buffer_timeout;
+    let batch = shard.pool.acquire(LARGE_BYTES, timeout).await;
+    let mut log = shard.log.borrow_mut();
+    match batch {
+        Ok(batch) => log.batch = Some(batch),
+        Err(_) => log.fail_all(&DiskError::Overloaded),
     }
 }
 
@@ -400,7 +218,9 @@ async fn write_batch(shard: &Shard, group: &Group, file: &Rc<File>) -> Result<()
     if group.small.is_empty() {
         return Ok(());
     }
-    let mut batch = take_batch(shard).await?;
+    // Taken before the group was made, and only this task uses it.
+    let held = shard.log.borrow_mut().batch.take();
+    let mut batch = held.ok_or(DiskError::Overloaded)?;
     let mut outcome = Ok(());
     if let Some((range, offset)) = group.fill_batch(&shard.core.secrets, &mut batch) {
         let operation = start_write(shard, file, batch, range, offset);
@@ -457,8 +277,9 @@ async fn flush(shard: &Shard, file: Rc<File>) -> Result<(), DiskError> {
         })
 }
 
-/// Writes the record list of a full segment and lets it be evicted. Without a
-/// buffer the list is left out; recovery scans the segment then.
+/// Writes the record list of a full segment and lets it be evicted. A list that
+/// could not be written is not missed: the store is suspect then, and the next
+/// open scans the segment.
 async fn seal(shard: &Shard, active: Active) {
     let core = &shard.core;
     let (id, generation) = (active.segment.id, active.segment.generation());
@@ -466,8 +287,7 @@ async fn seal(shard: &Shard, active: Active) {
     let mut offset = core.segment_bytes - footer.len() as u64;
     for piece in footer.chunks(LARGE_BYTES) {
         debug_assert!(piece.len().is_multiple_of(UNIT_BYTES));
-        let Ok(mut batch) = take_batch(shard).await else {
-            tracing::warn!(segment = id, "no buffer to write a segment's footer");
+        let Some(mut batch) = shard.log.borrow_mut().batch.take() else {
             break;
         };
         let range = FRONT_ROOM_BYTES..FRONT_ROOM_BYTES + piece.len();

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use quickwater_engine::io::{ChunkId, Durability};
 
-use super::append::{Pending, enqueue_copy, outcome};
+use super::append::{enqueue_copy, outcome};
 use super::device;
 use super::footer::{Entry, decode_entries, decode_trailer, footer_bytes};
 use super::index::Location;
+use super::log::Pending;
 use super::read::fetch;
 use super::record::{UNIT_BYTES, footprint};
 use super::scan::fits;

@@ -6,9 +6,9 @@
 
 use std::ops::Range;
 
-use super::append::Pending;
 use super::footer::Entry;
 use super::index::Location;
+use super::log::Pending;
 use super::record::{COMPACT_LIMIT, Head, Place, Secrets, UNIT_BYTES, footprint};
 use super::segment::{Segment, unit_bytes};
 use crate::buffers::{FRONT_ROOM_BYTES, LARGE_BYTES, PoolBuf};

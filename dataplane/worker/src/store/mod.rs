@@ -23,6 +23,7 @@ mod format;
 mod group;
 mod index;
 mod local;
+mod log;
 mod prepare;
 mod read;
 mod record;

@@ -13,11 +13,12 @@ use monoio::fs::File;
 use quickwater_engine::io::DiskError;
 
 use super::allocator::{Next, Resume};
-use super::append::{Active, Log, Spare, finish_write, start_write};
+use super::append::{finish_write, start_write};
 use super::aside::aside;
 use super::device;
 use super::evict::evict;
 use super::footer::encode_header;
+use super::log::{Active, Log, Spare};
 use super::record::UNIT_BYTES;
 use super::segment::{self, Segment};
 use super::shard::Shard;

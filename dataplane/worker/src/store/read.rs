@@ -14,7 +14,7 @@ use super::record::{BLOCK_BYTES, COMPACT_LIMIT, Head, UNIT_BYTES, data_at, footp
 use super::segment::{Pin, unit_bytes};
 use super::shard::Shard;
 use super::stats::StoreStats;
-use crate::buffers::{FRONT_ROOM_BYTES, LARGE_BYTES, PoolBuf};
+use crate::buffers::{FRONT_ROOM_BYTES, PoolBuf};
 
 /// A range that begins this many blocks into a record or less is fetched in one
 /// read with the head; one longer read costs less than two.
@@ -75,12 +75,9 @@ impl Plan {
         }
     }
 
-    /// Bytes a buffer must be able to hold. A compact record's padding lies in
-    /// the slack.
+    /// Bytes a buffer must be able to hold; padding goes to its slack.
     fn buffer_bytes(&self) -> usize {
-        (self.data.end - FRONT_ROOM_BYTES)
-            .min(self.data.len() + UNIT_BYTES)
-            .min(LARGE_BYTES)
+        self.data.end - FRONT_ROOM_BYTES
     }
 }
 
@@ -216,6 +213,7 @@ fn is_right(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffers::{LARGE_BYTES, SMALL_BYTES, TAIL_SLACK_BYTES};
 
     /// Every plan must deliver the whole range, within the buffer it asks for,
     /// by aligned reads, and verify whole blocks only.
@@ -246,7 +244,6 @@ mod tests {
     }
 
     fn check(len: usize, range: Range<usize>) {
-        use crate::buffers::{SMALL_BYTES, TAIL_SLACK_BYTES};
         let plan = Plan::new(len, range.clone());
         let (memory, from) = plan.main.clone();
         let class = if plan.buffer_bytes() <= SMALL_BYTES {

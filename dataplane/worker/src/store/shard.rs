@@ -12,13 +12,14 @@ use monoio::fs::File;
 use quickwater_engine::io::{ChunkId, Disk, DiskError, Durability};
 use quickwater_proto::{BlobId, CHUNK_BYTES};
 
-use super::append::{self, Log, Pending};
+use super::append;
 use super::core::Core;
 use super::local::Signal;
+use super::log::{Log, Pending};
+use super::record::COMPACT_LIMIT;
 use super::segment::Segment;
 use super::{prepare, read};
 use crate::buffers::{FRONT_ROOM_BYTES, Pool, PoolBuf};
-use crate::store::record::COMPACT_LIMIT;
 
 /// How often [`ShardStore::settle`] looks again.
 const SETTLE_STEP: Duration = Duration::from_millis(1);

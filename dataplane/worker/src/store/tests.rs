@@ -4,6 +4,8 @@ mod crash;
 mod damage;
 mod evict;
 mod faults;
+mod figures;
+mod power;
 mod refuse;
 mod restart;
 mod round_trip;

@@ -3,7 +3,9 @@
 //! The test binary runs itself as the victim; its output is the list of acks.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use super::*;
 use Durability::{Cached, Flushed};
@@ -11,7 +13,7 @@ use Durability::{Cached, Flushed};
 /// Names the directory when this process is the victim.
 const VICTIM: &str = "QUICKWATER_STORE_VICTIM";
 const CYCLES: u32 = 12;
-const WRITERS: u32 = 8;
+pub(super) const WRITERS: u32 = 8;
 const LENS: [usize; 6] = [0, 4000, 10_240, 65_536, 300_000, 1 << 20];
 
 fn len_of(cycle: u32, index: u32) -> usize {
@@ -61,8 +63,15 @@ fn release(shard: &ShardStore, cycle: u32, index: u32) {
     shard.shard.core.release(chunk(u128::from(cycle), index));
 }
 
-/// Runs a victim for `millis` and returns the indexes it acked.
-fn run_and_kill(dir: &Path, cycle: u32, millis: u64) -> Vec<u32> {
+/// A running victim and what it acked.
+pub(super) struct Victim {
+    child: Child,
+    acked: Arc<Mutex<Vec<u32>>>,
+    reader: JoinHandle<()>,
+}
+
+/// Starts a victim and waits for its first ack.
+pub(super) fn spawn_victim(dir: &Path, cycle: u32) -> Victim {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
@@ -76,24 +85,63 @@ fn run_and_kill(dir: &Path, cycle: u32, millis: u64) -> Vec<u32> {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut acked = Vec::new();
-    let index = |line: &str| {
-        line.rsplit_once("acked ")
-            .and_then(|(_, n)| n.parse::<u32>().ok())
-    };
-    while acked.is_empty() {
-        let line = lines.next().expect("the victim ended by itself").unwrap();
-        acked.extend(index(&line));
-    }
-    let killer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(millis));
-        child.kill().unwrap();
-        child.wait().unwrap()
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let acked = Arc::new(Mutex::new(Vec::new()));
+    let reader = std::thread::spawn({
+        let acked = Arc::clone(&acked);
+        move || {
+            for line in lines.map_while(Result::ok) {
+                let index = line
+                    .rsplit_once("acked ")
+                    .and_then(|(_, n)| n.parse::<u32>().ok());
+                acked.lock().unwrap().extend(index);
+            }
+        }
     });
-    acked.extend(lines.filter_map(|line| index(&line.unwrap())));
-    assert!(!killer.join().unwrap().success());
-    acked
+    while acked.lock().unwrap().is_empty() {
+        assert!(!reader.is_finished(), "the victim ended by itself");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Victim {
+        child,
+        acked,
+        reader,
+    }
+}
+
+impl Victim {
+    /// Indexes acked until now.
+    pub(super) fn acked_so_far(&self) -> Vec<u32> {
+        self.acked.lock().unwrap().clone()
+    }
+
+    /// Kills it and returns the indexes it acked in all.
+    pub(super) fn kill(mut self) -> Vec<u32> {
+        self.child.kill().unwrap();
+        assert!(!self.child.wait().unwrap().success());
+        self.reader.join().unwrap();
+        let acked = self.acked.lock().unwrap();
+        acked.clone()
+    }
+}
+
+/// Opens the store and counts which of the acked records are lost. Wrong bytes
+/// are a failure at once, as is damage among what is known.
+pub(super) fn check_acked(dir: &Path, cycle: u32, acked: &[u32]) -> usize {
+    session(config(dir), async |store, shard| {
+        let mut lost = 0;
+        for &index in acked {
+            let id = chunk(u128::from(cycle), index);
+            lost += usize::from(!has(&shard, id, len_of(cycle, index)).await);
+        }
+        // Nothing half-written is known, and nothing known is wrong.
+        for id in store.pinned() {
+            let len = len_of(id.blob.0 as u32, id.index);
+            assert!(has(&shard, id, len).await, "cycle {cycle}: {id:?}");
+        }
+        assert_eq!(count(&store.stats().damaged_records), 0);
+        lost
+    })
 }
 
 #[test]
@@ -101,22 +149,22 @@ fn acked_records_survive_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     let mut total = 0;
     for cycle in 1..=CYCLES {
-        let acked = run_and_kill(dir.path(), cycle, 20 + u64::from(cycle) * 37 % 200);
+        let victim = spawn_victim(dir.path(), cycle);
+        std::thread::sleep(Duration::from_millis(20 + u64::from(cycle) * 37 % 200));
+        let acked = victim.kill();
         total += acked.len();
-        session(config(dir.path()), async |store, shard| {
-            // The last few of every writer were never released by the victim.
-            for &index in acked.iter().rev().take(6 * WRITERS as usize / 2) {
-                let id = chunk(u128::from(cycle), index);
-                let len = len_of(cycle, index);
-                assert!(has(&shard, id, len).await, "cycle {cycle}: lost {index}");
-            }
-            // Nothing half-written is known, and nothing known is wrong.
-            for id in store.pinned() {
-                let len = len_of(id.blob.0 as u32, id.index);
-                assert!(has(&shard, id, len).await, "cycle {cycle}: {id:?}");
-            }
-            assert_eq!(count(&store.stats().damaged_records), 0);
-        });
+        // The last few of every writer were not released by the victim.
+        let last: Vec<_> = acked
+            .iter()
+            .rev()
+            .take(3 * WRITERS as usize)
+            .copied()
+            .collect();
+        assert_eq!(
+            check_acked(dir.path(), cycle, &last),
+            0,
+            "lost in cycle {cycle}"
+        );
     }
     assert!(total > CYCLES as usize * 20, "only {total} acks");
 }
