@@ -15,6 +15,8 @@ pub mod date;
 pub mod error;
 pub mod request;
 pub mod response;
+#[cfg(test)]
+mod tests;
 mod uri;
 mod view;
 pub mod xml;

@@ -5,6 +5,7 @@ mod address;
 mod conditions;
 mod copy;
 mod headers;
+mod inputs;
 mod listing;
 mod multipart;
 mod object;
@@ -21,12 +22,13 @@ pub(crate) use address::object_key;
 pub use conditions::{Conditions, ETagMatch, IfRange};
 pub use copy::CopySource;
 pub(crate) use headers::is_token;
-pub use listing::{continuation_token, parse_continuation_token};
-pub use operation::{
-    Attributes, BodyKind, BucketDefault, CompleteUpload, CopyObject, CopyPart, CreateUpload,
-    GetAttributes, ListBuckets, ListObjects, ListObjectsV2, ListParts, ListUploads, Operation,
-    PutObject, ReadObject, ResponseOverrides,
+pub use inputs::{
+    Attributes, BucketDefault, CompleteUpload, CopyObject, CopyPart, CreateUpload, GetAttributes,
+    ListBuckets, ListObjects, ListObjectsV2, ListParts, ListUploads, PutObject, ReadObject,
+    ResponseOverrides,
 };
+pub use listing::{continuation_token, parse_continuation_token};
+pub use operation::{BodyKind, Operation};
 pub use payload::PayloadHeaders;
 pub use range::ByteRange;
 pub use tags::{BUCKET_TAGS_MAX, OBJECT_TAGS_MAX, check_tags};

@@ -33,6 +33,7 @@ const COMMON: &[&str] = &[
     "x-amz-signedheaders",
     "x-amz-source-expected-bucket-owner",
     "x-amz-storage-class",
+    "x-amz-te",
     "x-amz-trailer",
     "x-amz-user-agent",
 ];

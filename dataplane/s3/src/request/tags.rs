@@ -32,7 +32,7 @@ pub(super) fn header_tags(fields: &Fields<'_>) -> Result<Vec<(String, String)>, 
 /// Checks tags against the S3 limits; `count_max` is one of the constants here.
 ///
 /// # Errors
-/// `InvalidTag`, or `InvalidArgument`/`BadRequest`-like for too many.
+/// `InvalidTag`, naming the key.
 pub fn check_tags(tags: &[(String, String)], count_max: usize) -> Result<(), S3Error> {
     let refuse = |text: &'static str, key: &str| {
         Err(S3Error::new(S3ErrorCode::InvalidTag, text).with("TagKey", key))
