@@ -28,9 +28,9 @@ _running: list[Server] = []
 def pytest_configure(config: pytest.Config) -> None:
     """Room for ten thousand sockets, here and in the services we start."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if os.geteuid() == 0 else min(OPEN_FILES, hard)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -52,7 +52,8 @@ def _reason_to_skip(item: pytest.Item) -> str:
     mark = item.get_closest_marker("not_on_moto")
     if mark and EXTERNAL:
         return f"not on moto: {mark.args[0]}"
-    if EXTERNAL and "serve" in getattr(item, "fixturenames", []):
+    own = {"serve", "serve_long", "posix_server", "s3_server", "moto"}
+    if EXTERNAL and own & set(getattr(item, "fixturenames", [])):
         return "needs a service of its own; QW_ENDPOINT is set"
     for needs in item.iter_markers("needs"):
         absent = [tool for tool in needs.args if shutil.which(tool) is None]
@@ -140,11 +141,11 @@ def s3_ufs(moto: Moto, endpoint: str | None = None) -> dict[str, Any]:
         "flags": {
             "ufs": f"s3://{UFS_BUCKET}/{fresh_name('ufs')}",
             "ufs-options": f"endpoint={endpoint or store.endpoint},region=us-east-1,"
-            "path_style=true,credentials=default",
+            "path_style=true,credentials=env:UNDER",
         },
         "env": {
-            "AWS_ACCESS_KEY_ID": store.access_key,
-            "AWS_SECRET_ACCESS_KEY": store.secret_key,
+            "UNDER_ACCESS_KEY_ID": store.access_key,
+            "UNDER_SECRET_ACCESS_KEY": store.secret_key,
             "AWS_EC2_METADATA_DISABLED": "true",
         },
     }

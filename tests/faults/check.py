@@ -1,0 +1,132 @@
+"""After a crash: every ack is there, nothing half is visible, listing and UFS agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from harness.payload import md5_hex
+from harness.target import Target
+
+from .journal import Journal, Seen, Value
+from .load import Mismatch, OpenUpload, describe, fetch, match
+
+MESSAGES_MAX = 20
+
+
+@dataclass
+class Report:
+    """What was looked at and what was wrong."""
+
+    keys: int = 0
+    uploads: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, message: str) -> None:
+        """One more thing that is wrong."""
+        if len(self.wrong) < MESSAGES_MAX:
+            self.wrong.append(message)
+
+
+def check(target: Target, bucket: str, journal: Journal, ufs: Path, uploads: list[OpenUpload]) -> Report:
+    """Looks at everything; settles the journal to what was found."""
+    s3 = target.client(retries={"max_attempts": 2})
+    report = Report()
+    present: dict[str, bytes] = {}
+    try:
+        _objects(s3, bucket, journal, report, present)
+        _listing(s3, bucket, present, report)
+    except ClientError as error:
+        report.add(f"{error.operation_name}: {error}")
+        return report
+    _files(ufs / bucket, present, report)
+    _open_uploads(s3, bucket, uploads, report)
+    return report
+
+
+def _objects(
+    s3: Any, bucket: str, journal: Journal, report: Report, present: dict[str, bytes]
+) -> None:
+    for key in journal.keys():
+        report.keys += 1
+        found = fetch(s3, bucket, key)
+        seen = match(found, journal.current(key))
+        if seen is Mismatch:
+            report.add(f"{key}: found {describe(found)}, allowed {journal.current(key)}")
+            continue
+        if found is not None:
+            present[key] = found
+            _again(s3, bucket, key, found, report)
+        journal.settle(key, _seen(seen))
+
+
+def _seen(seen: Any) -> Seen:
+    assert seen is None or isinstance(seen, Value)
+    return seen
+
+
+def _again(s3: Any, bucket: str, key: str, found: bytes, report: Report) -> None:
+    """HEAD and a revalidated read agree with the first read."""
+    head = s3.head_object(Bucket=bucket, Key=key)
+    tag = head["ETag"].strip('"')
+    if head["ContentLength"] != len(found) or ("-" not in tag and tag != md5_hex(found)):
+        report.add(f"{key}: HEAD says {head['ContentLength']} {tag}, body {describe(found)}")
+    if fetch(s3, bucket, key) != found:
+        report.add(f"{key}: the second read differs from the first")
+
+
+def _listing(s3: Any, bucket: str, present: dict[str, bytes], report: Report) -> None:
+    listed: dict[str, int] = {}
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        listed.update({e["Key"]: e["Size"] for e in page.get("Contents", [])})
+    expected = {key: len(data) for key, data in present.items()}
+    for key in sorted(listed.keys() | expected.keys()):
+        if listed.get(key) != expected.get(key):
+            report.add(f"{key}: listed {listed.get(key)} bytes, read {expected.get(key)}")
+
+
+def _files(root: Path, present: dict[str, bytes], report: Report) -> None:
+    files = {
+        str(path.relative_to(root)): path
+        for path in root.rglob("*")
+        if path.is_file() and path.relative_to(root).parts[0] != ".quickwater"
+    }
+    for key in sorted(files.keys() | present.keys()):
+        if key not in files:
+            report.add(f"{key}: readable, but no file in the UFS")
+        elif key not in present:
+            report.add(f"{key}: a file in the UFS, but no object")
+        elif files[key].read_bytes() != present[key]:
+            report.add(f"{key}: the UFS file differs from the object")
+
+
+def _open_uploads(s3: Any, bucket: str, uploads: list[OpenUpload], report: Report) -> None:
+    """An acked part survives the crash: the upload can be completed."""
+    for number, upload in enumerate(uploads):
+        report.uploads += 1
+        where = {"Bucket": bucket, "Key": upload.key, "UploadId": upload.upload_id}
+        try:
+            parts = s3.list_parts(**where).get("Parts", [])
+            if [(p["PartNumber"], p["Size"]) for p in parts] != [(1, len(upload.data))]:
+                report.add(f"upload {upload.key}: parts {parts}")
+            if number > 0:
+                s3.abort_multipart_upload(**where)
+                continue
+            before = fetch(s3, bucket, upload.key)
+            manifest = {"Parts": [{"PartNumber": 1, "ETag": upload.etag}]}
+            s3.complete_multipart_upload(MultipartUpload=manifest, **where)
+            if fetch(s3, bucket, upload.key) != upload.data:
+                report.add(f"upload {upload.key}: completed to other bytes")
+            _put_back(s3, bucket, upload.key, before)
+        except ClientError as error:
+            report.add(f"upload {upload.key}: {error}")
+
+
+def _put_back(s3: Any, bucket: str, key: str, before: bytes | None) -> None:
+    if before is None:
+        s3.delete_object(Bucket=bucket, Key=key)
+    else:
+        s3.put_object(Bucket=bucket, Key=key, Body=before)

@@ -1,0 +1,98 @@
+"""Power cuts under load: a file system shutdown drops all that was not flushed.
+
+    python -m faults.powercut --cycles 20 --fs ext4 --fs xfs
+    python -m faults.powercut --program target-no-flush/debug/quickwater --expect-loss
+
+The store, the metadata and the UFS lie on one loop-mounted file system. With
+`--expect-loss` the program is a build without flushes and the run fails unless
+losses are found: the negative control.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from harness.loopfs import LoopFs, missing
+from harness.payload import MIB
+from harness.server import Server, StartFailed
+
+from .cycles import FLAGS, Crash, Outcome, Plan, run
+from .load import Load
+
+IMAGE_BYTES = 640 * MIB
+UNMOUNT_ATTEMPTS = 50
+
+
+class PowerCut(Crash):
+    """Shuts the file system down, then kills what is left."""
+
+    def __init__(self, disk: LoopFs) -> None:
+        self.disk = disk
+
+    def strike(self, server: Server, load: Load) -> None:
+        load.faulty.set()
+        self.disk.cut_power()
+        time.sleep(0.1)  # acks after the cut would be lies; give them a chance to happen
+        server.kill()
+
+    def recover(self) -> None:
+        for attempt in range(UNMOUNT_ATTEMPTS):
+            try:
+                self.disk.remount()
+                return
+            except RuntimeError:
+                if attempt == UNMOUNT_ATTEMPTS - 1:
+                    raise
+                time.sleep(0.1)  # the kernel still closes files of the killed process
+
+
+def powercut(home: Path, kind: str, plan: Plan, program: Path | None = None) -> Outcome:
+    """Runs the cycles on an image of their own."""
+    disk = LoopFs(home / "disk", kind, IMAGE_BYTES)
+    ufs = disk.mount_point / "ufs"
+    ufs.mkdir()
+    flags = {**FLAGS, "ufs": f"file://{ufs}"}
+    server = Server(
+        home / "node", flags=flags, program=program, directory=disk.mount_point / "data"
+    )
+    try:
+        return run(server, ufs, PowerCut(disk), plan)
+    except StartFailed as failure:
+        return Outcome(wrong=[f"the service does not start after a cut: {failure}"])
+    finally:
+        server.close()
+        disk.close()
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cycles", type=int, default=20, help="cuts per file system")
+    parser.add_argument("--seconds", type=float, default=2.0, help="longest load before a cut")
+    parser.add_argument("--writers", type=int, default=8)
+    parser.add_argument("--seed", default="0")
+    parser.add_argument("--fs", action="append", choices=["ext4", "xfs"])
+    parser.add_argument("--program", type=Path, help="binary, else the release build")
+    parser.add_argument("--expect-loss", action="store_true", help="the negative control")
+    options = parser.parse_args()
+    failed = False
+    for kind in options.fs or ["ext4", "xfs"]:
+        if reason := missing(kind):
+            print(f"{kind}: cannot run here: {reason}")
+            return 2
+        plan = Plan(options.cycles, options.seconds, options.writers, options.seed)
+        with tempfile.TemporaryDirectory(prefix="quickwater-powercut-") as home:
+            outcome = powercut(Path(home), kind, plan, options.program)
+        print(f"{kind}: {outcome.line()}")
+        for message in outcome.wrong:
+            print("LOST" if options.expect_loss else "WRONG", message)
+        failed |= bool(outcome.wrong) != options.expect_loss
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Short runs of the crash harnesses; the long ones are in tests/README.md."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from conftest import EXTERNAL
+from harness.loopfs import missing
+from harness.server import binary
+
+from .cycles import Plan
+from .kill9 import kill9
+from .powercut import powercut
+
+KILLS = int(os.environ.get("QW_KILLS", "5"))
+CUTS = int(os.environ.get("QW_CUTS", "3"))
+CONTROL_CUTS = 6
+NO_FLUSH = os.environ.get("QUICKWATER_NO_FLUSH_BIN", "")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(EXTERNAL), reason="needs a service of its own"),
+]
+
+
+@pytest.fixture(autouse=True)
+def program_exists() -> None:
+    if not binary().exists():
+        pytest.fail(f"no program under test: {binary()}")
+
+
+def _disk_or_skip(kind: str) -> None:
+    if reason := missing(kind):
+        pytest.skip(reason)
+
+
+def test_kill9(tmp_path: Path) -> None:
+    outcome = kill9(tmp_path, Plan(KILLS))
+    assert outcome.wrong == []
+    assert outcome.acks > KILLS * 20, "the load must have done something"
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_power_cut(tmp_path: Path, kind: str) -> None:
+    _disk_or_skip(kind)
+    outcome = powercut(tmp_path, kind, Plan(CUTS))
+    assert outcome.wrong == []
+    assert outcome.acks > CUTS * 20, "the load must have done something"
+
+
+@pytest.mark.skipif(not NO_FLUSH, reason="QUICKWATER_NO_FLUSH_BIN names no build without flushes")
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_power_cut_is_noticed_without_flushes(tmp_path: Path, kind: str) -> None:
+    """The negative control: the test above can fail."""
+    _disk_or_skip(kind)
+    outcome = powercut(tmp_path, kind, Plan(CONTROL_CUTS), Path(NO_FLUSH))
+    assert outcome.wrong, f"no loss seen in {outcome.line()}: the power cut test proves nothing"
