@@ -19,6 +19,7 @@ mod sweeper;
 #[cfg(test)]
 mod tests;
 mod uploads;
+mod usage;
 
 use std::sync::Arc;
 
@@ -28,8 +29,8 @@ pub use clock::{SystemClock, WallClock};
 pub use listing::{Listed, Listing, ListingMarker};
 pub use location::{Location, LocationError};
 pub use mounts::{MountError, NewMount};
-pub use objects::Usage;
 pub use sweeper::Swept;
+pub use usage::Usage;
 
 use crate::records::RecordError;
 use crate::store::{Store, StoreError};
@@ -46,6 +47,8 @@ pub const COMPLETED_KEEP_MS: i64 = 24 * 60 * 60 * 1_000;
 pub struct Namespace<S> {
     store: S,
     clock: Arc<dyn WallClock>,
+    /// Most attempts of one change.
+    attempts_max: u32,
 }
 
 impl<S: Store> Namespace<S> {
@@ -61,6 +64,7 @@ impl<S: Store> Namespace<S> {
         Self {
             store,
             clock: Arc::new(clock),
+            attempts_max: mutate::ATTEMPTS_MAX,
         }
     }
 

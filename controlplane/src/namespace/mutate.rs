@@ -31,7 +31,7 @@ use crate::store::{CommitError, KeyRange, Store, StoreError, Transaction};
 /// long as the store allows.
 const ATTEMPTS_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most attempts of one change.
-const ATTEMPTS_MAX: u32 = 200;
+pub(super) const ATTEMPTS_MAX: u32 = 200;
 /// Longest wait before the second attempt; doubled before each later one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(1);
 /// Longest wait before an attempt.
@@ -119,7 +119,7 @@ impl<S: Store> Namespace<S> {
         let deadline = Instant::now() + ATTEMPTS_TIME_MAX;
         let mut unsettled = Vec::new();
         let mut why = String::from("too many conflicts");
-        for attempt in 1..=ATTEMPTS_MAX {
+        for attempt in 1..=self.attempts_max {
             match self
                 .attempt(mutation, &operation, attempt, &mut unsettled)
                 .await

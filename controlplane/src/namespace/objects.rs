@@ -7,19 +7,11 @@ use quickwater_proto::{
 use super::buckets::require_bucket;
 use super::mutate::{Mutation, Operation, Step};
 use super::read::{Reading, all_rows};
+use super::usage::count;
 use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
-use crate::keyspace::{self, Counter};
+use crate::keyspace;
 use crate::records::{DetailRef, ObjectRow, VERSION_OFFSET, encode_object};
 use crate::store::{KeyRange, Row, Store, Transaction};
-
-/// What a bucket holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// Objects.
-    pub objects: u64,
-    /// Bytes of objects.
-    pub bytes: u64,
-}
 
 impl<S: Store> Namespace<S> {
     /// The current version of an object, complete with parts and extents.
@@ -110,30 +102,6 @@ impl<S: Store> Namespace<S> {
         let (rows, more) = self.rows(range, limit.min(SCAN_ROWS_MAX)).await?;
         let entries = rows.iter().map(entry).collect::<Result<_, _>>()?;
         Ok(ScanPage { entries, more })
-    }
-
-    /// What a bucket holds, by counters that are exact up to changes under way.
-    ///
-    /// # Errors
-    /// [`MetadataError::Unavailable`].
-    pub async fn usage(&self, bucket: BucketId) -> Result<Usage, MetadataError> {
-        let objects = self.total(bucket, Counter::Objects).await?;
-        Ok(Usage {
-            objects,
-            bytes: self.total(bucket, Counter::Bytes).await?,
-        })
-    }
-
-    async fn total(&self, bucket: BucketId, counter: Counter) -> Result<u64, MetadataError> {
-        let range = keyspace::counters(bucket, counter);
-        let (rows, _) = self.rows(range, keyspace::SHARDS.into()).await?;
-        let shard = |row: &Row| {
-            let number = <[u8; 8]>::try_from(row.value.as_ref());
-            number.map(i64::from_le_bytes).unwrap_or_default()
-        };
-        // Single shards go below zero when others hold what they removed.
-        let total = rows.iter().map(shard).fold(0, i64::wrapping_add);
-        Ok(u64::try_from(total).unwrap_or_default())
     }
 }
 
@@ -250,32 +218,6 @@ fn clear_detail<T: Transaction>(
     if let Some(detail) = current.and_then(|current| current.detail) {
         transaction.clear_range(keyspace::details(bucket, detail.id));
     }
-}
-
-fn count<T: Transaction>(
-    transaction: &mut T,
-    operation: &Operation,
-    bucket: BucketId,
-    before: Option<u64>,
-    after: Option<u64>,
-) {
-    let shard = keyspace::shard(operation.id);
-    let mut add = |counter, before: u64, after: u64| {
-        if before != after {
-            let delta = after.wrapping_sub(before).cast_signed();
-            transaction.add(&keyspace::counter(bucket, counter, shard), delta);
-        }
-    };
-    add(
-        Counter::Objects,
-        before.is_some().into(),
-        after.is_some().into(),
-    );
-    add(
-        Counter::Bytes,
-        before.unwrap_or_default(),
-        after.unwrap_or_default(),
-    );
 }
 
 struct CommitObject<'a> {
