@@ -2,8 +2,9 @@
 //!
 //! On a loop-mounted image, by the file system's shutdown ioctl. Built with
 //! `unsafe-no-flush` the same test must see losses: otherwise it proves nothing.
-//! Segments are not zeroed ahead here, so that every write changes metadata a
-//! cut can drop.
+//! Every cycle begins a new store whose segments are not zeroed ahead: each write
+//! changes metadata (an extent becomes written) that a cut can drop. On blocks
+//! written before, a loop device keeps what it got, flushed or not.
 
 use std::process::Command;
 
@@ -53,8 +54,16 @@ impl Image {
         run_tool("mount", &["-o", "loop", file, mount])
     }
 
+    /// The kernel lets go of a killed process's ring, and so of its files, a
+    /// little after the process is gone.
     fn unmount(&self) -> bool {
-        run_tool("umount", &[self.mount.to_str().unwrap()])
+        (0..200).any(|_| {
+            let done = run_tool("umount", &[self.mount.to_str().unwrap()]);
+            if !done {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            done
+        })
     }
 
     fn cut(&self) {
@@ -65,7 +74,10 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        self.unmount();
+        let mounted = std::fs::read_to_string("/proc/mounts").unwrap();
+        if mounted.contains(self.mount.to_str().unwrap()) {
+            self.unmount();
+        }
     }
 }
 
@@ -73,13 +85,20 @@ impl Drop for Image {
 fn lost(image: &Image) -> (usize, usize) {
     let (mut lost, mut checked) = (0, 0);
     for cycle in 1..=CYCLES {
-        let victim = spawn_victim(&image.mount, cycle);
-        std::thread::sleep(Duration::from_millis(60 + u64::from(cycle) * 53 % 200));
+        let dir = image.mount.join(cycle.to_string());
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::File::open(&image.mount)
+            .unwrap()
+            .sync_all()
+            .unwrap();
+        let victim = spawn_victim(&dir, cycle);
+        std::thread::sleep(Duration::from_millis(10 + u64::from(cycle) * 53 % 80));
         // Acks read after the cut may have been written after it.
         let acked = victim.acked_so_far();
         image.cut();
         victim.kill();
-        assert!(image.unmount() && image.mount());
+        assert!(image.unmount(), "the file system stays busy");
+        assert!(image.mount(), "the file system does not mount again");
         let sample: Vec<_> = acked
             .iter()
             .rev()
@@ -87,7 +106,7 @@ fn lost(image: &Image) -> (usize, usize) {
             .copied()
             .collect();
         checked += sample.len();
-        lost += check_acked(&image.mount, cycle, &sample);
+        lost += check_acked(&dir, cycle, &sample);
     }
     (lost, checked)
 }
@@ -111,7 +130,10 @@ fn flushed_records_survive_a_power_cut_on_xfs() {
     power_cuts(&["mkfs.xfs", "-q"]);
 }
 
+/// No control here: ext4 commits its journal at every new segment, so a cut
+/// without flushes often finds everything safe by luck.
 #[test]
+#[cfg(not(feature = "unsafe-no-flush"))]
 fn flushed_records_survive_a_power_cut_on_ext4() {
     power_cuts(&["mkfs.ext4", "-q", "-F"]);
 }
