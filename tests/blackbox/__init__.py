@@ -1,0 +1,1 @@
+"""Black-box tests: a real service over its wire, nothing else."""
