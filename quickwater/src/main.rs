@@ -1,2 +1,17 @@
-//! The one binary.
-fn main() {}
+//! The one binary: settings, assembly and the command line.
+//!
+//! Absent on purpose: rules of caching, metadata or S3; this crate only puts the
+//! rooms together and talks to people.
+
+mod cli;
+mod doctor;
+mod home;
+mod logging;
+mod serve;
+mod settings;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

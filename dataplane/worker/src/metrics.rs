@@ -58,7 +58,7 @@ metrics! {
     S3Requests Counter "quickwater_s3_requests_total" ["operation", "code"]
         "S3 requests answered, by operation and HTTP status."
     S3RequestSeconds Histogram "quickwater_s3_request_seconds" ["operation"]
-        "Time from a request's head to the end of its response."
+        "Time from the arrival of a request head until its answer began."
     S3BytesReceived Counter "quickwater_s3_bytes_received_total" []
         "Bytes received from S3 clients, heads and framing included."
     S3BytesSent Counter "quickwater_s3_bytes_sent_total" []

@@ -1,0 +1,185 @@
+//! `fs ls|stat`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Subcommand;
+use quickwater_rpc::admin::{self, FsEntry};
+use serde_json::json;
+
+use super::exit::Kind;
+use super::output::{date, emit, size, table};
+use super::remote::{Target, explain};
+
+/// Entries of one page asked for.
+const PAGE_ENTRIES: u32 = 1000;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FsVerb {
+    /// List objects: BUCKET or BUCKET/PREFIX
+    #[command(
+        after_help = "Examples:\n  quickwater fs ls corpus --dir ./data\n  quickwater fs ls corpus/2026/ --recursive --limit 50"
+    )]
+    Ls {
+        /// BUCKET or BUCKET/PREFIX
+        path: String,
+        /// Every object below, not one level
+        #[arg(long, short)]
+        recursive: bool,
+        /// Stop after so many entries
+        #[arg(long, default_value_t = 10_000, value_name = "N")]
+        limit: usize,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show one object: BUCKET/KEY
+    #[command(
+        after_help = "Examples:\n  quickwater fs stat corpus/2026/shard-0001.tar --dir ./data"
+    )]
+    Stat {
+        /// BUCKET/KEY
+        path: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+pub(super) fn run(verb: FsVerb) -> Result<ExitCode> {
+    match verb {
+        FsVerb::Ls {
+            path,
+            recursive,
+            limit,
+            target,
+        } => list(&path, recursive, limit, &target),
+        FsVerb::Stat { path, target } => stat(&path, &target),
+    }
+}
+
+/// `s3://` in front is welcome too.
+fn split(path: &str) -> (&str, &str) {
+    let path = path.strip_prefix("s3://").unwrap_or(path);
+    path.split_once('/').unwrap_or((path, ""))
+}
+
+fn list(path: &str, recursive: bool, limit: usize, target: &Target) -> Result<ExitCode> {
+    let (bucket, prefix) = split(path);
+    let first = admin::FsListRequest {
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+        delimiter: if recursive { "" } else { "/" }.to_owned(),
+        page_token: String::new(),
+        page_size: PAGE_ENTRIES,
+    };
+    let (entries, more) = target.with(|remote| pages(remote, first, limit))?;
+    let json = json!({
+        "entries": entries.iter().map(entry_json).collect::<Vec<_>>(),
+        "more": more,
+    });
+    let code = target.output.show(&json, || {
+        let rows: Vec<_> = entries.iter().map(entry_row).collect();
+        table(&rows)
+    })?;
+    if more && !target.output.is_json() {
+        emit(&format!(
+            "... more than {limit} entries; raise --limit or narrow the prefix\n"
+        ))?;
+    }
+    Ok(code)
+}
+
+async fn pages(
+    mut remote: super::Remote,
+    mut request: admin::FsListRequest,
+    limit: usize,
+) -> Result<(Vec<FsEntry>, bool)> {
+    let mut entries = Vec::new();
+    loop {
+        let left = limit.saturating_sub(entries.len()).max(1);
+        request.page_size = PAGE_ENTRIES.min(u32::try_from(left).unwrap_or(PAGE_ENTRIES));
+        let reply = remote.fs_list(request.clone()).await;
+        let page = reply.map_err(|s| explain(&s))?.into_inner();
+        entries.extend(page.entries);
+        let more = !page.next_page_token.is_empty();
+        if !more || entries.len() >= limit {
+            let cut = entries.len() > limit;
+            entries.truncate(limit);
+            return Ok((entries, more || cut));
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+fn stat(path: &str, target: &Target) -> Result<ExitCode> {
+    let (bucket, key) = split(path);
+    if key.is_empty() {
+        return Err(anyhow!("'{path}' names no object; write BUCKET/KEY").context(Kind::Usage));
+    }
+    let request = admin::FsStatRequest {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+    };
+    let reply = target.with(|mut remote| async move {
+        let reply = remote.fs_stat(request).await;
+        Ok(reply.map_err(|s| explain(&s))?.into_inner())
+    })?;
+    let entry = reply
+        .entry
+        .clone()
+        .context("the service answered without the object")?;
+    let mut json = entry_json(&entry);
+    json["content_type"] = json!(reply.content_type);
+    json["user_metadata"] = json!(reply.user_metadata);
+    json["checksums"] = json!(reply.checksums);
+    json["parts"] = json!(reply.parts);
+    json["version"] = json!(reply.version);
+    json["persist_state"] = json!(reply.persist_state);
+    target.output.show(&json, || stat_text(&entry, &reply))
+}
+
+fn stat_text(entry: &FsEntry, reply: &admin::FsStatReply) -> String {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![
+        row("key", entry.name.escape_debug().to_string()),
+        row("size", format!("{} ({})", entry.size, size(entry.size))),
+        row("etag", entry.etag.clone()),
+        row("modified", date(entry.modified_ms)),
+        row(
+            "content-type",
+            reply.content_type.escape_debug().to_string(),
+        ),
+        row("parts", reply.parts.to_string()),
+        row("version", reply.version.clone()),
+        row("state", reply.persist_state.clone()),
+    ];
+    let mut extra: Vec<_> = reply
+        .user_metadata
+        .iter()
+        .map(|(k, v)| row(&format!("x-amz-meta-{k}"), v.escape_debug().to_string()))
+        .chain(reply.checksums.iter().map(|(k, v)| row(k, v.clone())))
+        .collect();
+    extra.sort();
+    rows.extend(extra);
+    table(&rows)
+}
+
+fn entry_json(entry: &FsEntry) -> serde_json::Value {
+    if entry.is_prefix {
+        return json!({ "prefix": entry.name });
+    }
+    json!({
+        "key": entry.name,
+        "size": entry.size,
+        "etag": entry.etag,
+        "modified": date(entry.modified_ms),
+    })
+}
+
+/// Keys may hold any character, so they are escaped on a terminal.
+fn entry_row(entry: &FsEntry) -> Vec<String> {
+    let name = entry.name.escape_debug().to_string();
+    if entry.is_prefix {
+        return vec!["PRE".into(), String::new(), name];
+    }
+    vec![date(entry.modified_ms), entry.size.to_string(), name]
+}

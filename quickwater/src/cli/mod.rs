@@ -1,0 +1,146 @@
+//! The command line: verbs, their help, exit codes.
+
+mod conf;
+mod exit;
+mod fs;
+mod mount;
+mod output;
+mod remote;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::settings::flags::SettingFlags;
+
+pub(crate) use exit::Kind::Usage;
+pub(crate) use output::{Output, emit};
+pub(crate) use remote::{Remote, Target, explain};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  failed; the message says what to do
+  2  wrong usage, or a setting that cannot be used
+  3  the service is not running or cannot be reached
+
+Examples:
+  quickwater serve --dir ./data
+  quickwater mount add corpus s3://training/corpus --dir ./data
+  quickwater status --dir ./data --output json";
+
+/// S3 in front of any object store or file system, served from local NVMe.
+#[derive(Debug, Parser)]
+#[command(name = "quickwater", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the service: S3 endpoint, cache and metadata in one process
+    #[command(after_help = SERVE_HELP)]
+    Serve(SettingsArgs),
+    /// Add, list and remove mounts (buckets that are UFS locations)
+    #[command(subcommand)]
+    Mount(mount::MountVerb),
+    /// Show what runs and how it is
+    #[command(
+        after_help = "Examples:\n  quickwater status --dir ./data\n  quickwater status --control 10.0.0.7:29990 --token-file token --output json"
+    )]
+    Status(Target),
+    /// Look at the objects of a bucket
+    #[command(subcommand)]
+    Fs(fs::FsVerb),
+    /// Check this machine and what the service depends on
+    #[command(
+        after_help = "Exits with 1 when a check fails.\n\nExamples:\n  quickwater doctor --dir ./data\n  quickwater doctor --dir ./data --capacity 500GiB --output json"
+    )]
+    Doctor(crate::doctor::DoctorArgs),
+    /// Show settings
+    #[command(subcommand)]
+    Conf(conf::ConfVerb),
+    /// Print the version
+    Version {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+const SERVE_HELP: &str = "\
+Settings come from flags, then QUICKWATER_* variables, then the TOML file, then
+defaults; `quickwater conf show` prints the result.
+
+The first start makes DIR, a key pair in DIR/credentials (unless
+QUICKWATER_ACCESS_KEY_ID and QUICKWATER_SECRET_ACCESS_KEY are set) and an admin
+token in DIR/admin-token. DIR/run.json holds the addresses while the service is
+ready.
+
+Examples:
+  quickwater serve --dir ./data
+  quickwater serve --dir /nvme/qw --capacity 2TiB --memory 16GiB --s3-listen 0.0.0.0:29998
+  quickwater serve --dir ./data --mount corpus=s3://training/corpus,region=eu-central-1";
+
+/// The settings file and a flag for every setting.
+#[derive(Debug, Args)]
+pub(crate) struct SettingsArgs {
+    /// Settings file (TOML); DIR/quickwater.toml is read if there is none
+    #[arg(long, value_name = "FILE", env = "QUICKWATER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// One flag for every setting.
+    #[command(flatten)]
+    pub flags: SettingFlags,
+}
+
+impl SettingsArgs {
+    /// All layers laid over each other.
+    ///
+    /// # Errors
+    /// See [`crate::settings::load`].
+    pub(crate) fn values(&self) -> Result<crate::settings::Values> {
+        // Names and values that are not UTF-8 cannot be settings of ours.
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        crate::settings::load(self.config.as_deref(), self.flags.0.clone(), variables)
+            .context(exit::Kind::Usage)
+    }
+}
+
+/// Parses the command line, runs the verb, and says how it went.
+pub(crate) fn main() -> ExitCode {
+    let matches = Cli::command().get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match run(cli.verb) {
+        Ok(code) => code,
+        Err(error) => exit::report(&error),
+    }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Serve(args) => crate::serve::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Mount(verb) => mount::run(verb),
+        Verb::Status(target) => status::run(&target),
+        Verb::Fs(verb) => fs::run(verb),
+        Verb::Doctor(args) => crate::doctor::run(&args),
+        Verb::Conf(verb) => conf::run(verb),
+        Verb::Version { output } => version(output),
+    }
+}
+
+fn version(output: Output) -> Result<ExitCode> {
+    let version = env!("CARGO_PKG_VERSION");
+    let json = serde_json::json!({ "version": version });
+    output.show(&json, || format!("quickwater {version}\n"))
+}

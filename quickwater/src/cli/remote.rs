@@ -1,0 +1,171 @@
+//! Finds a service and calls its admin API.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::Args;
+use quickwater_rpc::admin::admin_client::AdminClient;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use super::exit::Kind;
+use super::output::Output;
+use crate::home::{self, RunFile, Secret};
+
+/// Time to connect to a service.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for one admin call; adding a mount reaches out to its UFS.
+const CALL_TIMEOUT: Duration = Duration::from_secs(90);
+/// Variable of the admin token.
+const TOKEN_VARIABLE: &str = "QUICKWATER_ADMIN_TOKEN";
+
+/// Which service, and how to print its answers.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Target {
+    /// Directory of a local service
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "QUICKWATER_DIR",
+        default_value = "./quickwater-data"
+    )]
+    pub(crate) dir: PathBuf,
+    /// Admin address of a remote service, HOST:PORT; needs a token
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) control: Option<String>,
+    /// File that holds the admin token (otherwise QUICKWATER_ADMIN_TOKEN)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// A connected admin client.
+pub(crate) type Remote = AdminClient<InterceptedService<Channel, Bearer>>;
+
+/// Puts the token into every call.
+#[derive(Clone)]
+pub(crate) struct Bearer(MetadataValue<Ascii>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request
+            .metadata_mut()
+            .insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+impl Target {
+    /// The local service of a directory.
+    pub(crate) fn local(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            control: None,
+            token_file: None,
+            output: Output::default(),
+        }
+    }
+
+    /// Runs `work` with a connected client on a runtime of its own.
+    ///
+    /// # Errors
+    /// No service, no token, or what `work` says.
+    pub(crate) fn with<T, F>(&self, work: impl FnOnce(Remote) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let (address, token) = self.find()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async { work(connect(&address, &token).await?).await })
+    }
+
+    /// The admin address and the token.
+    fn find(&self) -> Result<(String, Secret)> {
+        let Some(address) = &self.control else {
+            return self.find_local();
+        };
+        let token = match self.given_token()? {
+            Some(token) => token,
+            None => bail!(
+                "--control needs the admin token: pass --token-file FILE (a copy of DIR/admin-token) or set {TOKEN_VARIABLE}"
+            ),
+        };
+        Ok((address.clone(), token))
+    }
+
+    fn find_local(&self) -> Result<(String, Secret)> {
+        let dir = self.dir.display();
+        let run = RunFile::read(&self.dir)?.ok_or_else(|| {
+            anyhow!("no service is ready in {dir}; start it with `quickwater serve --dir {dir}`, or name another with --dir or --control")
+                .context(Kind::Unreachable)
+        })?;
+        let token = match self.given_token()? {
+            Some(token) => token,
+            None => home::read_token(&home::token_path(&self.dir))?,
+        };
+        Ok((run.admin.to_string(), token))
+    }
+
+    fn given_token(&self) -> Result<Option<Secret>> {
+        if let Some(path) = &self.token_file {
+            return home::read_token(path).map(Some);
+        }
+        let given = std::env::var(TOKEN_VARIABLE).ok();
+        Ok(given
+            .filter(|t| !t.is_empty())
+            .map(|t| Secret::new(t.trim())))
+    }
+}
+
+async fn connect(address: &str, token: &Secret) -> Result<Remote> {
+    let uri = if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    };
+    let channel = Endpoint::from_shared(uri)
+        .with_context(|| format!("'{address}' is not an address; write HOST:PORT"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(CALL_TIMEOUT)
+        .connect()
+        .await
+        .map_err(|e| {
+            let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+            anyhow!("nobody answers at {address} ({cause}); is the service running? Look at its log, or run `quickwater doctor`")
+        })
+        .context(Kind::Unreachable)?;
+    let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.reveal())
+        .parse()
+        .map_err(|_| anyhow!("the admin token holds characters that cannot be sent; use the content of DIR/admin-token"))?;
+    value.set_sensitive(true);
+    Ok(AdminClient::with_interceptor(channel, Bearer(value)))
+}
+
+/// An admin answer as an error for people: what it says and what to do next.
+pub(crate) fn explain(status: &Status) -> anyhow::Error {
+    let text = status.message();
+    match status.code() {
+        Code::Unauthenticated => anyhow!(
+            "the service refuses the admin token; use the content of its DIR/admin-token (--token-file or {TOKEN_VARIABLE})"
+        ),
+        Code::Unavailable => {
+            anyhow!("{text}; nothing changed, try again").context(Kind::Unreachable)
+        }
+        Code::DeadlineExceeded | Code::Cancelled => {
+            anyhow!("no answer in time ({text}); look at the result before you try again")
+                .context(Kind::Unreachable)
+        }
+        Code::Aborted => {
+            anyhow!("{text}; the outcome is unknown, look at the result before you try again")
+        }
+        _ => anyhow!("{text}"),
+    }
+}

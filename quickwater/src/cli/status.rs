@@ -1,0 +1,68 @@
+//! `status`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use quickwater_rpc::admin::{Node, StatusReply, StatusRequest};
+use serde_json::json;
+
+use super::output::{size, table};
+use super::remote::{Target, explain};
+
+pub(super) fn run(target: &Target) -> Result<ExitCode> {
+    let status = target.with(|mut remote| async move {
+        let reply = remote.status(StatusRequest {}).await;
+        Ok(reply.map_err(|s| explain(&s))?.into_inner())
+    })?;
+    target
+        .output
+        .show(&status_json(&status), || status_text(&status))
+}
+
+fn status_json(status: &StatusReply) -> serde_json::Value {
+    let node = |n: &Node| {
+        json!({
+            "name": n.name, "s3": n.s3_address, "state": n.state, "shards": n.shards,
+            "capacity_bytes": n.capacity_bytes, "used_bytes": n.used_bytes,
+        })
+    };
+    json!({
+        "version": status.version,
+        "uptime_ms": status.uptime_ms,
+        "mounts": status.mounts,
+        "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+        "counters": status.counters,
+    })
+}
+
+fn status_text(status: &StatusReply) -> String {
+    let uptime = std::time::Duration::from_secs(status.uptime_ms / 1000);
+    let mut out = format!(
+        "version {}, up {uptime:?}, {} mounts\n\n",
+        status.version, status.mounts
+    );
+    let heading = ["NODE", "S3", "STATE", "SHARDS", "USED", "CAPACITY"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.extend(status.nodes.iter().map(|n| {
+        vec![
+            n.name.clone(),
+            n.s3_address.clone(),
+            n.state.clone(),
+            n.shards.to_string(),
+            size(n.used_bytes),
+            size(n.capacity_bytes),
+        ]
+    }));
+    out.push_str(&table(&rows));
+    let mut counters: Vec<_> = status.counters.iter().collect();
+    counters.sort_by(|a, b| a.0.cmp(b.0));
+    if !counters.is_empty() {
+        out.push('\n');
+        let rows: Vec<_> = counters
+            .iter()
+            .map(|(name, value)| vec![(*name).clone(), value.to_string()])
+            .collect();
+        out.push_str(&table(&rows));
+    }
+    out
+}

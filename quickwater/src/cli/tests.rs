@@ -1,0 +1,136 @@
+//! The command line: what parses, what is refused, exit codes.
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::command()
+        .try_get_matches_from(line.split_whitespace())
+        .and_then(|m| Cli::from_arg_matches(&m))
+}
+
+#[test]
+fn the_command_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_verb_has_help_with_an_example_or_is_plain() {
+    fn walk(command: &clap::Command, path: &str) {
+        for sub in command.get_subcommands() {
+            let path = format!("{path} {}", sub.get_name());
+            assert!(sub.get_about().is_some(), "{path} has no help");
+            let leaf = sub.get_subcommands().next().is_none();
+            if leaf && sub.get_name() != "version" {
+                let after = sub.get_after_help().map(ToString::to_string);
+                assert!(
+                    after.unwrap_or_default().contains("Examples:"),
+                    "{path} has no example"
+                );
+            }
+            walk(sub, &path);
+        }
+    }
+    walk(&Cli::command(), "quickwater");
+}
+
+#[test]
+fn serve_takes_a_flag_for_every_setting() {
+    let line = "quickwater serve --dir /d --s3-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 \
+        --metrics-listen 127.0.0.1:0 --capacity 1GiB --threads 2 --memory 512MiB --ufs file:///u \
+        --mount abc=/x --mount def=/y --s3-anonymous --config /nonexistent";
+    let Verb::Serve(args) = parse(line).unwrap().verb else {
+        panic!("not serve")
+    };
+    let texts = |name: &str| {
+        let found = args.flags.0.iter().find(|(key, ..)| key.name == name);
+        found.map(|(_, texts, _)| texts.join(" "))
+    };
+    assert_eq!(texts("mounts").as_deref(), Some("abc=/x def=/y"));
+    assert_eq!(texts("s3.anonymous").as_deref(), Some("true"));
+    assert_eq!(texts("store.capacity").as_deref(), Some("1GiB"));
+    assert_eq!(texts("log.level"), None);
+    assert_eq!(exit::code_of(&args.values().unwrap_err()), 2);
+}
+
+#[test]
+fn every_setting_is_in_the_help_of_serve() {
+    let mut command = Cli::command();
+    let serve = command.find_subcommand_mut("serve").unwrap();
+    let help = serve.render_long_help().to_string();
+    for key in crate::settings::keys::KEYS {
+        assert!(
+            help.contains(&format!("--{} ", key.flag))
+                || help.contains(&format!("--{}[", key.flag)),
+            "{}",
+            key.flag
+        );
+        assert!(help.contains(&key.variable()), "{}", key.variable());
+    }
+}
+
+#[test]
+fn admin_verbs_parse() {
+    for line in [
+        "quickwater mount add b s3://x --option a=b --option c=d --ttl 5s --dir /d",
+        "quickwater mount list --control 127.0.0.1:1 --token-file /t --output json",
+        "quickwater mount remove b",
+        "quickwater status --output json",
+        "quickwater fs ls b/p/ -r --limit 5",
+        "quickwater fs stat b/k",
+        "quickwater doctor --dir /d --capacity 1GiB",
+        "quickwater conf get s3.listen --dir /d",
+        "quickwater conf show --defaults",
+        "quickwater version",
+    ] {
+        parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+    }
+    for line in [
+        "quickwater",
+        "quickwater fly",
+        "quickwater mount add b",
+        "quickwater status --output xml",
+        "quickwater serve --nonsense 1",
+    ] {
+        assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn a_missing_service_has_its_own_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::local(dir.path().to_owned());
+    let error = target.with(|_| async { Ok(()) }).unwrap_err();
+    assert_eq!(exit::code_of(&error), 3);
+    assert!(format!("{error:#}").contains("quickwater serve --dir"));
+    assert_eq!(exit::code_of(&anyhow::anyhow!("other")), 1);
+}
+
+#[test]
+fn a_dead_address_has_the_same_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "abc\n").unwrap();
+    let target = Target {
+        control: Some("127.0.0.1:1".into()),
+        token_file: Some(token),
+        ..Target::local(dir.path().to_owned())
+    };
+    let error = target.with(|_| async { Ok(()) }).unwrap_err();
+    assert_eq!(exit::code_of(&error), 3);
+}
+
+#[test]
+fn output_is_readable() {
+    assert_eq!(output::size(512), "512 B");
+    assert_eq!(output::size(3 << 30), "3.0 GiB");
+    assert_eq!(output::date(0), "1970-01-01T00:00:00Z");
+    assert_eq!(output::date(1_709_164_800_000), "2024-02-29T00:00:00Z");
+    assert_eq!(output::date(-1000), "1969-12-31T23:59:59Z");
+    let rows = [
+        vec!["A".into(), "B".into()],
+        vec!["long".into(), String::new()],
+    ];
+    assert_eq!(output::table(&rows), "A     B\nlong\n");
+}

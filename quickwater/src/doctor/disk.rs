@@ -1,0 +1,142 @@
+//! The directory's disk: writable, O_DIRECT, flush latency, free space.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::Check;
+use crate::settings::Settings;
+
+/// Alignment every disk of today is content with.
+const BLOCK_BYTES: usize = 4096;
+/// Flushes measured; the median is told.
+const FLUSHES: usize = 16;
+/// A flush slower than this makes every PUT feel it.
+const FLUSH_SLOW: Duration = Duration::from_millis(20);
+
+pub(super) fn checks(settings: &Settings) -> Vec<Check> {
+    let dir = existing(&settings.dir);
+    let probe = Probe(dir.join(format!(".doctor-{}", std::process::id())));
+    let mut checks = vec![writable(&dir, &probe)];
+    if checks[0].verdict == super::Verdict::Ok {
+        checks.push(direct(&probe));
+        checks.push(flush(&probe));
+    }
+    checks.push(space(settings, &dir));
+    checks
+}
+
+/// A file that goes away with the value.
+struct Probe(PathBuf);
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // Not there when the directory cannot be written.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The directory, or the nearest one above it that exists.
+fn existing(dir: &Path) -> PathBuf {
+    let found = dir.ancestors().find(|d| d.is_dir());
+    found.unwrap_or(Path::new("/")).to_owned()
+}
+
+fn writable(dir: &Path, probe: &Probe) -> Check {
+    let written = File::create(&probe.0).and_then(|f| f.write_all_at(&[0; BLOCK_BYTES], 0));
+    match written {
+        Ok(()) => Check::ok("directory", format!("{} can be written", dir.display())),
+        Err(error) => Check::fail(
+            "directory",
+            format!("{}: {error}", dir.display()),
+            "choose another --dir, fix its permissions, or free some space",
+        ),
+    }
+}
+
+fn direct(probe: &Probe) -> Check {
+    match write_direct(&probe.0) {
+        Ok(()) => Check::ok("O_DIRECT", "supported"),
+        Err(error) => Check::fail(
+            "O_DIRECT",
+            format!("refused: {error}"),
+            "put --dir on ext4 or xfs on a local disk; tmpfs, overlayfs and network file systems may not have it",
+        ),
+    }
+}
+
+fn write_direct(path: &Path) -> io::Result<()> {
+    let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).map_err(io::Error::other)?;
+    let file = File::options().write(true).custom_flags(flags).open(path)?;
+    // A block-aligned window of a larger buffer.
+    let memory = vec![0x51u8; 2 * BLOCK_BYTES];
+    let skip = memory.as_ptr().align_offset(BLOCK_BYTES);
+    let block = memory
+        .get(skip..skip + BLOCK_BYTES)
+        .ok_or_else(|| io::Error::other("memory cannot be aligned"))?;
+    file.write_all_at(block, 0)
+}
+
+fn flush(probe: &Probe) -> Check {
+    let advice =
+        "a slow flush slows every small PUT; use a local NVMe disk with power-loss protection";
+    match median_flush(&probe.0) {
+        Ok(time) if time > FLUSH_SLOW => Check::warn("flush", format!("{time:.1?} median"), advice),
+        Ok(time) => Check::ok("flush", format!("{time:.1?} median of {FLUSHES}")),
+        Err(error) => Check::fail(
+            "flush",
+            error.to_string(),
+            "the disk refuses fdatasync; replace it",
+        ),
+    }
+}
+
+fn median_flush(path: &Path) -> io::Result<Duration> {
+    let file = File::options().write(true).open(path)?;
+    let mut times = Vec::with_capacity(FLUSHES);
+    for round in 0..FLUSHES {
+        file.write_all_at(&[round as u8; BLOCK_BYTES], 0)?;
+        let start = Instant::now();
+        file.sync_data()?;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[FLUSHES / 2])
+}
+
+fn space(settings: &Settings, dir: &Path) -> Check {
+    let held = held_bytes(&settings.dir.join("store"));
+    let free = match rustix::fs::statvfs(dir) {
+        Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
+        Err(error) => return Check::fail("space", error.to_string(), "is the disk mounted?"),
+    };
+    let wanted = settings.store.capacity_bytes.saturating_sub(held);
+    let found = format!(
+        "{} MiB free, {} MiB of the cache not yet allocated",
+        free >> 20,
+        wanted >> 20
+    );
+    if free < wanted {
+        return Check::fail(
+            "space",
+            found,
+            "lower store.capacity or free some space: the cache is preallocated",
+        );
+    }
+    Check::ok("space", found)
+}
+
+/// Bytes the store's segments hold already.
+fn held_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => held_bytes(&entry.path()),
+        Ok(meta) => std::os::unix::fs::MetadataExt::blocks(&meta) * 512,
+        Err(_) => 0,
+    };
+    entries.flatten().map(bytes).sum()
+}

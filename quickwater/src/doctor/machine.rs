@@ -1,0 +1,196 @@
+//! Kernel, io_uring, limits, memory and clock.
+
+use std::time::{Duration, SystemTime};
+
+use rustix::process::{Resource, getrlimit};
+
+use super::Check;
+use crate::settings::{IoDriver, Settings};
+
+/// First kernel with SINGLE_ISSUER and DEFER_TASKRUN together.
+const KERNEL_WANTED: (u32, u32) = (6, 1);
+/// First kernel the epoll driver and O_DIRECT paths are meant for.
+const KERNEL_LEAST: (u32, u32) = (5, 10);
+/// Entries of the ring we try; the smallest that is useful.
+const RING_ENTRIES: u32 = 8;
+/// Descriptors besides connections: segments, metadata, UFS.
+const OTHER_FILES: u64 = 1024;
+/// A wall clock before this (2026-01-01) was never set.
+const CLOCK_LEAST: Duration = Duration::from_secs(1_767_225_600);
+/// A wall clock after this (2100-01-01) is set wrong.
+const CLOCK_MOST: Duration = Duration::from_secs(4_102_444_800);
+
+pub(super) fn checks(settings: &Settings) -> Vec<Check> {
+    vec![
+        kernel(),
+        uring(settings.io_driver),
+        files(settings.s3.connections_max as u64),
+        locked_memory(),
+        memory(settings.memory_bytes),
+        clock(SystemTime::now()),
+    ]
+}
+
+fn kernel() -> Check {
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let Some(version) = version_of(&release) else {
+        return Check::warn(
+            "kernel",
+            release,
+            "the version cannot be read; Linux 6.1 or later is best",
+        );
+    };
+    if version < KERNEL_LEAST {
+        return Check::fail(
+            "kernel",
+            release,
+            "use Linux 5.10 or later; 6.1 or later is best",
+        );
+    }
+    if version < KERNEL_WANTED {
+        return Check::warn(
+            "kernel",
+            release,
+            "Linux 6.1 or later has the faster io_uring modes",
+        );
+    }
+    Check::ok("kernel", release)
+}
+
+/// Major and minor of a kernel release.
+pub(super) fn version_of(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn uring(driver: IoDriver) -> Check {
+    if driver == IoDriver::Epoll {
+        return Check::ok("io_uring", "not used (io.driver = epoll)");
+    }
+    let best = io_uring_06::IoUring::<io_uring_06::squeue::Entry>::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .build(RING_ENTRIES);
+    let error = match best {
+        Ok(_) => return Check::ok("io_uring", "available with SINGLE_ISSUER and DEFER_TASKRUN"),
+        Err(error) => error,
+    };
+    if io_uring_06::IoUring::new(RING_ENTRIES).is_ok() {
+        return Check::warn(
+            "io_uring",
+            format!("available, without DEFER_TASKRUN ({error})"),
+            "Linux 6.1 or later has it",
+        );
+    }
+    let found = format!("refused: {error}{}", refusal_hints());
+    let advice = "allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile (container runtimes block them by default), and set sysctl kernel.io_uring_disabled=0; until then the slower epoll driver is used";
+    if driver == IoDriver::Uring {
+        return Check::fail("io_uring", found, advice);
+    }
+    Check::warn("io_uring", found, advice)
+}
+
+/// What the system says about why a ring is refused.
+fn refusal_hints() -> String {
+    let mut hints = String::new();
+    if let Ok(value) = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled") {
+        hints.push_str(&format!("; kernel.io_uring_disabled = {}", value.trim()));
+    }
+    if let Some(mode) = status_field("Seccomp") {
+        let word = match mode.as_str() {
+            "0" => "off",
+            "1" => "strict",
+            _ => "filtering",
+        };
+        hints.push_str(&format!("; seccomp is {word}"));
+    }
+    hints
+}
+
+fn status_field(name: &str) -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+    line.map(|value| value.trim().to_owned())
+}
+
+fn files(connections_max: u64) -> Check {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = connections_max + OTHER_FILES;
+    // The service raises its soft limit to the hard one.
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    let found = format!("up to {hard} open files, {wanted} wanted");
+    if hard < wanted {
+        return Check::fail(
+            "open files",
+            found,
+            "raise the hard limit (LimitNOFILE= of the unit, `ulimit -Hn`), or lower s3.max_connections",
+        );
+    }
+    Check::ok("open files", found)
+}
+
+fn locked_memory() -> Check {
+    let limit = getrlimit(Resource::Memlock).current;
+    let found = limit.map_or("unlimited".to_owned(), |bytes| {
+        format!("{} KiB", bytes >> 10)
+    });
+    // Since 5.12 rings are charged to the memory cgroup, not to this limit.
+    match limit {
+        Some(bytes) if bytes < 64 << 10 => Check::warn(
+            "locked memory",
+            found,
+            "before Linux 5.12 rings need it: raise it to 8 MiB or more (LimitMEMLOCK=, `ulimit -l`)",
+        ),
+        _ => Check::ok("locked memory", found),
+    }
+}
+
+fn memory(budget: u64) -> Check {
+    let total = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+        });
+    let limits = [total.map(|kib| kib << 10), cgroup_limit()];
+    let Some(limit) = limits.into_iter().flatten().min() else {
+        return Check::warn(
+            "memory",
+            "the size of memory cannot be read",
+            "is /proc mounted?",
+        );
+    };
+    let found = format!("{} MiB planned of {} MiB", budget >> 20, limit >> 20);
+    // The budget is kept within 10 %; the rest of the machine needs some as well.
+    if budget.saturating_add(budget / 10) > limit {
+        return Check::fail("memory", found, "lower `memory` or raise the memory limit");
+    }
+    Check::ok("memory", found)
+}
+
+/// Memory limit of our cgroup (v2, then v1), if it has one.
+fn cgroup_limit() -> Option<u64> {
+    let files = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse().ok();
+    files.into_iter().find_map(read)
+}
+
+pub(super) fn clock(now: SystemTime) -> Check {
+    let advice = "set the clock (chrony, systemd-timesyncd): requests are refused when client and server differ by more than 15 minutes";
+    let Ok(since) = now.duration_since(SystemTime::UNIX_EPOCH) else {
+        return Check::fail("clock", "before 1970", advice);
+    };
+    let found = format!("{} s since 1970", since.as_secs());
+    if since < CLOCK_LEAST || since > CLOCK_MOST {
+        return Check::fail("clock", found, advice);
+    }
+    Check::ok("clock", found)
+}

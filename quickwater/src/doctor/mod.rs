@@ -1,0 +1,129 @@
+//! `doctor`: what of this machine and of the service's surroundings is not as it
+//! should be, and what to do about it. Absent on purpose: changing anything.
+
+mod disk;
+mod machine;
+mod service;
+
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::{Output, SettingsArgs};
+use crate::settings::Settings;
+
+/// Flags of `doctor`: every setting, because the checks depend on them.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Works, could be better.
+    Warn,
+    /// The service cannot work so.
+    Fail,
+}
+
+/// One check and what to do when it is not ok.
+#[derive(Debug, Clone)]
+struct Check {
+    name: String,
+    verdict: Verdict,
+    found: String,
+    advice: String,
+}
+
+impl Check {
+    fn ok(name: &str, found: impl Into<String>) -> Self {
+        Self::new(name, Verdict::Ok, found, "")
+    }
+
+    fn warn(name: &str, found: impl Into<String>, advice: &str) -> Self {
+        Self::new(name, Verdict::Warn, found, advice)
+    }
+
+    fn fail(name: &str, found: impl Into<String>, advice: &str) -> Self {
+        Self::new(name, Verdict::Fail, found, advice)
+    }
+
+    fn new(name: &str, verdict: Verdict, found: impl Into<String>, advice: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            verdict,
+            found: found.into(),
+            advice: advice.to_owned(),
+        }
+    }
+}
+
+/// Runs all checks and prints them.
+///
+/// # Errors
+/// Settings that cannot be used, or stdout that cannot be written.
+pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
+    let values = args.settings.values()?;
+    let settings = Settings::from_values(&values).context(crate::cli::Usage)?;
+    let mut checks = machine::checks(&settings);
+    checks.extend(disk::checks(&settings));
+    checks.extend(service::checks(&settings));
+    let json = json!({ "checks": checks.iter().map(check_json).collect::<Vec<_>>() });
+    args.output.show(&json, || text(&checks))?;
+    let failed = checks.iter().any(|c| c.verdict == Verdict::Fail);
+    Ok(if failed {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn check_json(check: &Check) -> serde_json::Value {
+    json!({
+        "name": check.name, "verdict": word(check.verdict),
+        "found": check.found, "advice": check.advice,
+    })
+}
+
+fn text(checks: &[Check]) -> String {
+    let mut out = String::new();
+    for check in checks {
+        let line = format!(
+            "{:4}  {}: {}\n",
+            word(check.verdict),
+            check.name,
+            check.found
+        );
+        out.push_str(&line);
+        if !check.advice.is_empty() {
+            out.push_str(&format!("      -> {}\n", check.advice));
+        }
+    }
+    let count = |v: Verdict| checks.iter().filter(|c| c.verdict == v).count();
+    out.push_str(&format!(
+        "{} ok, {} warnings, {} failures\n",
+        count(Verdict::Ok),
+        count(Verdict::Warn),
+        count(Verdict::Fail)
+    ));
+    out
+}
+
+const fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Warn => "warn",
+        Verdict::Fail => "fail",
+    }
+}

@@ -1,0 +1,155 @@
+//! The directory of a node: its lock, format, credentials, token and run file.
+//!
+//! Absent on purpose: what is inside `store`, `metadata` and `ufs`; those rooms
+//! guard their own.
+
+pub(crate) mod credentials;
+mod files;
+mod run;
+mod secret;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+pub(crate) use credentials::Credentials;
+pub(crate) use run::RunFile;
+pub(crate) use secret::Secret;
+
+/// Version of the layout of the directory.
+const FORMAT: &str = "quickwater-dir 1";
+/// Largest small text file we read back, bytes.
+const SMALL_FILE_BYTES_MAX: u64 = 64 << 10;
+/// Random bytes behind an admin token.
+const TOKEN_BYTES: usize = 32;
+
+/// An opened, locked directory. The lock goes with the value (or the process).
+#[derive(Debug)]
+pub(crate) struct Home {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl Home {
+    /// Makes the directory if needed, locks it and checks its format.
+    ///
+    /// # Errors
+    /// It cannot be made or written, another process holds it, or it was written
+    /// by another version.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let show = dir.display();
+        std::fs::create_dir_all(dir).with_context(|| {
+            format!(
+                "cannot make the directory {show}; choose another with --dir or fix its permissions"
+            )
+        })?;
+        let lock = lock(dir)?;
+        check_format(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// The directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the metadata lives.
+    pub(crate) fn metadata_dir(&self) -> PathBuf {
+        self.dir.join("metadata")
+    }
+
+    /// The admin token, made at the first call.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub(crate) fn admin_token(&self) -> Result<Secret> {
+        let path = token_path(&self.dir);
+        if !path.exists() {
+            let mut bytes = [0u8; TOKEN_BYTES];
+            getrandom::fill(&mut bytes).context("no randomness from the operating system")?;
+            files::write_private(&path, &format!("{}\n", hex::encode(bytes)))?;
+        }
+        read_token(&path)
+    }
+}
+
+/// Where the admin token of a directory is.
+pub(crate) fn token_path(dir: &Path) -> PathBuf {
+    dir.join("admin-token")
+}
+
+/// Reads an admin token file.
+///
+/// # Errors
+/// It cannot be read or is empty.
+pub(crate) fn read_token(path: &Path) -> Result<Secret> {
+    let text = files::read_small(path)
+        .with_context(|| format!("cannot read the admin token {}", path.display()))?;
+    let token = text.trim();
+    if token.is_empty() {
+        bail!(
+            "the admin token file {} is empty; remove it and restart the service to get a new one",
+            path.display()
+        );
+    }
+    Ok(Secret::new(token))
+}
+
+/// Takes the lock file, which holds the pid of its owner.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .with_context(|| {
+            format!("cannot write in the directory {}; choose another with --dir or fix its permissions", dir.display())
+        })?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // The pid is a courtesy; an unreadable file changes nothing.
+            let _ = (&mut file).take(32).read_to_string(&mut pid);
+            bail!(
+                "the directory {} is in use by another quickwater process (pid {}); stop it or choose another --dir",
+                dir.display(),
+                pid.trim()
+            );
+        }
+        Err(std::fs::TryLockError::Error(e)) => {
+            return Err(e).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(file)
+}
+
+fn check_format(dir: &Path) -> Result<()> {
+    let path = dir.join("FORMAT");
+    if !path.exists() {
+        return files::write_atomic(&path, &format!("{FORMAT}\n"), 0o644);
+    }
+    let found =
+        files::read_small(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    if found.trim() != FORMAT {
+        bail!(
+            "the directory {} has format '{}', this program reads '{FORMAT}'; use the version that wrote it, or an empty directory",
+            dir.display(),
+            found.trim().escape_debug()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! `DIR/run.json`: how admin verbs find a running service.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::files;
+
+/// Addresses of a ready service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunFile {
+    /// Process id.
+    pub pid: u32,
+    /// S3 endpoint.
+    pub s3: SocketAddr,
+    /// Admin API.
+    pub admin: SocketAddr,
+    /// Metrics and health.
+    pub metrics: SocketAddr,
+}
+
+/// Removes the run file when the service ends.
+#[derive(Debug)]
+pub(crate) struct RunGuard(PathBuf);
+
+impl RunFile {
+    /// Where it is in a directory.
+    pub(crate) fn path(dir: &Path) -> PathBuf {
+        dir.join("run.json")
+    }
+
+    /// Removes what a killed process left; only the holder of the lock may.
+    ///
+    /// # Errors
+    /// The file is there and cannot be removed.
+    pub(crate) fn clear(dir: &Path) -> Result<()> {
+        match std::fs::remove_file(Self::path(dir)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("cannot remove {}", Self::path(dir).display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes it; it is gone again when the guard is dropped.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn publish(&self, dir: &Path) -> Result<RunGuard> {
+        let path = Self::path(dir);
+        let text = serde_json::to_string(self)?;
+        files::write_atomic(&path, &format!("{text}\n"), 0o644)?;
+        Ok(RunGuard(path))
+    }
+
+    /// Whether its process exists; a killed one leaves the file behind.
+    pub(crate) fn is_alive(&self) -> bool {
+        Path::new(&format!("/proc/{}", self.pid)).exists()
+    }
+
+    /// Reads it; `None` when no service is ready there.
+    ///
+    /// # Errors
+    /// It is there and cannot be understood.
+    pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
+        let path = Self::path(dir);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text =
+            files::read_small(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let run = serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged; restart the service", path.display()))?;
+        Ok(Some(run))
+    }
+}
+
+impl Drop for RunGuard {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_file(&self.0) {
+            tracing::warn!(path = %self.0.display(), error = %e, "the run file stays behind");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The admin endpoint: what it shows of this process, and its listener.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use quickwater_controlplane::Namespace;
+use quickwater_controlplane::rpc::{AdminToken, AdminViews, MountCheck, NodeView, admin_server};
+use quickwater_controlplane::store::EmbeddedStore;
+use quickwater_engine::Shared;
+use quickwater_proto::{Bucket, UfsError};
+use quickwater_rpc::admin::{Node, Setting};
+use quickwater_ufs::UfsClient;
+use quickwater_worker::metrics::Metrics;
+use quickwater_worker::store::Store;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use super::files::Files;
+use super::health::Readiness;
+use crate::home::Secret;
+use crate::settings::{Values, keys};
+
+/// Longest admin call; listing or reaching a UFS has its own, shorter deadline.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// Calls at a time on one connection.
+const CALLS_PER_CONNECTION_MAX: usize = 16;
+/// Dead connections are found out within about twice this.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// What the admin endpoint is made of.
+pub(super) struct Parts {
+    pub(super) namespace: Namespace<EmbeddedStore>,
+    pub(super) ufs: UfsClient,
+    pub(super) node: ThisNode,
+    pub(super) token: Secret,
+}
+
+/// Serves until the runtime ends.
+///
+/// # Errors
+/// The token in the directory is too weak.
+pub(super) fn serve(
+    parts: Parts,
+    listener: TcpListener,
+) -> Result<impl Future<Output = ()> + Send + 'static> {
+    let token = AdminToken::new(parts.token.reveal())
+        .context("the file admin-token was changed; remove it and restart to get a new one")?;
+    let views = AdminViews {
+        node: Arc::new(parts.node),
+        mounts: Arc::new(Reach(parts.ufs.clone())),
+        files: Arc::new(Files::new(parts.namespace.clone(), parts.ufs)),
+    };
+    let server = Server::builder()
+        .timeout(CALL_TIMEOUT)
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_service(admin_server(parts.namespace, views, token));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Ok(async move {
+        if let Err(error) = server.serve_with_incoming(incoming).await {
+            tracing::error!(%error, "the admin endpoint ended");
+        }
+    })
+}
+
+/// Looks at a location with the credentials of the service.
+struct Reach(UfsClient);
+
+#[tonic::async_trait]
+impl MountCheck for Reach {
+    async fn check(&self, bucket: &Bucket) -> Result<String, UfsError> {
+        let report = self.0.check(bucket, false).await?;
+        Ok(report.remarks.join("\n"))
+    }
+}
+
+/// This process.
+pub(super) struct ThisNode {
+    pub(super) started: Instant,
+    pub(super) readiness: Readiness,
+    pub(super) address: SocketAddr,
+    pub(super) shards: usize,
+    pub(super) store: Store,
+    pub(super) shared: Arc<Shared>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) values: Values,
+    pub(super) metadata_ttl_ms: u64,
+}
+
+impl ThisNode {
+    fn state(&self) -> &'static str {
+        match (self.store.stats().is_suspect(), self.readiness.get()) {
+            (true, _) => "suspect",
+            (false, true) => "ready",
+            (false, false) => "draining",
+        }
+    }
+}
+
+impl NodeView for ThisNode {
+    fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").into()
+    }
+
+    fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        let stats = self.store.stats();
+        vec![Node {
+            name: "local".into(),
+            s3_address: self.address.to_string(),
+            state: self.state().into(),
+            shards: u32::try_from(self.shards).unwrap_or(u32::MAX),
+            capacity_bytes: self.store.capacity_bytes(),
+            used_bytes: stats.live_bytes.load(std::sync::atomic::Ordering::Relaxed),
+        }]
+    }
+
+    fn counters(&self) -> Vec<(String, f64)> {
+        let totals = self.metrics.samples().totals();
+        totals
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+
+    fn settings(&self, defaults: bool) -> Vec<Setting> {
+        let built_in = Values::defaults();
+        let values = if defaults { &built_in } else { &self.values };
+        let setting = |key: &keys::Key| Setting {
+            key: key.name.into(),
+            value: values.texts(key.name).join(" "),
+            source: values.source(key.name).to_string(),
+        };
+        keys::KEYS.iter().map(setting).collect()
+    }
+
+    fn default_metadata_ttl_ms(&self) -> u64 {
+        self.metadata_ttl_ms
+    }
+
+    fn mounts_changed(&self) {
+        self.shared.forget_buckets();
+    }
+}

@@ -1,0 +1,59 @@
+//! Splits the memory the service may use. Absent: who allocates it.
+
+/// The program itself, thread stacks, TLS, connections: what no part below counts.
+const BASE_BYTES: u64 = 64 << 20;
+/// Pieces of UFS reads need no more than this, however much there is.
+const UFS_READ_BYTES_MAX: u64 = 256 << 20;
+/// fjall holds up to five memtables (see `EngineOptions`).
+const MEMTABLES_HELD: u64 = 5;
+
+/// Shares of the memory, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Budget {
+    /// IO buffers of each shard.
+    pub(crate) buffers_per_shard: u64,
+    /// Object records the engine remembers.
+    pub(crate) object_cache: u64,
+    /// Block cache of the metadata engine.
+    pub(crate) metadata_cache: u64,
+    /// One memtable of the metadata engine.
+    pub(crate) metadata_memtable: u64,
+    /// Pieces of UFS reads on their way.
+    pub(crate) ufs_reads: u64,
+}
+
+impl Budget {
+    /// Half of what the base leaves for buffers, an eighth each for records,
+    /// metadata and UFS reads, an eighth kept free for the store's index.
+    pub(crate) fn split(memory_bytes: u64, shards: usize) -> Self {
+        let rest = memory_bytes.saturating_sub(BASE_BYTES);
+        let eighth = rest / 8;
+        Self {
+            buffers_per_shard: rest / 2 / shards.max(1) as u64,
+            object_cache: eighth,
+            metadata_cache: eighth / 2,
+            metadata_memtable: eighth / 2 / MEMTABLES_HELD,
+            ufs_reads: eighth.min(UFS_READ_BYTES_MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_never_exceed_the_whole() {
+        for memory in [256 << 20, 1 << 30, 7_777_777_777, 1 << 40] {
+            for shards in [1, 2, 16, 255] {
+                let b = Budget::split(memory, shards);
+                let sum = b.buffers_per_shard * shards as u64
+                    + b.object_cache
+                    + b.metadata_cache
+                    + b.metadata_memtable * MEMTABLES_HELD
+                    + b.ufs_reads;
+                assert!(BASE_BYTES + sum <= memory, "{memory} {shards}");
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Puts the control plane together: metadata store, namespace, UFS client and
+//! the work that goes on behind requests.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use quickwater_controlplane::namespace::Namespace;
+use quickwater_controlplane::store::{self, EmbeddedStore, EngineKind, EngineOptions};
+use quickwater_ufs::{UfsClient, UfsConfig};
+use tokio::runtime::Handle;
+
+use super::budget::Budget;
+use crate::home::Home;
+use crate::settings::{MetadataEngine, Settings};
+
+/// Pause between two sweeps.
+const SWEEP_PAUSE: Duration = Duration::from_secs(30);
+
+/// Opens the metadata; journals are replayed meanwhile.
+///
+/// # Errors
+/// In use by another process, another version or engine, not writable.
+pub(super) fn open_namespace(
+    home: &Home,
+    settings: &Settings,
+    budget: Budget,
+) -> Result<Namespace<EmbeddedStore>> {
+    let kind = match settings.metadata_engine {
+        MetadataEngine::Fjall => EngineKind::Fjall,
+        MetadataEngine::Redb => EngineKind::Redb,
+    };
+    let options = EngineOptions {
+        cache_bytes: budget.metadata_cache,
+        memtable_bytes: budget.metadata_memtable,
+    };
+    let store =
+        store::open(kind, &home.metadata_dir(), &options).context("cannot open the metadata")?;
+    Ok(Namespace::new(store))
+}
+
+/// The UFS client; its work runs on `runtime`.
+pub(super) fn ufs_client(runtime: Handle, settings: &Settings, budget: Budget) -> UfsClient {
+    let config = UfsConfig {
+        connect_timeout: settings.ufs.connect_timeout,
+        idle_timeout: settings.ufs.idle_timeout,
+        concurrency: settings.ufs.concurrency,
+        read_memory_bytes: usize::try_from(budget.ufs_reads).unwrap_or(usize::MAX),
+        ..UfsConfig::default()
+    };
+    UfsClient::new(runtime, config)
+}
+
+/// Removes rows that have served their time, for ever.
+pub(super) async fn sweep(namespace: Namespace<EmbeddedStore>) {
+    loop {
+        match namespace.sweep().await {
+            Ok(swept) if swept.more => continue,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "metadata cannot be swept; tried again later"),
+        }
+        tokio::time::sleep(SWEEP_PAUSE).await;
+    }
+}

@@ -1,0 +1,172 @@
+//! Puts the data plane together: store, buffers, engine state, shards.
+//!
+//! Absent: what a shard answers; that is `shard.rs`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use quickwater_engine::{EngineConfig, Shared};
+use quickwater_ufs::UfsClient;
+use quickwater_worker::buffers::{Pool, PoolConfig};
+use quickwater_worker::http::{ConnectionLimit, HttpConfig, HttpStats};
+use quickwater_worker::listener;
+use quickwater_worker::metrics::Metrics;
+use quickwater_worker::runtime::{self, DriverChoice, RuntimeConfig, Shards, Stop};
+use quickwater_worker::store::{Store, StoreConfig};
+
+use super::access_log::AccessLog;
+use super::budget::Budget;
+use super::metadata::LocalMetadata;
+use super::shard;
+use crate::home::Credentials;
+use crate::settings::{IoDriver, Settings};
+
+/// Chunks read ahead of the one being sent to a lone client.
+const READ_DEPTH: usize = 4;
+/// Chunks fetched from the UFS by one read when a client reads on.
+const FILL_RUN_CHUNKS: u32 = 8;
+/// Longest wait of a flow for another one's work.
+const FLOW_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Objects imported at once while a listing is compared.
+const IMPORT_CONCURRENCY: usize = 16;
+/// After the grace shards get this long to unwind.
+const UNWIND: Duration = Duration::from_secs(5);
+
+/// What the data plane is made of.
+pub(super) struct Parts<'s> {
+    pub(super) settings: &'s Settings,
+    pub(super) budget: Budget,
+    pub(super) credentials: &'s Credentials,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) metadata: LocalMetadata,
+    pub(super) ufs: UfsClient,
+    pub(super) access_log: Option<AccessLog>,
+}
+
+/// A running data plane.
+pub(super) struct DataPlane {
+    /// Where the S3 endpoint listens.
+    pub(super) address: SocketAddr,
+    /// The store, for status.
+    pub(super) store: Store,
+    /// State all shards share.
+    pub(super) shared: Arc<Shared>,
+    stop: Stop,
+    shards: Shards,
+}
+
+/// Opens the store, binds the endpoint and starts the shards.
+///
+/// # Errors
+/// The store refuses (in use, other version, no space), the address is taken,
+/// memory is short, or io_uring is required and refused.
+pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
+    let settings = parts.settings;
+    let threads = settings.store.threads;
+    let listeners = listener::bind(settings.s3.listen, threads)
+        .context("cannot open the S3 endpoint; change s3.listen (port 0 = any free port)")?;
+    let store = Store::open(store_config(settings)).context("cannot open the cache store")?;
+    parts.metrics.collect_store(store.clone());
+    let pools = (0..threads)
+        .map(|_| pool(parts.budget))
+        .collect::<Result<Vec<Pool>>>()?;
+    parts.metrics.collect_buffers(pools.clone());
+    let shared = Shared::new(engine_config(parts.budget));
+    parts.metrics.collect_engine(Arc::clone(&shared));
+    let stats: Vec<Arc<HttpStats>> = (0..threads).map(|_| Arc::default()).collect();
+    parts.metrics.collect_http(stats.clone());
+
+    let common = shard::Common::new(&parts, store.clone(), Arc::clone(&shared));
+    let stop = Stop::new();
+    let limit = ConnectionLimit::new(settings.s3.connections_max);
+    let http = http_config(settings);
+    let start = Instant::now();
+    let seats = listeners.sockets.into_iter().zip(pools).zip(stats);
+    let mains = seats.enumerate().map(|(index, ((socket, pool), stats))| {
+        let seat = shard::Seat {
+            index,
+            socket,
+            pool,
+            stats,
+            limit: Arc::clone(&limit),
+            http: http.clone(),
+            start,
+            stop: stop.clone(),
+        };
+        let common = common.clone();
+        move |_| shard::run(common, seat)
+    });
+    let shards = runtime::start(&runtime_config(settings), mains.collect())
+        .context("cannot start the data-plane threads")?;
+    tracing::info!(address = %listeners.address, threads, driver = ?shards.driver, "the S3 endpoint listens");
+    Ok(DataPlane {
+        address: listeners.address,
+        store,
+        shared,
+        stop,
+        shards,
+    })
+}
+
+impl DataPlane {
+    /// Stops accepting and finishes what is in flight within the grace; `false`
+    /// when a shard had to be left behind.
+    pub(super) fn stop(self, grace: Duration) -> bool {
+        self.stop.request();
+        let missing = self.shards.join(grace + UNWIND);
+        if !missing.is_empty() {
+            tracing::error!(shards = ?missing, "these shards did not end in time");
+        }
+        missing.is_empty()
+    }
+}
+
+fn store_config(settings: &Settings) -> StoreConfig {
+    let (capacity, threads) = (settings.store.capacity_bytes, settings.store.threads);
+    StoreConfig {
+        segment_bytes: settings.store.segment_bytes,
+        ..StoreConfig::new(&settings.dir, capacity, threads)
+    }
+}
+
+fn pool(budget: Budget) -> Result<Pool> {
+    let bytes = usize::try_from(budget.buffers_per_shard)?;
+    Pool::new(PoolConfig::new(bytes))
+        .context("cannot make the IO buffers; raise `memory` or lower store.threads")
+}
+
+fn engine_config(budget: Budget) -> EngineConfig {
+    EngineConfig {
+        object_cache_bytes: usize::try_from(budget.object_cache).unwrap_or(usize::MAX),
+        read_depth: READ_DEPTH,
+        fill_run_chunks: FILL_RUN_CHUNKS,
+        wait_max: FLOW_WAIT_MAX,
+        import_concurrency: IMPORT_CONCURRENCY,
+        content_matches: shard::content_matches,
+    }
+}
+
+fn http_config(settings: &Settings) -> HttpConfig {
+    let s3 = &settings.s3;
+    HttpConfig {
+        header_timeout: s3.header_timeout,
+        idle_timeout: s3.idle_timeout,
+        body_timeout: s3.body_timeout,
+        write_timeout: s3.body_timeout,
+        shutdown_grace: settings.shutdown_grace,
+        ..HttpConfig::default()
+    }
+}
+
+fn runtime_config(settings: &Settings) -> RuntimeConfig {
+    RuntimeConfig {
+        driver: match settings.io_driver {
+            IoDriver::Auto => DriverChoice::Auto,
+            IoDriver::Uring => DriverChoice::Uring,
+            IoDriver::Epoll => DriverChoice::Epoll,
+        },
+        pin: settings.io_pin_threads,
+    }
+}

@@ -1,0 +1,228 @@
+//! `/metrics`, `/healthz` and `/readyz`: a small HTTP/1.1 server of its own, so
+//! that nothing else can use up what it needs. One answer per connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use quickwater_worker::metrics::{Metric, Metrics};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// Connections at a time; more are closed at once.
+const CONNECTIONS_MAX: usize = 64;
+/// Time for a whole exchange.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest request head, bytes.
+const HEAD_BYTES_MAX: usize = 8 << 10;
+/// Pause after a failed accept (out of descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Media type of the OpenMetrics text format.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Media type of everything else.
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Whether the service takes requests.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// Says whether it does.
+    pub(crate) fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    /// Whether it does.
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Shows it as a metric.
+    pub(crate) fn report(&self, metrics: &Metrics) {
+        let own = self.clone();
+        metrics.collect(move |samples| samples.count(Metric::Ready, &[], u64::from(own.get())));
+    }
+}
+
+/// Serves until the runtime ends.
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, readiness: Readiness) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the metrics listener cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            continue;
+        };
+        let (metrics, readiness) = (Arc::clone(&metrics), readiness.clone());
+        tokio::spawn(async move {
+            // A scraper that goes away or dawdles is its own problem.
+            let _ =
+                tokio::time::timeout(EXCHANGE_TIMEOUT, answer(stream, &metrics, &readiness)).await;
+            drop(place);
+        });
+    }
+}
+
+async fn answer(
+    mut stream: TcpStream,
+    metrics: &Metrics,
+    readiness: &Readiness,
+) -> std::io::Result<()> {
+    let Some(head) = read_head(&mut stream).await? else {
+        return Ok(());
+    };
+    let (status, media, body) = respond(&head, metrics, readiness);
+    let length = body.len();
+    let mut reply = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {media}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    if !head.starts_with("HEAD ") {
+        reply.push_str(&body);
+    }
+    stream.write_all(reply.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// The request head as text, `None` when the client ended first. What is too
+/// long is cut and answered as a bad request.
+async fn read_head(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
+    let mut head = Vec::with_capacity(1024);
+    while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+        if head.len() >= HEAD_BYTES_MAX {
+            return Ok(Some(String::new()));
+        }
+        let mut piece = [0u8; 1024];
+        let read = stream.read(&mut piece).await?;
+        if read == 0 {
+            return Ok(None);
+        }
+        head.extend_from_slice(&piece[..read]);
+    }
+    Ok(Some(String::from_utf8_lossy(&head).into_owned()))
+}
+
+type Answer = (&'static str, &'static str, String);
+
+fn respond(head: &str, metrics: &Metrics, readiness: &Readiness) -> Answer {
+    let line = head.lines().next().unwrap_or_default();
+    let mut words = line.split(' ');
+    let (method, target) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
+    if !words
+        .next()
+        .is_some_and(|version| version.starts_with("HTTP/1."))
+    {
+        return ("400 Bad Request", TEXT, "bad request\n".into());
+    }
+    if method != "GET" && method != "HEAD" {
+        return ("405 Method Not Allowed", TEXT, "use GET\n".into());
+    }
+    match target.split('?').next().unwrap_or_default() {
+        "/metrics" => ("200 OK", OPENMETRICS, metrics.encode()),
+        "/healthz" => ("200 OK", TEXT, "ok\n".into()),
+        "/readyz" if readiness.get() => ("200 OK", TEXT, "ready\n".into()),
+        "/readyz" => ("503 Service Unavailable", TEXT, "not ready\n".into()),
+        _ => (
+            "404 Not Found",
+            TEXT,
+            "here are /metrics, /healthz and /readyz\n".into(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn start() -> (std::net::SocketAddr, Readiness) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let readiness = Readiness::default();
+        let metrics = Arc::new(Metrics::new());
+        readiness.report(&metrics);
+        tokio::spawn(serve(listener, metrics, readiness.clone()));
+        (address, readiness)
+    }
+
+    async fn ask(address: std::net::SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        reply
+    }
+
+    #[tokio::test]
+    async fn health_readiness_and_metrics_answer() {
+        let (address, readiness) = start().await;
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(
+            ask(address, &get("/healthz"))
+                .await
+                .starts_with("HTTP/1.1 200 OK")
+        );
+        assert!(
+            ask(address, &get("/readyz"))
+                .await
+                .starts_with("HTTP/1.1 503 ")
+        );
+        assert!(
+            ask(address, &get("/metrics"))
+                .await
+                .contains("\nquickwater_ready 0\n")
+        );
+        readiness.set(true);
+        assert!(
+            ask(address, &get("/readyz"))
+                .await
+                .starts_with("HTTP/1.1 200 OK")
+        );
+        let metrics = ask(address, &get("/metrics")).await;
+        assert!(metrics.contains("application/openmetrics-text"));
+        assert!(metrics.contains("\nquickwater_ready 1\n") && metrics.ends_with("# EOF\n"));
+        let head = ask(address, "HEAD /metrics HTTP/1.0\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200 OK") && head.ends_with("\r\n\r\n"));
+    }
+
+    #[tokio::test]
+    async fn bad_requests_are_told_so() {
+        let (address, _) = start().await;
+        assert!(
+            ask(address, "GET / HTTP/1.1\r\n\r\n")
+                .await
+                .starts_with("HTTP/1.1 404")
+        );
+        assert!(
+            ask(address, "POST /metrics HTTP/1.1\r\n\r\n")
+                .await
+                .starts_with("HTTP/1.1 405")
+        );
+        assert!(
+            ask(address, "nonsense\r\n\r\n")
+                .await
+                .starts_with("HTTP/1.1 400")
+        );
+        let long = format!("GET /{} HTTP/1.1", "x".repeat(HEAD_BYTES_MAX));
+        assert!(ask(address, &long).await.starts_with("HTTP/1.1 400"));
+    }
+
+    #[tokio::test]
+    async fn idle_connections_do_not_keep_others_out() {
+        let (address, _) = start().await;
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS_MAX - 1 {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let reply = ask(address, "GET /healthz HTTP/1.1\r\n\r\n").await;
+        assert!(reply.starts_with("HTTP/1.1 200 OK"));
+    }
+}

@@ -1,0 +1,214 @@
+//! `serve`: both planes in one process, from the first file to the last signal.
+
+mod access_log;
+mod admin;
+mod announce;
+mod buckets;
+mod budget;
+mod control;
+mod data_plane;
+mod files;
+mod health;
+mod metadata;
+mod shard;
+mod signals;
+mod sources;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use quickwater_worker::metrics::Metrics;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use access_log::AccessLog;
+use budget::Budget;
+use data_plane::{DataPlane, Parts, start_data_plane};
+use health::Readiness;
+use metadata::LocalMetadata;
+use signals::StopSignals;
+
+use crate::cli::{SettingsArgs, Usage, emit};
+use crate::home::{Credentials, Home, RunFile};
+use crate::settings::{AuthMode, Settings, Values};
+
+/// Threads for metadata, UFSs, admin and metrics.
+const CONTROL_THREADS_MAX: usize = 4;
+/// Blocking calls of POSIX UFSs at a time, all mounts together.
+const BLOCKING_THREADS_MAX: usize = 512;
+/// What is left of background work at the end gets this long.
+const RUNTIME_UNWIND: Duration = Duration::from_secs(2);
+
+/// Runs the service until it is told to stop.
+///
+/// # Errors
+/// It cannot start, or something was left undone at the end.
+pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
+    let values = args.values()?;
+    let settings = Settings::from_values(&values).context(Usage)?;
+    crate::logging::start(&settings.log_level, settings.log_json)?;
+    raise_file_limit();
+    let home = Home::open(&settings.dir)?;
+    RunFile::clear(home.dir())?;
+    let credentials = Credentials::load_or_make(home.dir(), |name| std::env::var(name).ok())?;
+    let runtime = control_runtime(settings.store.threads)?;
+    let mut signals = runtime.block_on(async { StopSignals::install() })?;
+    let service = start(&runtime, &home, &settings, &values, &credentials)?;
+
+    let run = service.run_file();
+    let guard = run.publish(home.dir())?;
+    service.readiness.set(true);
+    let checked = settings.s3.auth == AuthMode::Verify && !settings.s3.anonymous;
+    emit(&announce::text(&run, &credentials, checked))?;
+    tracing::info!(dir = %home.dir().display(), s3 = %run.s3, admin = %run.admin, metrics = %run.metrics, "ready");
+
+    let signal = runtime.block_on(signals.next());
+    tracing::info!(signal, "stopping");
+    runtime.spawn(async move {
+        let signal = signals.next().await;
+        tracing::warn!(signal, "asked twice: ending at once");
+        std::process::exit(1);
+    });
+    let clean = service.stop(settings.shutdown_grace);
+    drop(guard);
+    runtime.shutdown_timeout(RUNTIME_UNWIND);
+    if !clean {
+        bail!("some requests were still running when the grace ended");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Everything that runs.
+struct Service {
+    readiness: Readiness,
+    admin: SocketAddr,
+    metrics: SocketAddr,
+    data_plane: DataPlane,
+    access_log: Option<access_log::AccessLogThread>,
+}
+
+impl Service {
+    fn run_file(&self) -> RunFile {
+        RunFile {
+            pid: std::process::id(),
+            s3: self.data_plane.address,
+            admin: self.admin,
+            metrics: self.metrics,
+        }
+    }
+
+    /// Unready first, then the requests in flight, then the rest.
+    fn stop(self, grace: Duration) -> bool {
+        self.readiness.set(false);
+        let clean = self.data_plane.stop(grace);
+        // A shard left behind still holds the log open.
+        if let (Some(thread), true) = (self.access_log, clean) {
+            thread.join();
+        }
+        clean
+    }
+}
+
+fn start(
+    runtime: &Runtime,
+    home: &Home,
+    settings: &Settings,
+    values: &Values,
+    credentials: &Credentials,
+) -> Result<Service> {
+    let metrics = Arc::new(Metrics::new());
+    let readiness = Readiness::default();
+    readiness.report(&metrics);
+    sources::collect_memory(&metrics, settings.memory_bytes);
+    let metrics_listener = listen(runtime, "metrics.listen", settings.metrics_listen)?;
+    let metrics_address = metrics_listener.local_addr()?;
+    runtime.spawn(health::serve(
+        metrics_listener,
+        Arc::clone(&metrics),
+        readiness.clone(),
+    ));
+    let admin_listener = listen(runtime, "admin.listen", settings.admin_listen)?;
+    let admin_address = admin_listener.local_addr()?;
+
+    let budget = Budget::split(settings.memory_bytes, settings.store.threads);
+    let namespace = control::open_namespace(home, settings, budget)?;
+    sources::collect_metadata(&metrics, namespace.store().clone());
+    let ufs = control::ufs_client(runtime.handle().clone(), settings, budget);
+    sources::collect_ufs(&metrics, ufs.stats());
+    buckets::make_default_ufs(&settings.ufs.uri)?;
+    runtime.block_on(buckets::add_mounts(&namespace, &ufs, settings))?;
+    runtime.block_on(buckets::discover_first(&namespace, &ufs, settings));
+
+    let (access_log, access_log_thread) = match &settings.s3.access_log {
+        Some(path) => AccessLog::start(path).map(|(log, thread)| (Some(log), Some(thread)))?,
+        None => (None, None),
+    };
+    let data_plane = start_data_plane(Parts {
+        settings,
+        budget,
+        credentials,
+        metrics: Arc::clone(&metrics),
+        metadata: LocalMetadata::new(namespace.clone(), runtime.handle().clone()),
+        ufs: ufs.clone(),
+        access_log,
+    })?;
+    let node = admin::ThisNode {
+        started: Instant::now(),
+        readiness: readiness.clone(),
+        address: data_plane.address,
+        shards: settings.store.threads,
+        store: data_plane.store.clone(),
+        shared: Arc::clone(&data_plane.shared),
+        metrics,
+        values: values.clone(),
+        metadata_ttl_ms: settings.metadata_ttl.as_ms(),
+    };
+    let token = home.admin_token()?;
+    let admin = admin::Parts {
+        namespace: namespace.clone(),
+        ufs,
+        node,
+        token,
+    };
+    runtime.spawn(admin::serve(admin, admin_listener)?);
+    runtime.spawn(control::sweep(namespace));
+    Ok(Service {
+        readiness,
+        admin: admin_address,
+        metrics: metrics_address,
+        data_plane,
+        access_log: access_log_thread,
+    })
+}
+
+fn control_runtime(shards: usize) -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(shards.clamp(2, CONTROL_THREADS_MAX))
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control threads")
+}
+
+fn listen(runtime: &Runtime, key: &str, address: SocketAddr) -> Result<TcpListener> {
+    runtime.block_on(TcpListener::bind(address)).with_context(|| {
+        format!("cannot listen on {address}; another process has it? Change {key} (port 0 = any free port)")
+    })
+}
+
+/// Connections need descriptors; the soft limit of most shells is 1,024.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}

@@ -1,0 +1,67 @@
+//! Metrics of the rooms the worker does not know: metadata, UFS, memory.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use quickwater_controlplane::store::EmbeddedStore;
+use quickwater_ufs::{UfsOperation, UfsOutcome, UfsStats};
+use quickwater_worker::metrics::{Metric, Metrics, Samples};
+
+/// Reports the metadata store.
+pub(super) fn collect_metadata(metrics: &Metrics, store: EmbeddedStore) {
+    metrics.collect(move |samples| {
+        let stats = store.stats();
+        samples.count(Metric::MetadataCommits, &[], stats.commits);
+        samples.count(Metric::MetadataConflicts, &[], stats.conflicts);
+        samples.count(Metric::MetadataFailures, &["refused"], stats.refused);
+        samples.count(Metric::MetadataFailures, &["unknown"], stats.unknown);
+        samples.count(Metric::MetadataFlushes, &[], stats.flushes);
+        let seconds = stats.flush_us as f64 / 1e6;
+        samples.number(Metric::MetadataFlushSeconds, &[], seconds);
+    });
+}
+
+/// Reports all UFSs.
+pub(super) fn collect_ufs(metrics: &Metrics, stats: Arc<UfsStats>) {
+    metrics.collect(move |samples| read_ufs(&stats, samples));
+}
+
+fn read_ufs(stats: &UfsStats, samples: &mut Samples) {
+    for &operation in UfsOperation::ALL {
+        let name = operation.name();
+        for &outcome in UfsOutcome::ALL {
+            let count = stats.requests(operation, outcome);
+            if count > 0 {
+                samples.count(Metric::UfsRequests, &[name, outcome.name()], count);
+            }
+        }
+        let seconds = stats.time(operation).as_secs_f64();
+        samples.number(Metric::UfsRequestSeconds, &[name], seconds);
+    }
+    samples.count(Metric::UfsReadBytes, &[], stats.read_bytes.load(Relaxed));
+    samples.count(
+        Metric::UfsWrittenBytes,
+        &[],
+        stats.written_bytes.load(Relaxed),
+    );
+    samples.count(
+        Metric::UfsSkippedNames,
+        &[],
+        stats.skipped_names.load(Relaxed),
+    );
+    samples.count(
+        Metric::UfsDroppedAttributes,
+        &[],
+        stats.dropped_attributes.load(Relaxed),
+    );
+    samples.count(
+        Metric::UfsUnverifiedWrites,
+        &[],
+        stats.unverified_writes.load(Relaxed),
+    );
+}
+
+/// Reports a number that never changes.
+pub(super) fn collect_memory(metrics: &Metrics, budget_bytes: u64) {
+    metrics.collect(move |samples| samples.count(Metric::MemoryBudgetBytes, &[], budget_bytes));
+}

@@ -1,0 +1,185 @@
+//! The one table of settings: name, type, default and meaning of every key.
+//!
+//! Flags, environment names, `conf show`, `docs/configuration.md` and `--help`
+//! are generated from it. Absent on purpose: parsing and precedence.
+
+/// How the text of a key is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Any text.
+    Text,
+    /// A path of the local file system.
+    Path,
+    /// `ADDRESS:PORT`; port 0 = any free port.
+    Address,
+    /// A number of bytes: `10GiB`, `512MiB`, `4096`.
+    Bytes,
+    /// A length of time: `10s`, `500ms`, `5m`, `1h`.
+    Duration,
+    /// A length of time, `0s` = always, or `never`.
+    Ttl,
+    /// A whole number.
+    Count,
+    /// `true` or `false`.
+    Switch,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// `file:///absolute/path` or `s3://bucket/prefix`.
+    Uri,
+    /// `name=value` pairs, comma separated; a table in TOML.
+    Options,
+    /// `BUCKET=URI[,option=value...]`, any number of them.
+    Mounts,
+}
+
+impl Kind {
+    /// The word for it in documentation and help.
+    pub(crate) fn word(self) -> String {
+        match self {
+            Self::Text => "text".into(),
+            Self::Path => "path".into(),
+            Self::Address => "address:port".into(),
+            Self::Bytes => "bytes".into(),
+            Self::Duration => "duration".into(),
+            Self::Ttl => "duration or `never`".into(),
+            Self::Count => "number".into(),
+            Self::Switch => "`true` or `false`".into(),
+            Self::Choice(words) => words
+                .iter()
+                .map(|w| format!("`{w}`"))
+                .collect::<Vec<_>>()
+                .join(" or "),
+            Self::Uri => "URI".into(),
+            Self::Options => "options".into(),
+            Self::Mounts => "list of mounts".into(),
+        }
+    }
+}
+
+/// One setting.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// Dotted name, as in the TOML file.
+    pub name: &'static str,
+    /// Name of the flag of `serve`, without the dashes.
+    pub flag: &'static str,
+    /// How its text is read.
+    pub kind: Kind,
+    /// A word that stands for a value of its own, besides those of `kind`
+    /// (`off`, `auto`); empty = none.
+    pub special: &'static str,
+    /// Value when nobody sets it.
+    pub default: &'static str,
+    /// What it does; one or two sentences.
+    pub doc: &'static str,
+}
+
+impl Key {
+    /// Its environment variable.
+    pub(crate) fn variable(&self) -> String {
+        let name = self.name.replace('.', "__").to_ascii_uppercase();
+        format!("{ENV_PREFIX}{name}")
+    }
+}
+
+/// What every environment variable of ours begins with.
+pub(crate) const ENV_PREFIX: &str = "QUICKWATER_";
+
+/// Finds a key by name.
+pub(crate) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|k| k.name == name)
+}
+
+const fn key(
+    name: &'static str,
+    flag: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key {
+        name,
+        flag,
+        kind,
+        special: "",
+        default,
+        doc,
+    }
+}
+
+const fn or(special: &'static str, key: Key) -> Key {
+    Key { special, ..key }
+}
+
+/// Every setting, in the order of the documentation.
+#[rustfmt::skip]
+pub(crate) static KEYS: &[Key] = &[
+    key("dir", "dir", Kind::Path, "./quickwater-data",
+        "Directory of this node: cache, metadata, credentials, run.json. Best on a local NVMe disk."),
+    key("memory", "memory", Kind::Bytes, "1GiB",
+        "Memory the service plans with: IO buffers, index, metadata cache. At least 256MiB."),
+    key("metadata_ttl", "metadata-ttl", Kind::Ttl, "10s",
+        "How long metadata read from a UFS is trusted before it is looked up again. `0s` looks always, `never` trusts for ever. A mount may set its own."),
+    key("mounts", "mount", Kind::Mounts, "",
+        "UFS locations to mount as buckets at start, e.g. `data=s3://corpus/v1,endpoint=http://10.0.0.5:9000`. The option `metadata_ttl` sets the mount's own TTL."),
+    key("s3.listen", "s3-listen", Kind::Address, "127.0.0.1:29998",
+        "Where the S3 endpoint listens; port 0 takes any free port."),
+    or("off", key("s3.domain", "s3-domain", Kind::Text, "off",
+        "Domain for virtual-host style requests (`BUCKET.DOMAIN`); path style works always.")),
+    key("s3.region", "s3-region", Kind::Text, "us-east-1",
+        "Region that GetBucketLocation reports; requests signed for any region are accepted."),
+    key("s3.auth", "s3-auth", Kind::Choice(&["verify", "simple"]), "verify",
+        "`verify` checks every signature (SigV4). `simple` accepts any signature and takes the access key as the user."),
+    key("s3.anonymous", "s3-anonymous", Kind::Switch, "false",
+        "Accept requests without a signature."),
+    key("s3.insecure_ok", "s3-insecure-ok", Kind::Switch, "false",
+        "Allow `s3.auth = simple` or `s3.anonymous` on an address other hosts can reach."),
+    key("s3.min_part_size", "s3-min-part-size", Kind::Bytes, "5MiB",
+        "Smallest part of a multipart upload, the last part excepted."),
+    key("s3.user_metadata_limit", "s3-user-metadata-limit", Kind::Bytes, "2KiB",
+        "Most bytes of user metadata (x-amz-meta-* names and values) of one object."),
+    key("s3.folder_objects", "s3-folder-objects", Kind::Switch, "false",
+        "Show directories of a POSIX UFS as 0-byte objects whose key ends with `/`."),
+    key("s3.max_connections", "s3-max-connections", Kind::Count, "16384",
+        "Most client connections at a time; more are answered 503 SlowDown."),
+    key("s3.idle_timeout", "s3-idle-timeout", Kind::Duration, "60s",
+        "How long a kept-alive connection may be silent between requests."),
+    key("s3.header_timeout", "s3-header-timeout", Kind::Duration, "10s",
+        "How long a client may take to send a request head."),
+    key("s3.body_timeout", "s3-body-timeout", Kind::Duration, "30s",
+        "How long a request or response body may make no progress."),
+    or("off", key("s3.access_log", "s3-access-log", Kind::Path, "off",
+        "File that gets one line per request.")),
+    key("admin.listen", "admin-listen", Kind::Address, "127.0.0.1:29990",
+        "Where the admin API (gRPC, bearer token) listens."),
+    key("metrics.listen", "metrics-listen", Kind::Address, "127.0.0.1:29991",
+        "Where /metrics, /healthz and /readyz are served; no authentication."),
+    key("store.capacity", "capacity", Kind::Bytes, "10GiB",
+        "Disk space of the cache, preallocated in segments. At least 4 segments a thread."),
+    or("auto", key("store.segment_size", "segment-size", Kind::Bytes, "auto",
+        "Size of one segment file, 4MiB to 4GiB; cannot change once the store exists. `auto` chooses by capacity.")),
+    or("auto", key("store.threads", "threads", Kind::Count, "auto",
+        "Data-plane threads (shards), each with its own ring and segments. `auto` = one per CPU.")),
+    key("metadata.engine", "metadata-engine", Kind::Choice(&["fjall", "redb"]), "fjall",
+        "Embedded store of the metadata; cannot change once metadata exists."),
+    or("auto", key("ufs.uri", "ufs", Kind::Uri, "auto",
+        "Where CreateBucket makes buckets; what is already there is served as buckets too. `auto` = the directory `ufs` below `dir`.")),
+    key("ufs.options", "ufs-options", Kind::Options, "",
+        "Options of the default UFS: `endpoint`, `region`, `path_style`, `credentials` (a reference: `env:PREFIX`, `file:/path`, `profile:NAME`, `default`, `anonymous`)."),
+    key("ufs.concurrency", "ufs-concurrency", Kind::Count, "64",
+        "Most requests to one mount's UFS at a time."),
+    key("ufs.timeout.connect", "ufs-timeout-connect", Kind::Duration, "5s",
+        "How long a connection to a UFS may take."),
+    key("ufs.timeout.idle", "ufs-timeout-idle", Kind::Duration, "30s",
+        "How long a UFS request may make no progress."),
+    key("shutdown.grace", "shutdown-grace", Kind::Duration, "25s",
+        "How long requests in flight may go on after SIGTERM or SIGINT."),
+    key("io.driver", "io-driver", Kind::Choice(&["auto", "uring", "epoll"]), "auto",
+        "`uring` refuses to start without io_uring; `auto` falls back to epoll with a warning."),
+    key("io.pin_threads", "io-pin-threads", Kind::Switch, "false",
+        "Pin every data-plane thread to a CPU."),
+    key("log.level", "log-level", Kind::Choice(&["error", "warn", "info", "debug", "trace"]), "info",
+        "Least important log lines that are written (to stderr)."),
+    key("log.format", "log-format", Kind::Choice(&["text", "json"]), "text",
+        "Shape of log lines."),
+];

@@ -1,0 +1,185 @@
+//! Settings: one typed value from defaults, TOML file, environment and flags,
+//! every key checked at start. Absent on purpose: anything that acts on them.
+
+pub(crate) mod flags;
+pub(crate) mod keys;
+pub(crate) mod layers;
+pub(crate) mod parse;
+pub(crate) mod render;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+#[cfg(test)]
+pub(crate) use layers::Source;
+pub(crate) use layers::Values;
+pub(crate) use parse::{MountSpec, Ttl};
+
+/// Name of the settings file inside the service directory.
+pub(crate) const FILE_NAME: &str = "quickwater.toml";
+
+/// Everything the service can be told, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Directory of this node, absolute.
+    pub dir: PathBuf,
+    /// Bytes of memory to plan with.
+    pub memory_bytes: u64,
+    /// Default metadata TTL of mounts.
+    pub metadata_ttl: Ttl,
+    /// Mounts to make at start.
+    pub mounts: Vec<MountSpec>,
+    /// The S3 endpoint.
+    pub s3: S3Settings,
+    /// Where the admin API listens.
+    pub admin_listen: SocketAddr,
+    /// Where metrics and health are served.
+    pub metrics_listen: SocketAddr,
+    /// The cache.
+    pub store: StoreSettings,
+    /// Embedded metadata engine.
+    pub metadata_engine: MetadataEngine,
+    /// The default UFS and limits of all.
+    pub ufs: UfsSettings,
+    /// How long requests in flight may go on after a stop signal.
+    pub shutdown_grace: Duration,
+    /// How IO is driven.
+    pub io_driver: IoDriver,
+    /// Pin data-plane threads to CPUs.
+    pub io_pin_threads: bool,
+    /// Least important log level.
+    pub log_level: String,
+    /// Log lines as JSON.
+    pub log_json: bool,
+}
+
+/// The S3 endpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct S3Settings {
+    /// Listen address.
+    pub listen: SocketAddr,
+    /// Domain of virtual-host style requests.
+    pub domain: Option<String>,
+    /// Region reported.
+    pub region: String,
+    /// How signatures are treated.
+    pub auth: AuthMode,
+    /// Unsigned requests are accepted.
+    pub anonymous: bool,
+    /// Smallest part, bytes.
+    pub min_part_bytes: u64,
+    /// Most user metadata of an object, bytes.
+    pub user_metadata_bytes_max: usize,
+    /// Directories shown as 0-byte objects.
+    pub folder_objects: bool,
+    /// Most connections at a time.
+    pub connections_max: usize,
+    /// Silence between requests.
+    pub idle_timeout: Duration,
+    /// Time for a request head.
+    pub header_timeout: Duration,
+    /// Time without progress in a body.
+    pub body_timeout: Duration,
+    /// One line per request goes here.
+    pub access_log: Option<PathBuf>,
+}
+
+/// How signatures are treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthMode {
+    /// Checked (SigV4).
+    Verify,
+    /// Any is accepted; the access key names the user.
+    Simple,
+}
+
+/// The cache.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreSettings {
+    /// Bytes on disk.
+    pub capacity_bytes: u64,
+    /// Bytes of a segment; none = chosen by capacity.
+    pub segment_bytes: Option<u64>,
+    /// Data-plane threads.
+    pub threads: usize,
+}
+
+/// Embedded metadata engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MetadataEngine {
+    /// fjall, a log-structured merge tree.
+    Fjall,
+    /// redb, a B-tree.
+    Redb,
+}
+
+/// The default UFS and limits of all.
+#[derive(Debug, Clone)]
+pub(crate) struct UfsSettings {
+    /// Where CreateBucket makes buckets.
+    pub uri: String,
+    /// Its options.
+    pub options: Vec<(String, String)>,
+    /// Requests at a time per mount.
+    pub concurrency: usize,
+    /// Time to connect.
+    pub connect_timeout: Duration,
+    /// Time without progress.
+    pub idle_timeout: Duration,
+}
+
+/// How IO is driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IoDriver {
+    /// io_uring, or epoll with a warning.
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// Reads all layers. `config`: the file of `--config`, which must then exist.
+///
+/// # Errors
+/// An unreadable file, an unknown key, a value that does not parse.
+pub(crate) fn load(
+    config: Option<&Path>,
+    flags: layers::Layer,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Values> {
+    let mut over = Values::defaults();
+    let environment = layers::read_environment(variables)?;
+    over.lay(environment.clone());
+    over.lay(flags.clone());
+    let file = match config {
+        Some(path) => layers::read_file(path)?
+            .with_context(|| format!("the settings file {} does not exist", path.display()))?,
+        None => own_file(Path::new(over.text("dir")))?,
+    };
+    let mut values = Values::defaults();
+    values.lay(file);
+    values.lay(environment);
+    values.lay(flags);
+    Ok(values)
+}
+
+/// The file inside the directory cannot say where the directory is.
+fn own_file(dir: &Path) -> Result<layers::Layer> {
+    let path = dir.join(FILE_NAME);
+    let layer = layers::read_file(&path)?.unwrap_or_default();
+    if layer.iter().any(|(key, ..)| key.name == "dir") {
+        bail!(
+            "the settings file {} sits in the directory and cannot set `dir`; remove the key, or pass the file with --config",
+            path.display()
+        );
+    }
+    Ok(layer)
+}
