@@ -5,7 +5,9 @@ use quickwater_proto::MetadataError;
 
 use super::hooked::{Fate, HookedStore};
 use super::*;
-use crate::namespace::Usage;
+use crate::keyspace::{self, Counter};
+use crate::namespace::mutate::{Mutation, Operation, Step};
+use crate::namespace::{Stop, Usage};
 use crate::store::{CommitError, Fault, FaultPlan, FaultyStore};
 
 /// A namespace with unknown outcomes, one beside it without, and a bucket.
@@ -255,4 +257,34 @@ async fn endless_conflicts_and_failing_reads_are_unavailable() {
     assert!(unavailable(
         namespace.delete_bucket(id, true).await.unwrap_err()
     ));
+}
+
+/// A change that reads nothing: only its operation row can tell attempts apart.
+struct Blind(BucketId);
+
+impl Mutation for Blind {
+    type Answer = ();
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        _: &Operation,
+    ) -> Result<Step<()>, Stop> {
+        transaction.add(&keyspace::counter(self.0, Counter::Objects, 0), 1);
+        Ok(Step::Commit(()))
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_reads_nothing_is_applied_once() {
+    let (namespace, store, other, id) = hooked().await;
+    store.next_commit(Fate::Late, async {});
+    namespace.mutate(&Blind(id)).await.unwrap();
+    assert_eq!(store.land().await, Err(CommitError::Conflict));
+    assert_eq!(other.usage(id).await.unwrap().objects, 1);
+    for fate in [Fate::Applied, Fate::Lost] {
+        store.next_commit(fate, async {});
+        namespace.mutate(&Blind(id)).await.unwrap();
+    }
+    assert_eq!(other.usage(id).await.unwrap().objects, 3);
 }

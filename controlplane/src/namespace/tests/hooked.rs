@@ -1,5 +1,5 @@
-//! A store whose next commit ends as unknown, with something else happening
-//! before the caller is told.
+//! A store in which something else happens around the next commit, whose outcome
+//! may then be unknown.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use crate::store::{
 
 type Meanwhile = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What becomes of the commit whose outcome is unknown.
+/// What becomes of a commit. All but the last end as unknown.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Fate {
     /// Applied at once.
@@ -23,6 +23,8 @@ pub(super) enum Fate {
     Lost,
     /// Applied when the test says so.
     Late,
+    /// Something else is applied first; the outcome is known.
+    Overtaken,
 }
 
 #[derive(Clone)]
@@ -120,6 +122,10 @@ impl Transaction for HookedTransaction {
             return self.inner.commit().await;
         };
         match fate {
+            Fate::Overtaken => {
+                meanwhile.await;
+                return self.inner.commit().await;
+            }
             Fate::Applied => _ = self.inner.commit().await?,
             Fate::Lost => {}
             Fate::Late => *self.store.late.lock().unwrap() = Some(self.inner),

@@ -6,6 +6,7 @@ mod hooked;
 mod listing;
 mod mounts;
 mod objects;
+mod overtaken;
 mod races;
 mod sweeper;
 mod uploads;
