@@ -94,15 +94,21 @@ class Server:
     def start(self, seconds: float = START_SECONDS) -> "Server":
         """Starts and waits until `run.json` names this process and it is ready."""
         process = self.launch()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if process.poll() is not None:
-                raise StartFailed(f"exit code {process.returncode}\n{self.log_tail()}")
-            if self._read_run(process.pid) and self.http_status("/readyz") == 200:
-                return self
-            time.sleep(0.02)
+        if self.wait_ready(process, seconds):
+            return self
+        code = process.poll()
         self.kill()
-        raise StartFailed(f"not ready within {seconds} s\n{self.log_tail()}")
+        how = f"not ready within {seconds} s" if code is None else f"exit code {code}"
+        raise StartFailed(f"{how}\n{self.log_tail()}")
+
+    def wait_ready(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
+        """Whether it gets ready in time; false at once when it ends."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and process.poll() is None:
+            if self._read_run(process.pid) and self.http_status("/readyz") == 200:
+                return True
+            time.sleep(0.02)
+        return False
 
     def _read_run(self, pid: int) -> bool:
         try:

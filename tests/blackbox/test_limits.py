@@ -1,0 +1,243 @@
+"""Bounds: ten thousand connections, and memory under many large transfers (C12)."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import resource
+import select
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from conftest import ServeFactory
+from harness.payload import MIB, payload
+from harness.raw import Request, connect, head_bytes, read_reply, sign
+from harness.server import Server
+from harness.signing import UNSIGNED
+from harness.target import Target
+
+CONNECTIONS = 10_000
+SOURCES = 64  # addresses of 127.0.0.0/8: 28 k ephemeral ports each
+STREAMS = 64
+STREAM_BYTES = 64 * MIB
+MEMORY = 512 * MIB
+PATIENCE_SECONDS = 30.0
+
+
+def open_many(target: Target, count: int) -> list[socket.socket]:
+    """Connections from many source addresses."""
+    return [connect(target, f"127.0.{1 + i % SOURCES}.1") for i in range(count)]
+
+
+def close_all(connections: list[socket.socket]) -> None:
+    for connection in connections:
+        connection.close()
+
+
+def honest(server: Server, rounds: int = 20) -> None:
+    """A client that wants to work, with a deadline for all of it."""
+    client = server.target().client(connect_timeout=10, read_timeout=10)
+    start = time.monotonic()
+    for number in range(rounds):
+        body = payload(100_000, number)
+        client.put_object(Bucket="b", Key="honest", Body=body)
+        assert client.get_object(Bucket="b", Key="honest")["Body"].read() == body
+    assert time.monotonic() - start < PATIENCE_SECONDS
+
+
+@pytest.fixture
+def crowded(serve: ServeFactory) -> Server:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < CONNECTIONS + 1000:
+        pytest.skip("RLIMIT_NOFILE is too low for ten thousand connections")
+    server = serve(flags={"s3-idle-timeout": "300s", "s3-header-timeout": "20s"})
+    server.target().client().create_bucket(Bucket="b")
+    return server
+
+
+@pytest.mark.slow
+def test_idle_connections(crowded: Server) -> None:
+    """They cost little, and honest clients do not notice them."""
+    honest(crowded)
+    before = crowded.peak_rss_bytes()
+    connections = open_many(crowded.target(), CONNECTIONS)
+    try:
+        honest(crowded)
+        assert crowded.peak_rss_bytes() - before < 200 * MIB
+    finally:
+        close_all(connections)
+    honest(crowded)
+
+
+@pytest.mark.slow
+def test_dribbling_connections(crowded: Server) -> None:
+    """Heads that never end, a byte at a time; honest clients go on, dribblers are cut."""
+    connections = open_many(crowded.target(), CONNECTIONS)
+    stop = threading.Event()
+
+    def dribble() -> None:
+        wire = b"GET /b/k HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 4000
+        for byte in wire:
+            for connection in connections:
+                if stop.is_set():
+                    return
+                try:
+                    connection.send(bytes([byte]), socket.MSG_DONTWAIT)
+                except OSError:
+                    pass  # cut off: as it should be
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=dribble)
+    thread.start()
+    try:
+        time.sleep(1)
+        honest(crowded)
+        deadline = time.monotonic() + 60
+        while not _mostly_closed(connections):
+            assert time.monotonic() < deadline, "slow heads are never cut off"
+            time.sleep(1)
+        honest(crowded)
+    finally:
+        stop.set()
+        thread.join()
+        close_all(connections)
+
+
+def _mostly_closed(connections: list[socket.socket]) -> bool:
+    """Whether the server ended nine in ten."""
+    poller = select.poll()
+    for connection in connections:
+        poller.register(connection, select.POLLIN | select.POLLHUP | select.POLLRDHUP)
+    return len(poller.poll(0)) >= len(connections) * 9 // 10
+
+
+@pytest.mark.slow
+def test_dribbling_bodies(serve: ServeFactory) -> None:
+    """Many PUTs that stop in the middle hold nothing others need for ever."""
+    server = serve(flags={"s3-body-timeout": "3s", "memory": str(256 * MIB)})
+    target = server.target()
+    target.client().create_bucket(Bucket="b")
+    stuck = []
+    for number in range(500):
+        request = Request(
+            "PUT", f"/b/s{number}", content_length=str(10 * MIB), payload_hash=UNSIGNED
+        )
+        connection = connect(target, f"127.0.{1 + number % SOURCES}.1")
+        connection.sendall(head_bytes(request, sign(target, request)) + b"x" * 1000)
+        stuck.append(connection)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                honest(server, 3)
+                break
+            except Exception:
+                assert time.monotonic() < deadline, "stuck bodies block honest clients for ever"
+                time.sleep(1)
+        keys = [e["Key"] for e in target.client().list_objects_v2(Bucket="b")["Contents"]]
+        assert keys == ["honest"]
+    finally:
+        close_all(stuck)
+
+
+# -- memory -------------------------------------------------------------------
+
+
+def put_stream(target: Target, key: str, data: memoryview, digest: str) -> int:
+    """One PUT; a 503 is retried, as clients do."""
+    for _ in range(200):
+        request = Request("PUT", f"/b/{key}", content_length=str(len(data)), payload_hash=digest)
+        with connect(target) as connection:
+            connection.settimeout(PATIENCE_SECONDS * 10)
+            try:
+                connection.sendall(head_bytes(request, sign(target, request)))
+                connection.sendall(data)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # refused early: the answer tells
+            try:
+                status = read_reply(connection, "PUT").status
+            except OSError:
+                status = 503
+        if status != 503:
+            return status
+        time.sleep(0.5)
+    return 503
+
+
+def get_stream(target: Target, key: str) -> str:
+    """MD5 of a whole object, read piece by piece."""
+    for _ in range(200):
+        request = Request("GET", f"/b/{key}")
+        with connect(target) as connection:
+            connection.settimeout(PATIENCE_SECONDS * 10)
+            connection.sendall(head_bytes(request, sign(target, request)))
+            response: Any = http.client.HTTPResponse(connection)
+            response.begin()
+            digest, piece = hashlib.md5(), bytearray(MIB)
+            while count := response.readinto(piece):
+                digest.update(memoryview(piece)[:count])
+            if response.status != 503:
+                return digest.hexdigest()
+        time.sleep(0.5)
+    return "never"
+
+
+def in_parallel(count: int, work: Any) -> list[Any]:
+    results: list[Any] = [None] * count
+
+    def run(number: int) -> None:
+        results[number] = work(number)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+@pytest.mark.slow
+def test_memory_stays_in_its_budget(serve: ServeFactory) -> None:
+    """64 PUTs of 64 MiB at once, then 64 GETs at once: VmHWM <= --memory + 10 %."""
+    flags = {"memory": str(MEMORY), "capacity": str(2048 * MIB)}
+    server = serve(flags=flags)
+    target = server.target()
+    target.client().create_bucket(Bucket="b")
+    data = payload(STREAM_BYTES, "stream")
+    md5 = hashlib.md5(data).hexdigest()
+    view = memoryview(data)
+    statuses = in_parallel(STREAMS, lambda i: put_stream(target, f"k{i}", view, UNSIGNED))
+    assert statuses == [200] * STREAMS
+    digests = in_parallel(STREAMS, lambda i: get_stream(target, f"k{i}"))
+    assert digests == [md5] * STREAMS
+    peak = server.peak_rss_bytes()
+    assert peak <= MEMORY * 1.1, f"peak {peak / MIB:.0f} MiB of {MEMORY / MIB:.0f} MiB"
+
+
+@pytest.mark.slow
+def test_memory_with_many_small_objects(serve: ServeFactory) -> None:
+    """Metadata and index of 20,000 objects stay inside the budget too."""
+    server = serve(flags={"memory": str(256 * MIB)})
+    folder = server.ufs / "many"
+    folder.mkdir()
+    for number in range(20_000):
+        descriptor = os.open(folder / f"f{number:05}", os.O_CREAT | os.O_WRONLY)
+        os.write(descriptor, b"x" * 100)
+        os.close(descriptor)
+    server.restart()
+    client = server.target().client()
+    listed = 0
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="many"):
+        listed += page["KeyCount"]
+    assert listed == 20_000
+
+    def read(start: int) -> None:
+        for number in range(start, 4000, 8):
+            client.get_object(Bucket="many", Key=f"f{number:05}")["Body"].read()
+
+    in_parallel(8, read)
+    assert server.peak_rss_bytes() <= 256 * MIB * 1.1
