@@ -58,6 +58,12 @@ pub enum Counter {
     Bytes = 2,
 }
 
+/// The version of this keyspace and its records.
+#[must_use]
+pub fn format() -> Vec<u8> {
+    Key::new(META).raw(b"format")
+}
+
 /// The counter from which bucket ids are taken.
 #[must_use]
 pub fn last_bucket_id() -> Vec<u8> {

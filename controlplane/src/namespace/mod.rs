@@ -9,6 +9,7 @@
 mod buckets;
 mod clock;
 mod complete;
+mod format;
 mod listing;
 mod location;
 mod mounts;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use quickwater_proto::MetadataError;
 
 pub use clock::{SystemClock, WallClock};
+pub use format::FormatError;
 pub use listing::{Listed, Listing, ListingMarker};
 pub use location::{Location, LocationError};
 pub use mounts::{MountError, NewMount};
@@ -42,7 +44,8 @@ pub const SCAN_ROWS_MAX: usize = 10_000;
 /// How long the answer to a completed upload is remembered, milliseconds.
 pub const COMPLETED_KEEP_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// The namespace over a store. Clones share everything.
+/// The namespace over a store. Clones share everything. Its futures need a tokio
+/// runtime with time enabled.
 #[derive(Clone)]
 pub struct Namespace<S> {
     store: S,

@@ -12,9 +12,9 @@ use super::read::Page;
 use crate::keyspace::{self, SHARDS};
 use crate::store::{CommitError, KeyRange, Row, Scan, Store, Transaction, successor};
 
-/// How long operations are remembered, minutes: far longer than any change is
-/// attempted, so that clocks of several machines may differ by minutes.
-const OPERATIONS_KEEP_MINUTES: i64 = 10;
+/// How long operations are remembered, minutes: a change is attempted for 10 s
+/// and its last commit takes 30 s at most; the rest is for clocks that differ.
+const OPERATIONS_KEEP_MINUTES: i64 = 3;
 /// Rows removed in one transaction.
 const PAGE_ROWS: usize = 1_000;
 /// Most transactions per shard (and per removed bucket) in one sweep.

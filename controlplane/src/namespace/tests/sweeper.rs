@@ -15,13 +15,13 @@ async fn operations(namespace: &Memory) -> usize {
 }
 
 #[tokio::test]
-async fn operations_are_forgotten_after_ten_minutes() {
+async fn operations_are_forgotten_after_three_minutes() {
     let (namespace, clock) = with_clock();
     let id = namespace.create_bucket(&bucket("one")).await.unwrap().id;
     for _ in 0..30 {
         put(&namespace, id, "k", &object("a")).await;
     }
-    clock.advance(10 * MINUTE_MS);
+    clock.advance(3 * MINUTE_MS);
     put(&namespace, id, "k", &object("b")).await;
     assert_eq!(namespace.sweep().await, Ok(Swept::default()));
     assert_eq!(operations(&namespace).await, 32);

@@ -1,0 +1,93 @@
+//! The version of the keyspace, kept in the store itself: a store shared by
+//! several machines has no directory to keep it in.
+
+use quickwater_proto::MetadataError;
+
+use super::mutate::{Mutation, Operation, Step};
+use super::{Namespace, Stop};
+use crate::keyspace;
+use crate::store::{Store, Transaction};
+
+/// The version this program writes and reads.
+const FORMAT: u32 = 1;
+
+/// The store is not for this program.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// Another version of the program made it.
+    #[error(
+        "the metadata has format {found}, this program knows format {FORMAT}: use the version of \
+         the program that made it"
+    )]
+    Unknown {
+        /// Its format.
+        found: String,
+    },
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+}
+
+impl<S: Store> Namespace<S> {
+    /// Looks whether the store is of this program's format and marks a new one.
+    /// Call it once before anything else.
+    ///
+    /// # Errors
+    /// See [`FormatError`].
+    pub async fn check_format(&self) -> Result<(), FormatError> {
+        let (found, _) = self.mutate(&Format).await?;
+        match <[u8; 4]>::try_from(found.as_slice()).map(u32::from_be_bytes) {
+            Ok(FORMAT) => Ok(()),
+            Ok(other) => Err(FormatError::Unknown {
+                found: other.to_string(),
+            }),
+            Err(_) => Err(FormatError::Unknown {
+                found: format!("{found:02x?}"),
+            }),
+        }
+    }
+}
+
+/// Answers the format as it is kept.
+struct Format;
+
+impl Mutation for Format {
+    type Answer = Vec<u8>;
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        _: &Operation,
+    ) -> Result<Step<Vec<u8>>, Stop> {
+        let key = keyspace::format();
+        if let Some(found) = transaction.get(&key).await? {
+            return Ok(Step::Nothing(found.to_vec()));
+        }
+        let format = FORMAT.to_be_bytes();
+        transaction.set(&key, &format);
+        Ok(Step::Commit(format.to_vec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::EmbeddedStore;
+
+    #[tokio::test]
+    async fn a_new_store_is_marked_and_another_format_refused() {
+        let namespace = Namespace::new(EmbeddedStore::in_memory().unwrap());
+        assert_eq!(namespace.check_format().await, Ok(()));
+        assert_eq!(namespace.check_format().await, Ok(()));
+        for (value, text) in [
+            (&2u32.to_be_bytes()[..], "format 2,"),
+            (b"x", "format [78]"),
+        ] {
+            let mut transaction = namespace.store().begin();
+            transaction.set(&keyspace::format(), value);
+            transaction.commit().await.unwrap();
+            let error = namespace.check_format().await.unwrap_err();
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+}
