@@ -4,6 +4,7 @@
 //! rooms together and talks to people.
 
 mod cli;
+mod date;
 mod doctor;
 mod home;
 mod logging;

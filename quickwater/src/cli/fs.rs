@@ -8,8 +8,9 @@ use quickwater_rpc::admin::{self, FsEntry};
 use serde_json::json;
 
 use super::exit::Kind;
-use super::output::{date, emit, size, table};
+use super::output::{emit, size, table};
 use super::remote::{Target, explain};
+use crate::date;
 
 /// Entries of one page asked for.
 const PAGE_ENTRIES: u32 = 1000;
@@ -143,7 +144,7 @@ fn stat_text(entry: &FsEntry, reply: &admin::FsStatReply) -> String {
         row("key", entry.name.escape_debug().to_string()),
         row("size", format!("{} ({})", entry.size, size(entry.size))),
         row("etag", entry.etag.clone()),
-        row("modified", date(entry.modified_ms)),
+        row("modified", date::text(entry.modified_ms)),
         row(
             "content-type",
             reply.content_type.escape_debug().to_string(),
@@ -171,7 +172,7 @@ fn entry_json(entry: &FsEntry) -> serde_json::Value {
         "key": entry.name,
         "size": entry.size,
         "etag": entry.etag,
-        "modified": date(entry.modified_ms),
+        "modified": date::text(entry.modified_ms),
     })
 }
 
@@ -181,5 +182,5 @@ fn entry_row(entry: &FsEntry) -> Vec<String> {
     if entry.is_prefix {
         return vec!["PRE".into(), String::new(), name];
     }
-    vec![date(entry.modified_ms), entry.size.to_string(), name]
+    vec![date::text(entry.modified_ms), entry.size.to_string(), name]
 }

@@ -8,8 +8,9 @@ use quickwater_rpc::admin;
 use serde_json::json;
 
 use super::exit::Kind;
-use super::output::{date, table};
+use super::output::table;
 use super::remote::{Target, explain};
+use crate::date;
 use crate::settings::parse;
 
 #[derive(Debug, Subcommand)]
@@ -152,7 +153,7 @@ fn mount_json(mount: &admin::Mount) -> serde_json::Value {
         "uri": mount.uri,
         "options": mount.options,
         "metadata_ttl": ttl_text(mount.metadata_ttl_ms),
-        "created": date(mount.created_ms),
+        "created": date::text(mount.created_ms),
         "owned": mount.owned,
     })
 }
@@ -168,7 +169,7 @@ fn mount_row(mount: &admin::Mount) -> Vec<String> {
         mount.bucket.clone(),
         mount.uri.clone(),
         ttl_text(mount.metadata_ttl_ms),
-        date(mount.created_ms),
+        date::text(mount.created_ms),
         options.join(","),
     ]
 }

@@ -71,10 +71,8 @@ fn write(file: File, waiting: &Receiver<String>, dropped: &AtomicU64) {
     let mut out = BufWriter::with_capacity(64 << 10, file);
     let mut failing = false;
     while let Ok(first) = waiting.recv() {
-        let burst = std::iter::once(first).chain(waiting.try_iter().take(LINES_WAITING_MAX));
-        let written = burst
-            .map(|line| writeln!(out, "{line}"))
-            .collect::<std::io::Result<()>>();
+        let mut burst = std::iter::once(first).chain(waiting.try_iter().take(LINES_WAITING_MAX));
+        let written = burst.try_for_each(|line| writeln!(out, "{line}"));
         let outcome = written.and_then(|()| out.flush());
         // Told once when it begins to fail and once when it works again.
         if let (Err(error), false) = (&outcome, failing) {

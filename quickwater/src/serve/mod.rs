@@ -10,6 +10,7 @@ mod data_plane;
 mod files;
 mod health;
 mod metadata;
+mod observe;
 mod shard;
 mod signals;
 mod sources;

@@ -2,36 +2,65 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use quickwater_engine::Shared;
-use quickwater_proto::ObjectRecord;
+use quickwater_engine::{Engine, Shared, World};
+use quickwater_proto::{ChecksumKind, ObjectRecord};
+use quickwater_s3::auth::{AuthMode as Signatures, AuthPolicy};
+use quickwater_s3::body::Hasher;
+use quickwater_s3::request::Dialect;
+use quickwater_ufs::UfsClient;
 use quickwater_worker::buffers::Pool;
-use quickwater_worker::http::{
-    ConnectionInfo, ConnectionLimit, HttpConfig, HttpStats, NoBody, Payload, RequestBody,
-    RequestView, Response, Server, Service,
-};
-use quickwater_worker::metrics::Metrics;
+use quickwater_worker::environment::ShardEnvironment;
+use quickwater_worker::http::{ConnectionLimit, HttpConfig, HttpStats, Server};
 use quickwater_worker::runtime::Stop;
-use quickwater_worker::store::Store;
+use quickwater_worker::service::{AccessKey, S3Service, ServiceConfig};
+use quickwater_worker::store::{ShardStore, Store};
 
 use super::data_plane::Parts;
+use super::metadata::LocalMetadata;
+use super::observe::Observe;
+use crate::settings::{AuthMode, Settings};
+
+/// How long a request waits for its place before it is told to slow down.
+const ADMISSION_WAIT: Duration = Duration::from_secs(5);
+
+/// The outside world of a shard in `serve`.
+pub(super) struct Local;
+
+impl World for Local {
+    type Disk = ShardStore;
+    type Ufs = UfsClient;
+    type Metadata = LocalMetadata;
+    type Environment = ShardEnvironment;
+}
 
 /// What all shards share.
 #[derive(Clone)]
 pub(super) struct Common {
-    metrics: Arc<Metrics>,
-    _store: Store,
-    _shared: Arc<Shared>,
+    store: Store,
+    shared: Arc<Shared>,
+    ufs: UfsClient,
+    metadata: LocalMetadata,
+    service: Arc<ServiceConfig>,
+    access_key: AccessKey,
+    observe: Observe,
 }
 
 impl Common {
     pub(super) fn new(parts: &Parts<'_>, store: Store, shared: Arc<Shared>) -> Self {
+        let credentials = parts.credentials;
         Self {
-            metrics: Arc::clone(&parts.metrics),
-            _store: store,
-            _shared: shared,
+            store,
+            shared,
+            ufs: parts.ufs.clone(),
+            metadata: parts.metadata.clone(),
+            service: Arc::new(service_config(parts.settings)),
+            access_key: AccessKey {
+                id: credentials.access_key_id.clone(),
+                secret: credentials.secret_access_key.reveal().to_owned(),
+            },
+            observe: Observe::new(Arc::clone(&parts.metrics), parts.access_log.clone()),
         }
     }
 }
@@ -50,63 +79,139 @@ pub(super) struct Seat {
 
 /// The life of a shard.
 pub(super) async fn run(common: Common, seat: Seat) {
+    let shard = seat.index;
+    let large_buffers = seat.pool.available().large_total;
+    let disk = common.store.shard(shard, seat.pool);
+    let engine = Engine::<Local>::new(
+        common.shared,
+        disk,
+        common.ufs,
+        common.metadata,
+        ShardEnvironment::new(seat.start),
+    );
     let server = Server {
-        service: Unassembled {
-            metrics: common.metrics,
-            _pool: seat.pool,
-            _start: seat.start,
-        },
+        service: S3Service::new(
+            engine,
+            common.service,
+            common.access_key,
+            large_buffers,
+            common.observe,
+        ),
         config: seat.http,
         limit: seat.limit,
         stats: seat.stats,
     };
     match server.run(seat.socket, seat.stop).await {
         Ok(stopped) if stopped.aborted > 0 => {
+            let aborted = stopped.aborted;
             tracing::warn!(
-                shard = seat.index,
-                aborted = stopped.aborted,
+                shard,
+                aborted,
                 "connections were broken at the end of the grace"
             );
         }
         Ok(_) => {}
-        Err(error) => tracing::error!(shard = seat.index, %error, "the shard cannot serve"),
+        Err(error) => tracing::error!(shard, %error, "the shard cannot serve"),
     }
 }
 
-/// Whether content read whole from the UFS is what its record promises.
+fn service_config(settings: &Settings) -> ServiceConfig {
+    let s3 = &settings.s3;
+    ServiceConfig {
+        dialect: Dialect {
+            domain: s3.domain.clone(),
+            metadata_bytes_max: s3.user_metadata_bytes_max,
+            ..Dialect::default()
+        },
+        policy: AuthPolicy {
+            mode: match s3.auth {
+                AuthMode::Verify => Signatures::Verify,
+                AuthMode::Simple => Signatures::Simple,
+            },
+            anonymous: s3.anonymous,
+        },
+        region: s3.region.clone(),
+        part_bytes_min: s3.min_part_bytes,
+        folder_objects: s3.folder_objects,
+        default_ufs: settings.ufs.uri.clone(),
+        default_ufs_options: settings.ufs.options.clone(),
+        metadata_ttl_ms: settings.metadata_ttl.as_ms(),
+        admission_wait: ADMISSION_WAIT,
+    }
+}
+
+/// Whether content read whole from the UFS is what its record promises: length,
+/// the MD5 if the ETag is one, and every checksum over the whole object.
 pub(super) fn content_matches(record: &ObjectRecord, content: &[u8]) -> bool {
-    content.len() as u64 == record.size
+    if content.len() as u64 != record.size {
+        return false;
+    }
+    let promised: Vec<_> = record
+        .checksums
+        .iter()
+        .filter(|c| c.kind == ChecksumKind::FullObject)
+        .collect();
+    let md5 = record.etag.as_md5();
+    if promised.is_empty() && md5.is_none() {
+        return true;
+    }
+    let mut hasher = Hasher::new(promised.iter().map(|c| c.algorithm));
+    hasher.update(content);
+    let (digest, checksums) = hasher.finish();
+    let holds = |p: &&quickwater_proto::Checksum| {
+        checksums
+            .iter()
+            .any(|c| c.algorithm == p.algorithm && c.value == p.value)
+    };
+    md5.is_none_or(|md5| md5 == digest) && promised.iter().all(holds)
 }
 
-/// Answers until the S3 service takes this place.
-struct Unassembled {
-    metrics: Arc<Metrics>,
-    _pool: Pool,
-    _start: Instant,
-}
+#[cfg(test)]
+mod tests {
+    use quickwater_proto::{Checksum, ChecksumAlgorithm, ETag, PersistState, Version};
 
-impl Service for Unassembled {
-    type Body = NoBody;
+    use super::*;
 
-    async fn call<'a>(
-        &'a self,
-        _: RequestView<'a>,
-        _: &'a ConnectionInfo,
-        _: &'a mut RequestBody<'_>,
-    ) -> Response<NoBody> {
-        self.metrics
-            .request("other", 503, std::time::Duration::ZERO);
-        Response {
-            status: 503,
-            headers: Vec::new(),
-            body: Payload::Empty,
-            close: true,
+    fn record(content: &[u8], etag: &str) -> ObjectRecord {
+        ObjectRecord {
+            version: Version::default(),
+            size: content.len() as u64,
+            etag: ETag::new(etag),
+            modified_ms: 0,
+            headers: Default::default(),
+            checksums: Vec::new(),
+            tags: Vec::new(),
+            extents: Vec::new(),
+            parts: Vec::new(),
+            ufs: None,
+            persist: PersistState::Persisted,
+            partial: false,
         }
     }
 
-    fn error_body(&self, _: u16, code: &str, message: &str, _: &ConnectionInfo) -> Bytes {
-        Bytes::from(format!(
-            "<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-        ))
+    #[test]
+    fn content_is_held_against_every_promise() {
+        // RFC 1321, A.5.
+        let abc = record(b"abc", "900150983cd24fb0d6963f7d28e17f72");
+        assert!(content_matches(&abc, b"abc"));
+        assert!(!content_matches(&abc, b"abd"));
+        assert!(!content_matches(&abc, b"abcd"));
+        let opaque = record(b"abc", "900150983cd24fb0d6963f7d28e17f72-1");
+        assert!(content_matches(&opaque, b"abd"));
+    }
+
+    #[test]
+    fn checksums_over_the_whole_object_count_others_do_not() {
+        let mut with = record(b"123456789", "x-1");
+        // Check value of CRC-32C (RFC 3720, B.4 polynomial).
+        with.checksums.push(Checksum {
+            algorithm: ChecksumAlgorithm::Crc32c,
+            kind: ChecksumKind::FullObject,
+            value: vec![0xe3, 0x06, 0x92, 0x83],
+        });
+        assert!(content_matches(&with, b"123456789"));
+        assert!(!content_matches(&with, b"123456780"));
+        with.checksums[0].kind = ChecksumKind::Composite { parts: 2 };
+        assert!(content_matches(&with, b"123456780"));
     }
 }
