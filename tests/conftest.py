@@ -26,7 +26,9 @@ _running: list[Server] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Room for ten thousand sockets, here and in the services we start."""
+    """Room for ten thousand sockets, here and in the services we start; no proxies."""
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = "127.0.0.1,localhost"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft < wanted:

@@ -54,8 +54,9 @@ class Target:
 
     def environment(self) -> dict[str, str]:
         """Environment of a client program."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
         return {
-            **os.environ,
+            **inherited,
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_DEFAULT_REGION": REGION,
