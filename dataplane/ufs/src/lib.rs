@@ -14,6 +14,8 @@ mod mount;
 mod posix;
 mod s3;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub use client::{UfsClient, UfsReport};
 pub use config::UfsConfig;

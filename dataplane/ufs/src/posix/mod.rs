@@ -25,9 +25,6 @@ mod uploads;
 mod walk;
 mod write;
 
-#[cfg(test)]
-mod tests;
-
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

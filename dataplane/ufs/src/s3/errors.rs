@@ -22,8 +22,14 @@ where
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
             let code = service.err().code().unwrap_or_default();
-            let text = format!("{what}: HTTP {status} {code}");
-            UfsError::new(kind(status, code), text)
+            let kind = match kind(status, code) {
+                // A body that is no answer to the request; of a write it is not
+                // known whether it was applied.
+                UfsErrorKind::Other if status < 300 && write => UfsErrorKind::Timeout,
+                UfsErrorKind::Other if status < 300 => UfsErrorKind::Corrupt,
+                kind => kind,
+            };
+            UfsError::new(kind, format!("{what}: HTTP {status} {code}"))
         }
         SdkError::ResponseError(response) => {
             let status = response.raw().status().as_u16();
@@ -78,6 +84,8 @@ pub(super) fn kind(status: u16, code: &str) -> UfsErrorKind {
         | "ThrottlingException"
         | "RequestLimitExceeded"
         | "TooManyRequests" => return UfsErrorKind::Throttled,
+        // CompleteMultipartUpload may fail after its 200 was sent.
+        "InternalError" | "ServiceUnavailable" => return UfsErrorKind::Unavailable,
         "RequestTimeout" => return UfsErrorKind::Timeout,
         "BadDigest" | "XAmzContentSHA256Mismatch" | "IncompleteBody" => {
             return UfsErrorKind::Corrupt;

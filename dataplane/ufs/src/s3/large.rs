@@ -10,18 +10,22 @@ use quickwater_proto::{
 use tokio::sync::mpsc;
 
 use super::S3;
+use super::uploads::OPAQUE;
 use super::write::{Target, hand_over};
 use crate::config::MIB;
 use crate::mailbox::{Incoming, Piece};
 
 /// Smallest part we send but for the last.
-const PART_BYTES_MIN: u64 = 64 * MIB;
+const PART_BYTES_MIN: u64 = if cfg!(test) { 5 * MIB } else { 64 * MIB };
 
 /// The caller's bytes, cut into parts.
 struct Cutter {
     incoming: Incoming,
     rest: Bytes,
 }
+
+/// The parts sent, what they are together, and the ETag S3 will show for them.
+type Sent = (Vec<CompletedPart>, BodyDigests, ETag);
 
 impl S3 {
     pub(super) async fn put_large(
@@ -32,20 +36,28 @@ impl S3 {
     ) -> Result<Option<UfsObject>, UfsError> {
         let size = incoming.size();
         let full_key = self.full_key(key)?;
-        let id = self.create_upload(key, headers).await?;
-        let sent = self.send_parts(&full_key, &id, incoming).await;
-        let (parts, digests) = match sent {
-            Ok(Some(sent)) => sent,
-            other => {
-                if let Err(error) = self.send_abort(&full_key, &id).await {
-                    tracing::warn!(%error, "the store keeps parts of a write given up");
-                }
-                return other.map(|_| None);
+        let name = self.create_upload(key, headers).await?;
+        let id = name.strip_prefix(OPAQUE).unwrap_or(&name);
+        let done = match self.send_parts(&full_key, id, incoming).await {
+            Ok(Some((parts, digests, etag))) => match self.send_complete(key, id, parts).await {
+                Ok(token) => self.identity_of(key, token.as_deref(), size).await,
+                Err(error) => self.completed_anyway(key, size, &etag, error).await,
             }
+            .map(|identity| Some((identity, digests))),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
         };
-        let token = self.send_complete(key, &id, parts).await?;
+        if !matches!(done, Ok(Some(_)))
+            // Of this and a Complete that is still under way the store lets one win.
+            && let Err(error) = self.send_abort(&full_key, id).await
+        {
+            tracing::warn!(%error, "the store keeps parts of a write given up");
+        }
+        let Some((identity, digests)) = done? else {
+            return Ok(None);
+        };
         Ok(Some(UfsObject {
-            identity: self.identity_of(key, token.as_deref(), size).await?,
+            identity,
             etag: ETag::from_md5(&digests.md5),
             headers: headers.clone(),
             checksums: digests.checksums,
@@ -57,7 +69,7 @@ impl S3 {
         key: &str,
         id: &str,
         incoming: Incoming,
-    ) -> Result<Option<(Vec<CompletedPart>, BodyDigests)>, UfsError> {
+    ) -> Result<Option<Sent>, UfsError> {
         let mut left = incoming.size();
         let part_bytes = part_bytes(left);
         let mut cutter = Cutter {
@@ -65,6 +77,7 @@ impl S3 {
             rest: Bytes::new(),
         };
         let mut parts = Vec::new();
+        let mut hash = Md5::new();
         for number in 1..=PART_NUMBER_MAX {
             if left == 0 {
                 break;
@@ -82,6 +95,7 @@ impl S3 {
             let Some((written, md5)) = sent else {
                 return Ok(None);
             };
+            hash.update(md5);
             self.confirmed(
                 &written,
                 &BodyDigests {
@@ -101,7 +115,10 @@ impl S3 {
             parts.push(part.build());
         }
         match cutter.incoming.next().await? {
-            Some(Piece::Finish(digests)) => Ok(Some((parts, digests))),
+            Some(Piece::Finish(digests)) => {
+                let etag = format!("{}-{}", hex::encode(hash.finalize()), parts.len());
+                Ok(Some((parts, digests, ETag::new(&etag))))
+            }
             Some(Piece::Data(_)) => Err(UfsError::new(
                 UfsErrorKind::Invalid,
                 "more bytes than announced",

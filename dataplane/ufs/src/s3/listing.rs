@@ -32,21 +32,34 @@ impl S3 {
         recursive: bool,
         pages: &Pages,
     ) -> Result<(), UfsError> {
+        let rolled = rolled_up(prefix, start_after).filter(|_| !recursive);
+        // Stores differ in whether a prefix that start-after lies in is shown:
+        // begin before it and decide by looking.
+        let begin = rolled.map_or(start_after, |p| p.trim_end_matches('/'));
         let query = Query {
             prefix: format!("{}{prefix}", self.prefix),
-            start_after: (!start_after.is_empty()).then(|| format!("{}{start_after}", self.prefix)),
+            start_after: (!begin.is_empty()).then(|| format!("{}{begin}", self.prefix)),
             delimiter: (!recursive).then_some("/"),
             keys_max: PAGE_KEYS,
+        };
+        let shown = match rolled {
+            Some(prefix) => self.holds_more(prefix, start_after).await?,
+            None => true,
+        };
+        let wanted = |entry: &UfsEntry| match entry {
+            UfsEntry::Object { key, .. } => key.as_str() > start_after,
+            UfsEntry::Prefix(prefix) => match rolled {
+                Some(rolled) if prefix == rolled => shown,
+                Some(rolled) => prefix.as_str() > rolled,
+                None => prefix.as_str() > start_after,
+            },
         };
         let mut token = None;
         let mut last = String::new();
         loop {
             let page = self.page(&query, token).await?;
             let mut entries = self.entries(&page)?;
-            // Some stores compare start-after with rolled-up prefixes otherwise.
-            entries.retain(
-                |e| !matches!(e, UfsEntry::Object { key, .. } if key.as_str() <= start_after),
-            );
+            entries.retain(wanted);
             if let Some(end) = in_order(&entries, &last)? {
                 last = end;
                 if !pages.send(Ok(Some(entries))).await {
@@ -58,6 +71,18 @@ impl S3 {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether a key greater than `start_after` lies below `prefix`.
+    async fn holds_more(&self, prefix: &str, start_after: &str) -> Result<bool, UfsError> {
+        let query = Query {
+            prefix: format!("{}{prefix}", self.prefix),
+            start_after: Some(format!("{}{start_after}", self.prefix)),
+            delimiter: None,
+            keys_max: 1,
+        };
+        let page = self.page(&query, None).await?;
+        Ok(!self.entries(&page)?.is_empty())
     }
 
     /// Whether no key lies under the location.
@@ -163,6 +188,12 @@ impl S3 {
         }
         Ok((!key.is_empty() && key.len() <= KEY_BYTES_MAX).then(|| key.to_owned()))
     }
+}
+
+/// The common prefix that `start_after` itself would be rolled up into.
+fn rolled_up<'a>(prefix: &str, start_after: &'a str) -> Option<&'a str> {
+    let at = start_after.strip_prefix(prefix)?.find('/')?;
+    start_after.get(..=prefix.len() + at)
 }
 
 fn odd(what: &str) -> UfsError {

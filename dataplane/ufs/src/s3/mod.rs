@@ -14,9 +14,6 @@ mod read;
 mod uploads;
 mod write;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 use aws_sdk_s3::Client;
@@ -25,7 +22,7 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::types::ChecksumMode;
 use bytes::Bytes;
-use quickwater_proto::{KEY_BYTES_MAX, ObjectKey, UfsError, UfsErrorKind, UfsObject, UploadRecord};
+use quickwater_proto::{KEY_BYTES_MAX, ObjectKey, UfsError, UfsErrorKind, UfsObject};
 
 use crate::client::UfsReport;
 use crate::location::S3Location;
@@ -92,8 +89,12 @@ impl S3 {
             .connect_timeout(config.connect_timeout.min(attempt))
             .operation_attempt_timeout(attempt)
             .build();
+        let retries = RetryConfig::standard()
+            .with_max_attempts(connect::READ_ATTEMPTS)
+            .with_initial_backoff(attempt / 10)
+            .with_max_backoff(attempt / 3);
         Builder::new()
-            .retry_config(RetryConfig::standard().with_max_attempts(connect::READ_ATTEMPTS))
+            .retry_config(retries)
             .timeout_config(timeouts)
     }
 
@@ -200,15 +201,4 @@ impl S3 {
             .map_err(|e| failed("delete", true, &e))
             .map(drop)
     }
-}
-
-/// The store's name of an upload, from the metadata.
-fn upload_id(upload: &UploadRecord) -> Result<String, UfsError> {
-    if upload.ufs_upload.is_empty() {
-        return Err(UfsError::new(
-            UfsErrorKind::NotFound,
-            "the upload has no id in the store",
-        ));
-    }
-    Ok(upload.ufs_upload.clone())
 }

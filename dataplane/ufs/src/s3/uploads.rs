@@ -2,17 +2,19 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Part};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Part, ServerSideEncryption};
 use quickwater_proto::{
-    ETag, ObjectHeaders, ObjectKey, PART_NUMBER_MAX, PartRecord, UfsError, UfsErrorKind, UfsObject,
-    UploadRecord,
+    ETag, ObjectHeaders, ObjectKey, PART_NUMBER_MAX, PartRecord, UfsError, UfsErrorKind,
+    UfsIdentity, UfsObject, UploadRecord,
 };
 
 use super::errors::failed;
 use super::objects::metadata;
-use super::{S3, upload_id, with_expires};
+use super::{S3, with_expires};
 use crate::mount::within;
 
+/// Begins the name of an upload whose parts' ETags are no MD5s.
+pub(super) const OPAQUE: &str = "opaque:";
 /// Pages of a part listing (S3: 1,000 parts each), with one to spare.
 const PART_PAGES_MAX: usize = PART_NUMBER_MAX as usize / 1_000 + 1;
 
@@ -42,7 +44,11 @@ impl S3 {
                 .await
                 .map_err(|e| failed("create upload", true, &e))
         });
-        match created.await?.upload_id() {
+        let created = created.await?;
+        let opaque = created.sse_customer_algorithm().is_some()
+            || !is_md5_kept(created.server_side_encryption());
+        match created.upload_id() {
+            Some(id) if !id.is_empty() && opaque => Ok(format!("{OPAQUE}{id}")),
             Some(id) if !id.is_empty() => Ok(id.to_owned()),
             _ => Err(UfsError::new(
                 UfsErrorKind::Corrupt,
@@ -58,46 +64,80 @@ impl S3 {
         etag: &ETag,
     ) -> Result<UfsObject, UfsError> {
         let size = parts.iter().map(|p| p.size).fold(0, u64::saturating_add);
-        let id = upload_id(upload)?;
-        let known = match self.parts(&self.full_key(&upload.key)?, &id).await {
-            Ok(known) => known,
-            Err(error) if error.kind == UfsErrorKind::NotFound => {
-                return self.completed_before(&upload.key, size, etag, error).await;
+        let identity = match self.complete_by_etags(upload, parts).await {
+            Ok(token) => {
+                self.identity_of(&upload.key, token.as_deref(), size)
+                    .await?
             }
-            Err(error) => return Err(error),
-        };
-        let named = named(parts, &known)?;
-        let token = match self.send_complete(&upload.key, &id, named).await {
-            Ok(token) => token,
-            Err(error) if error.kind == UfsErrorKind::NotFound => {
-                return self.completed_before(&upload.key, size, etag, error).await;
+            Err(error) => {
+                self.completed_anyway(&upload.key, size, etag, error)
+                    .await?
             }
-            Err(error) => return Err(error),
         };
         Ok(UfsObject {
-            identity: self
-                .identity_of(&upload.key, token.as_deref(), size)
-                .await?,
+            identity,
             etag: etag.clone(),
             headers: upload.headers.clone(),
             checksums: Vec::new(),
         })
     }
 
-    /// A repeat after an unknown outcome: the upload is gone, so either the object
-    /// is there, with the ETag it was to get, or the upload was aborted.
-    async fn completed_before(
+    /// Completes with the MD5s we know. Only a store whose ETags are no MD5s is
+    /// asked for its own: else a part that somebody replaced would go unnoticed.
+    async fn complete_by_etags(
+        &self,
+        upload: &UploadRecord,
+        parts: &[PartRecord],
+    ) -> Result<Option<String>, UfsError> {
+        let id = upload_id(upload)?;
+        let key = self.full_key(&upload.key)?;
+        let opaque = upload.ufs_upload.starts_with(OPAQUE);
+        if !opaque {
+            let ours = parts
+                .iter()
+                .map(|p| completed(p.number, p.etag.as_str()))
+                .collect();
+            let refused = match self.send_complete(&upload.key, id, ours).await {
+                Err(error) if error.kind == UfsErrorKind::Invalid => error,
+                done => return done,
+            };
+            let theirs = self
+                .parts(&key, id)
+                .await
+                .and_then(|known| named(parts, &known, false));
+            return match theirs {
+                Ok(theirs) => self.send_complete(&upload.key, id, theirs).await,
+                Err(error) => {
+                    tracing::debug!(%error, "no other ETags to complete with");
+                    Err(refused)
+                }
+            };
+        }
+        let theirs = named(parts, &self.parts(&key, id).await?, true)?;
+        self.send_complete(&upload.key, id, theirs).await
+    }
+
+    /// After `error`: the upload is gone (this is a repeat) or the answer was lost.
+    /// Either the object is there, with the ETag it was to get, or `error` stands.
+    pub(super) async fn completed_anyway(
         &self,
         key: &ObjectKey,
         size: u64,
         etag: &ETag,
-        no_upload: UfsError,
-    ) -> Result<UfsObject, UfsError> {
+        error: UfsError,
+    ) -> Result<UfsIdentity, UfsError> {
+        if !matches!(error.kind, UfsErrorKind::NotFound | UfsErrorKind::Timeout) {
+            return Err(error);
+        }
         match self.head(key).await {
-            Ok(object) if object.identity.size == size && object.etag == *etag => Ok(object),
-            Ok(_) => Err(no_upload),
-            Err(error) if error.kind == UfsErrorKind::NotFound => Err(no_upload),
-            Err(error) => Err(error),
+            Ok(object) if object.identity.size == size && object.etag == *etag => {
+                Ok(object.identity)
+            }
+            Ok(_) => Err(error),
+            Err(look) => {
+                tracing::debug!(error = %look, "no look at an object that was completed");
+                Err(error)
+            }
         }
     }
 
@@ -129,7 +169,7 @@ impl S3 {
     }
 
     pub(crate) async fn abort_upload(&self, upload: &UploadRecord) -> Result<(), UfsError> {
-        self.send_abort(&self.full_key(&upload.key)?, &upload_id(upload)?)
+        self.send_abort(&self.full_key(&upload.key)?, upload_id(upload)?)
             .await
     }
 
@@ -185,41 +225,94 @@ impl S3 {
     }
 }
 
-/// Names the parts as the store knows them, after comparing them.
-fn named(parts: &[PartRecord], known: &HashMap<i32, Part>) -> Result<Vec<CompletedPart>, UfsError> {
-    let invalid = |number: u16, why: &str| {
-        UfsError::new(
-            UfsErrorKind::Invalid,
-            format!("part {number} {why} in the store"),
-        )
-    };
-    let mut named = Vec::with_capacity(parts.len());
-    let mut same = 0;
-    for part in parts {
-        let number = i32::from(part.number);
-        let theirs = known
-            .get(&number)
-            .ok_or_else(|| invalid(part.number, "is missing"))?;
-        if theirs.size().and_then(|s| u64::try_from(s).ok()) != Some(part.size) {
-            return Err(invalid(part.number, "has another length"));
-        }
-        let tag = theirs
-            .e_tag()
-            .ok_or_else(|| invalid(part.number, "has no ETag"))?;
-        same += usize::from(ETag::new(tag) == part.etag);
-        named.push(
-            CompletedPart::builder()
-                .part_number(number)
-                .e_tag(tag)
-                .build(),
-        );
-    }
-    // Where ETags are no MD5s (encryption with a key service) none is the same.
-    if same != 0 && same != parts.len() {
+/// The store's name of an upload, from the metadata.
+pub(super) fn upload_id(upload: &UploadRecord) -> Result<&str, UfsError> {
+    let name = upload.ufs_upload.as_str();
+    let id = name.strip_prefix(OPAQUE).unwrap_or(name);
+    if id.is_empty() {
         return Err(UfsError::new(
-            UfsErrorKind::Invalid,
-            "a part was replaced in the store",
+            UfsErrorKind::NotFound,
+            "the upload has no id in the store",
         ));
     }
-    Ok(named)
+    Ok(id)
+}
+
+/// Whether ETags are MD5s under this encryption (S3 "Object", ETag).
+pub(super) fn is_md5_kept(encryption: Option<&ServerSideEncryption>) -> bool {
+    matches!(encryption, None | Some(ServerSideEncryption::Aes256))
+}
+
+fn completed(number: u16, etag: &str) -> CompletedPart {
+    CompletedPart::builder()
+        .part_number(i32::from(number))
+        .e_tag(format!("\"{etag}\""))
+        .build()
+}
+
+/// Names the parts as the store knows them, after comparing what can be compared.
+fn named(
+    parts: &[PartRecord],
+    known: &HashMap<i32, Part>,
+    opaque: bool,
+) -> Result<Vec<CompletedPart>, UfsError> {
+    let name = |part: &PartRecord| {
+        let invalid = |why: &str| {
+            let message = format!("part {} {why} in the store", part.number);
+            UfsError::new(UfsErrorKind::Invalid, message)
+        };
+        let theirs = known
+            .get(&i32::from(part.number))
+            .ok_or_else(|| invalid("is missing"))?;
+        if theirs.size().and_then(|s| u64::try_from(s).ok()) != Some(part.size) {
+            return Err(invalid("has another length"));
+        }
+        let tag = ETag::new(theirs.e_tag().ok_or_else(|| invalid("has no ETag"))?);
+        if tag != part.etag && !opaque && tag.as_md5().is_some() {
+            return Err(invalid("was replaced"));
+        }
+        Ok(completed(part.number, tag.as_str()))
+    };
+    parts.iter().map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quickwater_proto::BlobId;
+
+    #[test]
+    fn parts_are_compared_as_far_as_their_etags_go() {
+        let part = PartRecord {
+            number: 3,
+            size: 5,
+            etag: ETag::from_md5(&[1; 16]),
+            modified_ms: 0,
+            checksums: Vec::new(),
+            blob: BlobId(0),
+        };
+        let other = ETag::from_md5(&[2; 16]);
+        let stored = |size: i64, tag: &str| {
+            HashMap::from([(
+                3,
+                Part::builder().part_number(3).size(size).e_tag(tag).build(),
+            )])
+        };
+        let check = |known: &HashMap<i32, Part>, opaque| {
+            named(std::slice::from_ref(&part), known, opaque).map(|p| p[0].e_tag.clone())
+        };
+        let own = format!("\"{}\"", part.etag);
+        assert_eq!(check(&stored(5, &own), false), Ok(Some(own)));
+        assert!(
+            check(&stored(5, other.as_str()), false).is_err(),
+            "replaced"
+        );
+        assert!(check(&stored(5, other.as_str()), true).is_ok(), "encrypted");
+        assert!(check(&stored(5, "0x8D"), false).is_ok(), "no MD5");
+        assert!(
+            check(&stored(6, other.as_str()), true).is_err(),
+            "another length"
+        );
+        assert!(check(&HashMap::new(), true).is_err(), "missing");
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_sdk_s3::operation::put_object::PutObjectOutput;
 use aws_sdk_s3::operation::upload_part::UploadPartOutput;
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
-use aws_sdk_s3::types::ServerSideEncryption;
+use aws_sdk_s3::types::ChecksumAlgorithm as SdkAlgorithm;
 use bytes::{Bytes, BytesMut};
 use quickwater_engine::io::BodyDigests;
 use quickwater_proto::{
@@ -22,7 +22,8 @@ use tokio::sync::mpsc;
 use super::body::{channel, stall};
 use super::errors::failed;
 use super::objects::{Answer, Confirmed, base64, confirm, metadata};
-use super::{S3, upload_id, with_expires};
+use super::uploads::{is_md5_kept, upload_id};
+use super::{S3, with_expires};
 use crate::mailbox::{Incoming, Piece};
 use crate::mount::within;
 use crate::stats::count;
@@ -88,7 +89,7 @@ impl S3 {
         let size = incoming.size();
         let target = Target::Part {
             key: self.full_key(&upload.key)?,
-            upload: upload_id(upload)?,
+            upload: upload_id(upload)?.to_owned(),
             number,
         };
         let Some((written, digests)) = self.write(target, incoming).await? else {
@@ -213,6 +214,7 @@ impl S3 {
                 let request = request
                     .content_length(length)
                     .set_content_md5(md5)
+                    .set_checksum_algorithm(sums.algorithm())
                     .set_checksum_crc32(sums.get(ChecksumAlgorithm::Crc32))
                     .set_checksum_crc32_c(sums.get(ChecksumAlgorithm::Crc32c))
                     .set_checksum_crc64_nvme(sums.get(ChecksumAlgorithm::Crc64Nvme))
@@ -361,6 +363,12 @@ impl Sums {
         Self(whole.map(|c| (c.algorithm, base64(&c.value))))
     }
 
+    /// Names the algorithm; with a value given the SDK computes nothing.
+    fn algorithm(&self) -> Option<SdkAlgorithm> {
+        let (algorithm, _) = self.0.as_ref()?;
+        Some(SdkAlgorithm::from(algorithm.name()))
+    }
+
     fn get(&self, algorithm: ChecksumAlgorithm) -> Option<String> {
         let (known, value) = self.0.as_ref()?;
         (*known == algorithm).then(|| value.clone())
@@ -374,10 +382,7 @@ impl Written {
                 Answer {
                     etag: $output.e_tag(),
                     opaque: $output.sse_customer_algorithm().is_some()
-                        || !matches!(
-                            $output.server_side_encryption(),
-                            None | Some(ServerSideEncryption::Aes256)
-                        ),
+                        || !is_md5_kept($output.server_side_encryption()),
                     checksums: [
                         (ChecksumAlgorithm::Crc32, $output.checksum_crc32()),
                         (ChecksumAlgorithm::Crc32c, $output.checksum_crc32_c()),
