@@ -1,11 +1,13 @@
 //! Group commit, overload and a failing disk, with an engine that waits at a
 //! gate.
 
+use std::future::{Future, poll_fn};
+use std::task::Poll;
 use std::time::Duration;
 
 use quickwater_controlplane::store::limits::QUEUE_TRANSACTIONS_MAX;
 use quickwater_controlplane::store::{
-    CommitError, CommitVersion, EmbeddedStore, KeyRange, Store, Transaction,
+    CommitError, CommitVersion, EmbeddedStore, EmbeddedTransaction, KeyRange, Store, Transaction,
 };
 use tokio::task::JoinSet;
 
@@ -19,18 +21,27 @@ fn gated() -> (GatedEngine, EmbeddedStore) {
     (engine, store)
 }
 
-/// Starts commits of one row each and waits until the first is at the gate.
-async fn start(store: &EmbeddedStore, count: u32) -> Commits {
+/// Queues a commit, and leaves its answer to a task.
+async fn queue(commits: &mut Commits, transaction: EmbeddedTransaction) {
+    let mut commit = Box::pin(transaction.commit());
+    match poll_fn(|context| Poll::Ready(commit.as_mut().poll(context))).await {
+        Poll::Ready(answer) => commits.spawn(async move { answer }),
+        Poll::Pending => commits.spawn(commit),
+    };
+}
+
+/// Queues commits of one row each, when the first is at the gate the others.
+async fn start(engine: &GatedEngine, store: &EmbeddedStore, count: u32) -> Commits {
+    let before = engine.batches();
     let mut commits = JoinSet::new();
     for row in 0..count {
         let mut transaction = store.begin();
         transaction.set(&row.to_be_bytes(), b"1");
-        commits.spawn(transaction.commit());
+        queue(&mut commits, transaction).await;
         if row == 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            engine.batch_after(before).await;
         }
     }
-    tokio::time::sleep(Duration::from_millis(50)).await;
     commits
 }
 
@@ -38,7 +49,7 @@ async fn start(store: &EmbeddedStore, count: u32) -> Commits {
 async fn what_waits_during_a_flush_shares_the_next() {
     let (engine, store) = gated();
     engine.close();
-    let commits = start(&store, 500).await;
+    let commits = start(&engine, &store, 500).await;
     engine.open();
     let versions = commits.join_all().await;
     assert!(versions.iter().all(Result::is_ok));
@@ -59,12 +70,11 @@ async fn conflicts_are_found_within_a_group() {
         readers.push(transaction);
     }
     engine.close();
-    let first = start(&store, 1).await;
+    let first = start(&engine, &store, 1).await;
     let mut commits = Commits::new();
     for transaction in readers {
-        commits.spawn(transaction.commit());
+        queue(&mut commits, transaction).await;
     }
-    tokio::time::sleep(Duration::from_millis(50)).await;
     engine.open();
     let outcomes = commits.join_all().await;
     first.join_all().await;
@@ -80,7 +90,7 @@ async fn conflicts_are_found_within_a_group() {
 async fn a_group_is_applied_in_order() {
     let (engine, store) = gated();
     engine.close();
-    let first = start(&store, 1).await;
+    let first = start(&engine, &store, 1).await;
     let mut outcomes = Vec::new();
     for step in 0..6 {
         let mut transaction = store.begin();
@@ -92,16 +102,18 @@ async fn a_group_is_applied_in_order() {
             4 => transaction.set(b"m", b"kept"),
             _ => transaction.clear(b"m2"),
         }
-        outcomes.push(tokio::spawn(transaction.commit()));
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        let mut commit = Commits::new();
+        queue(&mut commit, transaction).await;
+        outcomes.push(commit);
     }
     engine.open();
     let mut versions = Vec::new();
-    for outcome in outcomes {
-        versions.push(outcome.await.expect("no panic").expect("commit"));
+    for commit in outcomes {
+        versions.extend(commit.join_all().await);
     }
     first.join_all().await;
-    assert!(versions.is_sorted_by(|a, b| a < b));
+    let versions: Result<Vec<_>, _> = versions.into_iter().collect();
+    assert!(versions.expect("commits").is_sorted_by(|a, b| a < b));
     assert_eq!(store.stats().flushes, 2);
     let rows = all(&store).await;
     assert_eq!(rows[1], (b"m".to_vec(), b"kept".to_vec()));
@@ -112,7 +124,7 @@ async fn a_group_is_applied_in_order() {
 async fn nothing_is_visible_before_it_is_durable() {
     let (engine, store) = gated();
     engine.close();
-    let commits = start(&store, 3).await;
+    let commits = start(&engine, &store, 3).await;
     assert_eq!(all(&store).await, vec![]);
     engine.open();
     commits.join_all().await;
@@ -123,7 +135,7 @@ async fn nothing_is_visible_before_it_is_durable() {
 async fn a_full_queue_refuses_and_recovers() {
     let (engine, store) = gated();
     engine.close();
-    let commits = start(&store, QUEUE_TRANSACTIONS_MAX as u32 + 1).await;
+    let commits = start(&engine, &store, QUEUE_TRANSACTIONS_MAX as u32 + 1).await;
     for _ in 0..3 {
         let mut transaction = store.begin();
         transaction.set(b"one more", b"1");
@@ -141,16 +153,15 @@ async fn a_full_queue_refuses_and_recovers() {
 async fn queued_bytes_are_limited() {
     let (engine, store) = gated();
     engine.close();
-    let first = start(&store, 1).await;
+    let first = start(&engine, &store, 1).await;
     let mut commits = Commits::new();
     for row in 0..8_u8 {
         let mut transaction = store.begin();
         for part in 0..90 {
             transaction.set(&[row, part], &[0; 100_000]);
         }
-        commits.spawn(transaction.commit());
+        queue(&mut commits, transaction).await;
     }
-    tokio::time::sleep(Duration::from_millis(50)).await;
     engine.open();
     let outcomes = commits.join_all().await;
     first.join_all().await;
@@ -163,7 +174,7 @@ async fn queued_bytes_are_limited() {
 async fn a_dropped_answer_does_not_undo_the_commit() {
     let (engine, store) = gated();
     engine.close();
-    let mut commits = start(&store, 5).await;
+    let mut commits = start(&engine, &store, 5).await;
     commits.shutdown().await;
     engine.open();
     let mut transaction = store.begin();
@@ -179,7 +190,7 @@ async fn after_a_failed_batch_nothing_is_committed_and_reads_go_on() {
     transaction.set(b"before", b"1");
     transaction.commit().await.expect("commit");
     engine.close();
-    let commits = start(&store, 20).await;
+    let commits = start(&engine, &store, 20).await;
     engine.set_broken(true);
     engine.open();
     let outcomes = commits.join_all().await;
@@ -206,7 +217,7 @@ async fn after_a_failed_batch_nothing_is_committed_and_reads_go_on() {
 async fn a_closing_store_commits_what_it_took() {
     let (engine, store) = gated();
     engine.close();
-    let commits = start(&store, 10).await;
+    let commits = start(&engine, &store, 10).await;
     let late = store.begin();
     let closing = std::thread::spawn(move || drop(store));
     tokio::time::sleep(Duration::from_millis(50)).await;

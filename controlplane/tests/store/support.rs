@@ -1,8 +1,9 @@
 //! Stores for the tests: every engine, a clock that is moved by hand.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 use quickwater_controlplane::store::{
     Batch, EmbeddedStore, Engine, EngineError, EngineKind, EngineOptions, FjallEngine, KeyRange,
@@ -85,6 +86,7 @@ pub(crate) struct GatedEngine {
     rows: Arc<MemoryEngine>,
     gate: Arc<(Mutex<bool>, Condvar)>,
     broken: Arc<AtomicBool>,
+    batches: Arc<AtomicU64>,
 }
 
 impl GatedEngine {
@@ -95,6 +97,18 @@ impl GatedEngine {
     pub(crate) fn open(&self) {
         *self.gate.0.lock().expect("gate") = false;
         self.gate.1.notify_all();
+    }
+
+    /// How many batches have come to the gate.
+    pub(crate) fn batches(&self) -> u64 {
+        self.batches.load(Ordering::SeqCst)
+    }
+
+    /// Waits until another batch has come to the gate.
+    pub(crate) async fn batch_after(&self, before: u64) {
+        while self.batches() == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     pub(crate) fn set_broken(&self, broken: bool) {
@@ -108,6 +122,7 @@ impl Engine for GatedEngine {
     }
 
     fn apply(&self, batch: Batch) -> Result<(), EngineError> {
+        self.batches.fetch_add(1, Ordering::SeqCst);
         let closed = self.gate.0.lock().expect("gate");
         drop(
             self.gate
