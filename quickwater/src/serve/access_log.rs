@@ -17,13 +17,24 @@ const LINES_WAITING_MAX: usize = 8192;
 /// The writing end, one clone per shard.
 #[derive(Debug, Clone)]
 pub(crate) struct AccessLog {
-    lines: SyncSender<String>,
+    lines: SyncSender<Entry>,
     dropped: Arc<AtomicU64>,
 }
 
-/// The thread; ends when all writing ends are gone.
+/// What the thread is given.
 #[derive(Debug)]
-pub(crate) struct AccessLogThread(JoinHandle<()>);
+enum Entry {
+    Line(String),
+    /// Nothing more is wanted, although writing ends may still be around.
+    End,
+}
+
+/// The thread.
+#[derive(Debug)]
+pub(crate) struct AccessLogThread {
+    thread: JoinHandle<()>,
+    lines: SyncSender<Entry>,
+}
 
 impl AccessLog {
     /// Opens the file for appending and starts the thread.
@@ -47,33 +58,37 @@ impl AccessLog {
         let thread = std::thread::Builder::new()
             .name("access-log".into())
             .spawn(move || write(file, &waiting, &counted))?;
-        Ok((Self { lines, dropped }, AccessLogThread(thread)))
+        let end = AccessLogThread {
+            thread,
+            lines: lines.clone(),
+        };
+        Ok((Self { lines, dropped }, end))
     }
 
     /// Hands over a line (without the newline); never waits.
     pub(crate) fn put(&self, line: String) {
-        if self.lines.try_send(line).is_err() {
+        if self.lines.try_send(Entry::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 impl AccessLogThread {
-    /// Waits until what was handed over is written.
-    pub(crate) fn join(self) {
-        if self.0.join().is_err() {
+    /// Writes what was handed over so far and ends.
+    pub(crate) fn finish(self) {
+        // Fails only when the thread is gone, which the join below tells.
+        let _ = self.lines.send(Entry::End);
+        if self.thread.join().is_err() {
             tracing::error!("the access log thread ended early");
         }
     }
 }
 
-fn write(file: File, waiting: &Receiver<String>, dropped: &AtomicU64) {
+fn write(file: File, waiting: &Receiver<Entry>, dropped: &AtomicU64) {
     let mut out = BufWriter::with_capacity(64 << 10, file);
     let mut failing = false;
-    while let Ok(first) = waiting.recv() {
-        let mut burst = std::iter::once(first).chain(waiting.try_iter().take(LINES_WAITING_MAX));
-        let written = burst.try_for_each(|line| writeln!(out, "{line}"));
-        let outcome = written.and_then(|()| out.flush());
+    while let Ok(Entry::Line(first)) = waiting.recv() {
+        let (outcome, ended) = write_burst(&mut out, first, waiting);
         // Told once when it begins to fail and once when it works again.
         if let (Err(error), false) = (&outcome, failing) {
             tracing::error!(%error, "the access log cannot be written");
@@ -88,7 +103,26 @@ fn write(file: File, waiting: &Receiver<String>, dropped: &AtomicU64) {
                 "the access log is too slow; lines were dropped"
             );
         }
+        if ended {
+            return;
+        }
     }
+}
+
+/// Writes what waits by now; whether the end was among it.
+fn write_burst(
+    out: &mut BufWriter<File>,
+    first: String,
+    waiting: &Receiver<Entry>,
+) -> (std::io::Result<()>, bool) {
+    let mut outcome = writeln!(out, "{first}");
+    for entry in waiting.try_iter().take(LINES_WAITING_MAX) {
+        match entry {
+            Entry::Line(line) => outcome = outcome.and_then(|()| writeln!(out, "{line}")),
+            Entry::End => return (outcome.and_then(|()| out.flush()), true),
+        }
+    }
+    (outcome.and_then(|()| out.flush()), false)
 }
 
 #[cfg(test)]
@@ -104,8 +138,9 @@ mod tests {
         for i in 0..1000 {
             log.put(format!("line {i}"));
         }
-        drop(log);
-        thread.join();
+        // A writing end that is still around does not keep the thread.
+        thread.finish();
+        log.put("too late".into());
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "old");

@@ -106,9 +106,8 @@ impl Service {
     fn stop(self, grace: Duration) -> bool {
         self.readiness.set(false);
         let clean = self.data_plane.stop(grace);
-        // A shard left behind still holds the log open.
-        if let (Some(thread), true) = (self.access_log, clean) {
-            thread.join();
+        if let Some(thread) = self.access_log {
+            thread.finish();
         }
         clean
     }
