@@ -120,10 +120,13 @@ fn stat(path: &str, target: &Target) -> Result<ExitCode> {
         bucket: bucket.to_owned(),
         key: key.to_owned(),
     };
-    let reply = target.with(|mut remote| async move {
+    let mut reply = target.with(|mut remote| async move {
         let reply = remote.fs_stat(request).await;
         Ok(reply.map_err(|s| explain(&s))?.into_inner())
     })?;
+    if reply.content_type.is_empty() {
+        reply.content_type = "binary/octet-stream".into();
+    }
     let entry = reply
         .entry
         .clone()
