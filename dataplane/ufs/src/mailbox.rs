@@ -26,7 +26,7 @@ const LISTING_QUEUE: usize = 1;
 fn gone() -> UfsError {
     UfsError::new(
         UfsErrorKind::Unavailable,
-        "the UFS task ended early (shutting down)",
+        "the UFS task gave up (the caller stalled, or the service stops)",
     )
 }
 

@@ -59,6 +59,11 @@ impl Mount {
         self.backend.get_or_try_init(|| self.open()).await
     }
 
+    #[cfg(test)]
+    pub(crate) fn turns(&self) -> &Arc<Turns> {
+        &self.turns
+    }
+
     async fn open(&self) -> Result<Backend, UfsError> {
         let context = Arc::clone(&self.context);
         let turns = Arc::clone(&self.turns);

@@ -167,16 +167,21 @@ impl Core {
         Ok(root)
     }
 
-    /// The staging folder, made on the first write.
+    /// The staging folder, made on the first write. Whoever makes it also removes
+    /// what the dead left.
     fn staging(&self, root: &Root) -> Result<Arc<Staging>, UfsError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(staging) = &state.staging {
-            return Ok(Arc::clone(staging));
-        }
-        let staging = Arc::new(Staging::open(root)?);
+        let made = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(staging) = &state.staging {
+                return Ok(Arc::clone(staging));
+            }
+            let staging = Arc::new(Staging::open(root)?);
+            state.staging = Some(Arc::clone(&staging));
+            staging
+        };
+        made.remove_dead(root);
         uploads::remove_old(root, self.context.config.upload_age_max);
-        state.staging = Some(Arc::clone(&staging));
-        Ok(staging)
+        Ok(made)
     }
 
     /// An empty staged file; the folder is made again if somebody removed it.
@@ -214,5 +219,74 @@ impl Core {
         let known = attributes::load(&found.fd, &identity)
             .map_err(|e| errors::failed("read attributes of", key, e))?;
         Ok(attributes::object(identity, known))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::UfsConfig;
+    use crate::buffers::ReadBuffers;
+    use crate::location::Location;
+    use crate::mount::Mount;
+    use quickwater_proto::UfsErrorKind;
+
+    fn posix(config: UfsConfig) -> Posix {
+        let context = Arc::new(Context {
+            buffers: ReadBuffers::new(1, 1),
+            stats: Arc::default(),
+            config,
+        });
+        let root = PathBuf::from("/");
+        let mount = Mount::new(Location::Posix { root: root.clone() }, Arc::clone(&context));
+        Posix::new(root, context, Arc::clone(mount.turns()))
+    }
+
+    #[tokio::test]
+    async fn a_stuck_call_times_out_and_keeps_its_turn_and_lock_until_it_ends() {
+        let posix = posix(UfsConfig {
+            concurrency: 1,
+            queue_timeout: Duration::from_millis(20),
+            ..UfsConfig::default()
+        });
+        let short = Duration::from_millis(30);
+        let (release, stuck) = std::sync::mpsc::channel::<()>();
+        let lock = posix.locks.lock("k", short).await.unwrap();
+        let seen = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&seen);
+        let call = posix.blocking(short, "test", move |_, given_up| {
+            let _lock = lock;
+            // Ends when the test lets it.
+            let _ = stuck.recv();
+            *told.lock().unwrap() = Some(given_up.check());
+            Ok(())
+        });
+        assert_eq!(call.await.unwrap_err().kind, UfsErrorKind::Timeout);
+        let error = posix.locks.lock("k", short).await.unwrap_err();
+        assert_eq!(
+            error.kind,
+            UfsErrorKind::Unavailable,
+            "a later write has to wait"
+        );
+        let error = posix
+            .blocking(short, "test", |_, _| Ok(()))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, UfsErrorKind::Throttled, "threads are bounded");
+        release.send(()).unwrap();
+        drop(posix.locks.lock("k", Duration::from_secs(5)).await.unwrap());
+        let seen = seen.lock().unwrap().take().unwrap();
+        assert_eq!(
+            seen.unwrap_err().kind,
+            UfsErrorKind::Timeout,
+            "it would not publish"
+        );
+    }
+
+    #[test]
+    fn modification_times_rise() {
+        let posix = posix(UfsConfig::default());
+        let times: Vec<i64> = (0..1_000).map(|_| posix.core.next_modified_ns()).collect();
+        assert!(times.is_sorted_by(|a, b| a < b));
     }
 }

@@ -20,6 +20,9 @@ use super::sync::sync_directory;
 /// Attempts of a step that races with others making or removing directories.
 const RACE_RETRIES: usize = 64;
 
+/// Looks at each of the two paths before an object is said not to be there.
+const LOOKS: usize = 3;
+
 /// An object's open file.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -41,8 +44,9 @@ pub(super) fn not_found(key: &str) -> UfsError {
 pub(super) fn open(root: &Root, key: &str) -> Result<Found, UfsError> {
     let plain = plain_path(key);
     let side = side_path(key);
-    // A file may move from the side path to the plain one between two looks.
-    for path in [plain, Some(side.as_str()), plain].into_iter().flatten() {
+    // A file may move between the two paths between two looks.
+    for path in [plain, Some(side.as_str())].repeat(LOOKS) {
+        let Some(path) = path else { continue };
         match open_regular(root, path) {
             Ok(Some(found)) => {
                 if !(path == side && is_placeholder(&found.stat)) {
@@ -53,6 +57,9 @@ pub(super) fn open(root: &Root, key: &str) -> Result<Found, UfsError> {
             // A placeholder has no rights.
             Err(Errno::ACCESS) if path == side && plain.is_some() => {}
             Err(errno) => return Err(failed("open", key, errno)),
+        }
+        if plain.is_none() {
+            break;
         }
     }
     Err(not_found(key))
@@ -87,8 +94,8 @@ pub(super) fn publish(root: &Root, staged: &mut StagedFile, key: &str) -> Result
         };
         match done {
             Placed::Done { plain } => {
-                if plain && plain_path(key).is_some() {
-                    remove_at(root, &side).map_err(|e| failed("remove", key, e))?;
+                if plain {
+                    remove_stale(root, staged, &side).map_err(|e| failed("remove", key, e))?;
                 }
                 return Ok(());
             }
@@ -98,6 +105,33 @@ pub(super) fn publish(root: &Root, staged: &mut StagedFile, key: &str) -> Result
     }
     let message = format!("directories above '{key}' are made and removed all the time");
     Err(UfsError::new(UfsErrorKind::Throttled, message))
+}
+
+/// After an object got its plain path: removes an older version from its side
+/// path. It may also be the very object: moved aside again just now.
+fn remove_stale(root: &Root, staged: &StagedFile, side: &str) -> Result<(), Errno> {
+    if !is_there(root, side)? {
+        return Ok(());
+    }
+    let _moves = root.lock_moves()?;
+    let own = fstat(&staged.fd)?;
+    let found = match root.open_at(side, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(fd) => fstat(fd)?,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        Err(errno) => return Err(errno),
+    };
+    if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino) {
+        return Ok(());
+    }
+    remove_at(root, side)
+}
+
+fn is_there(root: &Root, path: &str) -> Result<bool, Errno> {
+    match root.open_at(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn in_the_way(key: &str) -> UfsError {
@@ -147,10 +181,12 @@ fn place(root: &Root, staged: &mut StagedFile, path: &str) -> Result<Placed, Ufs
 /// become a directory.
 ///
 /// The rename is atomic and takes whatever version is current. An empty file
-/// without rights keeps the place first: a rename of a *directory* (somebody was
+/// without rights keeps the place first (invisible, and it may stay if nothing is
+/// left to move): a rename of a *directory* (somebody was
 /// faster) then fails with `ENOTDIR` instead of moving all that is in it.
 fn relocate(root: &Root, path: &str) -> Result<(), UfsError> {
     let fail = |errno| failed("move aside", path, errno);
+    let _moves = root.lock_moves().map_err(fail)?;
     let (parent_path, name) = split(path);
     let parent = match root.open_directory(parent_path) {
         Ok(parent) => parent,

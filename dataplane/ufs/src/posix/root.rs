@@ -8,11 +8,14 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use quickwater_proto::{UfsError, UfsErrorKind};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, ResolveFlags, flock, mkdirat, openat, openat2,
+};
 use rustix::io::Errno;
 
 use super::errors::failed;
@@ -20,6 +23,12 @@ use super::sync::sync_directory;
 
 /// Directories are made with the rights the umask leaves.
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
+/// Locked around moves between the two trees.
+const MOVES_LOCK: &str = ".quickwater/moves";
+const LOCK_MODE: Mode = Mode::from_raw_mode(0o666);
+/// Attempts to lock it, and the pause between them.
+const LOCK_ATTEMPTS: usize = 2_000;
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 /// Attempts when a resolution raced with a rename (`EAGAIN`).
 const RACE_RETRIES: usize = 16;
 
@@ -33,6 +42,15 @@ pub(super) struct Root {
     openat2: bool,
     /// Directories we made whose entry may not be on disk yet.
     fresh: Mutex<HashSet<String>>,
+    moves: Mutex<()>,
+}
+
+/// The right to move objects between the two trees.
+#[derive(Debug)]
+pub(super) struct MovesGuard<'a> {
+    /// Held for its lock.
+    _file: OwnedFd,
+    _inner: MutexGuard<'a, ()>,
 }
 
 /// Why a parent directory could not be had.
@@ -57,6 +75,7 @@ impl Root {
             openat2: !matches!(probe, Err(Errno::NOSYS | Errno::PERM)),
             fd,
             fresh: Mutex::default(),
+            moves: Mutex::default(),
         })
     }
 
@@ -130,14 +149,15 @@ impl Root {
         let mut above = self.open_directory("").map_err(|e| fail(".", e))?;
         for end in ends(path) {
             let here = &path[..end];
-            above = match self.open_directory(here) {
+            let mut opened = self.open_directory(here);
+            if matches!(opened, Err(Errno::NOENT)) {
+                self.make_one(&above, here).map_err(Blocked::Failed)?;
+                opened = self.open_directory(here);
+            }
+            above = match opened {
                 Ok(fd) => fd,
                 Err(Errno::NOTDIR) => return Err(Blocked::File(here.to_owned())),
-                Err(Errno::NOENT) => {
-                    self.make_one(&above, here).map_err(Blocked::Failed)?;
-                    // ENOENT here: it vanished again; the caller tries once more.
-                    self.open_directory(here).map_err(|e| fail(here, e))?
-                }
+                // ENOENT here: it vanished again; the caller tries once more.
                 Err(errno) => return Err(fail(here, errno)),
             };
         }
@@ -217,6 +237,27 @@ impl Root {
         }
     }
 
+    /// Keeps others, on this machine and elsewhere, from moving objects between
+    /// their plain and side paths until it is dropped. Only needed around moves.
+    pub(super) fn lock_moves(&self) -> Result<MovesGuard<'_>, Errno> {
+        let inner = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
+        let file = self.open_at(MOVES_LOCK, flags, LOCK_MODE)?;
+        for _ in 0..LOCK_ATTEMPTS {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+                // A file system without locks: the lock within this process is left.
+                Ok(()) | Err(_) => {
+                    return Ok(MovesGuard {
+                        _file: file,
+                        _inner: inner,
+                    });
+                }
+            }
+        }
+        Err(Errno::TIMEDOUT)
+    }
+
     /// The open root, for calls on its own entries.
     pub(super) fn as_fd(&self) -> rustix::fd::BorrowedFd<'_> {
         self.fd.as_fd()
@@ -246,4 +287,41 @@ fn ends(path: &str) -> impl Iterator<Item = usize> {
     let slashes = path.match_indices('/').map(|(at, _)| at);
     let last = (!path.is_empty()).then_some(path.len());
     slashes.chain(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_openat2_no_link_is_followed() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join("dir")).unwrap();
+        std::fs::write(home.path().join("dir/file"), "x").unwrap();
+        std::os::unix::fs::symlink("dir", home.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("file", home.path().join("dir/link")).unwrap();
+        let mut root = Root::open(home.path()).unwrap();
+        let open = |root: &Root, path: &str| root.open_at(path, OFlags::RDONLY, Mode::empty());
+        assert!(root.openat2, "this kernel has it");
+        for path in ["dir/file", "link/file", "dir/link"] {
+            assert!(open(&root, path).is_ok(), "{path}");
+        }
+        root.openat2 = false;
+        assert!(open(&root, "dir/file").is_ok());
+        for path in ["link/file", "dir/link"] {
+            assert!(open(&root, path).is_err(), "{path}");
+        }
+        drop(root.make_parent("new/deep/file").unwrap());
+        assert!(home.path().join("new/deep").is_dir());
+        assert!(matches!(root.make_parent("dir/file/x"), Err(Blocked::File(f)) if f == "dir/file"));
+        root.prune_above("new/deep/file");
+        assert!(!home.path().join("new").exists());
+        assert!(root.fresh.lock().unwrap().is_empty(), "all was synced");
+    }
+
+    #[test]
+    fn ends_of_paths() {
+        assert_eq!(ends("a/bc").collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(ends("").count(), 0);
+    }
 }

@@ -50,7 +50,7 @@ pub(super) struct StagedFile {
 }
 
 impl Staging {
-    /// Makes a staging folder and removes those of the dead.
+    /// Makes a staging folder.
     pub(super) fn open(root: &Root) -> Result<Self, UfsError> {
         let instance = instance_name()?;
         let path = format!("{TMP}/{instance}");
@@ -65,7 +65,6 @@ impl Staging {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let lock = openat(&folder, LOCK, flags, FILE_MODE).map_err(fail)?;
         lock_own(&lock).map_err(fail)?;
-        remove_dead(root, &instance);
         Ok(Self {
             folder,
             above,
@@ -73,6 +72,11 @@ impl Staging {
             _lock: lock,
             next: AtomicU64::new(0),
         })
+    }
+
+    /// Removes the staging folders of the dead.
+    pub(super) fn remove_dead(&self, root: &Root) {
+        remove_dead(root, &self.instance);
     }
 
     /// Makes an empty staged file.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use quickwater_engine::io::{Ufs, UfsUpload};
@@ -201,4 +201,37 @@ fn writers_and_deleters_of_one_directory_do_not_disturb_each_other() {
         ufs.delete(&bucket, &key("d/e")).await.unwrap();
     });
     assert!(!home.path().join("d").exists());
+}
+
+#[test]
+fn an_object_that_is_moved_aside_while_it_is_written_is_not_lost() {
+    let home = tempfile::tempdir().unwrap();
+    let ufs = client(UfsConfig::default());
+    let bucket = Arc::new(bucket(&format!("file://{}", home.path().display()), &[]));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for child in ["a/b", "a/c/d"] {
+            let (ufs, bucket, done) = (ufs.clone(), Arc::clone(&bucket), &done);
+            scope.spawn(move || {
+                block_on(async {
+                    while !done.load(Ordering::Relaxed) {
+                        put(&ufs, &bucket, child, b"child").await.unwrap();
+                        ufs.delete(&bucket, &key(child)).await.unwrap();
+                    }
+                });
+            });
+        }
+        let ended = std::panic::catch_unwind(|| {
+            block_on(async {
+                for round in 0..400 {
+                    let data = format!("round {round}");
+                    put(&ufs, &bucket, "a", data.as_bytes()).await.unwrap();
+                    let found = get(&ufs, &bucket, "a").await;
+                    assert_eq!(found.unwrap(), data.as_bytes());
+                }
+            });
+        });
+        done.store(true, Ordering::Relaxed);
+        ended.unwrap();
+    });
 }
