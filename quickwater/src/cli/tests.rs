@@ -39,7 +39,7 @@ fn every_verb_has_help_with_an_example_or_is_plain() {
 fn serve_takes_a_flag_for_every_setting() {
     let line = "quickwater serve --dir /d --s3-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 \
         --metrics-listen 127.0.0.1:0 --capacity 1GiB --threads 2 --memory 512MiB --ufs file:///u \
-        --mount abc=/x --mount def=/y --s3-anonymous --config /nonexistent";
+        --mount abc=/x --mount def=/y --s3-anonymous --s3-folder-objects true --io-pin-threads=false --config /nonexistent";
     let Verb::Serve(args) = parse(line).unwrap().verb else {
         panic!("not serve")
     };
@@ -49,6 +49,8 @@ fn serve_takes_a_flag_for_every_setting() {
     };
     assert_eq!(texts("mounts").as_deref(), Some("abc=/x def=/y"));
     assert_eq!(texts("s3.anonymous").as_deref(), Some("true"));
+    assert_eq!(texts("s3.folder_objects").as_deref(), Some("true"));
+    assert_eq!(texts("io.pin_threads").as_deref(), Some("false"));
     assert_eq!(texts("store.capacity").as_deref(), Some("1GiB"));
     assert_eq!(texts("log.level"), None);
     assert_eq!(exit::code_of(&args.values().unwrap_err()), 2);

@@ -146,8 +146,8 @@ fn check_format(dir: &Path) -> Result<()> {
         files::read_small(&path).with_context(|| format!("cannot read {}", path.display()))?;
     if found.trim() != FORMAT {
         bail!(
-            "the directory {} has format '{}', this program reads '{FORMAT}'; use the version that wrote it, or an empty directory",
-            dir.display(),
+            "{} says format '{}', this program reads '{FORMAT}'; use the version that wrote the directory, or an empty one",
+            path.display(),
             found.trim().escape_debug()
         );
     }

@@ -50,10 +50,7 @@ impl Args for SettingFlags {
                 ));
             // A bare `--s3-anonymous` reads as true.
             command.arg(match key.kind {
-                Kind::Switch => arg
-                    .num_args(0..=1)
-                    .require_equals(true)
-                    .default_missing_value("true"),
+                Kind::Switch => arg.num_args(0..=1).default_missing_value("true"),
                 _ => arg,
             })
         })
