@@ -6,6 +6,7 @@
 //! purpose: caching, retry schedules of the persister, S3 text for clients.
 
 mod buffers;
+mod calls;
 mod client;
 mod config;
 mod location;

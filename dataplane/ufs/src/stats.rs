@@ -124,7 +124,8 @@ pub struct UfsStats {
     pub read_bytes: AtomicU64,
     /// Object bytes handed to a UFS.
     pub written_bytes: AtomicU64,
-    /// Names in a POSIX UFS that are no S3 key (not UTF-8, too long): not shown.
+    /// Entries of a UFS that are no S3 object (names that are not UTF-8 or too
+    /// long, sockets, dangling links): not shown.
     pub skipped_names: AtomicU64,
     /// Headers or checksums a POSIX UFS could not keep as extended attributes.
     pub dropped_attributes: AtomicU64,

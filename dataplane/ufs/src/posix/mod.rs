@@ -17,6 +17,7 @@ mod listing;
 mod locations;
 mod locks;
 mod objects;
+mod probe;
 mod read;
 mod root;
 mod staging;

@@ -4,7 +4,6 @@
 //! add to the key. Of a directory with very many names a window is held at a
 //! time and the directory is read again for the next one, so memory is bounded.
 
-use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 
 use quickwater_proto::{ETag, KEY_BYTES_MAX, UfsEntry, UfsIdentity};
@@ -15,6 +14,7 @@ use rustix::io::Errno;
 use super::attributes;
 use super::keys::{RESERVED, SIDE_ROOT, Tree, decode, plain_directory, side_directory};
 use super::objects::is_placeholder;
+use super::probe::holds_a_key;
 use super::root::Root;
 use crate::stats::count;
 
@@ -33,11 +33,11 @@ pub(super) struct Query {
 
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
+pub(super) struct Entry {
     /// What it adds to the key.
-    part: Vec<u8>,
-    name: String,
-    directory: bool,
+    pub(super) part: Vec<u8>,
+    pub(super) name: String,
+    pub(super) directory: bool,
 }
 
 #[derive(Debug)]
@@ -183,7 +183,7 @@ impl Walk {
             if name == b"." || name == b".." || (path.is_empty() && name == RESERVED.as_bytes()) {
                 continue;
             }
-            let Some(entry) = self.entry(root, &path, name, found.file_type())? else {
+            let Some(entry) = entry(self.tree, root, &path, name, found.file_type())? else {
                 count(skipped, u64::from(first));
                 continue;
             };
@@ -205,50 +205,6 @@ impl Walk {
             frame.more = more;
         }
         Ok(())
-    }
-
-    /// A name as an entry; `None`: not a key's, or neither file nor directory.
-    fn entry(
-        &mut self,
-        root: &Root,
-        path: &str,
-        name: &[u8],
-        kind: FileType,
-    ) -> Result<Option<Entry>, Errno> {
-        let Ok(text) = str::from_utf8(name) else {
-            return Ok(None);
-        };
-        let directory = match kind {
-            FileType::RegularFile => false,
-            FileType::Directory => true,
-            FileType::Unknown | FileType::Symlink => match self.resolve(root, path, text)? {
-                Some(directory) => directory,
-                None => return Ok(None),
-            },
-            _ => return Ok(None),
-        };
-        Ok(decode(self.tree, name, directory).map(|part| Entry {
-            part,
-            name: text.to_owned(),
-            directory,
-        }))
-    }
-
-    /// Whether what a name leads to is a directory; `None`: nothing to list.
-    fn resolve(&mut self, root: &Root, path: &str, name: &str) -> Result<Option<bool>, Errno> {
-        let opened = root.open_at(&join(path, name), OFlags::PATH, Mode::empty());
-        let stat = match opened {
-            Ok(fd) => fstat(fd)?,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP | Errno::ACCESS) => {
-                return Ok(None);
-            }
-            Err(errno) => return Err(errno),
-        };
-        Ok(match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Some(false),
-            FileType::Directory => Some(true),
-            _ => None,
-        })
     }
 
     /// Whether an entry of the topmost directory lies in the window to come and
@@ -398,72 +354,54 @@ fn keep_first(entries: &mut Vec<Entry>) {
     }
 }
 
-/// Whether any key greater than `start_after` lies below a directory. Names are
-/// looked at as they come: nothing is sorted, the first file found ends it.
-fn holds_a_key(
-    root: &Root,
-    tree: Tree,
-    path: String,
-    prefix: &str,
-    start_after: &str,
-) -> Result<bool, Errno> {
-    let query = Query {
-        prefix: prefix.to_owned(),
-        start_after: start_after.to_owned(),
-        recursive: true,
-    };
-    let mut probe = Walk::new(tree, query);
-    let mut waiting = vec![(path, prefix.as_bytes().to_vec())];
-    // Each directory once: links may lead in circles.
-    let mut seen = HashSet::new();
-    while let Some((path, key)) = waiting.pop() {
-        let folder = match root.open_directory(&path) {
-            Ok(folder) => folder,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP) => continue,
-            Err(errno) => return Err(errno),
-        };
-        let stat = fstat(&folder)?;
-        if !seen.insert((stat.st_dev, stat.st_ino)) {
-            continue;
-        }
-        let entries = Dir::new(folder)?;
-        for found in entries {
-            let found = found?;
-            let name = found.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            let Some(entry) = probe.entry(root, &path, name, found.file_type())? else {
-                continue;
-            };
-            let mut full = key.clone();
-            full.extend(&entry.part);
-            let after = start_after.as_bytes();
-            let late = full.as_slice() > after || (entry.directory && after.starts_with(&full));
-            if !late || full.len() > KEY_BYTES_MAX {
-                continue;
-            }
-            let below = join(&path, &entry.name);
-            if entry.directory {
-                waiting.push((below, full));
-            } else if tree == Tree::Plain || !is_placeholder_at(root, &below) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
-}
-
-fn is_placeholder_at(root: &Root, path: &str) -> bool {
-    root.open_at(path, OFlags::PATH, Mode::empty())
-        .and_then(fstat)
-        .is_ok_and(|stat| is_placeholder(&stat))
-}
-
-fn join(path: &str, name: &str) -> String {
+pub(super) fn join(path: &str, name: &str) -> String {
     if path.is_empty() {
         name.to_owned()
     } else {
         format!("{path}/{name}")
     }
+}
+
+/// A name as an entry; `None`: not a key's, or neither file nor directory.
+pub(super) fn entry(
+    tree: Tree,
+    root: &Root,
+    path: &str,
+    name: &[u8],
+    kind: FileType,
+) -> Result<Option<Entry>, Errno> {
+    let Ok(text) = str::from_utf8(name) else {
+        return Ok(None);
+    };
+    let directory = match kind {
+        FileType::RegularFile => false,
+        FileType::Directory => true,
+        FileType::Unknown | FileType::Symlink => match resolve(root, path, text)? {
+            Some(directory) => directory,
+            None => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    Ok(decode(tree, name, directory).map(|part| Entry {
+        part,
+        name: text.to_owned(),
+        directory,
+    }))
+}
+
+/// Whether what a name leads to is a directory; `None`: nothing to list.
+fn resolve(root: &Root, path: &str, name: &str) -> Result<Option<bool>, Errno> {
+    let opened = root.open_at(&join(path, name), OFlags::PATH, Mode::empty());
+    let stat = match opened {
+        Ok(fd) => fstat(fd)?,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP | Errno::ACCESS) => {
+            return Ok(None);
+        }
+        Err(errno) => return Err(errno),
+    };
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Some(false),
+        FileType::Directory => Some(true),
+        _ => None,
+    })
 }

@@ -10,8 +10,9 @@ use quickwater_proto::{
 use tokio::sync::mpsc;
 
 use super::S3;
+use super::send::Target;
 use super::uploads::OPAQUE;
-use super::write::{Target, hand_over};
+use super::write::hand_over;
 use crate::config::MIB;
 use crate::mailbox::{Incoming, Piece};
 

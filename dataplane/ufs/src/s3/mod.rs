@@ -11,6 +11,7 @@ mod large;
 mod listing;
 mod objects;
 mod read;
+mod send;
 mod uploads;
 mod write;
 

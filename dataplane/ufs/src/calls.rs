@@ -1,0 +1,236 @@
+//! The calls of the engine, each handed to the backend of its mount.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quickwater_engine::io::Ufs;
+use quickwater_proto::{
+    Bucket, Checksum, ETag, ObjectHeaders, ObjectKey, PartRecord, UfsError, UfsErrorKind,
+    UfsIdentity, UfsObject, UploadId, UploadRecord,
+};
+
+use crate::client::{Orphan, UfsClient};
+use crate::mailbox::{self, Incoming, Listing, Reader, Upload};
+use crate::mount::{Backend, Mount};
+use crate::stats::{UfsOperation, UfsOutcome};
+
+impl Ufs for UfsClient {
+    type Upload = Upload;
+    type Reader = Reader;
+    type Listing = Listing;
+
+    async fn head(&self, bucket: &Bucket, key: &ObjectKey) -> Result<UfsObject, UfsError> {
+        let (mount, key) = (self.mount(bucket)?, key.clone());
+        let deadline = self.config().request_timeout;
+        self.call(UfsOperation::Head, deadline, Orphan::Stop, async move {
+            match mount.backend().await? {
+                Backend::Posix(posix) => posix.head(&key).await,
+                Backend::S3(s3) => s3.head(&key).await,
+            }
+        })
+        .await
+    }
+
+    async fn read(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        expect: &UfsIdentity,
+        range: Range<u64>,
+    ) -> Result<Reader, UfsError> {
+        if range.start > range.end || range.end > expect.size {
+            let message = format!("range {range:?} of an object of {} bytes", expect.size);
+            return Err(UfsError::new(UfsErrorKind::Invalid, message));
+        }
+        let (mount, key, expect) = (self.mount(bucket)?, key.clone(), expect.clone());
+        let config = self.config();
+        let (deadline, caller_timeout) = (config.request_timeout, config.caller_timeout);
+        let (stats, late) = (self.stats(), self.stats());
+        self.call(UfsOperation::Read, deadline, Orphan::Stop, async move {
+            let stream = mount.streams.take().await?;
+            let length = range.end - range.start;
+            let (reader, outgoing) = mailbox::reader(length, caller_timeout, stats);
+            let note = move |result: Result<(), UfsError>| {
+                if let Err(error) = result {
+                    // The opening was counted as such; this is its later failure.
+                    late.record(UfsOperation::Read, error.kind.into(), Duration::ZERO);
+                }
+                drop(stream);
+            };
+            match mount.backend().await? {
+                Backend::Posix(posix) => {
+                    let source = posix.open_read(&key, &expect, range).await?;
+                    let posix = Arc::clone(posix);
+                    tokio::spawn(async move { note(posix.stream(source, outgoing).await) });
+                }
+                Backend::S3(s3) => {
+                    let source = s3.open_read(&key, &expect, range).await?;
+                    let s3 = Arc::clone(s3);
+                    tokio::spawn(async move { note(s3.stream(source, outgoing).await) });
+                }
+            }
+            Ok(reader)
+        })
+        .await
+    }
+
+    async fn put(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        headers: &ObjectHeaders,
+        size: u64,
+    ) -> Result<Upload, UfsError> {
+        let (mount, key, headers) = (self.mount(bucket)?, key.clone(), headers.clone());
+        let run = async move |mount: Arc<Mount>, incoming: Incoming| match mount.backend().await? {
+            Backend::Posix(posix) => posix.put(&key, &headers, incoming).await,
+            Backend::S3(s3) => s3.put(&key, &headers, incoming).await,
+        };
+        Ok(self.start_upload(UfsOperation::Put, mount, size, run))
+    }
+
+    async fn delete(&self, bucket: &Bucket, key: &ObjectKey) -> Result<(), UfsError> {
+        let (mount, key) = (self.mount(bucket)?, key.clone());
+        let deadline = self.config().request_timeout;
+        self.call(UfsOperation::Delete, deadline, Orphan::Finish, async move {
+            match mount.backend().await? {
+                Backend::Posix(posix) => posix.delete(&key).await,
+                Backend::S3(s3) => s3.delete(&key).await,
+            }
+        })
+        .await
+    }
+
+    async fn create_upload(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        headers: &ObjectHeaders,
+        upload: UploadId,
+    ) -> Result<String, UfsError> {
+        let (mount, key, headers) = (self.mount(bucket)?, key.clone(), headers.clone());
+        let deadline = self.config().request_timeout;
+        let operation = UfsOperation::CreateUpload;
+        self.call(operation, deadline, Orphan::Finish, async move {
+            match mount.backend().await? {
+                Backend::Posix(posix) => posix.create_upload(upload).await,
+                Backend::S3(s3) => s3.create_upload(&key, &headers).await,
+            }
+        })
+        .await
+    }
+
+    async fn put_part(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        number: u16,
+        size: u64,
+    ) -> Result<Upload, UfsError> {
+        let (mount, upload) = (self.mount(bucket)?, upload.clone());
+        let run = async move |mount: Arc<Mount>, incoming: Incoming| match mount.backend().await? {
+            Backend::Posix(posix) => posix.put_part(&upload, number, incoming).await,
+            Backend::S3(s3) => s3.put_part(&upload, number, incoming).await,
+        };
+        Ok(self.start_upload(UfsOperation::PutPart, mount, size, run))
+    }
+
+    async fn complete_upload(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        parts: &[PartRecord],
+        etag: &ETag,
+        checksums: &[Checksum],
+    ) -> Result<UfsObject, UfsError> {
+        let (mount, upload) = (self.mount(bucket)?, upload.clone());
+        let (parts, etag, checksums) = (parts.to_vec(), etag.clone(), checksums.to_vec());
+        let size = parts.iter().map(|p| p.size).fold(0, u64::saturating_add);
+        // Longer than one request: parts are listed and the result looked at.
+        let deadline = self.config().deadline(size).saturating_mul(2);
+        let operation = UfsOperation::CompleteUpload;
+        self.call(operation, deadline, Orphan::Finish, async move {
+            match mount.backend().await? {
+                Backend::Posix(posix) => posix.complete(&upload, parts, etag, checksums).await,
+                Backend::S3(s3) => s3.complete(&upload, &parts, &etag).await,
+            }
+        })
+        .await
+    }
+
+    async fn abort_upload(&self, bucket: &Bucket, upload: &UploadRecord) -> Result<(), UfsError> {
+        let (mount, upload) = (self.mount(bucket)?, upload.clone());
+        let deadline = self.config().request_timeout;
+        let operation = UfsOperation::AbortUpload;
+        self.call(operation, deadline, Orphan::Finish, async move {
+            match mount.backend().await? {
+                Backend::Posix(posix) => posix.abort_upload(&upload).await,
+                Backend::S3(s3) => s3.abort_upload(&upload).await,
+            }
+        })
+        .await
+    }
+
+    async fn list(
+        &self,
+        bucket: &Bucket,
+        prefix: &str,
+        start_after: &str,
+        recursive: bool,
+    ) -> Result<Listing, UfsError> {
+        let mount = self.mount(bucket)?;
+        let stats = self.stats();
+        let (prefix, start_after) = (prefix.to_owned(), start_after.to_owned());
+        let (listing, pages) = mailbox::listing(self.config().caller_timeout);
+        self.runtime().spawn(async move {
+            let begun = Instant::now();
+            let result = async {
+                let _stream = mount.streams.take().await?;
+                match mount.backend().await? {
+                    Backend::Posix(posix) => {
+                        posix.list(prefix, start_after, recursive, &pages).await
+                    }
+                    Backend::S3(s3) => s3.list(&prefix, &start_after, recursive, &pages).await,
+                }
+            };
+            let result = result.await;
+            stats.record(
+                UfsOperation::List,
+                UfsOutcome::from(&result),
+                begun.elapsed(),
+            );
+            // A caller that went away needs no end.
+            let _ = pages.send(result.map(|()| None)).await;
+        });
+        Ok(listing)
+    }
+
+    async fn create_location(&self, bucket: &Bucket) -> Result<(), UfsError> {
+        let mount = self.mount(bucket)?;
+        let deadline = self.config().request_timeout;
+        let operation = UfsOperation::CreateLocation;
+        self.call(operation, deadline, Orphan::Finish, async move {
+            match mount.backend().await? {
+                Backend::Posix(posix) => posix.create_location().await,
+                Backend::S3(s3) => s3.create_location().await,
+            }
+        })
+        .await
+    }
+
+    async fn remove_location(&self, bucket: &Bucket) -> Result<(), UfsError> {
+        let mount = self.mount(bucket)?;
+        let deadline = self.config().request_timeout.saturating_mul(2);
+        let operation = UfsOperation::RemoveLocation;
+        let removed = self.call(operation, deadline, Orphan::Finish, async move {
+            match mount.backend().await? {
+                Backend::Posix(posix) => posix.remove_location().await,
+                Backend::S3(s3) => s3.remove_location().await,
+            }
+        });
+        removed.await?;
+        self.forget(bucket);
+        Ok(())
+    }
+}
