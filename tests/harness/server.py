@@ -76,7 +76,7 @@ class Server:
         """The command line."""
         words = [*self.prefix, str(self.program), "serve", "--dir", str(self.dir)]
         for name, value in self.flags.items():
-            words += [f"--{name}", value]
+            words.append(f"--{name}={value}")
         for bucket, uri in self.mounts.items():
             words += ["--mount", f"{bucket}={uri}"]
         return words
