@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quickwater_proto::{
-    BlobId, Bucket, Extent, ObjectHeaders, ObjectKey, ObjectRecord, PersistState, PutCondition,
-    UfsErrorKind, UfsObject, Version,
+    BlobId, Bucket, CHUNK_BYTES, Extent, ObjectHeaders, ObjectKey, ObjectRecord, PersistState,
+    PutCondition, UfsErrorKind, UfsObject, Version,
 };
 
 use crate::decisions::read_plan::chunks_of;
@@ -123,7 +123,14 @@ impl<W: World> Engine<W> {
         copy: &mut Copy<W>,
     ) -> Result<(Option<Bytes>, BodyDigests), PutError<B::Error>> {
         let mut held: Option<Bytes> = None;
+        let mut short = false;
         while let Some(buffer) = body.next().await.map_err(PutError::Body)? {
+            // Chunks are found by their number: only the last may be short.
+            if short {
+                let text = "a body gave a short piece before its end";
+                return Err(FlowError::Invalid(text.into()).into());
+            }
+            short = buffer.as_slice().len() < CHUNK_BYTES as usize;
             let buffer = copy.keep(buffer).await;
             if let Some(previous) = held.replace(buffer.into_bytes()) {
                 upload.send(previous).await.map_err(FlowError::harmless)?;

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use quickwater_engine::io::{Body, BodyDigests};
+use quickwater_engine::io::{Body, BodyDigests, Disk};
 use quickwater_engine::{FlowError, ObjectReader, World};
-use quickwater_proto::{Bucket, ChecksumAlgorithm, ObjectKey, ObjectRecord};
+use quickwater_proto::{Bucket, CHUNK_BYTES, ChecksumAlgorithm, ObjectKey, ObjectRecord};
 use quickwater_s3::body::Hasher;
 use quickwater_s3::conditional::{self, Verdict};
 use quickwater_s3::request::{Conditions, CopyObject, CopyPart, CopySource};
@@ -17,17 +17,62 @@ use super::dispatch::Answer;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
 
-/// The bytes of another object as a body.
+/// The bytes of another object as a body: cut anew into full chunks, because
+/// those of the source begin elsewhere (a range, parts of odd sizes).
 struct CopyBody<W: World> {
     reader: ObjectReader<W>,
+    disk: W::Disk,
+    /// What the last chunk did not need.
+    rest: Option<PoolBuf>,
     /// Gone once finished.
     hasher: Option<Hasher>,
     length: u64,
+    taken: u64,
+}
+
+impl<W: World> CopyBody<W>
+where
+    W::Disk: Disk<Buffer = PoolBuf> + Clone,
+{
+    async fn piece(&mut self) -> Result<PoolBuf, BodyFailure> {
+        if let Some(rest) = self.rest.take() {
+            return Ok(rest);
+        }
+        let next = self.reader.next().await;
+        let next = next.map_err(|e| BodyFailure::Refused(super::answer::flow_error(e)))?;
+        next.ok_or_else(|| BodyFailure::Refused(S3ErrorCode::InternalError.into()))
+    }
+
+    /// The next `want` bytes in one buffer.
+    async fn chunk(&mut self, want: usize) -> Result<PoolBuf, BodyFailure> {
+        let first = self.piece().await?;
+        if first.len() == want {
+            return Ok(first);
+        }
+        let mut whole = self
+            .disk
+            .buffer(want)
+            .await
+            .map_err(|_| BodyFailure::Overloaded)?;
+        let mut piece = first;
+        loop {
+            let most = piece.len().min(want - whole.len());
+            let moved = whole.append(&piece.as_slice()[..most]);
+            piece.consume(moved);
+            if whole.len() == want {
+                self.rest = Some(piece).filter(|p| !p.is_empty());
+                return Ok(whole);
+            }
+            // Given back before the next is asked for.
+            drop(piece);
+            piece = self.piece().await?;
+        }
+    }
 }
 
 impl<W: World> Body for CopyBody<W>
 where
-    W::Disk: quickwater_engine::io::Disk<Buffer = PoolBuf> + Clone,
+    W::Disk: Disk<Buffer = PoolBuf> + Clone,
 {
     type Buffer = PoolBuf;
     type Error = BodyFailure;
@@ -37,12 +82,16 @@ where
     }
 
     async fn next(&mut self) -> Result<Option<PoolBuf>, BodyFailure> {
-        let next = self.reader.next().await;
-        let next = next.map_err(|e| BodyFailure::Refused(super::answer::flow_error(e)))?;
-        if let (Some(buffer), Some(hasher)) = (&next, &mut self.hasher) {
+        let want = (self.length - self.taken).min(u64::from(CHUNK_BYTES));
+        if want == 0 {
+            return Ok(None);
+        }
+        let buffer = self.chunk(want as usize).await?;
+        self.taken += want;
+        if let Some(hasher) = &mut self.hasher {
             hasher.update(buffer.as_slice());
         }
-        Ok(next)
+        Ok(Some(buffer))
     }
 
     fn finish(&mut self) -> Result<BodyDigests, BodyFailure> {
@@ -139,8 +188,11 @@ where
             .read(&source.bucket, &source.key, &source.record, range);
         CopyBody {
             reader: reader.with_depth(1),
+            disk: self.engine.disk().clone(),
+            rest: None,
             hasher: Some(Hasher::new(algorithm)),
             length,
+            taken: 0,
         }
     }
 
