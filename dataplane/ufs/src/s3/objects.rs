@@ -38,12 +38,25 @@ pub(super) fn identity(
 /// The object a HEAD describes.
 pub(super) fn object(head: &HeadObjectOutput) -> Result<UfsObject, UfsError> {
     let identity = identity(head.content_length(), head.e_tag(), head.last_modified())?;
+    // Encrypted with a key service or a customer's key, the ETag is shaped like an
+    // MD5 and is none: it must not be taken for one.
+    let etag = match is_opaque(head) && ETag::new(&identity.token).as_md5().is_some() {
+        true => ETag::new(&format!("{}-1", identity.token)),
+        false => ETag::new(&identity.token),
+    };
     Ok(UfsObject {
-        etag: ETag::new(&identity.token),
+        etag,
         identity,
         headers: headers(head),
         checksums: checksums(head),
     })
+}
+
+fn is_opaque(head: &HeadObjectOutput) -> bool {
+    let by_service = head
+        .server_side_encryption()
+        .is_some_and(|kind| kind.as_str().starts_with("aws:kms"));
+    by_service || head.sse_customer_algorithm().is_some()
 }
 
 fn headers(head: &HeadObjectOutput) -> ObjectHeaders {
@@ -185,6 +198,26 @@ mod tests {
             opaque,
             checksums: ChecksumAlgorithm::ALL.map(|a| (a, None)),
         }
+    }
+
+    #[test]
+    fn the_etag_of_an_encrypted_object_is_no_md5() {
+        use aws_sdk_s3::types::ServerSideEncryption;
+        let head = |kind| {
+            let tag = "\"abababababababababababababababab\"";
+            let head = HeadObjectOutput::builder().content_length(1).e_tag(tag);
+            object(&head.set_server_side_encryption(kind).build()).unwrap()
+        };
+        assert!(head(None).etag.as_md5().is_some());
+        assert!(
+            head(Some(ServerSideEncryption::Aes256))
+                .etag
+                .as_md5()
+                .is_some()
+        );
+        let sealed = head(Some(ServerSideEncryption::AwsKms));
+        assert_eq!(sealed.etag.as_md5(), None);
+        assert_eq!(sealed.identity, head(None).identity);
     }
 
     #[test]
