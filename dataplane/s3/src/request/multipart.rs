@@ -139,7 +139,7 @@ pub(super) fn list_parts(route: &Route<'_>) -> Result<ListParts, S3Error> {
 pub(super) fn checksum_header(fields: &Fields<'_>) -> Result<Option<Checksum>, S3Error> {
     let mut found = None;
     for algorithm in ChecksumAlgorithm::ALL {
-        let Some(text) = fields.filled(algorithm.header())? else {
+        let Some(text) = fields.header(algorithm.header())? else {
             continue;
         };
         let checksum = crate::checksum::parse(algorithm, &text).ok_or_else(|| {
