@@ -7,7 +7,9 @@ on aws-sdk-s3 (`test_ufs_s3.py`).
 from __future__ import annotations
 
 import filecmp
+import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,8 @@ def tree(tmp_path: Path) -> Path:
     for name, size in TREE.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(payload(size, name))
+        # S3 tells whole seconds: a file of this second would look newer than its copy.
+        os.utime(root / name, (time.time() - 60,) * 2)
     return root
 
 

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(bool(missing("ext4")), reason=missing("ext4") or "-"),
     pytest.mark.skipif(bool(EXTERNAL), reason="needs a service of its own"),
 ]
-STORE = {"capacity": str(32 * MIB), "segment-size": str(MIB), "memory": str(256 * MIB)}
+STORE = {"capacity": str(32 * MIB), "segment-size": str(4 * MIB), "memory": str(256 * MIB)}
 
 
 @pytest.fixture
@@ -77,21 +77,21 @@ def test_cache_disk_full(serve: ServeFactory, small_disk: LoopFs) -> None:
     """Others fill the cache's disk: reads go on from the UFS, and it recovers."""
     server = serve(flags=STORE, directory=small_disk.mount_point / "data")
     client = server.target().client()
-    client.create_bucket(Bucket="b")
-    client.put_object(Bucket="b", Key="k", Body=payload(MIB, "k"))
-    (server.ufs / "b" / "cold").write_bytes(payload(20 * MIB, "cold"))
+    client.create_bucket(Bucket="b-1")
+    client.put_object(Bucket="b-1", Key="k", Body=payload(MIB, "k"))
+    (server.ufs / "b-1" / "cold").write_bytes(payload(20 * MIB, "cold"))
     ballast = small_disk.mount_point / "ballast"
     fill(ballast)
-    assert client.get_object(Bucket="b", Key="k")["Body"].read() == payload(MIB, "k")
+    assert client.get_object(Bucket="b-1", Key="k")["Body"].read() == payload(MIB, "k")
     # Metadata may have no room: 5xx is honest, 200 must be true.
     for number in range(30):
         body = payload(500_000, number)
-        reply = send(server.target(), Request("PUT", f"/b/n{number}", body=body))
+        reply = send(server.target(), Request("PUT", f"/b-1/n{number}", body=body))
         assert reply.status in (200, 500, 503, 507), reply.brief()
         if reply.status == 200:
-            assert send(server.target(), Request("GET", f"/b/n{number}")).body == body
+            assert send(server.target(), Request("GET", f"/b-1/n{number}")).body == body
     ballast.unlink()
-    assert client.get_object(Bucket="b", Key="cold")["Body"].read() == payload(20 * MIB, "cold")
+    assert client.get_object(Bucket="b-1", Key="cold")["Body"].read() == payload(20 * MIB, "cold")
     if not _works(server):
         server.restart()  # a failed flush is fail-stop (C8): an operator restarts
         assert _works(server)
@@ -99,12 +99,12 @@ def test_cache_disk_full(serve: ServeFactory, small_disk: LoopFs) -> None:
 
 
 def _works(server: Server) -> bool:
-    reply = send(server.target(), Request("PUT", "/b/after", body=b"after"))
+    reply = send(server.target(), Request("PUT", "/b-1/after", body=b"after"))
     return reply.status == 200 and client_reads(server, "after") == b"after"
 
 
 def client_reads(server: Server, key: str) -> bytes:
-    return bytes(server.target().client().get_object(Bucket="b", Key=key)["Body"].read())
+    return bytes(server.target().client().get_object(Bucket="b-1", Key=key)["Body"].read())
 
 
 def test_no_room_for_the_store_at_start(serve: ServeFactory, small_disk: LoopFs) -> None:
@@ -113,8 +113,8 @@ def test_no_room_for_the_store_at_start(serve: ServeFactory, small_disk: LoopFs)
     process = server.launch()
     if server.wait_ready(process, 30):
         client = server.target().client()
-        client.create_bucket(Bucket="b")
-        client.put_object(Bucket="b", Key="k", Body=b"x")
+        client.create_bucket(Bucket="b-1")
+        client.put_object(Bucket="b-1", Key="k", Body=b"x")
         assert client_reads(server, "k") == b"x"
         return
     assert process.poll() not in (None, 0), server.log_tail()

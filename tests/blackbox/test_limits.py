@@ -45,8 +45,8 @@ def honest(server: Server, rounds: int = 20) -> None:
     start = time.monotonic()
     for number in range(rounds):
         body = payload(100_000, number)
-        client.put_object(Bucket="b", Key="honest", Body=body)
-        assert client.get_object(Bucket="b", Key="honest")["Body"].read() == body
+        client.put_object(Bucket="b-1", Key="honest", Body=body)
+        assert client.get_object(Bucket="b-1", Key="honest")["Body"].read() == body
     assert time.monotonic() - start < PATIENCE_SECONDS
 
 
@@ -55,7 +55,7 @@ def crowded(serve: ServeFactory) -> Server:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < CONNECTIONS + 1000:
         pytest.skip("RLIMIT_NOFILE is too low for ten thousand connections")
     server = serve(flags={"s3-idle-timeout": "300s", "s3-header-timeout": "20s"})
-    server.target().client().create_bucket(Bucket="b")
+    server.target().client().create_bucket(Bucket="b-1")
     return server
 
 
@@ -80,7 +80,7 @@ def test_dribbling_connections(crowded: Server) -> None:
     stop = threading.Event()
 
     def dribble() -> None:
-        wire = b"GET /b/k HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 4000
+        wire = b"GET /b-1/k HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 4000
         for byte in wire:
             for connection in connections:
                 if stop.is_set():
@@ -120,11 +120,11 @@ def test_dribbling_bodies(serve: ServeFactory) -> None:
     """Many PUTs that stop in the middle hold nothing others need for ever."""
     server = serve(flags={"s3-body-timeout": "3s", "memory": str(256 * MIB)})
     target = server.target()
-    target.client().create_bucket(Bucket="b")
+    target.client().create_bucket(Bucket="b-1")
     stuck = []
     for number in range(500):
         request = Request(
-            "PUT", f"/b/s{number}", content_length=str(10 * MIB), payload_hash=UNSIGNED
+            "PUT", f"/b-1/s{number}", content_length=str(10 * MIB), payload_hash=UNSIGNED
         )
         connection = connect(target, f"127.0.{1 + number % SOURCES}.1")
         connection.sendall(head_bytes(request, sign(target, request)) + b"x" * 1000)
@@ -138,7 +138,7 @@ def test_dribbling_bodies(serve: ServeFactory) -> None:
             except Exception:
                 assert time.monotonic() < deadline, "stuck bodies block honest clients for ever"
                 time.sleep(1)
-        keys = [e["Key"] for e in target.client().list_objects_v2(Bucket="b")["Contents"]]
+        keys = [e["Key"] for e in target.client().list_objects_v2(Bucket="b-1")["Contents"]]
         assert keys == ["honest"]
     finally:
         close_all(stuck)
@@ -150,7 +150,7 @@ def test_dribbling_bodies(serve: ServeFactory) -> None:
 def put_stream(target: Target, key: str, data: memoryview, digest: str) -> int:
     """One PUT; a 503 is retried, as clients do."""
     for _ in range(200):
-        request = Request("PUT", f"/b/{key}", content_length=str(len(data)), payload_hash=digest)
+        request = Request("PUT", f"/b-1/{key}", content_length=str(len(data)), payload_hash=digest)
         with connect(target) as connection:
             connection.settimeout(PATIENCE_SECONDS * 10)
             try:
@@ -171,7 +171,7 @@ def put_stream(target: Target, key: str, data: memoryview, digest: str) -> int:
 def get_stream(target: Target, key: str) -> str:
     """MD5 of a whole object, read piece by piece."""
     for _ in range(200):
-        request = Request("GET", f"/b/{key}")
+        request = Request("GET", f"/b-1/{key}")
         with connect(target) as connection:
             connection.settimeout(PATIENCE_SECONDS * 10)
             connection.sendall(head_bytes(request, sign(target, request)))
@@ -206,7 +206,7 @@ def test_memory_stays_in_its_budget(serve: ServeFactory) -> None:
     flags = {"memory": str(MEMORY), "capacity": str(2048 * MIB)}
     server = serve(flags=flags)
     target = server.target()
-    target.client().create_bucket(Bucket="b")
+    target.client().create_bucket(Bucket="b-1")
     data = payload(STREAM_BYTES, "stream")
     md5 = hashlib.md5(data).hexdigest()
     view = memoryview(data)
