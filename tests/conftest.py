@@ -129,20 +129,19 @@ def serve_long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeFactor
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
-    """An S3 store for the S3 UFS."""
+    """An S3 store that is not ours. Its ListParts is not S3's, so no uploads over it."""
     store = Moto(tmp_path_factory.mktemp("moto"))
     store.target().client().create_bucket(Bucket=UFS_BUCKET)
     yield store
     store.close()
 
 
-def s3_ufs(moto: Moto, endpoint: str | None = None) -> dict[str, Any]:
-    """Options of a service whose default UFS is a moto bucket."""
-    store = moto.target()
+def s3_ufs(store: Target) -> dict[str, Any]:
+    """Options of a service whose default UFS is a prefix of a store's bucket."""
     return {
         "flags": {
             "ufs": f"s3://{UFS_BUCKET}/{fresh_name('ufs')}",
-            "ufs-options": f"endpoint={endpoint or store.endpoint},region=us-east-1,"
+            "ufs-options": f"endpoint={store.endpoint},region=us-east-1,"
             "path_style=true,credentials=env:UNDER",
         },
         "env": {
@@ -174,9 +173,11 @@ def target(backend: str, request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.fixture(scope="session")
-def s3_server(serve_long: ServeFactory, moto: Moto) -> Server:
-    """A service over an S3 store, shared by the run."""
-    return serve_long("s3", **s3_ufs(moto))
+def s3_server(serve_long: ServeFactory) -> Server:
+    """A service over an S3 store (a second Quickwater), shared by the run."""
+    store = serve_long("store").target()
+    store.client().create_bucket(Bucket=UFS_BUCKET)
+    return serve_long("s3", **s3_ufs(store))
 
 
 @pytest.fixture(scope="session")

@@ -256,6 +256,20 @@ def test_body_is_not_asked_for_before_the_signature(target: Target, bucket: str)
         assert b" 100" not in first, "the server asked for the body of a forged request"
         reply = read_reply(connection)
     assert (reply.status, reply.code) == (403, "SignatureDoesNotMatch")
+    assert reply.closed, "nobody knows whether the body will be sent: the connection must end"
+
+
+def test_100_continue_without_a_body(target: Target, bucket: str) -> None:
+    """botocore takes a final answer where it expects 100 for the answer of the next
+    request on that connection too: say 100 first, or end the connection."""
+    headers = [("Expect", "100-continue")]
+    request = Request("PUT", f"/{bucket}/k", headers=headers, payload_hash=UNSIGNED)
+    with connect(target) as connection:
+        connection.sendall(head_bytes(request, sign(target, request)))
+        first = connection.recv(12, 2)  # MSG_PEEK
+        reply = read_reply(connection, "PUT")
+    assert reply.status == 200
+    assert first == b"HTTP/1.1 100" or reply.closed, first
 
 
 def test_100_continue(target: Target, s3: Any, bucket: str) -> None:

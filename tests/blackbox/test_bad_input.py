@@ -54,7 +54,7 @@ UNSUPPORTED = [
         "ownershipControls", "inventory", "analytics", "metrics", "intelligent-tiering",
         "versioning", "unheard-of",
     )),
-    *(unsupported("DELETE", "/BUCKET", n) for n in ("policy", "cors", "lifecycle", "website", "unheard-of")),
+    unsupported("DELETE", "/BUCKET", "unheard-of"),
     *(unsupported("GET", "/BUCKET", n) for n in ("versions", "inventory", "unheard-of")),
     *(unsupported("PUT", "/BUCKET/k", n) for n in ("legal-hold", "retention", "unheard-of")),
     *(unsupported("GET", "/BUCKET/k", n) for n in ("torrent", "unheard-of")),

@@ -122,3 +122,11 @@ UNSET = [
 @pytest.mark.parametrize(("operation", "code"), UNSET)
 def test_configuration_that_was_never_set(s3: Any, bucket: str, operation: str, code: str) -> None:
     assert error_of(getattr(s3, operation), Bucket=bucket) == (404, code)
+
+
+@pytest.mark.parametrize("operation", ["policy", "cors", "lifecycle", "website"])
+def test_delete_of_configuration_that_was_never_set(s3: Any, bucket: str, operation: str) -> None:
+    """204 as S3 says, and above all not a DeleteBucket."""
+    reply = getattr(s3, f"delete_bucket_{operation}")(Bucket=bucket)
+    assert reply["ResponseMetadata"]["HTTPStatusCode"] == 204
+    s3.head_bucket(Bucket=bucket)

@@ -76,9 +76,10 @@ def test_response_overrides(s3: Any, bucket: str) -> None:
         assert got[name.removeprefix("Response")] == value
 
 
-def test_presigned_get_and_put(s3: Any, target: Target, bucket: str) -> None:
+def test_presigned_get_and_put(target: Target, bucket: str) -> None:
     import requests
 
+    s3 = target.client(signature_version="s3v4")  # boto3 still presigns with SigV2 by default
     data = payload(100_000, "presigned")
     put = s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "a b+c"})
     assert requests.put(put, data=data, timeout=60).status_code == 200
@@ -86,6 +87,17 @@ def test_presigned_get_and_put(s3: Any, target: Target, bucket: str) -> None:
     with urlopen(s3.generate_presigned_url("get_object", Params=params), timeout=60) as reply:
         assert reply.read() == data
         assert reply.headers["Content-Type"] == "text/x-me"
+
+
+@pytest.mark.not_on_moto("takes it")
+def test_signature_version_2_is_named(s3: Any, bucket: str) -> None:
+    import requests
+
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
+    assert "AWSAccessKeyId" in url
+    reply = requests.get(url, timeout=60)
+    assert (reply.status_code, "InvalidRequest" in reply.text) == (400, True), reply.text
+    assert "AWS4-HMAC-SHA256" in reply.text, "say what to use"
 
 
 # -- copy -------------------------------------------------------------------
@@ -155,9 +167,39 @@ def test_copy_conditions(s3: Any, bucket: str) -> None:
     assert s3.get_object(Bucket=bucket, Key="d")["Body"].read() == b"abc"
 
 
+def test_copy_of_an_upload_with_odd_parts(s3: Any, bucket: str) -> None:
+    """Copies of copies: the pieces of the source are no multiples of anything."""
+    pieces = [payload(5 * MIB + 12_345, 1), payload(5 * MIB + 1, 2), payload(3 * MIB + 7, 3)]
+    made = s3.create_multipart_upload(Bucket=bucket, Key="k")
+    where = {"Bucket": bucket, "Key": "k", "UploadId": made["UploadId"]}
+    parts = []
+    for number, piece in enumerate(pieces, 1):
+        sent = s3.upload_part(PartNumber=number, Body=piece, **where)
+        parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+    s3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **where)
+    whole = b"".join(pieces)
+    for source, key in (("k", "copy"), ("copy", "copy of copy")):
+        place = {"Bucket": bucket, "Key": source}
+        result = s3.copy_object(Bucket=bucket, Key=key, CopySource=place)["CopyObjectResult"]
+        assert result["ETag"] == f'"{md5_hex(whole)}"'
+        for _ in range(2):
+            assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == whole
+
+
 def test_copy_of_nothing(s3: Any, bucket: str) -> None:
     source = {"Bucket": bucket, "Key": "none"}
     assert error_of(s3.copy_object, Bucket=bucket, Key="d", CopySource=source) == (404, "NoSuchKey")
+
+
+@pytest.mark.not_on_moto("decides otherwise")
+def test_refused_and_empty_puts_on_kept_connections(target: Target, bucket: str) -> None:
+    """boto3 sends `Expect: 100-continue`; what a request before got must not leak into the next."""
+    s3 = target.client(max_pool_connections=1)
+    for _ in range(5):
+        s3.put_object(Bucket=bucket, Key="empty", Body=b"")
+        again = error_of(s3.put_object, Bucket=bucket, Key="empty", Body=b"x", IfNoneMatch="*")
+        assert again == (412, "PreconditionFailed")
+        assert s3.put_object(Bucket=bucket, Key="k", Body=b"abc")["ETag"] == f'"{md5_hex(b"abc")}"'
 
 
 # -- DeleteObjects ------------------------------------------------------------

@@ -152,7 +152,7 @@ def test_other_format_version(serve: ServeFactory) -> None:
     for path in formats:
         saved = path.read_bytes()
         path.write_bytes(re.sub(rb"\d+", b"987654", saved, count=1) if re.search(rb"\d", saved) else b"987654")
-        refused(server, str(path.name))
+        refused(server, "format", "987654")
         path.write_bytes(saved)
     server.start()
 
@@ -270,6 +270,19 @@ def test_anonymous(serve: ServeFactory) -> None:
     assert send(target, Request("GET", "/b-1/k"), wrong).status == 403
 
 
+def test_a_switch_needs_no_value(serve: ServeFactory) -> None:
+    """`--s3-anonymous` alone means true."""
+    server = serve(start=False)
+    done = subprocess.run(
+        [str(server.program), "conf", "get", "s3.anonymous", "--s3-anonymous"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "true"), done.stderr
+
+
 def test_virtual_host_style(serve: ServeFactory) -> None:
     server = serve(flags={"s3-domain": "s3.example.test"})
     target = server.target()
@@ -354,7 +367,7 @@ def test_secrets_are_never_logged(serve: ServeFactory, tmp_path: Path) -> None:
     client = target.client()
     client.create_bucket(Bucket="b-1")
     client.put_object(Bucket="b-1", Key="k", Body=b"x")
-    url = client.generate_presigned_url("get_object", Params={"Bucket": "b-1", "Key": "k"})
+    url = target.client(signature_version="s3v4").generate_presigned_url("get_object", Params={"Bucket": "b-1", "Key": "k"})
     import requests
 
     assert requests.get(url, timeout=10).status_code == 200
