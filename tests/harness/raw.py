@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from botocore.exceptions import BotoCoreError
+
 from .signing import Headers, Query, Signer
 from .target import Target
 
 TIMEOUT_SECONDS = 60.0
+# How a client notices that a response was broken off.
+BROKEN = (OSError, http.client.HTTPException, BotoCoreError)
 
 
 @dataclass
