@@ -30,7 +30,7 @@ const FILL_RUN_CHUNKS: u32 = 8;
 /// Longest wait of a flow for another one's work.
 const FLOW_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Objects imported at once while a listing is compared.
-const IMPORT_CONCURRENCY: usize = 16;
+const IMPORT_CONCURRENCY: usize = 64;
 /// After the grace shards get this long to unwind.
 const UNWIND: Duration = Duration::from_secs(5);
 

@@ -136,6 +136,9 @@ fn start(
 
     let budget = Budget::split(settings.memory_bytes, settings.store.threads);
     let namespace = control::open_namespace(home, settings, budget)?;
+    runtime
+        .block_on(namespace.check_format())
+        .context("the metadata cannot be used by this version")?;
     sources::collect_metadata(&metrics, namespace.store().clone());
     let ufs = control::ufs_client(runtime.handle().clone(), settings, budget);
     sources::collect_ufs(&metrics, ufs.stats());
