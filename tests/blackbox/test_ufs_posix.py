@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -296,3 +297,28 @@ def test_symlinks_do_not_lead_out(node: Server, client: Any, place: str, tmp_pat
         assert no_cache(node, "GET", f"/{place}/{key}").status in (403, 404)
     listed = client.list_objects_v2(Bucket=place).get("Contents", [])
     assert "folder/secret" not in [e["Key"] for e in listed]
+
+
+def test_lost_metadata_is_rebuilt_from_the_files(serve: ServeFactory) -> None:
+    """The UFS alone is enough: keys, bytes, ETags and headers come back."""
+    server = serve()
+    client = server.target().client()
+    client.create_bucket(Bucket="kept")
+    bodies = {f"dir/k{n}": payload(n * 10_000, n) for n in range(5)}
+    tags = {}
+    for key, body in bodies.items():
+        meta = {"name": key}
+        answer = client.put_object(
+            Bucket="kept", Key=key, Body=body, Metadata=meta, ContentType="text/x-kept"
+        )
+        tags[key] = answer["ETag"]
+    server.stop()
+    shutil.rmtree(server.dir / "metadata")
+    server.start()
+    client = server.target().client()
+    listed = client.list_objects_v2(Bucket="kept")["Contents"]
+    assert {o["Key"]: o["ETag"] for o in listed} == tags
+    for key, body in bodies.items():
+        answer = client.get_object(Bucket="kept", Key=key)
+        assert (answer["Body"].read(), answer["ETag"]) == (body, tags[key])
+        assert (answer["Metadata"], answer["ContentType"]) == ({"name": key}, "text/x-kept")
