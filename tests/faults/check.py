@@ -9,6 +9,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from harness.payload import md5_hex
+from harness.raw import BROKEN
 from harness.target import Target
 
 from .journal import Journal, Seen, Value
@@ -33,7 +34,10 @@ class Report:
 
 def check(target: Target, bucket: str, journal: Journal, ufs: Path, uploads: list[OpenUpload]) -> Report:
     """Looks at everything; settles the journal to what was found."""
-    s3 = target.client(retries={"max_attempts": 2})
+    # Bytes are compared here; a checksum error of the client would hide which.
+    s3 = target.client(
+        retries={"max_attempts": 2}, response_checksum_validation="when_required"
+    )
     report = Report()
     present: dict[str, bytes] = {}
     try:
@@ -52,7 +56,11 @@ def _objects(
 ) -> None:
     for key in journal.keys():
         report.keys += 1
-        found = fetch(s3, bucket, key)
+        try:
+            found = fetch(s3, bucket, key)
+        except BROKEN as error:
+            report.add(f"{key}: cannot be read: {error}")
+            continue
         seen = match(found, journal.current(key))
         if seen is Mismatch:
             report.add(f"{key}: found {describe(found)}, allowed {journal.current(key)}")
@@ -60,6 +68,7 @@ def _objects(
         if found is not None:
             present[key] = found
             _again(s3, bucket, key, found, report)
+            _metadata(s3, bucket, key, found, journal, report)
         journal.settle(key, _seen(seen))
 
 
@@ -68,8 +77,18 @@ def _seen(seen: Any) -> Seen:
     return seen
 
 
+def _metadata(
+    s3: Any, bucket: str, key: str, found: bytes, journal: Journal, report: Report
+) -> None:
+    """User metadata belongs to one of the values that have these bytes."""
+    values = [v for v in journal.current(key) if isinstance(v, Value) and v.data() == found]
+    stored = _metadata_of(s3, bucket, key)
+    if stored not in [value.metadata() for value in values]:
+        report.add(f"{key}: metadata {stored}, allowed {values}")
+
+
 def _again(s3: Any, bucket: str, key: str, found: bytes, report: Report) -> None:
-    """HEAD and a revalidated read agree with the first read."""
+    """HEAD and a second read agree with the first read."""
     head = s3.head_object(Bucket=bucket, Key=key)
     tag = head["ETag"].strip('"')
     if head["ContentLength"] != len(found) or ("-" not in tag and tag != md5_hex(found)):
@@ -116,17 +135,24 @@ def _open_uploads(s3: Any, bucket: str, uploads: list[OpenUpload], report: Repor
                 s3.abort_multipart_upload(**where)
                 continue
             before = fetch(s3, bucket, upload.key)
+            metadata = _metadata_of(s3, bucket, upload.key) if before is not None else {}
             manifest = {"Parts": [{"PartNumber": 1, "ETag": upload.etag}]}
             s3.complete_multipart_upload(MultipartUpload=manifest, **where)
             if fetch(s3, bucket, upload.key) != upload.data:
                 report.add(f"upload {upload.key}: completed to other bytes")
-            _put_back(s3, bucket, upload.key, before)
+            _put_back(s3, bucket, upload.key, before, metadata)
         except ClientError as error:
             report.add(f"upload {upload.key}: {error}")
 
 
-def _put_back(s3: Any, bucket: str, key: str, before: bytes | None) -> None:
+def _metadata_of(s3: Any, bucket: str, key: str) -> dict[str, str]:
+    return dict(s3.head_object(Bucket=bucket, Key=key)["Metadata"])
+
+
+def _put_back(
+    s3: Any, bucket: str, key: str, before: bytes | None, metadata: dict[str, str]
+) -> None:
     if before is None:
         s3.delete_object(Bucket=bucket, Key=key)
     else:
-        s3.put_object(Bucket=bucket, Key=key, Body=before)
+        s3.put_object(Bucket=bucket, Key=key, Body=before, Metadata=metadata)

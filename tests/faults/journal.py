@@ -6,7 +6,6 @@ values of writes whose answer never came. Nothing else may be seen.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import threading
 from dataclasses import dataclass, field
@@ -30,9 +29,9 @@ class Value:
         head = f"{self.key}#{self.serial}#{self.size}\n".encode()
         return (head + _POOL[start : start + self.size])[: self.size]
 
-    def etag(self) -> str:
-        """MD5, as hex."""
-        return hashlib.md5(self.data()).hexdigest()
+    def metadata(self) -> dict[str, str]:
+        """User metadata that must survive with the bytes."""
+        return {"serial": str(self.serial)}
 
 
 Seen = Value | None  # None: no object

@@ -42,7 +42,9 @@ class Writer(threading.Thread):
         self.load = load
         self.number = number
         self.random = random.Random(f"{seed}/{number}")
-        self.s3 = load.target.client(read_timeout=30)
+        self.s3 = load.target.client(
+            read_timeout=30, response_checksum_validation="when_required"
+        )
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -97,8 +99,9 @@ class Writer(threading.Thread):
         """PUT of a new value."""
         key = self.key()
         value = self.load.journal.value(key, self.random.choice(SIZES))
+        where = {"Bucket": self.load.bucket, "Key": key, "Metadata": value.metadata()}
         body = value.data()
-        self.write(key, value, lambda: self.s3.put_object(Bucket=self.load.bucket, Key=key, Body=body))
+        self.write(key, value, lambda: self.s3.put_object(Body=body, **where))
 
     def delete(self) -> None:
         """DELETE."""
@@ -111,7 +114,7 @@ class Writer(threading.Thread):
         value = self.load.journal.value(key, 2 * PART_BYTES + self.random.randrange(MIB))
         data = value.data()
         where = {"Bucket": self.load.bucket, "Key": key}
-        made = self.s3.create_multipart_upload(**where)
+        made = self.s3.create_multipart_upload(Metadata=value.metadata(), **where)
         where["UploadId"] = made["UploadId"]
         pieces = [data[i : i + PART_BYTES] for i in range(0, len(data), PART_BYTES)]
         parts = []
