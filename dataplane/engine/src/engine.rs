@@ -6,11 +6,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_lock::{RwLockReadGuard, RwLockWriteGuard};
 use futures_util::future::{Either, select};
-use quickwater_proto::{Bucket, BucketId, BucketName, ObjectKey, ObjectRecord};
+use quickwater_proto::{Bucket, BucketId, BucketName, ObjectKey, ObjectRecord, UploadId, Version};
 
 use crate::decisions::flights::Flights;
 use crate::decisions::freshness::Freshness;
+use crate::decisions::gates::Gates;
 use crate::decisions::object_cache::{Known, ObjectCache};
 use crate::decisions::retired::Retired;
 use crate::decisions::slots::{SlotGuard, Slots};
@@ -70,6 +72,7 @@ pub struct Shared {
     pub(crate) config: EngineConfig,
     pub(crate) objects: ObjectCache,
     pub(crate) slots: Slots,
+    pub(crate) gates: Gates,
     pub(crate) flights: Arc<Flights>,
     pub(crate) freshness: Freshness,
     pub(crate) retired: Retired,
@@ -90,6 +93,7 @@ impl Shared {
         Arc::new(Self {
             objects: ObjectCache::new(config.object_cache_bytes),
             slots: Slots::new(),
+            gates: Gates::new(),
             flights: Arc::default(),
             freshness: Freshness::default(),
             retired: Retired::default(),
@@ -229,6 +233,24 @@ impl<W: World> Engine<W> {
         })
     }
 
+    /// The right to publish a part of an upload.
+    pub(crate) async fn enter_upload(
+        &self,
+        upload: UploadId,
+    ) -> Result<RwLockReadGuard<'_, ()>, FlowError> {
+        let gate = std::pin::pin!(self.0.shared.gates.enter(upload));
+        self.within(gate).await.ok_or_else(upload_busy)
+    }
+
+    /// The right to end an upload, while no part of it is being published.
+    pub(crate) async fn close_upload(
+        &self,
+        upload: UploadId,
+    ) -> Result<RwLockWriteGuard<'_, ()>, FlowError> {
+        let gate = std::pin::pin!(self.0.shared.gates.close(upload));
+        self.within(gate).await.ok_or_else(upload_busy)
+    }
+
     /// Runs `future` for at most the configured wait; `None` when time is up.
     pub(crate) async fn within<F: Future + Unpin>(&self, future: F) -> Option<F::Output> {
         let mut future = future;
@@ -256,11 +278,21 @@ impl<W: World> Engine<W> {
             .insert(bucket, key, Known { record, checked });
     }
 
+    /// Makes the next reader compare the key with the UFS if it still believes in
+    /// this version: the UFS was seen to hold another.
+    pub(crate) fn distrust_version(&self, bucket: BucketId, key: &ObjectKey, version: Version) {
+        self.0.shared.objects.remove_version(bucket, key, version);
+    }
+
     /// Makes the next reader compare the key with the UFS: after a write whose
     /// outcome is unknown.
     pub(crate) fn distrust(&self, bucket: BucketId, key: &ObjectKey) {
         self.0.shared.objects.remove(bucket, key);
     }
+}
+
+fn upload_busy() -> FlowError {
+    FlowError::SlowDown("parts of this upload are taking too long".into())
 }
 
 /// How long metadata of a bucket may be trusted.

@@ -5,7 +5,7 @@ use quickwater_proto::{MetadataError, UfsError, UfsErrorKind};
 use crate::io::DiskError;
 
 /// A flow's failure. Each kind has one S3 answer; "nothing changed" holds for
-/// all but [`FlowError::Unknown`].
+/// all but [`FlowError::Unknown`] and [`FlowError::Unsettled`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FlowError {
     /// No bucket of that name.
@@ -47,6 +47,9 @@ pub enum FlowError {
     /// A write whose outcome is not known: old or new.
     #[error("outcome unknown: {0}")]
     Unknown(String),
+    /// The UFS went out of reach during a write: old or new.
+    #[error("unavailable, outcome unknown: {0}")]
+    Unsettled(String),
     /// The bytes at hand are not the bytes promised; they were not sent.
     #[error("damaged data: {0}")]
     Damaged(String),

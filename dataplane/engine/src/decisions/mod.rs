@@ -2,6 +2,7 @@
 
 pub(crate) mod flights;
 pub(crate) mod freshness;
+pub(crate) mod gates;
 pub(crate) mod object_cache;
 pub(crate) mod read_plan;
 pub(crate) mod retired;

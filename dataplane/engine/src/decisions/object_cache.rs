@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quickwater_proto::{BucketId, ObjectKey, ObjectRecord};
+use quickwater_proto::{BucketId, ObjectKey, ObjectRecord, Version};
 
 const PARTS: usize = 64;
 /// Memory of an entry beside its strings: map slot, Arc, record. Measured
@@ -90,13 +90,27 @@ impl ObjectCache {
         part.shrink(self.part_bytes_max);
     }
 
+    /// Forgets when the key was last checked, so that it is checked again.
+    pub(crate) fn remove_version(&self, bucket: BucketId, key: &ObjectKey, version: Version) {
+        let key = (bucket, key.clone());
+        let mut part = self.part(&key);
+        if let Some(entry) = part.map.get_mut(&key)
+            && entry
+                .known
+                .record
+                .as_ref()
+                .is_some_and(|r| r.version == version)
+        {
+            entry.known.checked = None;
+        }
+    }
+
     pub(crate) fn remove(&self, bucket: BucketId, key: &ObjectKey) {
         let key = (bucket, key.clone());
         let mut part = self.part(&key);
         if let Some(old) = part.map.remove(&key) {
             part.bytes -= old.bytes;
-            // The queue keeps its key; `shrink` drops keys without an entry, and
-            // a re-insert must not queue it twice.
+            // A re-insert must not queue it twice.
             part.queue.retain(|k| *k != key);
         }
     }

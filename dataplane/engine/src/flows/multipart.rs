@@ -15,6 +15,9 @@ use crate::flows::put::{PutError, forget_part};
 use crate::flows::read::BufferOf;
 use crate::io::{Body, Environment, Metadata, Ufs};
 
+/// Parts read from the metadata at a time.
+const PARTS_READ: usize = 1_000;
+
 /// What a new upload will become.
 #[derive(Debug, Clone, Default)]
 pub struct NewUpload {
@@ -103,17 +106,17 @@ impl<W: World> Engine<W> {
         let to_ufs = self.ufs().put_part(bucket, upload, number, size).await;
         let to_ufs = to_ufs.map_err(no_such_upload)?;
         let slot = Slots::of_part(upload.id, number);
-        let received = self.put_bytes(body, to_ufs, slot).await?;
+        let received = self.put_bytes(bucket, upload, body, to_ufs, slot).await?;
         let part = PartRecord {
             number,
             size,
             etag: ETag::from_md5(&received.digests.md5),
             modified_ms: received.object.identity.modified_ns.div_euclid(1_000_000),
-            checksums: received.digests.checksums,
+            checksums: received.digests.checksums.clone(),
             blob: received.blob,
         };
         let replaced = self.metadata().put_part(bucket.id, upload, &part).await;
-        drop(received.guard);
+        drop(received);
         let replaced = replaced.map_err(|error| {
             forget_part(self, &part);
             FlowError::from(error)
@@ -184,8 +187,10 @@ impl<W: World> Engine<W> {
     ) -> Result<Arc<ObjectRecord>, FlowError> {
         let key = &upload.key;
         let guard = self.lock_key(bucket.id, key).await?;
-        // An Abort or another Complete may have won while we waited.
+        let _gate = self.close_upload(upload.id).await?;
+        // An Abort, another Complete or a part sent again may have won meanwhile.
         self.upload(bucket, key, upload.id).await?;
+        self.check_parts(bucket, upload, &done.parts).await?;
         self.check_condition(bucket, key, &done.condition, &guard)
             .await?;
         guard.mark_changed();
@@ -228,6 +233,36 @@ impl<W: World> Engine<W> {
         Ok(record)
     }
 
+    /// Whether exactly these parts are still the uploaded ones: what the UFS makes
+    /// an object of must be what is committed.
+    async fn check_parts(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        named: &[PartRecord],
+    ) -> Result<(), FlowError> {
+        let mut named = named.iter().peekable();
+        let mut after = 0;
+        while named.peek().is_some() {
+            let page = self
+                .parts(bucket, &upload.key, upload.id, after, PARTS_READ)
+                .await?;
+            let Some(last) = page.last() else {
+                return Err(FlowError::InvalidPart);
+            };
+            after = last.number;
+            while let Some(want) = named.next_if(|part| part.number <= after) {
+                if !page
+                    .iter()
+                    .any(|part| part.number == want.number && part.blob == want.blob)
+                {
+                    return Err(FlowError::InvalidPart);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Throws an upload away.
     ///
     /// # Errors
@@ -240,6 +275,7 @@ impl<W: World> Engine<W> {
     ) -> Result<(), FlowError> {
         // The key's slot keeps a Complete from running at the same time.
         let _guard = self.lock_key(bucket.id, key).await?;
+        let _gate = self.close_upload(id).await?;
         let upload = self.upload(bucket, key, id).await?;
         let parts = self.metadata().abort_upload(bucket.id, key, id).await?;
         for part in &parts {

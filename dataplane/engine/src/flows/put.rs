@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use async_lock::RwLockReadGuard;
 use bytes::Bytes;
 use quickwater_proto::{
     BlobId, Bucket, CHUNK_BYTES, Extent, ObjectHeaders, ObjectKey, ObjectRecord, PersistState,
-    PutCondition, UfsErrorKind, UfsObject, Version,
+    PutCondition, UfsErrorKind, UfsObject, UploadRecord, Version,
 };
 
 use crate::decisions::read_plan::chunks_of;
@@ -240,6 +241,8 @@ impl<W: World> Engine<W> {
     /// an object: a part. Returns its blob and digests once published.
     pub(crate) async fn put_bytes<B: Body<Buffer = BufferOf<W>>>(
         &self,
+        bucket: &Bucket,
+        of: &UploadRecord,
         body: &mut B,
         mut upload: <W::Ufs as Ufs>::Upload,
         slot: usize,
@@ -260,11 +263,19 @@ impl<W: World> Engine<W> {
                 return Err(error);
             }
         };
-        let guard = self.lock_slot(slot).await.inspect_err(|_| copy.discard())?;
-        let object = self.publish(upload, last, &digests).await;
-        let object = object.inspect_err(|_| copy.discard())?;
+        let published = async {
+            let guard = self.lock_slot(slot).await?;
+            // Complete and Abort wait for parts that are being published, and
+            // parts find out here that the upload has ended.
+            let gate = self.enter_upload(of.id).await?;
+            self.upload(bucket, &of.key, of.id).await?;
+            let object = self.publish(upload, last, &digests).await?;
+            Ok::<_, FlowError>((guard, gate, object))
+        };
+        let (guard, gate, object) = published.await.inspect_err(|_| copy.discard())?;
         Ok(Received {
-            guard,
+            _guard: guard,
+            _gate: gate,
             blob,
             digests,
             object,
@@ -274,7 +285,8 @@ impl<W: World> Engine<W> {
 
 /// A part that is in the store and in the UFS; its slot is held until committed.
 pub(crate) struct Received<'a> {
-    pub(crate) guard: SlotGuard<'a>,
+    _guard: SlotGuard<'a>,
+    _gate: RwLockReadGuard<'a, ()>,
     pub(crate) blob: BlobId,
     pub(crate) digests: BodyDigests,
     pub(crate) object: UfsObject,
@@ -287,6 +299,7 @@ fn after_publish_began(error: quickwater_proto::UfsError) -> FlowError {
             error.into()
         }
         UfsErrorKind::Throttled => FlowError::SlowDown(error.message),
+        UfsErrorKind::Unavailable => FlowError::Unsettled(error.message),
         _ => FlowError::Unknown(error.message),
     }
 }

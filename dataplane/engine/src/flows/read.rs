@@ -114,6 +114,16 @@ where
     /// # Errors
     /// The range cannot be completed; no byte of another version was given.
     pub async fn next(&mut self) -> Result<Option<BufferOf<W>>, FlowError> {
+        let next = self.next_piece().await;
+        if let Err(FlowError::Changed) = &next {
+            // Whoever asks next has to look at the UFS first.
+            let (bucket, version) = (self.bucket.id, self.record.version);
+            self.engine.distrust_version(bucket, &self.key, version);
+        }
+        next
+    }
+
+    async fn next_piece(&mut self) -> Result<Option<BufferOf<W>>, FlowError> {
         if self.direct.is_some() {
             return self.next_direct().await;
         }

@@ -178,7 +178,7 @@ async fn get(
 }
 
 fn unknown(error: &FlowError) -> bool {
-    matches!(error, FlowError::Unknown(_))
+    matches!(error, FlowError::Unknown(_) | FlowError::Unsettled(_))
 }
 
 #[derive(Default)]
@@ -370,6 +370,26 @@ fn a_cold_object_is_fetched_once_for_all_readers() {
         );
         assert!(setup.ufs.reads.get() <= chunks);
     }
+}
+
+#[test]
+fn a_version_that_vanished_half_way_is_not_served_again() {
+    let setup = setup(3, Faults::default(), u64::MAX);
+    let (engine, bucket, disk, ufs) = (
+        setup.engines[0].clone(),
+        Arc::clone(&setup.bucket),
+        setup.disk.clone(),
+        setup.ufs.clone(),
+    );
+    setup.sim.spawn(async move {
+        put(&engine, &bucket, "a", 2).await.unwrap();
+        ufs.place("a", content_of(10), ObjectHeaders::default());
+        disk.chunks.borrow_mut().retain(|chunk, _| chunk.index == 0);
+        let broken = get(&engine, &bucket, "a").await;
+        assert_eq!(broken, Err(FlowError::Changed), "the first chunk was there");
+        assert_eq!(get(&engine, &bucket, "a").await, Ok(Some(10)));
+    });
+    setup.sim.run();
 }
 
 #[test]

@@ -60,6 +60,7 @@ impl From<BodyFailure> for Refusal {
             BodyFailure::Refused(error) => error.into(),
             BodyFailure::Lost => Self::Lost,
             BodyFailure::Overloaded => S3ErrorCode::SlowDown.into(),
+            BodyFailure::Changed => Self::Changed,
         }
     }
 }
@@ -78,7 +79,9 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         FlowError::Denied(_) => S3ErrorCode::AccessDenied,
         FlowError::Unsupported(_) | FlowError::Invalid(_) => S3ErrorCode::InvalidRequest,
         FlowError::SlowDown(_) => S3ErrorCode::SlowDown,
-        FlowError::Unavailable(_) | FlowError::Changed => S3ErrorCode::ServiceUnavailable,
+        FlowError::Unavailable(_) | FlowError::Unsettled(_) | FlowError::Changed => {
+            S3ErrorCode::ServiceUnavailable
+        }
         FlowError::Unknown(_) | FlowError::Damaged(_) => S3ErrorCode::InternalError,
         FlowError::TooLarge(_) => S3ErrorCode::MetadataTooLarge,
     };

@@ -18,6 +18,8 @@ pub(crate) enum BodyFailure {
     Lost,
     /// No buffer came free in time.
     Overloaded,
+    /// The object being copied is another one by now.
+    Changed,
 }
 
 /// A request body on its way in.

@@ -39,7 +39,10 @@ where
             return Ok(rest);
         }
         let next = self.reader.next().await;
-        let next = next.map_err(|e| BodyFailure::Refused(super::answer::flow_error(e)))?;
+        let next = next.map_err(|error| match error {
+            FlowError::Changed => BodyFailure::Changed,
+            error => BodyFailure::Refused(super::answer::flow_error(error)),
+        })?;
         next.ok_or_else(|| BodyFailure::Refused(S3ErrorCode::InternalError.into()))
     }
 
@@ -115,9 +118,24 @@ where
     O: Observer,
 {
     pub(super) async fn copy_object(&self, request: &Request, copy: &CopyObject) -> Answer<W> {
+        match self.copy_version(request, copy, false).await {
+            // Nothing was published yet: copy what is there now.
+            Err(Refusal::Changed) => self.copy_version(request, copy, true).await,
+            answer => answer,
+        }
+    }
+
+    async fn copy_version(
+        &self,
+        request: &Request,
+        copy: &CopyObject,
+        revalidate: bool,
+    ) -> Answer<W> {
         let bucket = self.bucket_of(request).await?;
         let key = request.key()?;
-        let source = self.source(&copy.source, &copy.conditions).await?;
+        let source = self
+            .source(&copy.source, &copy.conditions, revalidate)
+            .await?;
         let size = source.record.size;
         if size > self.config.dialect.put_bytes_max {
             let text = "The specified copy source is larger than the maximum allowable size.";
@@ -153,12 +171,21 @@ where
     }
 
     pub(super) async fn upload_part_copy(&self, request: &Request, copy: &CopyPart) -> Answer<W> {
+        match self.copy_part(request, copy, false).await {
+            Err(Refusal::Changed) => self.copy_part(request, copy, true).await,
+            answer => answer,
+        }
+    }
+
+    async fn copy_part(&self, request: &Request, copy: &CopyPart, revalidate: bool) -> Answer<W> {
         let bucket = self.bucket_of(request).await?;
         let upload = self
             .engine
             .upload(&bucket, request.key()?, copy.upload)
             .await?;
-        let source = self.source(&copy.source, &copy.conditions).await?;
+        let source = self
+            .source(&copy.source, &copy.conditions, revalidate)
+            .await?;
         let range = part_range(copy, source.record.size)?;
         let length = range.end - range.start;
         if length > self.config.dialect.put_bytes_max {
@@ -196,9 +223,9 @@ where
         }
     }
 
-    async fn source(&self, named: &CopySource, conditions: &Conditions) -> Result<Source, Refusal> {
+    async fn source(async fn source(&self, named: &CopySource, conditions: &Conditions) -> Result<Source, Refusal> {self, named: &CopySource, conditions: &Conditions, revalidate: bool) -> Result<Source, Refusal> {
         let bucket = self.engine.bucket(&named.bucket).await?;
-        let record = match self.engine.resolve(&bucket, &named.key, false).await {
+        let record = match self.engine.resolve(&bucket, &named.key, revalidate).await {
             Ok(record) => record,
             Err(FlowError::NoSuchKey) => {
                 let resource = format!("/{}/{}", named.bucket, named.key);

@@ -96,6 +96,12 @@ where
                 let Some(etag) = self.engine.completed(&bucket, key, complete.upload).await? else {
                     return Err(error.into());
                 };
+                // Another list is not that repeat.
+                let md5s: Vec<[u8; 16]> =
+                    named.iter().filter_map(|part| part.etag.as_md5()).collect();
+                if md5s.len() != named.len() || checksum::multipart_etag(&md5s) != etag {
+                    return Err(error.into());
+                }
                 return Ok(completed(&bucket, key, &etag, &[]));
             }
         };
