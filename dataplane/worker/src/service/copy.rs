@@ -223,7 +223,12 @@ where
         }
     }
 
-    async fn source(async fn source(&self, named: &CopySource, conditions: &Conditions) -> Result<Source, Refusal> {self, named: &CopySource, conditions: &Conditions, revalidate: bool) -> Result<Source, Refusal> {
+    async fn source(
+        &self,
+        named: &CopySource,
+        conditions: &Conditions,
+        revalidate: bool,
+    ) -> Result<Source, Refusal> {
         let bucket = self.engine.bucket(&named.bucket).await?;
         let record = match self.engine.resolve(&bucket, &named.key, revalidate).await {
             Ok(record) => record,
