@@ -154,7 +154,7 @@ fn http_config(settings: &Settings) -> HttpConfig {
         header_timeout: s3.header_timeout,
         idle_timeout: s3.idle_timeout,
         body_timeout: s3.body_timeout,
-        write_timeout: s3.body_timeout,
+        write_timeout: s3.write_timeout,
         shutdown_grace: settings.shutdown_grace,
         ..HttpConfig::default()
     }

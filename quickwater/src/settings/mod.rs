@@ -85,8 +85,10 @@ pub(crate) struct S3Settings {
     pub idle_timeout: Duration,
     /// Time for a request head.
     pub header_timeout: Duration,
-    /// Time without progress in a body.
+    /// Time without progress in a request body.
     pub body_timeout: Duration,
+    /// Time a client may leave an answer untaken.
+    pub write_timeout: Duration,
     /// One line per request goes here.
     pub access_log: Option<PathBuf>,
 }

@@ -178,6 +178,7 @@ fn values_of_the_wrong_shape_are_refused_with_advice() {
         ("s3.max_connections", "many", "whole number"),
         ("s3.idle_timeout", "0s", "1ms to 1h"),
         ("s3.body_timeout", "5d", "1ms to 1h"),
+        ("s3.write_timeout", "2h", "1ms to 1h"),
         ("store.threads", "0", "out of bounds"),
         ("store.threads", "1000", "out of bounds"),
         ("store.capacity", "1MiB", "too little"),

@@ -247,6 +247,7 @@ impl Reader<'_> {
             idle_timeout: self.timeout("s3.idle_timeout")?,
             header_timeout: self.timeout("s3.header_timeout")?,
             body_timeout: self.timeout("s3.body_timeout")?,
+            write_timeout: self.timeout("s3.write_timeout")?,
             access_log: self.unless_special("s3.access_log", path)?,
         })
     }
