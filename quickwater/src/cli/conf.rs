@@ -96,11 +96,7 @@ impl ConfSource {
 
 fn get(key: &str, source: &ConfSource) -> Result<ExitCode> {
     if keys::find(key).is_none() {
-        let hint = layers::suggestion(key, keys::KEYS.iter().map(|k| k.name));
-        return Err(
-            anyhow!("unknown setting `{key}`{hint} `quickwater conf show` lists all")
-                .context(Kind::Usage),
-        );
+        return Err(anyhow!(unknown(key)).context(Kind::Usage));
     }
     let values = source.settings.values()?;
     let (value, from) = match source.live(&values)? {
@@ -115,6 +111,14 @@ fn get(key: &str, source: &ConfSource) -> Result<ExitCode> {
     };
     let json = json!({ "key": key, "value": value, "source": from });
     source.output.show(&json, || format!("{value}\n"))
+}
+
+pub(super) fn unknown(key: &str) -> String {
+    let hint = match layers::suggestion(key, keys::KEYS.iter().map(|k| k.name)) {
+        hint if hint.is_empty() => ";".to_owned(),
+        hint => hint,
+    };
+    format!("unknown setting `{key}`{hint} `quickwater conf show` lists all")
 }
 
 fn show(defaults: bool, source: &ConfSource) -> Result<ExitCode> {

@@ -17,12 +17,13 @@ const PAGE_ENTRIES: u32 = 1000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum FsVerb {
-    /// List objects: BUCKET or BUCKET/PREFIX
+    /// List buckets, or the objects of one: BUCKET or BUCKET/PREFIX
     #[command(
-        after_help = "Examples:\n  quickwater fs ls corpus --dir ./data\n  quickwater fs ls corpus/2026/ --recursive --limit 50"
+        after_help = "Examples:\n  quickwater fs ls --dir ./data\n  quickwater fs ls corpus --dir ./data\n  quickwater fs ls corpus/2026/ --recursive --limit 50"
     )]
     Ls {
-        /// BUCKET or BUCKET/PREFIX
+        /// BUCKET or BUCKET/PREFIX; none or `/` lists the buckets
+        #[arg(default_value = "/", hide_default_value = true)]
         path: String,
         /// Every object below, not one level
         #[arg(long, short)]
@@ -57,14 +58,18 @@ pub(super) fn run(verb: FsVerb) -> Result<ExitCode> {
     }
 }
 
-/// `s3://` in front is welcome too.
-fn split(path: &str) -> (&str, &str) {
-    let path = path.strip_prefix("s3://").unwrap_or(path);
+/// `s3://` or `/` in front is welcome too.
+pub(super) fn split(path: &str) -> (&str, &str) {
+    let bare = path.strip_prefix("s3://").or(path.strip_prefix('/'));
+    let path = bare.unwrap_or(path);
     path.split_once('/').unwrap_or((path, ""))
 }
 
 fn list(path: &str, recursive: bool, limit: usize, target: &Target) -> Result<ExitCode> {
     let (bucket, prefix) = split(path);
+    if bucket.is_empty() && prefix.is_empty() {
+        return buckets(recursive, limit, target);
+    }
     let first = admin::FsListRequest {
         bucket: bucket.to_owned(),
         prefix: prefix.to_owned(),
@@ -77,14 +82,44 @@ fn list(path: &str, recursive: bool, limit: usize, target: &Target) -> Result<Ex
         "entries": entries.iter().map(entry_json).collect::<Vec<_>>(),
         "more": more,
     });
-    let code = target.output.show(&json, || {
-        let rows: Vec<_> = entries.iter().map(entry_row).collect();
-        table(&rows)
+    let rows = entries.iter().map(entry_row).collect();
+    let more = more.then(|| format!("{limit} entries; raise --limit or narrow the prefix"));
+    show_rows(target, &json, rows, more)
+}
+
+fn buckets(recursive: bool, limit: usize, target: &Target) -> Result<ExitCode> {
+    if recursive {
+        return Err(
+            anyhow!("--recursive needs a bucket; write BUCKET or BUCKET/PREFIX")
+                .context(Kind::Usage),
+        );
+    }
+    let mut found = target.with(|mut remote| async move {
+        let reply = remote.mount_list(admin::MountListRequest {}).await;
+        Ok(reply.map_err(|s| explain(&s))?.into_inner().mounts)
     })?;
-    if more && !target.output.is_json() {
-        emit(&format!(
-            "... more than {limit} entries; raise --limit or narrow the prefix\n"
-        ))?;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let json = json!({
+        "buckets": found.iter().map(bucket_json).collect::<Vec<_>>(),
+        "more": more,
+    });
+    let row = |m: &admin::Mount| vec![date::text(m.created_ms), m.bucket.clone()];
+    let rows = found.iter().map(row).collect();
+    let more = more.then(|| format!("{limit} buckets; raise --limit"));
+    show_rows(target, &json, rows, more)
+}
+
+/// Prints a listing and, for people, that it was cut.
+fn show_rows(
+    target: &Target,
+    json: &serde_json::Value,
+    rows: Vec<Vec<String>>,
+    more: Option<String>,
+) -> Result<ExitCode> {
+    let code = target.output.show(json, || table(&rows))?;
+    if let Some(more) = more.filter(|_| !target.output.is_json()) {
+        emit(&format!("... more than {more}\n"))?;
     }
     Ok(code)
 }
@@ -165,6 +200,10 @@ fn stat_text(entry: &FsEntry, reply: &admin::FsStatReply) -> String {
     extra.sort();
     rows.extend(extra);
     table(&rows)
+}
+
+fn bucket_json(mount: &admin::Mount) -> serde_json::Value {
+    json!({ "bucket": mount.bucket, "created": date::text(mount.created_ms) })
 }
 
 fn entry_json(entry: &FsEntry) -> serde_json::Value {

@@ -20,7 +20,7 @@ pub(super) enum MountVerb {
     Add {
         /// Name clients will use
         bucket: String,
-        /// file:///absolute/path or s3://bucket/prefix
+        /// file:///absolute/path, /absolute/path or s3://bucket/prefix
         uri: String,
         /// An option of the UFS, NAME=VALUE; may be repeated
         #[arg(long = "option", value_name = "NAME=VALUE")]
@@ -87,6 +87,7 @@ fn add(
         .map(|text| parse::option(text))
         .collect::<Result<Vec<_>, _>>()
         .map_err(usage)?;
+    absolute(uri).map_err(usage)?;
     let mount = parse::mount_of(bucket, uri, options).map_err(usage)?;
     let ttl = match ttl {
         Some(text) => Some(parse::ttl(text).map_err(usage)?),
@@ -114,6 +115,16 @@ fn add(
         };
         format!("mounted {} as bucket {}\n{note}", added.uri, added.bucket)
     })
+}
+
+/// The service may have another working directory, or be on another machine.
+pub(super) fn absolute(place: &str) -> Result<(), String> {
+    if place.is_empty() || place.contains("://") || place.starts_with('/') {
+        return Ok(());
+    }
+    Err(format!(
+        "'{place}' is a relative path; write an absolute path or a URI: file:///ABSOLUTE/PATH or s3://BUCKET/PREFIX"
+    ))
 }
 
 fn list(target: &Target) -> Result<ExitCode> {

@@ -151,17 +151,37 @@ async fn connect(address: &str, token: &Secret) -> Result<Remote> {
 
 /// An admin answer as an error for people: what it says and what to do next.
 pub(crate) fn explain(status: &Status) -> anyhow::Error {
+    match std::error::Error::source(status) {
+        Some(cause) => broken(status.code(), cause),
+        None => refused(status),
+    }
+}
+
+/// No answer: tonic gives a status a source only when it made the status itself,
+/// of a failure of the connection.
+fn broken(code: Code, cause: &(dyn std::error::Error + 'static)) -> anyhow::Error {
+    let mut deepest = cause;
+    while let Some(next) = deepest.source() {
+        deepest = next;
+    }
+    let what = match code {
+        Code::DeadlineExceeded | Code::Cancelled => "no answer in time",
+        _ => "the connection broke",
+    };
+    anyhow!("{what} ({deepest}); look at the result before you try again")
+        .context(Kind::Unreachable)
+}
+
+/// What the service itself answered.
+fn refused(status: &Status) -> anyhow::Error {
     let text = status.message();
     match status.code() {
         Code::Unauthenticated => anyhow!(
             "the service refuses the admin token; use the content of its DIR/admin-token (--token-file or {TOKEN_VARIABLE})"
         ),
-        Code::Unavailable => {
-            anyhow!("{text}; nothing changed, try again").context(Kind::Unreachable)
-        }
+        Code::Unavailable => anyhow!("{text}; nothing changed"),
         Code::DeadlineExceeded | Code::Cancelled => {
-            anyhow!("no answer in time ({text}); look at the result before you try again")
-                .context(Kind::Unreachable)
+            anyhow!("not done in time ({text}); look at the result before you try again")
         }
         Code::Aborted => {
             anyhow!("{text}; the outcome is unknown, look at the result before you try again")

@@ -80,6 +80,8 @@ fn admin_verbs_parse() {
         "quickwater mount remove b",
         "quickwater status --output json",
         "quickwater fs ls b/p/ -r --limit 5",
+        "quickwater fs ls",
+        "quickwater fs ls /",
         "quickwater fs stat b/k",
         "quickwater doctor --dir /d --capacity 1GiB",
         "quickwater conf get s3.listen --dir /d",
@@ -121,6 +123,83 @@ fn a_dead_address_has_the_same_code() {
     };
     let error = target.with(|_| async { Ok(()) }).unwrap_err();
     assert_eq!(exit::code_of(&error), 3);
+}
+
+#[test]
+fn a_refusal_is_not_an_unreachable_service() {
+    for code in [
+        tonic::Code::Unavailable,
+        tonic::Code::DeadlineExceeded,
+        tonic::Code::Cancelled,
+        tonic::Code::NotFound,
+    ] {
+        let answer = tonic::Status::new(code, "open the UFS directory /x: not there");
+        let error = explain(&answer);
+        assert_eq!(exit::code_of(&error), 1, "{code}");
+        let text = format!("{error:#}");
+        assert!(text.contains("open the UFS directory /x"), "{text}");
+        assert!(!text.contains("cannot be reached"), "{text}");
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_during_a_call_is_unreachable() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let hangs_up = std::thread::spawn(move || drop(listener.accept().unwrap()));
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "abc\n").unwrap();
+    let target = Target {
+        control: Some(address.to_string()),
+        token_file: Some(token),
+        ..Target::local(dir.path().to_owned())
+    };
+    let error = target
+        .with(|mut remote| async move {
+            let reply = remote.status(quickwater_rpc::admin::StatusRequest {}).await;
+            Ok(reply.map_err(|s| explain(&s)).map(drop)?)
+        })
+        .unwrap_err();
+    hangs_up.join().unwrap();
+    assert_eq!(exit::code_of(&error), 3, "{error:#}");
+}
+
+#[test]
+fn a_mount_takes_no_relative_path() {
+    for fine in ["/a/b", "file:///a", "s3://b/p"] {
+        assert_eq!(mount::absolute(fine), Ok(()), "{fine}");
+    }
+    for relative in ["a/b", "./a", "..", "~/a"] {
+        let why = mount::absolute(relative).unwrap_err();
+        assert!(why.contains("file:///ABSOLUTE/PATH"), "{why}");
+    }
+}
+
+#[test]
+fn a_path_is_a_bucket_and_a_key() {
+    for (path, pieces) in [
+        ("/", ("", "")),
+        ("s3://", ("", "")),
+        ("b", ("b", "")),
+        ("/b/", ("b", "")),
+        ("b/k/l", ("b", "k/l")),
+        ("s3://b//k", ("b", "/k")),
+    ] {
+        assert_eq!(fs::split(path), pieces, "{path}");
+    }
+}
+
+#[test]
+fn an_unknown_setting_is_told_with_a_hint() {
+    assert_eq!(
+        conf::unknown("nope"),
+        "unknown setting `nope`; `quickwater conf show` lists all"
+    );
+    assert_eq!(
+        conf::unknown("s3.listn"),
+        "unknown setting `s3.listn`; did you mean `s3.listen`? `quickwater conf show` lists all"
+    );
 }
 
 #[test]
