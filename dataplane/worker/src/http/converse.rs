@@ -224,6 +224,10 @@ async fn exchange<S: Service>(
     };
     let mut body = RequestBody::new(socket, &head, early, &room.config);
     let response = room.service.call(view, &info, &mut body).await;
+    let success = (200..300).contains(&response.status);
+    if success && body.settle_continue().await.is_err() {
+        return After::Close;
+    }
     let keeping = keeping(&head, &response, &mut body, &room.config);
     let sent = answer(room, &head, &info, response, keeping, body.socket()).await;
     match sent {

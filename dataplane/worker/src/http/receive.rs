@@ -40,7 +40,6 @@ impl<'c> RequestBody<'c> {
         config: &HttpConfig,
     ) -> Self {
         let framing = Framing::new(head.body);
-        let complete = framing.next() == Next::End;
         RequestBody {
             socket,
             early,
@@ -51,7 +50,7 @@ impl<'c> RequestBody<'c> {
                 BodyKind::Length(length) => Some(length),
                 BodyKind::Chunked => None,
             },
-            owes_continue: head.expect_continue && early.is_empty() && !complete,
+            owes_continue: head.expect_continue && early.is_empty(),
             failed: None,
             pace: Pace::new(config.body_timeout, config.min_rate),
             write_pace: Pace::new(config.write_timeout, config.min_rate),
@@ -201,6 +200,16 @@ impl<'c> RequestBody<'c> {
             return Ok(());
         }
         self.socket.send(CONTINUE, &mut self.write_pace).await
+    }
+
+    /// Before a success: sends the `100 Continue` of an empty body, which nobody
+    /// reads. Some clients (botocore) wait for it even then, and take the final
+    /// status for that of their next request when it does not come.
+    pub(crate) async fn settle_continue(&mut self) -> Result<(), TransportError> {
+        match self.is_complete() {
+            true => self.send_continue().await,
+            false => Ok(()),
+        }
     }
 
     fn fail(&mut self, error: TransportError) -> TransportError {

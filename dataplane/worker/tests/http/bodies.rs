@@ -69,14 +69,19 @@ fn continue_is_sent_when_the_body_is_read() {
 #[test]
 fn continue_is_not_sent_without_need() {
     on_both(relaxed(), |server| {
-        // The body is there already, or there is none.
+        // The body is there already.
         let mut client = Client::connect(server.address);
         let head = "PUT /echo HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length:";
         assert_eq!(
             client.send(format!("{head} 2\r\n\r\nhi")).reply().text(),
             "hi"
         );
-        assert_eq!(client.send(format!("{head} 0\r\n\r\n")).reply().status, 200);
+        // There is none, but some clients wait for the interim answer even then.
+        for _ in 0..2 {
+            client.send(format!("{head} 0\r\n\r\n"));
+            assert_eq!(client.reply().status, 100);
+            assert_eq!(client.reply().status, 200);
+        }
         // Old clients do not know it.
         let mut old = Client::connect(server.address);
         old.send("PUT /echo HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
