@@ -107,7 +107,9 @@ def test_truncated_answers_are_never_served(faulty: Faulty, cut: int) -> None:
         except BROKEN:
             pass  # an honest answer
         else:
-            assert reply.status in BAD_GATEWAY, reply.brief()
+            # What came before the cut is cached, so a later try may get through.
+            whole = reply.status == 200 and reply.body == data
+            assert whole or reply.status in BAD_GATEWAY, reply.status
     faulty.proxy.clear()
     for _ in range(2):
         assert faulty.s3.get_object(Bucket="far", Key="k")["Body"].read() == data
