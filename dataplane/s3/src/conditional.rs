@@ -1,7 +1,7 @@
 //! Evaluates conditional headers (RFC 9110 13.2.2 and the tables of S3 GetObject
 //! and CopyObject). Writes are decided inside the commit, not here.
 
-use quickwater_proto::{ETag, PutCondition};
+use quickwater_proto::ETag;
 
 use crate::request::{Conditions, ETagMatch, IfRange};
 
@@ -48,23 +48,6 @@ pub fn decide_copy(conditions: &Conditions, etag: &ETag, modified_ms: i64) -> Ve
     match decide_read(conditions, etag, modified_ms) {
         Verdict::NotModified => Verdict::PreconditionFailed,
         other => other,
-    }
-}
-
-/// A first look at the condition of a write against the object that is there
-/// (`None`: nothing is); the commit decides again. `Version` is not looked at.
-#[must_use]
-pub fn decide_write(condition: &PutCondition, current: Option<&ETag>) -> Verdict {
-    let holds = match condition {
-        PutCondition::None | PutCondition::Version(_) => true,
-        PutCondition::Absent => current.is_none(),
-        PutCondition::Present => current.is_some(),
-        PutCondition::Match(tag) => current == Some(tag),
-    };
-    if holds {
-        Verdict::Proceed
-    } else {
-        Verdict::PreconditionFailed
     }
 }
 
@@ -160,20 +143,6 @@ mod tests {
         };
         let verdict = decide_copy(&conditions, &ETag::new("e"), 0);
         assert_eq!(verdict, Verdict::PreconditionFailed);
-    }
-
-    #[test]
-    fn writes() {
-        let (e, x) = (ETag::new("e"), ETag::new("x"));
-        let fails = |condition: PutCondition, current: Option<&ETag>| {
-            decide_write(&condition, current) == Verdict::PreconditionFailed
-        };
-        assert!(fails(PutCondition::Absent, Some(&e)));
-        assert!(!fails(PutCondition::Absent, None));
-        assert!(fails(PutCondition::Present, None));
-        assert!(fails(PutCondition::Match(x), Some(&e)));
-        assert!(!fails(PutCondition::Match(e.clone()), Some(&e)));
-        assert!(fails(PutCondition::Match(e), None));
     }
 
     #[test]

@@ -20,7 +20,10 @@ where
 {
     /// Receives the XML document of a request.
     pub(super) async fn document(&self, call: Call<'_, '_, '_>) -> Result<Vec<u8>, Refusal> {
-        let decoder = PayloadDecoder::new(self.plan(&call)?);
+        let plan = self.plan(&call)?;
+        // A large document is held whole: within the budget like any body.
+        let _permit = self.enter(plan.length).await?;
+        let decoder = PayloadDecoder::new(plan);
         let disk = self.engine.disk().clone();
         let mut body = ObjectBody::new(call.body, decoder, disk);
         let mut document = Vec::new();

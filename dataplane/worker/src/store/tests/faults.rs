@@ -188,7 +188,7 @@ impl Drop for Mounted {
 fn a_disk_smaller_than_the_capacity_is_full_not_broken() {
     // Room for five segments of sixteen.
     let Some(disk) = Mounted::tmpfs(5 * SEGMENT + MIB) else {
-        eprintln!("not run: mounting is not allowed here");
+        eprintln!("SKIPPED: mounting is not allowed here");
         return;
     };
     session(config(disk.0.path()), async |store, shard| {

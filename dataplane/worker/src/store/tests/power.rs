@@ -122,7 +122,7 @@ fn lost(image: &Image) -> (usize, usize) {
 
 fn power_cuts(make: &[&str]) {
     let Some(image) = Image::new(make) else {
-        eprintln!("not run: {} or mounting is not possible here", make[0]);
+        eprintln!("SKIPPED: {} or mounting is not possible here", make[0]);
         return;
     };
     let (lost, checked) = lost(&image);
