@@ -7,7 +7,7 @@ use quickwater_proto::{
 };
 
 use super::buckets::require_bucket;
-use super::mutate::{Mutation, Operation, Step};
+use super::mutate::{Mutation, Operation, Step, committed};
 use super::objects::{check_condition, current_object, replace_object};
 use super::read::Get;
 use super::uploads::{all_parts, end_upload, require_upload};
@@ -39,10 +39,7 @@ impl<S: Store> Namespace<S> {
                 condition,
             })
             .await?;
-        Ok(Committed {
-            version: version.unwrap_or_default(),
-            replaced,
-        })
+        committed(replaced, version)
     }
 
     /// The ETag of an upload completed within the last day, if it was.

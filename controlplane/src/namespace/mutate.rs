@@ -19,7 +19,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use quickwater_proto::{BlobId, MetadataError, Version};
+use quickwater_proto::{BlobId, Committed, MetadataError, ObjectRecord, Version};
 use tokio::time::{Instant, sleep};
 
 use super::{Namespace, Stop, record_error};
@@ -206,6 +206,16 @@ fn backoff(attempt: u32) -> Duration {
     BACKOFF_FIRST
         .saturating_mul(1 << attempt.min(16))
         .min(BACKOFF_MAX)
+}
+
+/// The answer of a change that always commits something.
+pub(super) fn committed(
+    replaced: Option<ObjectRecord>,
+    version: Option<Version>,
+) -> Result<Committed, MetadataError> {
+    // Never answered with a version that was not given: it would order writes.
+    let version = version.ok_or_else(|| MetadataError::Unknown("no version was given".into()))?;
+    Ok(Committed { version, replaced })
 }
 
 impl<A> From<Stop> for Attempt<A> {

@@ -5,7 +5,7 @@ use quickwater_proto::{
 };
 
 use super::buckets::require_bucket;
-use super::mutate::{Mutation, Operation, Step};
+use super::mutate::{Mutation, Operation, Step, committed};
 use super::read::{Reading, all_rows};
 use super::usage::count;
 use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
@@ -51,10 +51,7 @@ impl<S: Store> Namespace<S> {
                 condition,
             })
             .await?;
-        Ok(Committed {
-            version: version.unwrap_or_default(),
-            replaced,
-        })
+        committed(replaced, version)
     }
 
     /// Removes an object. `None`: it was not there.

@@ -28,8 +28,6 @@ pub struct PutObject {
     pub tags: Vec<(String, String)>,
     /// If-Match, If-None-Match.
     pub condition: PutCondition,
-    /// Do not keep a copy in the store.
-    pub uncached: bool,
 }
 
 /// Why a PUT failed: the body or the rest.
@@ -85,7 +83,7 @@ impl<W: World> Engine<W> {
             engine: self.clone(),
             blob,
             chunks: 0,
-            broken: put.uncached,
+            broken: false,
         };
         let received = self.receive(body, &mut upload, &mut copy).await;
         let (last, digests) = match received {

@@ -158,7 +158,6 @@ where
                 .clone()
                 .unwrap_or_else(|| source.record.tags.clone()),
             condition: copy.condition.clone(),
-            uncached: false,
         };
         let algorithm = copy
             .checksum

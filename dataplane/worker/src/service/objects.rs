@@ -139,7 +139,6 @@ where
             headers: put.headers.clone(),
             tags: put.tags.clone(),
             condition: put.condition.clone(),
-            uncached: false,
         };
         let record = self.engine.put(&bucket, key, put, &mut body).await?;
         let mut headers = Vec::new();
