@@ -5,6 +5,7 @@
 mod metadata;
 mod names;
 mod object;
+mod pending;
 mod ufs;
 
 pub use metadata::{Committed, MetadataError, ScanPage};
@@ -13,6 +14,7 @@ pub use object::{
     Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Extent, ObjectHeaders, ObjectRecord,
     PartRecord, PersistState, PutCondition, UploadRecord,
 };
+pub use pending::{PendingChange, PendingPage, PendingRecord};
 pub use ufs::{UfsEntry, UfsError, UfsErrorKind, UfsIdentity, UfsObject};
 
 /// Bytes in one chunk, the unit of caching.

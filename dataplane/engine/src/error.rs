@@ -119,7 +119,9 @@ impl FlowError {
 impl From<DiskError> for FlowError {
     fn from(error: DiskError) -> Self {
         match error {
-            DiskError::Full | DiskError::Overloaded => Self::SlowDown(error.to_string()),
+            DiskError::Full | DiskError::DirtyFull | DiskError::Overloaded => {
+                Self::SlowDown(error.to_string())
+            }
             DiskError::Suspect | DiskError::Io(_) => Self::Unavailable(error.to_string()),
         }
     }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quickwater_proto::{
     BlobId, Bucket, BucketId, BucketName, Checksum, ETag, ObjectHeaders, ObjectKey, ObjectRecord,
-    PartRecord, PutCondition, UfsEntry, UfsError, UfsIdentity, UfsObject, UploadId, UploadRecord,
+    PartRecord, PendingPage, PendingRecord, PutCondition, UfsEntry, UfsError, UfsIdentity,
+    UfsObject, UploadId, UploadRecord, Version,
 };
 pub use quickwater_proto::{Committed, MetadataError, ScanPage};
 
@@ -43,13 +44,26 @@ pub struct ChunkId {
 pub enum Durability {
     /// A clean copy: may vanish in a crash, is never wrong.
     Cached,
-    /// Acked data: on return a device flush has covered it.
+    /// Kept until released or forgotten, and covered by the next
+    /// [`Durability::Flushed`] write through the same handle: written on return,
+    /// not flushed.
+    Pinned,
+    /// Acked data, kept until released or forgotten: on return a device flush has
+    /// covered it and every [`Durability::Pinned`] write that had returned, or was
+    /// queued before it, on this handle.
     Flushed,
 }
+
+/// Number of the chunk that holds, beside the data of a blob, its entry in the
+/// journal of commits (see [`Metadata::journal_entry`]).
+pub const JOURNAL_CHUNK: u32 = u32::MAX;
 
 /// Why the store could not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DiskError {
+    /// What only this store holds has reached its limit.
+    #[error("the space for data that is not persisted yet is full")]
+    DirtyFull,
     /// No room even after eviction.
     #[error("the store is full")]
     Full,
@@ -68,6 +82,16 @@ pub enum DiskError {
 pub trait Disk {
     /// Buffers it reads into and writes from.
     type Buffer: Buffer;
+    /// Space kept for pinned data until it is dropped: when the data are pinned,
+    /// or will never be.
+    type Reservation: 'static;
+
+    /// Keeps space for `bytes` of pinned data in `chunks` chunks.
+    ///
+    /// # Errors
+    /// [`DiskError::DirtyFull`] when pinned and reserved bytes would pass the
+    /// limit; [`DiskError::Suspect`].
+    fn reserve(&self, bytes: u64, chunks: u32) -> Result<Self::Reservation, DiskError>;
 
     /// An empty buffer that can hold `bytes` (at most one chunk).
     ///
@@ -100,8 +124,12 @@ pub trait Disk {
     /// Whether a read would probably hit (no IO).
     fn contains(&self, chunk: ChunkId) -> bool;
 
-    /// Forgets chunks `0..chunks` of a blob.
+    /// Forgets chunks `0..chunks` of a blob, and its entry in the journal.
     fn forget(&self, blob: BlobId, chunks: u32);
+
+    /// Lets chunks `0..chunks` of a blob be evicted like clean copies, and forgets
+    /// its entry in the journal.
+    fn release(&self, blob: BlobId, chunks: u32);
 }
 
 /// A request body, already decoded (no chunk framing) and checked as it goes.
@@ -211,6 +239,10 @@ pub trait Ufs {
     /// Makes the bucket's location (it may exist already).
     async fn create_location(&self, bucket: &Bucket) -> Result<(), UfsError>;
 
+    /// How long after a request was sent, and got no answer, it may still be
+    /// applied. Zero where requests cannot outlive their caller's knowledge.
+    fn late_max(&self, bucket: &Bucket) -> Duration;
+
     /// Removes the bucket's empty location;
     /// [`UfsErrorKind::Invalid`](quickwater_proto::UfsErrorKind::Invalid) when
     /// something is in it.
@@ -268,6 +300,8 @@ pub trait Metadata {
         key: &ObjectKey,
     ) -> Result<Option<ObjectRecord>, MetadataError>;
     /// Makes `record` current; `record.version` is ignored and given by the commit.
+    /// A record that is `NotPersisted` becomes the key's pending change in the
+    /// same commit; any other record ends a pending change of the key.
     async fn commit_object(
         &self,
         bucket: BucketId,
@@ -282,6 +316,56 @@ pub trait Metadata {
         key: &ObjectKey,
         condition: &PutCondition,
     ) -> Result<Option<ObjectRecord>, MetadataError>;
+    /// The commit of `record` as bytes for a log. `sequence` orders the entries of
+    /// a log; replaying one whose commit is known does nothing.
+    ///
+    /// # Errors
+    /// [`MetadataError::TooLarge`].
+    fn journal_entry(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+        sequence: u64,
+    ) -> Result<Bytes, MetadataError>;
+    /// Commits what `entry` says: visible to all on return, flushed some time
+    /// later. The caller holds the key's slot and has flushed the entry.
+    async fn commit_journaled(&self, entry: Bytes) -> Result<Committed, MetadataError>;
+
+    /// Removes an object that the UFS may still have: a pending change in the same
+    /// commit. `None`: there was no object (the change is pending all the same).
+    async fn remove_object_pending(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        condition: &PutCondition,
+    ) -> Result<(Version, Option<ObjectRecord>), MetadataError>;
+    /// The change of a key that the UFS does not have yet.
+    async fn pending(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+    ) -> Result<Option<PendingRecord>, MetadataError>;
+    /// Pending changes in order of bucket and key, after one, at most `limit`.
+    async fn pending_changes(
+        &self,
+        after: Option<(BucketId, &ObjectKey)>,
+        limit: usize,
+    ) -> Result<PendingPage, MetadataError>;
+    /// The UFS was told of the change `version` and has acked it: ends it, and,
+    /// for a put, notes in the object that it is persisted as `ufs`. `settling`: a
+    /// request of it without an answer may be applied until then (milliseconds
+    /// since the Unix epoch), so the key stays pending as
+    /// [`PendingChange::Settling`]. `false`: a newer change is pending.
+    async fn end_pending(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        version: Version,
+        ufs: Option<&UfsIdentity>,
+        settling: Option<i64>,
+    ) -> Result<bool, MetadataError>;
+
     /// Objects with `key >= from` and `key` beginning with `prefix`, at most `limit`.
     async fn scan(
         &self,

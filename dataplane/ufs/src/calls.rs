@@ -219,6 +219,10 @@ impl Ufs for UfsClient {
         .await
     }
 
+    fn late_max(&self, _bucket: &Bucket) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
     async fn remove_location(&self, bucket: &Bucket) -> Result<(), UfsError> {
         let mount = self.mount(bucket)?;
         let deadline = self.config().request_timeout.saturating_mul(2);

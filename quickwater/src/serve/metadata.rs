@@ -5,12 +5,14 @@
 
 use std::future::Future;
 
+use bytes::Bytes;
 use quickwater_controlplane::namespace::Namespace;
 use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::io::Metadata;
 use quickwater_proto::{
     Bucket, BucketId, BucketName, Committed, ETag, MetadataError, ObjectKey, ObjectRecord,
-    PartRecord, PutCondition, ScanPage, UploadId, UploadRecord,
+    PartRecord, PendingPage, PendingRecord, PutCondition, ScanPage, UfsIdentity, UploadId,
+    UploadRecord, Version,
 };
 use tokio::runtime::Handle;
 
@@ -99,6 +101,52 @@ impl Metadata for LocalMetadata {
         let (key, condition) = (key.clone(), condition.clone());
         self.run(move |n| async move { n.remove_object(bucket, &key, &condition).await })
             .await
+    }
+
+    fn journal_entry(
+        &self,
+        _bucket: BucketId,
+        _key: &ObjectKey,
+        _record: &ObjectRecord,
+        _sequence: u64,
+    ) -> Answer<Bytes> {
+        Err(MetadataError::Unavailable("not there yet".into()))
+    }
+
+    async fn commit_journaled(&self, _entry: Bytes) -> Answer<Committed> {
+        Err(MetadataError::Unavailable("not there yet".into()))
+    }
+
+    async fn remove_object_pending(
+        &self,
+        _bucket: BucketId,
+        _key: &ObjectKey,
+        _condition: &PutCondition,
+    ) -> Answer<(Version, Option<ObjectRecord>)> {
+        Err(MetadataError::Unavailable("not there yet".into()))
+    }
+
+    async fn pending(&self, _bucket: BucketId, _key: &ObjectKey) -> Answer<Option<PendingRecord>> {
+        Ok(None)
+    }
+
+    async fn pending_changes(
+        &self,
+        _after: Option<(BucketId, &ObjectKey)>,
+        _limit: usize,
+    ) -> Answer<PendingPage> {
+        Ok(PendingPage::default())
+    }
+
+    async fn end_pending(
+        &self,
+        _bucket: BucketId,
+        _key: &ObjectKey,
+        _version: Version,
+        _ufs: Option<&UfsIdentity>,
+        _settling: Option<i64>,
+    ) -> Answer<bool> {
+        Err(MetadataError::Unavailable("not there yet".into()))
     }
 
     async fn scan(

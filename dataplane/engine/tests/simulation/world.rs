@@ -83,6 +83,11 @@ pub struct SimDisk {
 
 impl Disk for SimDisk {
     type Buffer = SimBuffer;
+    type Reservation = ();
+
+    fn reserve(&self, _: u64, _: u32) -> Result<(), DiskError> {
+        Ok(())
+    }
 
     async fn buffer(&self, bytes: usize) -> Result<SimBuffer, DiskError> {
         Ok(SimBuffer(Vec::with_capacity(bytes)))
@@ -123,6 +128,8 @@ impl Disk for SimDisk {
     fn forget(&self, blob: BlobId, _: u32) {
         self.chunks.borrow_mut().retain(|c, _| c.blob != blob);
     }
+
+    fn release(&self, _: BlobId, _: u32) {}
 }
 
 #[derive(Clone)]
@@ -312,6 +319,9 @@ impl Ufs for SimUfs {
     }
     async fn remove_location(&self, _: &Bucket) -> Result<(), UfsError> {
         Ok(())
+    }
+    fn late_max(&self, _: &Bucket) -> Duration {
+        Duration::ZERO
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use monoio::fs::File;
-use quickwater_engine::io::{ChunkId, Disk, DiskError, Durability};
+use quickwater_engine::io::{ChunkId, Disk, DiskError, Durability, JOURNAL_CHUNK};
 use quickwater_proto::{BlobId, CHUNK_BYTES};
 
 use super::append;
@@ -91,6 +91,11 @@ impl ShardStore {
 
 impl Disk for ShardStore {
     type Buffer = PoolBuf;
+    type Reservation = ();
+
+    fn reserve(&self, _bytes: u64, _chunks: u32) -> Result<(), DiskError> {
+        Ok(())
+    }
 
     async fn buffer(&self, bytes: usize) -> Result<PoolBuf, DiskError> {
         let timeout = self.shard.core.config.buffer_timeout;
@@ -126,6 +131,16 @@ impl Disk for ShardStore {
         for index in 0..chunks {
             self.shard.core.forget(ChunkId { blob, index });
         }
+        let index = JOURNAL_CHUNK;
+        self.shard.core.forget(ChunkId { blob, index });
+    }
+
+    fn release(&self, blob: BlobId, chunks: u32) {
+        for index in 0..chunks {
+            self.shard.core.release(ChunkId { blob, index });
+        }
+        let index = JOURNAL_CHUNK;
+        self.shard.core.forget(ChunkId { blob, index });
     }
 }
 
