@@ -6,6 +6,7 @@ mod metadata;
 mod names;
 mod object;
 mod pending;
+mod policy;
 mod ufs;
 
 pub use metadata::{Committed, MetadataError, ScanPage};
@@ -15,6 +16,10 @@ pub use object::{
     PartRecord, PersistState, PutCondition, UploadRecord,
 };
 pub use pending::{PendingChange, PendingPage, PendingRecord};
+pub use policy::{
+    Glob, GlobError, OverLimit, POLICY_PATH_BYTES_MAX, POLICY_RULES_MAX, PathPolicy, PolicyError,
+    PolicyMode, PolicyProblem, PolicyTable, WRITE_REPLICAS_MAX,
+};
 pub use ufs::{UfsEntry, UfsError, UfsErrorKind, UfsIdentity, UfsObject};
 
 /// Bytes in one chunk, the unit of caching.

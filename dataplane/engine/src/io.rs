@@ -240,8 +240,11 @@ pub trait Ufs {
     async fn create_location(&self, bucket: &Bucket) -> Result<(), UfsError>;
 
     /// How long after a request was sent, and got no answer, it may still be
-    /// applied. Zero where requests cannot outlive their caller's knowledge.
+    /// applied.
     fn late_max(&self, bucket: &Bucket) -> Duration;
+
+    /// Whether such a request may be applied after this process has ended.
+    fn outlives_us(&self, bucket: &Bucket) -> bool;
 
     /// Removes the bucket's empty location;
     /// [`UfsErrorKind::Invalid`](quickwater_proto::UfsErrorKind::Invalid) when

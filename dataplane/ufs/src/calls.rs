@@ -223,6 +223,10 @@ impl Ufs for UfsClient {
         std::time::Duration::ZERO
     }
 
+    fn outlives_us(&self, _bucket: &Bucket) -> bool {
+        false
+    }
+
     async fn remove_location(&self, bucket: &Bucket) -> Result<(), UfsError> {
         let mount = self.mount(bucket)?;
         let deadline = self.config().request_timeout.saturating_mul(2);

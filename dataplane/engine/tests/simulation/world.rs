@@ -323,6 +323,10 @@ impl Ufs for SimUfs {
     fn late_max(&self, _: &Bucket) -> Duration {
         Duration::ZERO
     }
+
+    fn outlives_us(&self, _bucket: &Bucket) -> bool {
+        false
+    }
 }
 
 pub struct SimUpload {
