@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use async_lock::{RwLockReadGuard, RwLockWriteGuard};
 use futures_util::future::{Either, select};
-use quickwater_proto::{Bucket, BucketId, BucketName, ObjectKey, ObjectRecord, UploadId, Version};
+use quickwater_proto::{
+    Bucket, BucketId, BucketName, ObjectKey, ObjectRecord, PathPolicy, UploadId, Version,
+};
 
 use crate::decisions::flights::Flights;
 use crate::decisions::freshness::Freshness;
 use crate::decisions::gates::Gates;
+use crate::decisions::journal::Journal;
 use crate::decisions::object_cache::{Known, ObjectCache};
+use crate::decisions::persist_queue::{PersistConfig, PersistQueue};
 use crate::decisions::policies::Policies;
 use crate::decisions::retired::Retired;
 use crate::decisions::slots::{SlotGuard, Slots};
@@ -45,6 +49,8 @@ pub struct EngineConfig {
     pub wait_max: Duration,
     /// Objects imported at once while a listing is compared.
     pub import_concurrency: usize,
+    /// How pending changes are sent to the UFS.
+    pub persist: PersistConfig,
     /// Whether content read whole from the UFS is what its record promises.
     pub content_matches: fn(&ObjectRecord, &[u8]) -> bool,
 }
@@ -66,6 +72,18 @@ pub struct EngineStats {
     pub external_changes: AtomicU64,
     /// Answers given from cached metadata because the UFS was out of reach.
     pub stale_answers: AtomicU64,
+    /// Changes the UFS was told of and has acked.
+    pub persisted: AtomicU64,
+    /// Bytes of objects the UFS was told of and has acked.
+    pub persisted_bytes: AtomicU64,
+    /// Attempts to tell the UFS that failed.
+    pub persist_failures: AtomicU64,
+    /// Attempts that found bytes missing which only this store had.
+    pub persist_lost: AtomicU64,
+    /// Writes that were told to slow down because dirty space was full.
+    pub dirty_refused: AtomicU64,
+    /// Writes that went to the UFS instead because dirty space was full.
+    pub dirty_through: AtomicU64,
 }
 
 /// State all shards of a process share.
@@ -80,6 +98,10 @@ pub struct Shared {
     buckets: Mutex<HashMap<BucketName, (Arc<Bucket>, Duration)>>,
     /// What writes to a path promise; replaced while requests go on.
     pub policies: Policies,
+    /// Changes the UFS does not have yet.
+    pub persist: PersistQueue,
+    /// Numbers of the journal of commits.
+    pub journal: Journal,
     /// Counters.
     pub stats: EngineStats,
 }
@@ -102,6 +124,8 @@ impl Shared {
             retired: Retired::default(),
             buckets: Mutex::default(),
             policies: Policies::default(),
+            persist: PersistQueue::new(config.persist.clone()),
+            journal: Journal::new(0),
             stats: EngineStats::default(),
             config,
         })
@@ -219,6 +243,39 @@ impl<W: World> Engine<W> {
         let bucket = Arc::new(bucket);
         map.insert(name.clone(), (Arc::clone(&bucket), now));
         Ok(bucket)
+    }
+
+    /// The bucket of that number; `None`: there is none any more.
+    pub(crate) async fn bucket_by_id(
+        &self,
+        id: BucketId,
+    ) -> Result<Option<Arc<Bucket>>, FlowError> {
+        let known = {
+            let map = self.0.shared.buckets.lock();
+            let map = map.unwrap_or_else(PoisonError::into_inner);
+            let mut known = map.values().filter(|(bucket, _)| bucket.id == id);
+            known.next().map(|(bucket, _)| bucket.name.clone())
+        };
+        if let Some(name) = known {
+            match self.bucket(&name).await {
+                Ok(bucket) if bucket.id == id => return Ok(Some(bucket)),
+                Ok(_) | Err(FlowError::NoSuchBucket) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let all = self.metadata().buckets().await?;
+        let Some(found) = all.into_iter().find(|bucket| bucket.id == id) else {
+            return Ok(None);
+        };
+        // Through the cache, so that the next change finds it there.
+        self.bucket(&found.name).await.map(Some)
+    }
+
+    /// What a write to a key promises.
+    #[must_use]
+    pub fn policy(&self, bucket: &Bucket, key: &ObjectKey) -> PathPolicy {
+        let policies = &self.0.shared.policies;
+        policies.policy(bucket.name.as_str(), key.as_str())
     }
 
     /// Takes the slot of a key, or answers SlowDown when that takes too long.

@@ -3,7 +3,9 @@
 pub(crate) mod flights;
 pub(crate) mod freshness;
 pub(crate) mod gates;
+pub(crate) mod journal;
 pub(crate) mod object_cache;
+pub(crate) mod persist_queue;
 pub(crate) mod policies;
 pub(crate) mod read_plan;
 pub(crate) mod retired;

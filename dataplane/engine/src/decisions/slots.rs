@@ -70,6 +70,13 @@ impl SlotGuard<'_> {
         self.slots.changed[self.slot].store(now, Ordering::Release);
     }
 
+    /// Never lets go: what became of a write in this slot is not known, and a
+    /// later one could be undone by it after a restart. Writes to the slot's keys
+    /// are told to slow down until then.
+    pub(crate) fn keep_for_ever(self) {
+        std::mem::forget(self);
+    }
+
     /// Whether no mutation of this slot began after `sequence` was taken.
     pub(crate) fn unchanged_since(&self, sequence: u64) -> bool {
         self.slots.changed[self.slot].load(Ordering::Acquire) <= sequence

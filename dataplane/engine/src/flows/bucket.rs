@@ -36,6 +36,7 @@ impl<W: World> Engine<W> {
     /// # Errors
     /// [`FlowError::BucketNotEmpty`], or it cannot be told.
     pub async fn delete_bucket(&self, bucket: &Arc<Bucket>) -> Result<(), FlowError> {
+        self.settle_bucket(bucket).await?;
         let mut listing = self.ufs().list(bucket, "", "", true).await?;
         if listing.next().await?.is_some() {
             return Err(FlowError::BucketNotEmpty);

@@ -187,6 +187,10 @@ impl<W: World> Engine<W> {
         sequence: u64,
     ) -> Result<(), FlowError> {
         let guard = self.lock_key(bucket.id, key).await?;
+        if self.shared().persist.pending(bucket.id, key).is_some() {
+            // The UFS is behind for this key.
+            return Ok(());
+        }
         let row = self.metadata().object(bucket.id, key).await?;
         if row
             .as_ref()

@@ -69,7 +69,13 @@ impl<W: World> Engine<W> {
         if query.limit == 0 {
             return Ok(ListPage::default());
         }
-        let mut scan = self.fresh_scan(bucket, query, query.delimiter == "/")?;
+        // A folder of the UFS may hold nothing but keys that are deleted here.
+        let hidden = self
+            .shared()
+            .persist
+            .deletes_below(bucket.id, &query.prefix);
+        let one_level = query.delimiter == "/" && !hidden;
+        let mut scan = self.fresh_scan(bucket, query, one_level)?;
         loop {
             let through = scan.with(|p| (p.through.clone(), p.done.clone(), p.overflow));
             let changed = scan.listen();

@@ -5,18 +5,26 @@ use std::sync::Arc;
 
 use quickwater_proto::{
     Bucket, Checksum, ChecksumAlgorithm, ETag, Extent, ObjectHeaders, ObjectKey, ObjectRecord,
-    PartRecord, PersistState, PutCondition, UfsErrorKind, UploadId, UploadRecord, Version,
+    PartRecord, PathPolicy, PersistState, PolicyMode, PutCondition, UfsErrorKind, UploadId,
+    UploadRecord, Version,
 };
 
 use crate::decisions::slots::Slots;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
-use crate::flows::put::{PutError, forget_part};
+use crate::flows::put::{PutError, forget_part, read_only};
 use crate::flows::read::BufferOf;
-use crate::io::{Body, Environment, Metadata, Ufs};
+use crate::flows::write_back::Pinned;
+use crate::io::{Body, Durability, Environment, Metadata, Ufs};
 
 /// Parts read from the metadata at a time.
 const PARTS_READ: usize = 1_000;
+
+/// Stands for the UFS's name of an upload that is kept here until it is complete,
+/// and persisted then. No UFS gives such a name: it is not printable.
+const HELD_BACK: &str = "\u{1}write-back";
+/// As [`HELD_BACK`], never persisted.
+const HELD_TRANSIENT: &str = "\u{1}transient";
 
 /// What a new upload will become.
 #[derive(Debug, Clone, Default)]
@@ -54,10 +62,15 @@ impl<W: World> Engine<W> {
         new: NewUpload,
     ) -> Result<UploadRecord, FlowError> {
         let id = UploadId(self.environment().random_u128());
-        let ufs_upload = self
-            .ufs()
-            .create_upload(bucket, key, &new.headers, id)
-            .await?;
+        let ufs_upload = match self.policy(bucket, key).mode {
+            PolicyMode::ReadOnly => return Err(read_only()),
+            PolicyMode::WriteBack => HELD_BACK.to_owned(),
+            PolicyMode::Transient => HELD_TRANSIENT.to_owned(),
+            PolicyMode::WriteThrough | PolicyMode::NoCache => {
+                let made = self.ufs().create_upload(bucket, key, &new.headers, id);
+                made.await?
+            }
+        };
         let upload = UploadRecord {
             id,
             key: key.clone(),
@@ -68,8 +81,10 @@ impl<W: World> Engine<W> {
             ufs_upload,
         };
         if let Err(error) = self.metadata().create_upload(bucket.id, &upload).await {
-            // Best effort: what stays is swept with the UFS's own leftovers.
-            let _ = self.ufs().abort_upload(bucket, &upload).await;
+            if held(&upload).is_none() {
+                // Best effort: what stays is swept with the UFS's own leftovers.
+                let _ = self.ufs().abort_upload(bucket, &upload).await;
+            }
             return Err(error.into());
         }
         Ok(upload)
@@ -102,6 +117,9 @@ impl<W: World> Engine<W> {
         number: u16,
         body: &mut B,
     ) -> Result<PartRecord, PutError<B::Error>> {
+        if held(upload).is_some() {
+            return self.put_part_back(bucket, upload, number, body).await;
+        }
         let size = body.length();
         let to_ufs = self.ufs().put_part(bucket, upload, number, size).await;
         let to_ufs = to_ufs.map_err(no_such_upload)?;
@@ -123,6 +141,56 @@ impl<W: World> Engine<W> {
         })?;
         if let Some(old) = replaced {
             forget_part(self, &old);
+        }
+        Ok(part)
+    }
+
+    /// Takes in a part that only this store has until the upload is complete and
+    /// persisted.
+    async fn put_part_back<B: Body<Buffer = BufferOf<W>>>(
+        &self,
+        bucket: &Arc<Bucket>,
+        upload: &UploadRecord,
+        number: u16,
+        body: &mut B,
+    ) -> Result<PartRecord, PutError<B::Error>> {
+        let size = body.length();
+        // What was begun as write-back stays so, whatever its policy is by now.
+        let policy = PathPolicy {
+            mode: PolicyMode::Transient,
+            ..self.policy(bucket, &upload.key)
+        };
+        let _space = self.dirty_room(&policy, size)?;
+        let mut pinned = Pinned::new(self);
+        let received = self.receive_pinned(body, &mut pinned).await;
+        let (last, digests) = received.inspect_err(|_| pinned.discard())?;
+        let part = PartRecord {
+            number,
+            size,
+            etag: ETag::from_md5(&digests.md5),
+            modified_ms: self.environment().wall_ms(),
+            checksums: digests.checksums,
+            blob: pinned.blob,
+        };
+        let stored = async {
+            if let Some(last) = last {
+                pinned.write(last, Durability::Flushed).await?;
+            }
+            let _guard = self.lock_slot(Slots::of_part(upload.id, number)).await?;
+            let _gate = self.enter_upload(upload.id).await?;
+            self.upload(bucket, &upload.key, upload.id).await?;
+            let replaced = self.metadata().put_part(bucket.id, upload, &part).await?;
+            Ok::<_, FlowError>(replaced)
+        };
+        match stored.await {
+            Ok(Some(old)) => forget_part(self, &old),
+            Ok(None) => {}
+            // It may be committed: its bytes stay until the upload ends.
+            Err(error @ FlowError::Unknown(_)) => return Err(error.into()),
+            Err(error) => {
+                forget_part(self, &part);
+                return Err(error.into());
+            }
         }
         Ok(part)
     }
@@ -186,7 +254,10 @@ impl<W: World> Engine<W> {
         done: CompletedUpload,
     ) -> Result<Arc<ObjectRecord>, FlowError> {
         let key = &upload.key;
-        let guard = self.lock_key(bucket.id, key).await?;
+        let guard = match held(upload) {
+            Some(_) => self.lock_key(bucket.id, key).await?,
+            None => self.lock_settled(bucket, key).await?,
+        };
         let _gate = self.close_upload(upload.id).await?;
         // An Abort, another Complete or a part sent again may have won meanwhile.
         self.upload(bucket, key, upload.id).await?;
@@ -194,26 +265,36 @@ impl<W: World> Engine<W> {
         self.check_condition(bucket, key, &done.condition, &guard)
             .await?;
         guard.mark_changed();
-        let published = self
-            .ufs()
-            .complete_upload(bucket, upload, &done.parts, &done.etag, &done.checksums)
-            .await;
-        let object = published.map_err(|error| {
-            self.distrust(bucket.id, key);
-            no_such_upload(error)
-        })?;
-        let mut record = ObjectRecord {
+        let (identity, persist) = match held(upload) {
+            Some(persist) => (None, persist),
+            None => {
+                let published = self
+                    .ufs()
+                    .complete_upload(bucket, upload, &done.parts, &done.etag, &done.checksums)
+                    .await;
+                let object = published.map_err(|error| {
+                    self.distrust(bucket.id, key);
+                    no_such_upload(error)
+                })?;
+                (Some(object.identity), PersistState::Persisted)
+            }
+        };
+        let modified_ms = match &identity {
+            Some(identity) => identity.modified_ns.div_euclid(1_000_000),
+            None => self.environment().wall_ms(),
+        };
+        let record = ObjectRecord {
             version: Version::default(),
             size: done.parts.iter().map(|p| p.size).sum(),
             etag: done.etag,
-            modified_ms: object.identity.modified_ns.div_euclid(1_000_000),
+            modified_ms,
             headers: upload.headers.clone(),
             checksums: done.checksums,
             tags: upload.tags.clone(),
             extents: extents_of(&done.parts),
             parts: done.parts,
-            ufs: Some(object.identity),
-            persist: PersistState::Persisted,
+            ufs: identity,
+            persist,
             partial: false,
         };
         let committed = self
@@ -224,13 +305,7 @@ impl<W: World> Engine<W> {
             self.distrust(bucket.id, key);
             FlowError::Unknown(error.to_string())
         })?;
-        if let Some(old) = &committed.replaced {
-            self.forget_bytes(old);
-        }
-        record.version = committed.version;
-        let record = Arc::new(record);
-        self.remember(bucket.id, key, Some(Arc::clone(&record)));
-        Ok(record)
+        Ok(self.made_current(bucket, key, record, committed, &guard))
     }
 
     /// Whether exactly these parts are still the uploaded ones: what the UFS makes
@@ -281,8 +356,20 @@ impl<W: World> Engine<W> {
         for part in &parts {
             forget_part(self, part);
         }
-        self.ufs().abort_upload(bucket, &upload).await?;
+        if held(&upload).is_none() {
+            self.ufs().abort_upload(bucket, &upload).await?;
+        }
         Ok(())
+    }
+}
+
+/// An upload that the UFS does not hear of before it is complete; how its object
+/// begins.
+fn held(upload: &UploadRecord) -> Option<PersistState> {
+    match upload.ufs_upload.as_str() {
+        HELD_BACK => Some(PersistState::NotPersisted),
+        HELD_TRANSIENT => Some(PersistState::Transient),
+        _ => None,
     }
 }
 

@@ -1,5 +1,6 @@
-//! PUT, write-through: to the UFS and to the store while the body arrives; acked
-//! when the UFS has accepted all of it and the commit is flushed.
+//! PUT: as the policy of the path says. Here also write-through: to the UFS and to
+//! the store while the body arrives; acked when the UFS has accepted all of it and
+//! the commit is flushed.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use async_lock::RwLockReadGuard;
 use bytes::Bytes;
 use quickwater_proto::{
     BlobId, Bucket, CHUNK_BYTES, Extent, ObjectHeaders, ObjectKey, ObjectRecord, PersistState,
-    PutCondition, UfsErrorKind, UfsObject, UploadRecord, Version,
+    PolicyMode, PutCondition, UfsErrorKind, UfsObject, UploadRecord, Version,
 };
 
 use crate::decisions::read_plan::chunks_of;
@@ -15,6 +16,7 @@ use crate::decisions::slots::SlotGuard;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::read::BufferOf;
+use crate::flows::write_back::Room;
 use crate::io::{
     Body, BodyDigests, Buffer, ChunkId, Disk, Durability, Environment, Metadata, Ufs, UfsUpload,
 };
@@ -55,7 +57,7 @@ struct Copy<W: World> {
 }
 
 impl<W: World> Engine<W> {
-    /// Stores an object.
+    /// Stores an object as the policy of its path says.
     ///
     /// # Errors
     /// Nothing changed, but for [`FlowError::Unknown`]: old or new.
@@ -66,12 +68,50 @@ impl<W: World> Engine<W> {
         put: PutObject,
         body: &mut B,
     ) -> Result<Arc<ObjectRecord>, PutError<B::Error>> {
-        if put.condition != PutCondition::None {
-            // Decided again at the commit; this spares the body of a lost race.
-            let guard = self.lock_key(bucket.id, key).await?;
-            self.check_condition(bucket, key, &put.condition, &guard)
-                .await?;
+        let policy = self.policy(bucket, key);
+        let persist = match policy.mode {
+            PolicyMode::ReadOnly => return Err(read_only().into()),
+            PolicyMode::WriteBack => PersistState::NotPersisted,
+            PolicyMode::Transient => PersistState::Transient,
+            PolicyMode::WriteThrough => {
+                return self.put_through(bucket, key, put, body, true).await;
+            }
+            PolicyMode::NoCache => return self.put_through(bucket, key, put, body, false).await,
+        };
+        let space = match self.dirty_room(&policy, body.length())? {
+            Room::Kept(space) => space,
+            Room::Through => return self.put_through(bucket, key, put, body, true).await,
+        };
+        self.check_early(bucket, key, &put.condition).await?;
+        let record = self.put_back(bucket, key, put, body, persist).await;
+        drop(space);
+        record
+    }
+
+    /// Decided again at the commit; this spares the body of a lost race.
+    async fn check_early(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        condition: &PutCondition,
+    ) -> Result<(), FlowError> {
+        if *condition == PutCondition::None {
+            return Ok(());
         }
+        let guard = self.lock_key(bucket.id, key).await?;
+        self.check_condition(bucket, key, condition, &guard).await
+    }
+
+    /// Stores an object in the UFS, and, if `keep`, a clean copy in the store.
+    async fn put_through<B: Body<Buffer = BufferOf<W>>>(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        put: PutObject,
+        body: &mut B,
+        keep: bool,
+    ) -> Result<Arc<ObjectRecord>, PutError<B::Error>> {
+        self.check_early(bucket, key, &put.condition).await?;
         let size = body.length();
         let mut upload = self
             .ufs()
@@ -83,7 +123,7 @@ impl<W: World> Engine<W> {
             engine: self.clone(),
             blob,
             chunks: 0,
-            broken: false,
+            broken: !keep,
         };
         let received = self.receive(body, &mut upload, &mut copy).await;
         let (last, digests) = match received {
@@ -95,7 +135,13 @@ impl<W: World> Engine<W> {
             }
         };
         let published = async {
-            let guard = self.lock_key(bucket.id, key).await?;
+            let guard = match self.lock_settled(bucket, key).await {
+                Ok(guard) => guard,
+                Err(error) => {
+                    upload.abort().await;
+                    return Err(error);
+                }
+            };
             if let Err(error) = self
                 .check_condition(bucket, key, &put.condition, &guard)
                 .await
@@ -334,6 +380,11 @@ impl<W: World> Copy<W> {
     fn discard(&self) {
         self.engine.disk().forget(self.blob, self.chunks);
     }
+}
+
+/// What a write to a READ_ONLY path is told.
+pub(crate) fn read_only() -> FlowError {
+    FlowError::Denied("the policy of this path is READ_ONLY".into())
 }
 
 /// Frees the bytes of a part that did not make it into an object.

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quickwater_proto::{
-    Bucket, Extent, ObjectKey, ObjectRecord, PersistState, PutCondition, UfsErrorKind, UfsObject,
-    Version,
+    Bucket, Extent, ObjectKey, ObjectRecord, PendingChange, PersistState, PutCondition,
+    UfsErrorKind, UfsObject, Version,
 };
 
 use crate::decisions::object_cache::Known;
@@ -66,6 +66,12 @@ impl<W: World> Engine<W> {
         revalidate: bool,
         guard: &SlotGuard<'_>,
     ) -> Result<Option<Arc<ObjectRecord>>, FlowError> {
+        let pending = self.shared().persist.pending(bucket.id, key);
+        if pending.is_some_and(|p| p.change == PendingChange::Delete) {
+            // What the UFS still shows under the key is not there any more.
+            self.remember(bucket.id, key, None);
+            return Ok(None);
+        }
         let known = self.shared().objects.get(bucket.id, key);
         let record = match &known {
             Some(known) => known.record.clone(),
@@ -213,6 +219,12 @@ impl<W: World> Engine<W> {
     /// Frees the chunks of a version that is not current any more: a little
     /// later, so that those who are reading it can finish.
     pub(crate) fn forget_bytes(&self, record: &ObjectRecord) {
+        if record.persist != PersistState::Persisted {
+            // Only this store has them, and nobody needs that any more.
+            for extent in &record.extents {
+                self.disk().release(extent.blob, chunks_of(extent.size));
+            }
+        }
         let now = self.environment().monotonic();
         for extent in self.shared().retired.retire(&record.extents, now) {
             self.disk().forget(extent.blob, chunks_of(extent.size));

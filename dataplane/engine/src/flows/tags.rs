@@ -32,8 +32,7 @@ impl<W: World> Engine<W> {
             .commit_object(bucket.id, key, &record, &condition)
             .await;
         let committed = committed.inspect_err(|_| self.distrust(bucket.id, key))?;
-        record.version = committed.version;
-        self.remember(bucket.id, key, Some(Arc::new(record)));
+        self.made_current(bucket, key, record, committed, &guard);
         Ok(())
     }
 

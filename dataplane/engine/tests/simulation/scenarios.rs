@@ -94,6 +94,7 @@ fn setup(seed: u64, faults: Faults, ttl_ms: u64) -> Setup {
         fill_run_chunks: 2,
         wait_max: Duration::from_secs(30),
         import_concurrency: 3,
+        persist: Default::default(),
         content_matches: |_, _| true,
     });
     let engines = (0..2)

@@ -418,6 +418,9 @@ pub struct SimMetadata {
     pub faults: Rc<Cell<Faults>>,
     pub objects: Rc<RefCell<BTreeMap<ObjectKey, ObjectRecord>>>,
     pub buckets: Rc<RefCell<BTreeMap<BucketName, Bucket>>>,
+    pub pending: Rc<RefCell<BTreeMap<ObjectKey, PendingRecord>>>,
+    /// What the entries handed out stand for.
+    entries: Rc<RefCell<Vec<(ObjectKey, ObjectRecord)>>>,
     version: Rc<Cell<u128>>,
 }
 
@@ -428,8 +431,45 @@ impl SimMetadata {
             faults: Rc::clone(faults),
             objects: Rc::default(),
             buckets: Rc::default(),
+            pending: Rc::default(),
+            entries: Rc::default(),
             version: Rc::default(),
         }
+    }
+
+    /// Makes a record current, and what the UFS must be told pending.
+    fn make_current(&self, key: &ObjectKey, record: &ObjectRecord) -> Committed {
+        let version = self.next_version();
+        let record = ObjectRecord {
+            version,
+            ..record.clone()
+        };
+        match record.persist {
+            PersistState::NotPersisted => {
+                let size = record.size;
+                self.note(key, version, PendingChange::Put { size });
+            }
+            _ => drop(self.pending.borrow_mut().remove(key)),
+        }
+        let replaced = self.objects.borrow_mut().insert(key.clone(), record);
+        Committed { version, replaced }
+    }
+
+    fn next_version(&self) -> Version {
+        self.version.set(self.version.get() + 1);
+        Version(self.version.get())
+    }
+
+    fn note(&self, key: &ObjectKey, version: Version, change: PendingChange) {
+        let mut pending = self.pending.borrow_mut();
+        let superseded = pending.contains_key(key);
+        let record = PendingRecord {
+            version,
+            change,
+            since_ms: self.sim.now().as_millis() as i64,
+            superseded,
+        };
+        pending.insert(key.clone(), record);
     }
 
     /// Whether a commit happens, and whether its answer arrives.
@@ -499,20 +539,120 @@ impl Metadata for SimMetadata {
                 _ => return Err(MetadataError::ConditionFailed),
             }
         }
-        self.version.set(self.version.get() + 1);
-        let version = Version(self.version.get());
-        let record = ObjectRecord {
-            version,
-            ..record.clone()
+        let committed = match apply {
+            true => self.make_current(key, record),
+            false => Committed {
+                version: self.next_version(),
+                replaced: None,
+            },
         };
-        let replaced = match apply {
-            true => self.objects.borrow_mut().insert(key.clone(), record),
+        if answer { Ok(committed) } else { unknown() }
+    }
+
+    fn journal_entry(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+        _: u64,
+    ) -> Result<Bytes, MetadataError> {
+        let mut entries = self.entries.borrow_mut();
+        entries.push((key.clone(), record.clone()));
+        Ok(Bytes::copy_from_slice(&entries.len().to_be_bytes()))
+    }
+
+    async fn commit_journaled(&self, entry: Bytes) -> Result<Committed, MetadataError> {
+        let (apply, answer) = self.commit().await;
+        let number = usize::from_be_bytes(entry.as_ref().try_into().unwrap());
+        let (key, record) = self.entries.borrow()[number - 1].clone();
+        let blob = record.extents[0].blob;
+        let known = self.objects.borrow().get(&key).cloned();
+        let committed = match known {
+            // Its operation is known.
+            Some(known) if known.extents.iter().any(|e| e.blob == blob) => Committed {
+                version: known.version,
+                replaced: None,
+            },
+            _ if apply => self.make_current(&key, &record),
+            _ => return unknown(),
+        };
+        if answer { Ok(committed) } else { unknown() }
+    }
+
+    async fn remove_object_pending(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        _: &PutCondition,
+    ) -> Result<(Version, Option<ObjectRecord>), MetadataError> {
+        let (apply, answer) = self.commit().await;
+        let version = self.next_version();
+        let removed = match apply {
+            true => {
+                self.note(key, version, PendingChange::Delete);
+                self.objects.borrow_mut().remove(key)
+            }
             false => None,
         };
         if answer {
-            Ok(Committed { version, replaced })
+            Ok((version, removed))
         } else {
             unknown()
+        }
+    }
+
+    async fn pending(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+    ) -> Result<Option<PendingRecord>, MetadataError> {
+        Ok(self.pending.borrow().get(key).cloned())
+    }
+
+    async fn pending_changes(
+        &self,
+        after: Option<(BucketId, &ObjectKey)>,
+        limit: usize,
+    ) -> Result<PendingPage, MetadataError> {
+        let pending = self.pending.borrow();
+        let rows = pending
+            .iter()
+            .filter(|(key, _)| after.is_none_or(|(_, after)| *key > after));
+        let mut entries: Vec<_> = rows
+            .take(limit + 1)
+            .map(|(key, record)| (BucketId(1), key.clone(), record.clone()))
+            .collect();
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        Ok(PendingPage { entries, more })
+    }
+
+    async fn end_pending(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        version: Version,
+        ufs: Option<&UfsIdentity>,
+        settling: Option<i64>,
+    ) -> Result<bool, MetadataError> {
+        let (apply, answer) = self.commit().await;
+        let mut pending = self.pending.borrow_mut();
+        match pending.get_mut(key) {
+            Some(record) if record.version == version => {
+                if apply {
+                    match settling {
+                        Some(until_ms) => record.change = PendingChange::Settling { until_ms },
+                        None => drop(pending.remove(key)),
+                    }
+                    let mut objects = self.objects.borrow_mut();
+                    if let (Some(object), Some(ufs)) = (objects.get_mut(key), ufs) {
+                        object.persist = PersistState::Persisted;
+                        object.ufs = Some(ufs.clone());
+                    }
+                }
+                if answer { Ok(true) } else { unknown() }
+            }
+            _ => Ok(false),
         }
     }
 

@@ -1,0 +1,491 @@
+//! The changes the UFS does not have yet: which is sent next, one per key at a
+//! time, oldest first, and when a failed one is tried again.
+//!
+//! A request without an answer may still be applied. Until it is certainly dead
+//! no *other* change of its key is sent: an old version could otherwise come
+//! after a newer one, or bring a deleted key back. Absent: IO, clocks, the rows
+//! (the metadata's).
+
+use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use event_listener::{Event, EventListener};
+use quickwater_proto::{BucketId, ObjectKey, PendingChange, PendingRecord, Version};
+
+/// Settings of the queue.
+#[derive(Debug, Clone)]
+pub struct PersistConfig {
+    /// Wait before the second attempt; doubled before each later one.
+    pub retry_initial: Duration,
+    /// Longest wait before an attempt.
+    pub retry_max: Duration,
+    /// Changes sent at a time, all buckets together.
+    pub running_max: usize,
+    /// Changes sent at a time to the UFS of one bucket.
+    pub bucket_running_max: usize,
+    /// Changes the queue may hold; more writes are told to slow down.
+    pub changes_max: usize,
+}
+
+impl Default for PersistConfig {
+    fn default() -> Self {
+        Self {
+            retry_initial: Duration::from_secs(1),
+            retry_max: Duration::from_secs(3600),
+            running_max: 64,
+            bucket_running_max: 64,
+            changes_max: 1_000_000,
+        }
+    }
+}
+
+/// A key of a bucket.
+pub(crate) type Place = (BucketId, ObjectKey);
+
+/// A change to be sent now.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    pub(crate) place: Place,
+    pub(crate) pending: PendingRecord,
+    /// A request of this very change got no answer before.
+    pub(crate) unanswered: Option<Duration>,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// The UFS has it and the metadata knows, or a newer change took its place.
+    Ended,
+    /// As `Ended`, but a request of it may still be applied until then (monotonic).
+    Settling { until: Duration, until_ms: i64 },
+    /// It failed; `late`: it may still be applied until then (monotonic).
+    Failed {
+        error: String,
+        late: Option<Duration>,
+    },
+    /// It was not tried; come back then.
+    NotBefore(Duration),
+}
+
+/// A change as it is shown to administrators.
+#[derive(Debug, Clone)]
+pub struct QueuedChange {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: ObjectKey,
+    /// What is to be told to the UFS, and since when.
+    pub pending: PendingRecord,
+    /// It is being sent now.
+    pub running: bool,
+    /// Attempts that failed.
+    pub attempts: u32,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+    /// Time until the next attempt.
+    pub due_in: Duration,
+}
+
+/// Sums over the queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueTotals {
+    /// Objects to be put.
+    pub puts: u64,
+    /// Keys to be deleted.
+    pub deletes: u64,
+    /// Bytes of the objects to be put.
+    pub bytes: u64,
+    /// Changes being sent.
+    pub running: u64,
+    /// Changes whose last attempt failed.
+    pub failing: u64,
+    /// Wall time of the oldest change, milliseconds since the Unix epoch.
+    pub oldest_ms: Option<i64>,
+}
+
+struct Lane {
+    pending: PendingRecord,
+    due: Duration,
+    order: u64,
+    running: bool,
+    attempts: u32,
+    error: Option<String>,
+    /// A request of this version got no answer and may be applied until then.
+    late: Option<(Version, Duration)>,
+}
+
+#[derive(Default)]
+struct State {
+    lanes: HashMap<Place, Lane>,
+    /// Lanes that are not running, in the order they are to be sent.
+    due: BTreeSet<(Duration, u64, Place)>,
+    /// Keys whose change is a delete, in order: what the UFS lists of them is void.
+    deletes: BTreeSet<Place>,
+    /// (since, order) of all lanes: the first is the oldest.
+    ages: BTreeSet<(i64, u64)>,
+    running: HashMap<BucketId, usize>,
+    totals: QueueTotals,
+    next_order: u64,
+}
+
+/// The queue, shared by all shards.
+pub struct PersistQueue {
+    config: PersistConfig,
+    state: Mutex<State>,
+    changed: Event,
+}
+
+impl PersistQueue {
+    pub(crate) fn new(config: PersistConfig) -> Self {
+        Self {
+            config,
+            state: Mutex::default(),
+            changed: Event::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The change the UFS does not have yet, if any.
+    pub(crate) fn pending(&self, bucket: BucketId, key: &ObjectKey) -> Option<PendingRecord> {
+        let state = self.state();
+        if state.lanes.is_empty() {
+            return None;
+        }
+        let lane = state.lanes.get(&(bucket, key.clone()))?;
+        Some(lane.pending.clone())
+    }
+
+    /// Whether a key that begins with `prefix` is gone but not yet in the UFS.
+    pub(crate) fn deletes_below(&self, bucket: BucketId, prefix: &str) -> bool {
+        let state = self.state();
+        if state.deletes.is_empty() {
+            return false;
+        }
+        // The first key at or after the prefix begins with it, or none does.
+        match ObjectKey::new(prefix) {
+            Ok(from) => {
+                let first = state.deletes.range((bucket, from)..).next();
+                first.is_some_and(|(of, key)| *of == bucket && key.as_str().starts_with(prefix))
+            }
+            // No prefix: any key of the bucket will do.
+            Err(_) => state.deletes.iter().any(|(of, _)| *of == bucket),
+        }
+    }
+
+    /// Whether one more change can be taken.
+    pub(crate) fn has_room(&self) -> bool {
+        self.state().lanes.len() < self.config.changes_max
+    }
+
+    /// Takes in what was just committed; `place`'s slot is held. `late`: a request
+    /// for the change of that version (the default one: any other than this) may
+    /// be applied until then.
+    pub(crate) fn enqueue(
+        &self,
+        place: Place,
+        pending: PendingRecord,
+        now: Duration,
+        late: Option<(Version, Duration)>,
+    ) {
+        self.state().enqueue(place, pending, now, late);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// The next change that is due and may be sent.
+    pub(crate) fn take(&self, now: Duration) -> Option<Work> {
+        let config = &self.config;
+        let mut state = self.state();
+        if state.totals.running >= config.running_max as u64 {
+            return None;
+        }
+        let mut due = state.due.iter().take_while(|(at, ..)| *at <= now);
+        let free = |place: &Place| {
+            let running = state.running.get(&place.0).copied().unwrap_or(0);
+            running < config.bucket_running_max
+        };
+        let entry = due.find(|(_, _, place)| free(place))?.clone();
+        state.due.remove(&entry);
+        state.begin(&entry.2)
+    }
+
+    /// When the next change is due, if none is now.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        self.state().due.first().map(|(at, ..)| *at)
+    }
+
+    /// Says what became of the change `version` of a key. A newer one that came
+    /// in between is due at once, or when the older one is certainly dead.
+    pub(crate) fn finish(&self, place: &Place, version: Version, outcome: Outcome, now: Duration) {
+        let config = &self.config;
+        self.state().finish(place, version, outcome, now, config);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Something changed after this was called: enqueued, ended, failed.
+    pub(crate) fn listen(&self) -> EventListener {
+        self.changed.listen()
+    }
+
+    /// Makes the change of one key due now, if it waits.
+    pub(crate) fn hurry(&self, bucket: BucketId, key: &ObjectKey, now: Duration) {
+        let mut state = self.state();
+        state.hurry(&(bucket, key.clone()), now);
+        drop(state);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Makes failed changes of keys that begin with `prefix` due now; how many.
+    pub fn retry(&self, bucket: BucketId, prefix: &str, now: Duration) -> usize {
+        let count = self.state().retry(bucket, prefix, now);
+        self.changed.notify(usize::MAX);
+        count
+    }
+
+    /// The change of one key.
+    #[must_use]
+    pub fn stat(&self, bucket: BucketId, key: &ObjectKey, now: Duration) -> Option<QueuedChange> {
+        let place = (bucket, key.clone());
+        let state = self.state();
+        let lane = state.lanes.get(&place)?;
+        Some(lane.show(&place, now))
+    }
+
+    /// At most `limit` changes, those that are sent first before the others.
+    #[must_use]
+    pub fn list(&self, limit: usize, now: Duration) -> Vec<QueuedChange> {
+        let state = self.state();
+        let running = state.lanes.iter().filter(|(_, lane)| lane.running);
+        let waiting = state.due.iter();
+        let waiting = waiting.filter_map(|(_, _, place)| Some((place, state.lanes.get(place)?)));
+        running
+            .chain(waiting)
+            .take(limit)
+            .map(|(place, lane)| lane.show(place, now))
+            .collect()
+    }
+
+    /// Sums.
+    #[must_use]
+    pub fn totals(&self) -> QueueTotals {
+        let state = self.state();
+        QueueTotals {
+            oldest_ms: state.ages.first().map(|(since, _)| *since),
+            ..state.totals
+        }
+    }
+
+    /// Changes of a bucket that are not in its UFS yet.
+    #[must_use]
+    pub fn any_of(&self, bucket: BucketId) -> bool {
+        let state = self.state();
+        state.lanes.keys().any(|(of, _)| *of == bucket)
+    }
+}
+
+impl Lane {
+    fn show(&self, (bucket, key): &Place, now: Duration) -> QueuedChange {
+        QueuedChange {
+            bucket: *bucket,
+            key: key.clone(),
+            pending: self.pending.clone(),
+            running: self.running,
+            attempts: self.attempts,
+            error: self.error.clone(),
+            due_in: self.due.saturating_sub(now),
+        }
+    }
+
+    /// Not before a request for another change is certainly dead.
+    fn not_before(&self, now: Duration) -> Duration {
+        match self.late {
+            Some((version, until)) if version != self.pending.version => until.max(now),
+            _ => now,
+        }
+    }
+}
+
+impl State {
+    fn enqueue(
+        &mut self,
+        place: Place,
+        pending: PendingRecord,
+        now: Duration,
+        late: Option<(Version, Duration)>,
+    ) {
+        self.next_order += 1;
+        let order = self.next_order;
+        let mut running = false;
+        let mut dead_at = late;
+        if let Some(old) = self.take_out(&place) {
+            running = old.running;
+            dead_at = old.late.or(dead_at);
+        }
+        let mut lane = Lane {
+            pending,
+            due: now,
+            order,
+            running,
+            attempts: 0,
+            error: None,
+            late: dead_at,
+        };
+        lane.due = match lane.pending.change {
+            PendingChange::Settling { .. } => dead_at.map_or(now, |(_, until)| until),
+            _ => lane.not_before(now),
+        };
+        self.put_in(place, lane);
+    }
+
+    /// Removes a lane from every list; `running` stays counted.
+    fn take_out(&mut self, place: &Place) -> Option<Lane> {
+        let lane = self.lanes.remove(place)?;
+        self.due.remove(&(lane.due, lane.order, place.clone()));
+        self.deletes.remove(place);
+        self.ages.remove(&(lane.pending.since_ms, lane.order));
+        match lane.pending.change {
+            PendingChange::Put { size } => {
+                self.totals.puts -= 1;
+                self.totals.bytes -= size;
+            }
+            PendingChange::Delete => self.totals.deletes -= 1,
+            PendingChange::Settling { .. } => {}
+        }
+        if lane.error.is_some() {
+            self.totals.failing -= 1;
+        }
+        Some(lane)
+    }
+
+    fn put_in(&mut self, place: Place, lane: Lane) {
+        match lane.pending.change {
+            PendingChange::Put { size } => {
+                self.totals.puts += 1;
+                self.totals.bytes += size;
+            }
+            PendingChange::Delete => {
+                self.totals.deletes += 1;
+                self.deletes.insert(place.clone());
+            }
+            PendingChange::Settling { .. } => {}
+        }
+        if !matches!(lane.pending.change, PendingChange::Settling { .. }) {
+            self.ages.insert((lane.pending.since_ms, lane.order));
+        }
+        if lane.error.is_some() {
+            self.totals.failing += 1;
+        }
+        if !lane.running {
+            self.due.insert((lane.due, lane.order, place.clone()));
+        }
+        self.lanes.insert(place, lane);
+    }
+
+    fn begin(&mut self, place: &Place) -> Option<Work> {
+        let lane = self.lanes.get_mut(place)?;
+        lane.running = true;
+        self.totals.running += 1;
+        *self.running.entry(place.0).or_default() += 1;
+        let unanswered = lane.late.filter(|(of, _)| *of == lane.pending.version);
+        Some(Work {
+            place: place.clone(),
+            pending: lane.pending.clone(),
+            unanswered: unanswered.map(|(_, until)| until),
+        })
+    }
+
+    fn finish(
+        &mut self,
+        place: &Place,
+        version: Version,
+        outcome: Outcome,
+        now: Duration,
+        config: &PersistConfig,
+    ) {
+        self.totals.running = self.totals.running.saturating_sub(1);
+        if let Slot::Occupied(mut count) = self.running.entry(place.0) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        let Some(mut lane) = self.take_out(place) else {
+            return;
+        };
+        lane.running = false;
+        let current = lane.pending.version == version;
+        match outcome {
+            Outcome::Ended if current => return,
+            Outcome::Ended => lane.due = lane.not_before(now),
+            Outcome::Settling { until, until_ms } => {
+                lane.late = Some((version, until));
+                if current {
+                    lane.pending.change = PendingChange::Settling { until_ms };
+                    lane.error = None;
+                    lane.due = until;
+                } else {
+                    lane.due = lane.not_before(now);
+                }
+            }
+            Outcome::Failed { error, late } => {
+                if let Some(until) = late {
+                    let later = lane.late.map_or(until, |(_, other)| other.max(until));
+                    lane.late = Some((version, later));
+                }
+                if current {
+                    lane.attempts = lane.attempts.saturating_add(1);
+                    lane.error = Some(error);
+                    let wait = backoff(lane.attempts, lane.order, config);
+                    lane.due = lane.not_before(now) + wait;
+                } else {
+                    lane.due = lane.not_before(now);
+                }
+            }
+            Outcome::NotBefore(at) => lane.due = at.max(lane.not_before(now)),
+        }
+        self.put_in(place.clone(), lane);
+    }
+
+    fn retry(&mut self, bucket: BucketId, prefix: &str, now: Duration) -> usize {
+        let wanted = |(of, key): &Place| *of == bucket && key.as_str().starts_with(prefix);
+        let waiting = self
+            .due
+            .iter()
+            .filter(|(at, _, place)| *at > now && wanted(place));
+        let waiting: Vec<_> = waiting.map(|(_, _, place)| place.clone()).collect();
+        for place in &waiting {
+            self.hurry(place, now);
+        }
+        waiting.len()
+    }
+
+    fn hurry(&mut self, place: &Place, now: Duration) {
+        if let Some(mut lane) = self.take_out(place) {
+            if !lane.running && !matches!(lane.pending.change, PendingChange::Settling { .. }) {
+                lane.due = lane.not_before(now);
+            }
+            self.put_in(place.clone(), lane);
+        }
+    }
+}
+
+/// The wait before attempt `attempts + 1`: doubled each time up to the limit,
+/// between half and all of it, so that many failed changes do not come together.
+fn backoff(attempts: u32, order: u64, config: &PersistConfig) -> Duration {
+    let doubled = attempts.saturating_sub(1).min(32);
+    let wait = config
+        .retry_initial
+        .saturating_mul(1_u32.checked_shl(doubled).unwrap_or(u32::MAX));
+    let wait = wait.min(config.retry_max);
+    // Odd, with its bits spread; the upper bits are the most mixed.
+    let mixed = (order ^ u64::from(attempts)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    let half = wait / 2;
+    half + half.mul_f64((mixed & 0xFFFF) as f64 / 65_535.0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! What the queue gives out, when, and in which order.
+
+use super::*;
+
+const BUCKET: BucketId = BucketId(1);
+
+fn queue() -> PersistQueue {
+    PersistQueue::new(PersistConfig {
+        retry_initial: Duration::from_secs(1),
+        retry_max: Duration::from_secs(60),
+        running_max: 3,
+        bucket_running_max: 2,
+        changes_max: 100,
+    })
+}
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn place(key: &str) -> Place {
+    (BUCKET, ObjectKey::new(key).unwrap())
+}
+
+fn put(version: u128) -> PendingRecord {
+    PendingRecord {
+        version: Version(version),
+        change: PendingChange::Put { size: 10 },
+        since_ms: version as i64,
+        superseded: false,
+    }
+}
+
+fn delete(version: u128) -> PendingRecord {
+    PendingRecord {
+        change: PendingChange::Delete,
+        ..put(version)
+    }
+}
+
+fn fail(late: Option<u64>) -> Outcome {
+    Outcome::Failed {
+        error: "no".into(),
+        late: late.map(at),
+    }
+}
+
+#[test]
+fn changes_go_out_oldest_first_one_per_key_and_within_the_limits() {
+    let queue = queue();
+    for (number, key) in ["a", "b", "c"].into_iter().enumerate() {
+        queue.enqueue(place(key), put(number as u128 + 1), at(0), None);
+    }
+    queue.enqueue((BucketId(2), place("x").1), put(9), at(0), None);
+    let first = queue.take(at(0)).unwrap();
+    let second = queue.take(at(0)).unwrap();
+    assert_eq!((first.place, second.place), (place("a"), place("b")));
+    // Bucket 1 sends two at a time; another bucket goes on.
+    assert_eq!(queue.take(at(0)).unwrap().place.0, BucketId(2));
+    assert!(queue.take(at(0)).is_none());
+    assert_eq!(queue.totals().running, 3);
+    queue.finish(&place("a"), Version(1), Outcome::Ended, at(0));
+    assert_eq!(queue.take(at(0)).unwrap().place, place("c"));
+    let totals = queue.totals();
+    assert_eq!((totals.puts, totals.bytes), (3, 30));
+    assert_eq!(totals.oldest_ms, Some(2));
+}
+
+#[test]
+fn a_newer_change_waits_for_the_one_being_sent_and_then_goes_at_once() {
+    let queue = queue();
+    queue.enqueue(place("a"), put(1), at(0), None);
+    let work = queue.take(at(0)).unwrap();
+    queue.enqueue(place("a"), put(2), at(1), None);
+    assert!(queue.take(at(1)).is_none());
+    queue.finish(&work.place, Version(1), Outcome::Ended, at(2));
+    let work = queue.take(at(2)).unwrap();
+    assert_eq!((work.pending.version, work.unanswered), (Version(2), None));
+    queue.finish(&work.place, Version(2), Outcome::Ended, at(2));
+    assert_eq!(queue.totals(), QueueTotals::default());
+}
+
+#[test]
+fn an_unanswered_request_holds_back_other_changes_of_its_key_only() {
+    let queue = queue();
+    queue.enqueue(place("a"), put(1), at(0), None);
+    queue.take(at(0)).unwrap();
+    queue.finish(&place("a"), Version(1), fail(Some(900)), at(0));
+    // The same change may be sent again: it can do no harm.
+    let work = queue.take(at(2)).unwrap();
+    assert_eq!(work.unanswered, Some(at(900)));
+    queue.enqueue(place("a"), delete(2), at(3), None);
+    queue.finish(&place("a"), Version(1), Outcome::Ended, at(3));
+    queue.hurry(BUCKET, &place("a").1, at(4));
+    assert!(queue.take(at(899)).is_none());
+    assert_eq!(queue.take(at(900)).unwrap().pending, delete(2));
+}
+
+#[test]
+fn what_was_acked_while_an_older_request_may_live_is_kept_until_that_is_dead() {
+    let queue = queue();
+    queue.enqueue(place("a"), put(1), at(0), None);
+    queue.take(at(0)).unwrap();
+    queue.finish(&place("a"), Version(1), fail(Some(900)), at(0));
+    let work = queue.take(at(2)).unwrap();
+    let settling = Outcome::Settling {
+        until: work.unanswered.unwrap(),
+        until_ms: 7,
+    };
+    queue.finish(&place("a"), Version(1), settling, at(3));
+    let pending = queue.pending(BUCKET, &place("a").1).unwrap();
+    assert_eq!(pending.change, PendingChange::Settling { until_ms: 7 });
+    assert_eq!(queue.totals().puts, 0);
+    queue.enqueue(place("a"), put(2), at(4), None);
+    assert!(queue.take(at(899)).is_none());
+    assert_eq!(queue.take(at(900)).unwrap().pending.version, Version(2));
+}
+
+#[test]
+fn failures_are_tried_again_for_ever_with_growing_waits() {
+    let queue = queue();
+    queue.enqueue(place("a"), put(1), at(0), None);
+    let mut now = at(0);
+    let mut waits = Vec::new();
+    for _ in 0..40 {
+        queue.take(now).unwrap();
+        queue.finish(&place("a"), Version(1), fail(None), now);
+        let due = queue.next_due().unwrap();
+        waits.push(due - now);
+        now = due;
+    }
+    assert!(waits[0] >= at(1) / 2 && waits[0] <= at(1));
+    assert!(waits[20..].iter().all(|w| *w >= at(30) && *w <= at(60)));
+    let shown = queue.stat(BUCKET, &place("a").1, now).unwrap();
+    assert_eq!((shown.attempts, shown.error.as_deref()), (40, Some("no")));
+    assert_eq!(queue.retry(BUCKET, "", now - at(1)), 1);
+    assert!(queue.take(now - at(1)).is_some());
+}
+
+#[test]
+fn deletes_are_found_by_prefix() {
+    let queue = queue();
+    queue.enqueue(place("a/b/c"), delete(1), at(0), None);
+    queue.enqueue(place("a/c"), put(2), at(0), None);
+    for (prefix, there) in [
+        ("", true),
+        ("a/", true),
+        ("a/b/", true),
+        ("a/c", false),
+        ("b", false),
+    ] {
+        assert_eq!(queue.deletes_below(BUCKET, prefix), there, "{prefix}");
+    }
+    assert!(!queue.deletes_below(BucketId(2), ""));
+    queue.enqueue(place("a/b/c"), put(3), at(0), None);
+    assert!(!queue.deletes_below(BUCKET, ""));
+}
+
+#[test]
+fn a_restart_does_not_know_what_was_sent() {
+    let queue = queue();
+    // This very change may have been sent; another one must wait, it may not.
+    queue.enqueue(place("a"), put(1), at(0), Some((Version(1), at(900))));
+    assert_eq!(queue.take(at(0)).unwrap().unanswered, Some(at(900)));
+    // An older change may have been sent.
+    queue.enqueue(
+        place("b"),
+        put(2),
+        at(0),
+        Some((Version::default(), at(900))),
+    );
+    assert!(queue.take(at(899)).is_none());
+    assert!(queue.take(at(900)).is_some());
+}

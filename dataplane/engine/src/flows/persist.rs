@@ -1,0 +1,507 @@
+//! Telling the UFS: every pending change, one per key at a time, until it has
+//! acked. What failed is tried again for ever; nothing is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::{join, select};
+use quickwater_proto::{
+    BlobId, Bucket, BucketId, CHUNK_BYTES, ObjectKey, ObjectRecord, PartRecord, PendingChange,
+    PendingRecord, PersistState, UfsError, UfsErrorKind, UfsObject, UploadId, UploadRecord,
+    Version,
+};
+
+use crate::decisions::persist_queue::{Outcome, Work};
+use crate::decisions::read_plan::chunks_of;
+use crate::engine::{Engine, World};
+use crate::error::FlowError;
+use crate::flows::read::BufferOf;
+use crate::io::{
+    BodyDigests, Buffer, ChunkId, Disk, DiskError, Environment, Metadata, Ufs, UfsUpload,
+};
+
+/// Longest sleep of a persister with nothing due.
+const IDLE: Duration = Duration::from_secs(1);
+/// Wait when the queue and the metadata disagree: a commit is about to be queued.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Pending changes read from the metadata at a time.
+const PENDING_READ: usize = 1_000;
+
+/// Why an object did not reach the UFS.
+enum Unsent {
+    /// The UFS said no, or nothing.
+    Ufs(UfsError),
+    /// Bytes that only this store has are not there.
+    Lost(String),
+    /// The store or the metadata cannot answer now.
+    Here(String),
+}
+
+impl From<UfsError> for Unsent {
+    fn from(error: UfsError) -> Self {
+        Self::Ufs(error)
+    }
+}
+
+impl From<DiskError> for Unsent {
+    fn from(error: DiskError) -> Self {
+        Self::Here(error.to_string())
+    }
+}
+
+impl<W: World> Engine<W> {
+    /// Sends pending changes as they come due until `stop` says so; changes being
+    /// sent then go on.
+    pub async fn run_persister(&self, stop: impl Fn() -> bool) {
+        let queue = &self.shared().persist;
+        while !stop() {
+            let changed = queue.listen();
+            while let Some(work) = queue.take(self.environment().monotonic()) {
+                let engine = self.clone();
+                self.environment()
+                    .spawn(async move { engine.send_change(work).await });
+            }
+            let now = self.environment().monotonic();
+            let wait = queue.next_due().map_or(IDLE, |at| at.saturating_sub(now));
+            // Due, but not to be taken: what runs now wakes us when it ends.
+            let wait = if wait.is_zero() { IDLE } else { wait.min(IDLE) };
+            let timer = std::pin::pin!(self.environment().sleep(wait));
+            select(changed, timer).await;
+        }
+    }
+
+    /// Queues the changes that were pending when the last process ended. Call it
+    /// once, before the first request.
+    ///
+    /// # Errors
+    /// The metadata is unavailable.
+    pub async fn load_pending(&self) -> Result<usize, FlowError> {
+        let mut count = 0;
+        let mut after: Option<(BucketId, ObjectKey)> = None;
+        loop {
+            let from = after.as_ref().map(|(bucket, key)| (*bucket, key));
+            let page = self.metadata().pending_changes(from, PENDING_READ).await?;
+            after = page.entries.last().map(|(b, k, _)| (*b, k.clone()));
+            count += page.entries.len();
+            for (bucket, key, pending) in page.entries {
+                self.requeue(bucket, key, pending).await?;
+            }
+            if !page.more || after.is_none() {
+                return Ok(count);
+            }
+        }
+    }
+
+    async fn requeue(
+        &self,
+        bucket: BucketId,
+        key: ObjectKey,
+        pending: PendingRecord,
+    ) -> Result<(), FlowError> {
+        let now = self.environment().monotonic();
+        let until = match pending.change {
+            PendingChange::Settling { until_ms } => {
+                let left = until_ms.saturating_sub(self.environment().wall_ms());
+                Some(now + Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+            }
+            _ => self.bucket_by_id(bucket).await?.and_then(|bucket| {
+                let outlives = self.ufs().outlives_us(&bucket);
+                outlives.then(|| now.saturating_add(self.ufs().late_max(&bucket)))
+            }),
+        };
+        // Sent before the last process ended, this change or the one it replaced.
+        let of = match pending.superseded {
+            true => Version::default(),
+            false => pending.version,
+        };
+        let late = until.map(|until| (of, until));
+        let queue = &self.shared().persist;
+        queue.enqueue((bucket, key), pending, now, late);
+        Ok(())
+    }
+
+    /// Waits until the UFS has the change `version` of a key, or a newer one.
+    ///
+    /// # Errors
+    /// [`FlowError::Unavailable`]: not within `longest`.
+    pub async fn wait_persisted(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        version: Version,
+        longest: Duration,
+    ) -> Result<(), FlowError> {
+        let deadline = self.environment().monotonic().saturating_add(longest);
+        let queue = &self.shared().persist;
+        queue.hurry(bucket, key, self.environment().monotonic());
+        loop {
+            let changed = queue.listen();
+            match queue.pending(bucket, key) {
+                Some(pending)
+                    if pending.version == version
+                        && !matches!(pending.change, PendingChange::Settling { .. }) => {}
+                _ => return Ok(()),
+            }
+            let left = deadline.saturating_sub(self.environment().monotonic());
+            if left.is_zero() {
+                return Err(FlowError::Unavailable(
+                    "stored and safe here, but the UFS does not have it yet".into(),
+                ));
+            }
+            let timer = std::pin::pin!(self.environment().sleep(left));
+            select(changed, timer).await;
+        }
+    }
+
+    /// Where the bytes of a version are safe, as of now.
+    #[must_use]
+    pub fn persist_state(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+    ) -> PersistState {
+        if record.persist != PersistState::NotPersisted {
+            return record.persist;
+        }
+        let now = self.environment().monotonic();
+        match self.shared().persist.stat(bucket, key, now) {
+            Some(change) if change.running => PersistState::Persisting,
+            _ => PersistState::NotPersisted,
+        }
+    }
+
+    async fn send_change(&self, work: Work) {
+        let version = work.pending.version;
+        let outcome = self.try_change(&work).await;
+        let stats = &self.shared().stats;
+        if matches!(outcome, Outcome::Failed { .. }) {
+            stats.persist_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let now = self.environment().monotonic();
+        self.shared()
+            .persist
+            .finish(&work.place, version, outcome, now);
+    }
+
+    async fn try_change(&self, work: &Work) -> Outcome {
+        let bucket = match self.bucket_by_id(work.place.0).await {
+            Ok(Some(bucket)) => bucket,
+            // The rows of a bucket go with it.
+            Ok(None) => return Outcome::Ended,
+            Err(error) => return failed(error.to_string()),
+        };
+        match work.pending.change {
+            PendingChange::Put { .. } => self.try_put(&bucket, work).await,
+            PendingChange::Delete => self.try_delete(&bucket, work).await,
+            PendingChange::Settling { .. } => self.conclude(&bucket, work, None).await,
+        }
+    }
+
+    async fn try_put(&self, bucket: &Arc<Bucket>, work: &Work) -> Outcome {
+        let key = &work.place.1;
+        let record = match self.metadata().object(bucket.id, key).await {
+            Ok(Some(record)) if record.version == work.pending.version => record,
+            Ok(_) => return Outcome::NotBefore(self.environment().monotonic() + SETTLE),
+            Err(error) => return failed(error.to_string()),
+        };
+        let sent = match record.parts.is_empty() {
+            true => self.send_whole(bucket, key, &record).await,
+            false => self.send_parts(bucket, key, &record).await,
+        };
+        match sent {
+            Ok(object) => self.conclude(bucket, work, Some((record, object))).await,
+            Err(error) => self.unsent(bucket, work, error),
+        }
+    }
+
+    async fn try_delete(&self, bucket: &Arc<Bucket>, work: &Work) -> Outcome {
+        match self.ufs().delete(bucket, &work.place.1).await {
+            Ok(()) => self.conclude(bucket, work, None).await,
+            // A key the UFS cannot hold is not there.
+            Err(error) if error.kind == UfsErrorKind::Unsupported => {
+                self.conclude(bucket, work, None).await
+            }
+            Err(error) => self.unsent(bucket, work, error.into()),
+        }
+    }
+
+    fn unsent(&self, bucket: &Bucket, work: &Work, error: Unsent) -> Outcome {
+        let now = self.environment().monotonic();
+        match error {
+            Unsent::Ufs(error) => Outcome::Failed {
+                late: (error.kind == UfsErrorKind::Timeout)
+                    .then(|| now.saturating_add(self.ufs().late_max(bucket))),
+                error: error.to_string(),
+            },
+            Unsent::Here(error) => failed(error),
+            Unsent::Lost(error) => {
+                let queue = &self.shared().persist;
+                let pending = queue.pending(bucket.id, &work.place.1);
+                if pending.is_some_and(|p| p.version == work.pending.version) {
+                    let stats = &self.shared().stats;
+                    stats.persist_lost.fetch_add(1, Ordering::Relaxed);
+                    return failed(error);
+                }
+                // Replaced meanwhile, and its bytes freed: nobody wants it.
+                Outcome::Ended
+            }
+        }
+    }
+
+    /// The UFS has acked a change: the metadata and our memory are told, under the
+    /// key's slot, so that no listing of before is believed.
+    async fn conclude(
+        &self,
+        bucket: &Bucket,
+        work: &Work,
+        put: Option<(ObjectRecord, UfsObject)>,
+    ) -> Outcome {
+        let (key, version) = (&work.place.1, work.pending.version);
+        let guard = match self.lock_key(bucket.id, key).await {
+            Ok(guard) => guard,
+            Err(error) => return failed(error.to_string()),
+        };
+        guard.mark_changed();
+        let now = self.environment().monotonic();
+        let settling = work.unanswered.filter(|until| {
+            *until > now && !matches!(work.pending.change, PendingChange::Settling { .. })
+        });
+        let settling = settling.map(|until| (until, self.wall_at(until, now)));
+        let identity = put.as_ref().map(|(_, object)| &object.identity);
+        let until_ms = settling.map(|(_, ms)| ms);
+        let ended = self
+            .metadata()
+            .end_pending(bucket.id, key, version, identity, until_ms)
+            .await;
+        match ended {
+            Ok(true) => {}
+            // A newer change waits.
+            Ok(false) => return Outcome::Ended,
+            Err(error) => return failed(error.to_string()),
+        }
+        let stats = &self.shared().stats;
+        stats.persisted.fetch_add(1, Ordering::Relaxed);
+        match put {
+            Some((mut record, object)) => {
+                stats
+                    .persisted_bytes
+                    .fetch_add(record.size, Ordering::Relaxed);
+                record.persist = PersistState::Persisted;
+                record.ufs = Some(object.identity);
+                for extent in &record.extents {
+                    self.disk().release(extent.blob, chunks_of(extent.size));
+                }
+                self.remember(bucket.id, key, Some(Arc::new(record)));
+            }
+            None => self.distrust(bucket.id, key),
+        }
+        match settling {
+            Some((until, until_ms)) => Outcome::Settling { until, until_ms },
+            None => Outcome::Ended,
+        }
+    }
+
+    fn wall_at(&self, until: Duration, now: Duration) -> i64 {
+        let left = i64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(i64::MAX);
+        self.environment().wall_ms().saturating_add(left)
+    }
+
+    async fn send_whole(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+    ) -> Result<UfsObject, Unsent> {
+        let md5 = record.etag.as_md5();
+        let md5 = md5.ok_or_else(|| Unsent::Here("the ETag is not an MD5".into()))?;
+        let upload = self
+            .ufs()
+            .put(bucket, key, &record.headers, record.size)
+            .await;
+        let extents = record.extents.iter();
+        let pieces = extents.map(|extent| (extent.blob, extent.size)).collect();
+        let digests = BodyDigests {
+            md5,
+            checksums: record.checksums.clone(),
+        };
+        self.send_bytes(upload?, pieces, &digests).await
+    }
+
+    /// Sends a completed multipart upload as one, with the same parts, so that a
+    /// store that derives its ETag from them shows the same.
+    async fn send_parts(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+    ) -> Result<UfsObject, Unsent> {
+        let id = UploadId(self.environment().random_u128());
+        let name = self.ufs().create_upload(bucket, key, &record.headers, id);
+        let upload = UploadRecord {
+            id,
+            key: key.clone(),
+            initiated_ms: self.environment().wall_ms(),
+            headers: record.headers.clone(),
+            tags: record.tags.clone(),
+            checksum: None,
+            ufs_upload: name.await?,
+        };
+        let sent = self.send_each_part(bucket, &upload, record).await;
+        if sent.is_err() {
+            // Best effort: what stays is swept with the UFS's own leftovers.
+            let _ = self.ufs().abort_upload(bucket, &upload).await;
+        }
+        sent
+    }
+
+    async fn send_each_part(
+        &self,
+        bucket: &Arc<Bucket>,
+        upload: &UploadRecord,
+        record: &ObjectRecord,
+    ) -> Result<UfsObject, Unsent> {
+        for part in &record.parts {
+            self.send_part(bucket, upload, part).await?;
+        }
+        let (etag, checksums) = (&record.etag, &record.checksums);
+        let completed = self
+            .ufs()
+            .complete_upload(bucket, upload, &record.parts, etag, checksums)
+            .await;
+        Ok(completed?)
+    }
+
+    async fn send_part(
+        &self,
+        bucket: &Arc<Bucket>,
+        upload: &UploadRecord,
+        part: &PartRecord,
+    ) -> Result<(), Unsent> {
+        let md5 = part.etag.as_md5();
+        let md5 = md5.ok_or_else(|| Unsent::Here("the ETag of a part is not an MD5".into()))?;
+        let to_ufs = self.ufs().put_part(bucket, upload, part.number, part.size);
+        let digests = BodyDigests {
+            md5,
+            checksums: part.checksums.clone(),
+        };
+        // A part without an answer is invisible and goes with its upload.
+        let sent = self
+            .send_bytes(to_ufs.await?, vec![(part.blob, part.size)], &digests)
+            .await;
+        match sent {
+            Err(Unsent::Ufs(error)) if error.kind == UfsErrorKind::Timeout => {
+                Err(UfsError::new(UfsErrorKind::Unavailable, error.message).into())
+            }
+            sent => sent.map(drop),
+        }
+    }
+
+    /// Sends the bytes of `pieces` in order, one chunk being read while the one
+    /// before is sent.
+    async fn send_bytes(
+        &self,
+        mut upload: <W::Ufs as Ufs>::Upload,
+        pieces: Vec<(BlobId, u64)>,
+        digests: &BodyDigests,
+    ) -> Result<UfsObject, Unsent> {
+        let chunks: Vec<_> = pieces.into_iter().flat_map(chunks_of_piece).collect();
+        let mut chunks = chunks.into_iter();
+        let mut held = match chunks.next() {
+            Some((chunk, len)) => Some(self.read_dirty(chunk, len).await),
+            None => None,
+        };
+        while let Some(buffer) = held.take() {
+            let buffer = match buffer {
+                Ok(buffer) => buffer,
+                Err(error) => {
+                    upload.abort().await;
+                    return Err(error);
+                }
+            };
+            let send = upload.send(buffer.into_bytes());
+            let sent = match chunks.next() {
+                Some((chunk, len)) => {
+                    let (sent, next) = join(send, self.read_dirty(chunk, len)).await;
+                    held = Some(next);
+                    sent
+                }
+                None => send.await,
+            };
+            if let Err(error) = sent {
+                upload.abort().await;
+                return Err(error.into());
+            }
+        }
+        Ok(upload.finish(digests).await?)
+    }
+
+    async fn read_dirty(&self, chunk: ChunkId, len: u32) -> Result<BufferOf<W>, Unsent> {
+        let read = self.disk().read(chunk, 0..len).await?;
+        read.ok_or_else(|| {
+            let ChunkId { blob, index } = chunk;
+            Unsent::Lost(format!("chunk {index} of {blob} is not in the store"))
+        })
+    }
+
+    /// Waits until the UFS has every change of a key, then takes its slot: what is
+    /// written to the UFS now cannot be overtaken by an older change.
+    pub(crate) async fn lock_settled(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+    ) -> Result<crate::decisions::slots::SlotGuard<'_>, FlowError> {
+        let queue = &self.shared().persist;
+        let deadline = self.environment().monotonic() + self.config().wait_max;
+        loop {
+            let changed = queue.listen();
+            let guard = self.lock_key(bucket.id, key).await?;
+            if queue.pending(bucket.id, key).is_none() {
+                return Ok(guard);
+            }
+            drop(guard);
+            let now = self.environment().monotonic();
+            queue.hurry(bucket.id, key, now);
+            if now >= deadline {
+                return Err(FlowError::SlowDown(
+                    "an earlier change of this key is still on its way to the UFS".into(),
+                ));
+            }
+            self.within(changed).await;
+        }
+    }
+
+    /// Waits until the UFS has every change of a bucket.
+    pub(crate) async fn settle_bucket(&self, bucket: &Bucket) -> Result<(), FlowError> {
+        let queue = &self.shared().persist;
+        let deadline = self.environment().monotonic() + self.config().wait_max;
+        loop {
+            let changed = queue.listen();
+            if !queue.any_of(bucket.id) {
+                return Ok(());
+            }
+            let now = self.environment().monotonic();
+            if now >= deadline {
+                return Err(FlowError::SlowDown(
+                    "changes of this bucket are still on their way to the UFS".into(),
+                ));
+            }
+            queue.retry(bucket.id, "", now);
+            self.within(changed).await;
+        }
+    }
+}
+
+fn failed(error: String) -> Outcome {
+    Outcome::Failed { error, late: None }
+}
+
+/// The chunks of a piece and their lengths.
+fn chunks_of_piece((blob, size): (BlobId, u64)) -> impl Iterator<Item = (ChunkId, u32)> {
+    (0..chunks_of(size)).map(move |index| {
+        let start = u64::from(index) * u64::from(CHUNK_BYTES);
+        let len = (size - start).min(u64::from(CHUNK_BYTES)) as u32;
+        (ChunkId { blob, index }, len)
+    })
+}

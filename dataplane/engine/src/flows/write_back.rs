@@ -1,0 +1,362 @@
+//! PUT, write-back: acked when the bytes and the commit are flushed here, with one
+//! flush for both; the UFS is told later (`persist`). Absent: the UFS.
+//!
+//! The commit is written as an entry beside the data before it is applied to the
+//! metadata, which flushes it later. Should we crash in between, the entry is
+//! replayed. So an entry that must not be replayed is voided before the key's
+//! slot is given to anybody else.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use futures_util::future::join;
+use quickwater_proto::{
+    BlobId, Bucket, CHUNK_BYTES, Committed, ETag, Extent, MetadataError, ObjectKey, ObjectRecord,
+    OverLimit, PathPolicy, PendingChange, PendingRecord, PersistState, PolicyMode, PutCondition,
+    Version,
+};
+
+use crate::decisions::read_plan::chunks_of;
+use crate::decisions::slots::SlotGuard;
+use crate::engine::{Engine, World};
+use crate::error::FlowError;
+use crate::flows::put::{PutError, PutObject};
+use crate::flows::read::BufferOf;
+use crate::io::{
+    Body, BodyDigests, Buffer, ChunkId, Disk, DiskError, Durability, Environment, JOURNAL_CHUNK,
+    Metadata,
+};
+
+/// Attempts to learn what became of a commit before its key is given up on.
+const COMMIT_ATTEMPTS_MAX: usize = 3;
+
+/// Space kept for dirty data.
+pub(crate) type Space<W> = <<W as World>::Disk as Disk>::Reservation;
+
+/// What a write-back may do about its space.
+pub(crate) enum Room<S> {
+    /// Here it is.
+    Kept(S),
+    /// There is none; write through instead.
+    Through,
+}
+
+/// The bytes of one body that only this store has.
+pub(crate) struct Pinned<W: World> {
+    engine: Engine<W>,
+    pub(crate) blob: BlobId,
+    chunks: u32,
+}
+
+impl<W: World> Pinned<W> {
+    pub(crate) fn new(engine: &Engine<W>) -> Self {
+        Self {
+            engine: engine.clone(),
+            blob: BlobId(engine.environment().random_u128()),
+            chunks: 0,
+        }
+    }
+
+    /// Writes the next chunk.
+    pub(crate) async fn write(
+        &mut self,
+        buffer: BufferOf<W>,
+        durability: Durability,
+    ) -> Result<(), FlowError> {
+        let chunk = ChunkId {
+            blob: self.blob,
+            index: self.chunks,
+        };
+        self.chunks += 1;
+        let (_, stored) = self.engine.disk().write(chunk, buffer, durability).await;
+        Ok(stored?)
+    }
+
+    /// Forgets what was written: nobody was promised anything.
+    pub(crate) fn discard(&self) {
+        self.engine.disk().forget(self.blob, self.chunks);
+    }
+}
+
+impl<W: World> Engine<W> {
+    /// Keeps room for `bytes` that the UFS will not have yet.
+    pub(crate) fn dirty_room(
+        &self,
+        policy: &PathPolicy,
+        bytes: u64,
+    ) -> Result<Room<Space<W>>, FlowError> {
+        let space = match self.shared().persist.has_room() {
+            true => self.disk().reserve(bytes, chunks_of(bytes) + 1),
+            false => Err(DiskError::DirtyFull),
+        };
+        let stats = &self.shared().stats;
+        match space {
+            Ok(space) => Ok(Room::Kept(space)),
+            Err(DiskError::DirtyFull)
+                if policy.over_limit == OverLimit::WriteThrough
+                    && policy.mode == PolicyMode::WriteBack =>
+            {
+                stats.dirty_through.fetch_add(1, Ordering::Relaxed);
+                Ok(Room::Through)
+            }
+            Err(error) => {
+                stats.dirty_refused.fetch_add(1, Ordering::Relaxed);
+                Err(error.into())
+            }
+        }
+    }
+
+    pub(crate) async fn put_back<B: Body<Buffer = BufferOf<W>>>(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        put: PutObject,
+        body: &mut B,
+        persist: PersistState,
+    ) -> Result<Arc<ObjectRecord>, PutError<B::Error>> {
+        let size = body.length();
+        let mut pinned = Pinned::new(self);
+        let received = self.receive_pinned(body, &mut pinned).await;
+        let (last, digests) = received.inspect_err(|_| pinned.discard())?;
+        let record = ObjectRecord {
+            version: Version::default(),
+            size,
+            etag: ETag::from_md5(&digests.md5),
+            modified_ms: self.environment().wall_ms(),
+            headers: put.headers,
+            checksums: digests.checksums,
+            tags: put.tags,
+            extents: Vec::new(),
+            parts: Vec::new(),
+            ufs: None,
+            persist,
+            partial: false,
+        };
+        let committed = self.commit_back(bucket, key, record, &put.condition, pinned, last);
+        Ok(committed.await?)
+    }
+
+    /// Takes the body in: every chunk is written while the next one comes, but for
+    /// the last, which is given back to be written together with the commit.
+    pub(crate) async fn receive_pinned<B: Body<Buffer = BufferOf<W>>>(
+        &self,
+        body: &mut B,
+        pinned: &mut Pinned<W>,
+    ) -> Result<(Option<BufferOf<W>>, BodyDigests), PutError<B::Error>> {
+        let mut held: Option<BufferOf<W>> = None;
+        loop {
+            let next = match held.take() {
+                Some(buffer) if buffer.as_slice().len() == CHUNK_BYTES as usize => {
+                    // A full chunk may be the last one: the body tells.
+                    if self.is_last(body, pinned) {
+                        held = Some(buffer);
+                        body.next().await
+                    } else {
+                        let write = pinned.write(buffer, Durability::Pinned);
+                        let (next, written) = join(body.next(), write).await;
+                        written?;
+                        next
+                    }
+                }
+                None => body.next().await,
+                short => {
+                    held = short;
+                    body.next().await
+                }
+            };
+            match next.map_err(PutError::Body)? {
+                None => break,
+                // Chunks are found by their number: only the last may be short.
+                Some(_) if held.is_some() => {
+                    let text = "a body gave a short piece before its end";
+                    return Err(FlowError::Invalid(text.into()).into());
+                }
+                Some(buffer) => held = Some(buffer),
+            }
+        }
+        let digests = body.finish().map_err(PutError::Body)?;
+        Ok((held, digests))
+    }
+
+    /// Whether the chunk after those written is the last of the body.
+    fn is_last<B: Body>(&self, body: &B, pinned: &Pinned<W>) -> bool {
+        u64::from(pinned.chunks + 1) * u64::from(CHUNK_BYTES) >= body.length()
+    }
+
+    /// Flushes the last chunk and the commit together, then makes it current.
+    async fn commit_back(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        mut record: ObjectRecord,
+        condition: &PutCondition,
+        mut pinned: Pinned<W>,
+        last: Option<BufferOf<W>>,
+    ) -> Result<Arc<ObjectRecord>, FlowError> {
+        let guard = self.lock_key(bucket.id, key).await;
+        let guard = guard.inspect_err(|_| pinned.discard())?;
+        let holds = self.check_condition(bucket, key, condition, &guard).await;
+        holds.inspect_err(|_| pinned.discard())?;
+        guard.mark_changed();
+        let Some(last) = last else {
+            // Nothing beside which the commit could be written.
+            let committed = self
+                .metadata()
+                .commit_object(bucket.id, key, &record, &PutCondition::None)
+                .await;
+            let committed = committed.inspect_err(|_| self.distrust(bucket.id, key))?;
+            return Ok(self.made_current(bucket, key, record, committed, &guard));
+        };
+        record.extents = vec![Extent {
+            blob: pinned.blob,
+            size: record.size,
+        }];
+        let sequence = self.shared().journal.begin();
+        let entry = self
+            .metadata()
+            .journal_entry(bucket.id, key, &record, sequence);
+        let entry = entry.inspect_err(|_| {
+            self.shared().journal.settle(sequence);
+            pinned.discard();
+        })?;
+        let written = self.write_entry(&mut pinned, last, &entry).await;
+        let outcome = match written {
+            Ok(()) => self.apply(entry).await,
+            Err(error) => Err(Unapplied::Never(error)),
+        };
+        match outcome {
+            Ok(committed) => {
+                self.shared().journal.settle(sequence);
+                Ok(self.made_current(bucket, key, record, committed, &guard))
+            }
+            Err(Unapplied::Never(error)) => {
+                if self.void(&pinned).await {
+                    self.shared().journal.settle(sequence);
+                    pinned.discard();
+                    return Err(error);
+                }
+                self.distrust(bucket.id, key);
+                guard.keep_for_ever();
+                Err(FlowError::Unknown(error.to_string()))
+            }
+            Err(Unapplied::Unknown(text)) => {
+                self.distrust(bucket.id, key);
+                guard.keep_for_ever();
+                Err(FlowError::Unknown(text))
+            }
+        }
+    }
+
+    /// Writes the last chunk and the entry so that one flush covers both.
+    async fn write_entry(
+        &self,
+        pinned: &mut Pinned<W>,
+        last: BufferOf<W>,
+        entry: &Bytes,
+    ) -> Result<(), FlowError> {
+        let mut buffer = self.disk().buffer(entry.len()).await?;
+        if buffer.capacity() < entry.len() {
+            return Err(FlowError::TooLarge("headers and tags of the object".into()));
+        }
+        buffer.set_len(entry.len());
+        buffer.as_mut_slice().copy_from_slice(entry);
+        let place = ChunkId {
+            blob: pinned.blob,
+            index: JOURNAL_CHUNK,
+        };
+        let entry = self.disk().write(place, buffer, Durability::Flushed);
+        // Queued first, so that the entry's flush covers it.
+        let (data, (_, entry)) = join(pinned.write(last, Durability::Pinned), entry).await;
+        data?;
+        Ok(entry?)
+    }
+
+    /// Applies a flushed entry to the metadata.
+    async fn apply(&self, entry: Bytes) -> Result<Committed, Unapplied> {
+        let mut why = String::new();
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
+            match self.metadata().commit_journaled(entry.clone()).await {
+                Ok(committed) => return Ok(committed),
+                Err(MetadataError::Unknown(text)) => why = text,
+                // After an unknown outcome only the entry's own commit settles it.
+                Err(_) if !why.is_empty() => {}
+                Err(error) => return Err(Unapplied::Never(error.into())),
+            }
+        }
+        Err(Unapplied::Unknown(why))
+    }
+
+    /// Makes sure that an entry is never replayed. An empty entry says so.
+    async fn void(&self, pinned: &Pinned<W>) -> bool {
+        let Ok(mut buffer) = self.disk().buffer(0).await else {
+            return false;
+        };
+        buffer.set_len(0);
+        let place = ChunkId {
+            blob: pinned.blob,
+            index: JOURNAL_CHUNK,
+        };
+        let (_, voided) = self.disk().write(place, buffer, Durability::Flushed).await;
+        voided.is_ok()
+    }
+
+    /// What follows a commit, under the key's slot: memory, the queue, old bytes.
+    pub(crate) fn made_current(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        mut record: ObjectRecord,
+        committed: Committed,
+        _guard: &SlotGuard<'_>,
+    ) -> Arc<ObjectRecord> {
+        record.version = committed.version;
+        if let Some(old) = &committed.replaced {
+            self.forget_replaced(old, &record);
+        }
+        let record = Arc::new(record);
+        self.remember(bucket.id, key, Some(Arc::clone(&record)));
+        if record.persist == PersistState::NotPersisted {
+            let size = record.size;
+            self.told_later(bucket, key, record.version, PendingChange::Put { size });
+        }
+        record
+    }
+
+    /// Queues what the UFS must be told; committed already, the slot is held.
+    pub(crate) fn told_later(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        version: Version,
+        change: PendingChange,
+    ) {
+        let queue = &self.shared().persist;
+        let before = queue.pending(bucket.id, key);
+        let now_ms = self.environment().wall_ms();
+        let pending = PendingRecord {
+            version,
+            change,
+            since_ms: before.as_ref().map_or(now_ms, |p| p.since_ms.min(now_ms)),
+            superseded: before.is_some(),
+        };
+        let now = self.environment().monotonic();
+        queue.enqueue((bucket.id, key.clone()), pending, now, None);
+    }
+
+    /// Frees the bytes of a replaced version, but for those the new one kept.
+    fn forget_replaced(&self, old: &ObjectRecord, new: &ObjectRecord) {
+        let kept = |blob: BlobId| new.extents.iter().any(|extent| extent.blob == blob);
+        if !old.extents.iter().any(|extent| kept(extent.blob)) {
+            self.forget_bytes(old);
+        }
+    }
+}
+
+/// Why a flushed entry is not the current version.
+enum Unapplied {
+    /// It is not and will not be, once it is voided.
+    Never(FlowError),
+    /// It may be.
+    Unknown(String),
+}
