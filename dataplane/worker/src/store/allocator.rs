@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::dirty::crowded_bytes;
 use super::footer::Entry;
 use super::segment::Segment;
 
@@ -100,11 +101,20 @@ impl Allocator {
         Next::Full
     }
 
-    /// The oldest sealed segment whose pinned records can be taken over. More
-    /// than half a segment of them is never moved: it would gain too little.
+    /// The oldest sealed segment whose pinned records, at most half of it, can
+    /// be taken over. If there is none: the one with the fewest, as long as
+    /// freeing it gains something.
     fn victim(&self, pinned_room: u64) -> Option<usize> {
         let most = pinned_room.min(self.segment_bytes / 2);
-        self.sealed.iter().position(|s| s.pinned_bytes() <= most)
+        let oldest = self.sealed.iter().position(|s| s.pinned_bytes() <= most);
+        oldest.or_else(|| {
+            let most = pinned_room.min(crowded_bytes(self.segment_bytes));
+            let sealed = self.sealed.iter().enumerate();
+            let fewest = sealed.min_by_key(|(_, s)| s.pinned_bytes());
+            fewest
+                .filter(|(_, s)| s.pinned_bytes() <= most)
+                .map(|(at, _)| at)
+        })
     }
 
     /// A file could not be made; its number is free again.

@@ -155,7 +155,7 @@ async fn take_batch(shard: &Shard) {
 async fn commit(shard: &Rc<Shard>, group: Group, file: Rc<File>) {
     let core = &shard.core;
     let (group, outcome) = write_group(shard, group, &file).await;
-    let count = (group.small.len() + group.long.len()) as u64;
+    let count = group.members().count() as u64;
     if let Err(error) = outcome {
         group
             .into_members()
@@ -164,14 +164,16 @@ async fn commit(shard: &Rc<Shard>, group: Group, file: Rc<File>) {
     }
     StoreStats::add(&core.stats.groups, 1);
     StoreStats::add(&core.stats.records, count);
-    let (flushed, cached): (Vec<_>, Vec<_>) = group
+    let (flushed, written): (Vec<_>, Vec<_>) = group
         .into_members()
         .partition(|m| m.pending.durability == Durability::Flushed);
-    cached.into_iter().for_each(|member| publish(shard, member));
+    written
+        .into_iter()
+        .for_each(|member| publish(shard, member));
     if flushed.is_empty() {
         return;
     }
-    match flush(shard, file).await {
+    match flush_active(shard, file).await {
         Ok(()) => flushed
             .into_iter()
             .for_each(|member| publish(shard, member)),
@@ -183,6 +185,9 @@ async fn commit(shard: &Rc<Shard>, group: Group, file: Rc<File>) {
 }
 
 fn publish(shard: &Shard, member: Member) {
+    if member.pending.is_orphan() {
+        return;
+    }
     let (chunk, location) = (member.pending.chunk, member.location());
     match member.pending.moved_from {
         None => shard.core.publish(chunk, location),
@@ -266,6 +271,16 @@ pub(super) async fn finish_write(
     (data, outcome)
 }
 
+/// Flushes the segment being written; only the commit task, which calls this,
+/// writes records to it, so nothing was written since.
+async fn flush_active(shard: &Shard, file: Rc<File>) -> Result<(), DiskError> {
+    flush(shard, file).await?;
+    if let Some(active) = &mut shard.log.borrow_mut().active {
+        active.unflushed = false;
+    }
+    Ok(())
+}
+
 async fn flush(shard: &Shard, file: Rc<File>) -> Result<(), DiskError> {
     StoreStats::add(&shard.core.stats.flushes, 1);
     let ended = device::within(shard.core.config.io_timeout, device::flush(file)).await;
@@ -277,10 +292,19 @@ async fn flush(shard: &Shard, file: Rc<File>) -> Result<(), DiskError> {
         })
 }
 
-/// Writes the record list of a full segment and lets it be evicted. A list that
-/// could not be written is not missed: the store is suspect then, and the next
-/// open scans the segment.
+/// Flushes a full segment that holds pinned records no flush has covered, writes
+/// its record list and lets it be evicted. The next segment takes records only
+/// afterwards, so a flush there answers for these too; and a list on disk names
+/// no pinned record that is not. What could not be done is not missed: the store
+/// is suspect then, and the next open scans the segment.
 async fn seal(shard: &Shard, active: Active) {
+    if !active.unflushed || flush(shard, Rc::clone(&active.file)).await.is_ok() {
+        write_footer(shard, &active).await;
+    }
+    shard.core.allocator().seal(active.segment);
+}
+
+async fn write_footer(shard: &Shard, active: &Active) {
     let core = &shard.core;
     let (id, generation) = (active.segment.id, active.segment.generation());
     let footer = encode_footer(&core.secrets, id, generation, &active.entries);
@@ -300,5 +324,4 @@ async fn seal(shard: &Shard, active: Active) {
         }
         offset += piece.len() as u64;
     }
-    core.allocator().seal(active.segment);
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::dirty::{Limits, limit_bytes};
 use crate::buffers::PoolError;
 
 /// Segment sizes a store may choose, largest first.
@@ -17,6 +18,11 @@ const SEGMENTS_LEAST_PER_SHARD: u64 = 4;
 const SEGMENT_LEAST_BYTES: u64 = 4 << 20;
 /// Largest segment: offsets stay far below 32 bits of units.
 const SEGMENT_MOST_BYTES: u64 = 4 << 30;
+
+/// Share of the capacity that may be pinned when nothing else was said.
+pub const DIRTY_RATIO: f64 = 0.3;
+/// Pinned records when nothing else was said: 128 MiB of index.
+const DIRTY_RECORDS_MAX: u64 = 2 << 20;
 
 /// Settings of a store.
 #[derive(Debug, Clone)]
@@ -33,6 +39,13 @@ pub struct StoreConfig {
     /// Write zeros to new segments before they are used, so that records are
     /// written to blocks that exist (much faster with flushes).
     pub zero_ahead: bool,
+    /// Share of the capacity that pinned records may take, 0 to 1. What leaves
+    /// no segment to evict is cut off, see [`Store::dirty_limit_bytes`].
+    ///
+    /// [`Store::dirty_limit_bytes`]: super::Store::dirty_limit_bytes
+    pub dirty_ratio: f64,
+    /// Most pinned records.
+    pub dirty_records_max: u64,
     /// Longest wait for a buffer.
     pub buffer_timeout: Duration,
     /// Longest wait for one device operation; a write or flush that takes longer
@@ -52,6 +65,8 @@ impl StoreConfig {
             shards: shards.max(1),
             segment_bytes: None,
             zero_ahead: true,
+            dirty_ratio: DIRTY_RATIO,
+            dirty_records_max: DIRTY_RECORDS_MAX,
             buffer_timeout: Duration::from_secs(5),
             io_timeout: Duration::from_secs(30),
             recovery_threads: 4,
@@ -69,8 +84,23 @@ impl StoreConfig {
         choice.unwrap_or(SEGMENT_LEAST_BYTES)
     }
 
+    /// Most that may be pinned.
+    pub(super) fn dirty_limits(&self, segments: u64, segment_bytes: u64) -> Limits {
+        let (ratio, shards) = (self.dirty_ratio, self.shards as u64);
+        Limits {
+            bytes: limit_bytes(ratio, segments, shards, segment_bytes),
+            records: self.dirty_records_max,
+        }
+    }
+
     /// How many segments of that size the capacity holds.
     pub(super) fn segments_of(&self, segment_bytes: u64) -> Result<u64, OpenError> {
+        if !(0.0..=1.0).contains(&self.dirty_ratio) {
+            let ratio = self.dirty_ratio;
+            return Err(OpenError::Invalid(format!(
+                "the dirty ratio must be 0 to 1, not {ratio}"
+            )));
+        }
         let whole = segment_bytes.is_multiple_of(1 << 20);
         if !whole || !(SEGMENT_LEAST_BYTES..=SEGMENT_MOST_BYTES).contains(&segment_bytes) {
             return Err(OpenError::Invalid(format!(

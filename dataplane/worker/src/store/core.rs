@@ -9,6 +9,7 @@ use quickwater_engine::io::ChunkId;
 
 use super::allocator::Allocator;
 use super::config::StoreConfig;
+use super::dirty::{Limits, Reserved};
 use super::index::{Index, Location};
 use super::record::Secrets;
 use super::segment::{Pin, Table};
@@ -31,6 +32,9 @@ pub(super) struct Core {
     pub(super) stats: StoreStats,
     pub(super) allocator: Mutex<Allocator>,
     pub(super) laps: AtomicU64,
+    /// Most that may be pinned and reserved.
+    pub(super) dirty_limits: Limits,
+    pub(super) reserved: Mutex<Reserved>,
     /// Held as long as the store is open.
     pub(super) _lock: File,
 }

@@ -100,6 +100,11 @@ impl Group {
         (!range.is_empty()).then(|| (range, unit_bytes(self.begin)))
     }
 
+    /// All records, in the order they lie in.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.small.iter().chain(&self.long)
+    }
+
     /// All records.
     pub(super) fn into_members(self) -> impl Iterator<Item = Member> {
         self.small.into_iter().chain(self.long)

@@ -29,6 +29,11 @@ pub(super) fn oneshot<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
+    /// Whether nobody waits any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        Rc::strong_count(&self.0) == 1
+    }
+
     /// Hands the value over; it is dropped if nobody waits any more.
     pub(super) fn send(self, value: T) {
         self.0.borrow_mut().value = Some(value);

@@ -63,7 +63,13 @@ impl Pending {
 
     /// Whether it must not be evicted.
     pub(super) fn pinned(&self) -> bool {
-        self.durability == Durability::Flushed
+        self.durability != Durability::Cached
+    }
+
+    /// Whether it is of no use: pinned, so that somebody must release or forget
+    /// it, and nobody waits to learn that it is there.
+    pub(super) fn is_orphan(&self) -> bool {
+        self.pinned() && self.moved_from.is_none() && self.sender.is_abandoned()
     }
 
     /// Ends it.
@@ -83,6 +89,8 @@ pub(super) struct Active {
     /// First free unit.
     tail: u32,
     pub(super) entries: Vec<Entry>,
+    /// Pinned records were written, or are being written, since the last flush.
+    pub(super) unflushed: bool,
 }
 
 impl Active {
@@ -93,6 +101,8 @@ impl Active {
             file,
             tail: resume.tail,
             entries: resume.entries,
+            // What recovery found it has flushed.
+            unflushed: false,
         }
     }
 
@@ -156,8 +166,8 @@ impl Log {
         let active = self.active.as_mut().filter(|_| !members.is_empty())?;
         let group = Group::new(&active.segment, active.tail, members);
         active.tail = group.end;
-        let listed = group.small.iter().chain(&group.long).map(Member::entry);
-        active.entries.extend(listed);
+        active.unflushed |= group.members().any(|member| member.pending.pinned());
+        active.entries.extend(group.members().map(Member::entry));
         Some((group, Rc::clone(&active.file)))
     }
 

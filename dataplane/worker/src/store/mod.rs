@@ -17,6 +17,7 @@ mod aside;
 mod config;
 mod core;
 mod device;
+mod dirty;
 mod evict;
 mod footer;
 mod format;
@@ -41,8 +42,9 @@ use std::time::Instant;
 use quickwater_engine::io::ChunkId;
 use quickwater_proto::BlobId;
 
-pub use self::config::{OpenError, StoreConfig};
+pub use self::config::{DIRTY_RATIO, OpenError, StoreConfig};
 use self::core::Core;
+pub use self::dirty::Reservation;
 use self::index::Index;
 pub use self::shard::ShardStore;
 pub use self::stats::StoreStats;
@@ -69,6 +71,7 @@ impl Store {
         let format = format::load_or_create(&root, &config)?;
         let segments_max = config.segments_of(format.segment_bytes)?;
         let recovered = recovery::recover(&root, &config, &format, segments_max)?;
+        let dirty_limits = config.dirty_limits(segments_max, format.segment_bytes);
         let stats = StoreStats::default();
         recovery::count(&stats, &recovered);
         let core = Core {
@@ -82,6 +85,8 @@ impl Store {
             stats,
             allocator: Mutex::new(recovered.allocator),
             laps: AtomicU64::new(recovered.next_lap),
+            dirty_limits,
+            reserved: Mutex::default(),
             _lock: lock,
         };
         // Oldest lap first, so that the newest copy of a chunk wins.
@@ -120,6 +125,13 @@ impl Store {
     #[must_use]
     pub fn capacity_bytes(&self) -> u64 {
         self.core.segments_max * self.core.segment_bytes
+    }
+
+    /// Most bytes on disk that may be pinned and reserved together: the
+    /// configured share of the capacity, or what leaves segments to evict.
+    #[must_use]
+    pub fn dirty_limit_bytes(&self) -> u64 {
+        self.core.dirty_limits.bytes
     }
 
     /// Size of its segments.

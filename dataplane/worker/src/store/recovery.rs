@@ -144,8 +144,9 @@ fn read_one(file: &FileOf, pool: &Pool, format: &Format) -> Result<Read, OpenErr
         .ok_or_else(|| OpenError::Invalid("no buffer for recovery".into()))?;
     let found = read_segment(&mut reader);
     drop(reader);
-    if matches!(found, Found::Open { .. }) {
-        // What was read may still be in the device's cache only.
+    if matches!(found, Found::Open { .. }) || found.entries().iter().any(|entry| entry.pinned) {
+        // What was read may still be in the device's cache only; from now on it
+        // is answered for, and an entry of the journal may be replayed.
         opened
             .sync_data()
             .map_err(OpenError::io("flushing", &file.path))?;

@@ -80,6 +80,7 @@ impl Segment {
         if location.pinned() {
             self.pinned_bytes.fetch_add(bytes, Ordering::AcqRel);
             StoreStats::add(&stats.pinned_bytes, bytes);
+            StoreStats::add(&stats.pinned_records, 1);
         }
     }
 
@@ -98,6 +99,7 @@ impl Segment {
         let bytes = footprint(location.data_len() as usize) as u64;
         self.pinned_bytes.fetch_sub(bytes, Ordering::AcqRel);
         StoreStats::sub(&stats.pinned_bytes, bytes);
+        StoreStats::sub(&stats.pinned_records, 1);
     }
 }
 

@@ -14,6 +14,7 @@ use quickwater_proto::{BlobId, CHUNK_BYTES};
 
 use super::append;
 use super::core::Core;
+use super::dirty::{self, Reservation};
 use super::local::Signal;
 use super::log::{Log, Pending};
 use super::record::COMPACT_LIMIT;
@@ -91,10 +92,10 @@ impl ShardStore {
 
 impl Disk for ShardStore {
     type Buffer = PoolBuf;
-    type Reservation = ();
+    type Reservation = Reservation;
 
-    fn reserve(&self, _bytes: u64, _chunks: u32) -> Result<(), DiskError> {
-        Ok(())
+    fn reserve(&self, bytes: u64, chunks: u32) -> Result<Reservation, DiskError> {
+        dirty::reserve(&self.shard.core, bytes, chunks)
     }
 
     async fn buffer(&self, bytes: usize) -> Result<PoolBuf, DiskError> {

@@ -37,8 +37,16 @@ pub struct StoreStats {
     pub full: AtomicU64,
     /// Bytes on disk of live records, heads and padding included.
     pub live_bytes: AtomicU64,
-    /// Bytes on disk of pinned records.
+    /// Bytes on disk of pinned records: what only this store may have.
     pub pinned_bytes: AtomicU64,
+    /// Pinned records.
+    pub pinned_records: AtomicU64,
+    /// Bytes on disk reserved for records that will be pinned.
+    pub reserved_bytes: AtomicU64,
+    /// Records reserved.
+    pub reserved_records: AtomicU64,
+    /// Reservations refused because the limit was reached.
+    pub dirty_refused: AtomicU64,
     /// How long recovery took at open, milliseconds.
     pub recovery_ms: AtomicU64,
     /// Records recovered at open.
