@@ -10,7 +10,6 @@ mod dispatch;
 mod listings;
 mod objects;
 mod permits;
-mod policy;
 mod read;
 mod uploads;
 mod xml;
