@@ -5,6 +5,7 @@
 mod metadata;
 mod names;
 mod object;
+mod policy;
 mod ufs;
 
 pub use metadata::{Committed, MetadataError, ScanPage};
@@ -12,6 +13,10 @@ pub use names::{BlobId, BucketId, BucketName, ETag, InvalidName, ObjectKey, Uplo
 pub use object::{
     Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Extent, ObjectHeaders, ObjectRecord,
     PartRecord, PersistState, PutCondition, UploadRecord,
+};
+pub use policy::{
+    Glob, GlobError, OverLimit, POLICY_PATH_BYTES_MAX, POLICY_RULES_MAX, PathPolicy, PolicyError,
+    PolicyMode, PolicyProblem, PolicyTable, WRITE_REPLICAS_MAX,
 };
 pub use ufs::{UfsEntry, UfsError, UfsErrorKind, UfsIdentity, UfsObject};
 

@@ -14,6 +14,7 @@ use crate::decisions::flights::Flights;
 use crate::decisions::freshness::Freshness;
 use crate::decisions::gates::Gates;
 use crate::decisions::object_cache::{Known, ObjectCache};
+use crate::decisions::policies::Policies;
 use crate::decisions::retired::Retired;
 use crate::decisions::slots::{SlotGuard, Slots};
 use crate::error::FlowError;
@@ -77,6 +78,8 @@ pub struct Shared {
     pub(crate) freshness: Freshness,
     pub(crate) retired: Retired,
     buckets: Mutex<HashMap<BucketName, (Arc<Bucket>, Duration)>>,
+    /// What writes to a path promise; replaced while requests go on.
+    pub policies: Policies,
     /// Counters.
     pub stats: EngineStats,
 }
@@ -98,6 +101,7 @@ impl Shared {
             freshness: Freshness::default(),
             retired: Retired::default(),
             buckets: Mutex::default(),
+            policies: Policies::default(),
             stats: EngineStats::default(),
             config,
         })

@@ -15,6 +15,7 @@ mod error;
 mod flows;
 pub mod io;
 
+pub use decisions::policies::Policies;
 pub use decisions::slots::SLOTS;
 pub use engine::{Engine, EngineConfig, EngineStats, Shared, World};
 pub use error::FlowError;

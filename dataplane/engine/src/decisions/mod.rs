@@ -4,6 +4,7 @@ pub(crate) mod flights;
 pub(crate) mod freshness;
 pub(crate) mod gates;
 pub(crate) mod object_cache;
+pub(crate) mod policies;
 pub(crate) mod read_plan;
 pub(crate) mod retired;
 pub(crate) mod slots;

@@ -1,0 +1,8 @@
+//! `quickwater bench`: an S3 load tool for any endpoint, and the reports it makes.
+//!
+//! Absent on purpose: anything of the service itself. The tool knows an endpoint
+//! only by its address, a process only by `/proc`.
+
+pub mod cli;
+pub mod model;
+pub mod report;
