@@ -97,7 +97,10 @@ impl Freshness {
             let age = now.saturating_sub(scan.begun);
             let good = scan.with(|p| match &p.done {
                 None => !p.overflow,
-                Some(result) => result.is_ok() && !p.overflow && age <= age_max + p.took,
+                Some(result) => {
+                    // `never` is an age no sum with another one fits into.
+                    result.is_ok() && !p.overflow && age <= age_max.saturating_add(p.took)
+                }
             });
             good && scan.scope.covers(scope)
         };
@@ -145,6 +148,19 @@ mod tests {
         assert!(!scope("a/", "", true).covers(&scope("a/", "", false)));
         assert!(!scope("a/", "", true).covers(&scope("a/b/", "", true)));
         assert!(scope("a/", "", true).covers(&scope("a/", "a/x", true)));
+    }
+
+    #[test]
+    fn a_scan_that_is_trusted_for_ever_is_found_again() {
+        let all = Freshness::default();
+        let (now, never) = (Duration::from_secs(1), Duration::MAX);
+        let (scan, _) = all.find_or_begin(&scope("", "", false), now, never);
+        scan.update(|p| {
+            p.took = Duration::from_millis(1);
+            p.done = Some(Ok(()));
+        });
+        let later = Duration::from_secs(1 << 40);
+        assert!(!all.find_or_begin(&scope("", "", false), later, never).1);
     }
 
     #[test]

@@ -52,6 +52,7 @@ where
         let request = Request::parse(view, &self.config.dialect)?;
         seen.operation = request.operation.name();
         request.check_identity(&identity)?;
+        self.forbid(&request)?;
         let call = Call {
             request: &request,
             identity: &identity,

@@ -10,6 +10,7 @@ mod dispatch;
 mod listings;
 mod objects;
 mod permits;
+mod policy;
 mod read;
 mod uploads;
 mod xml;

@@ -166,11 +166,8 @@ where
             .map(|entry| {
                 let bucket = Arc::clone(&bucket);
                 async move {
-                    let done = self
-                        .engine
-                        .delete(&bucket, &entry.key, &entry.condition)
-                        .await;
-                    (entry.key, done.map_err(flow_error))
+                    let done = self.delete_entry(&bucket, &entry).await;
+                    (entry.key, done)
                 }
             })
             .buffered(DELETES_AT_ONCE)
@@ -180,6 +177,16 @@ where
             200,
             response::delete_objects(&results, wanted.quiet),
         ))
+    }
+
+    async fn delete_entry(
+        &self,
+        bucket: &Arc<Bucket>,
+        entry: &xml::DeleteEntry,
+    ) -> Result<(), S3Error> {
+        self.forbid_write(bucket.name.as_str(), entry.key.as_str())?;
+        let done = self.engine.delete(bucket, &entry.key, &entry.condition);
+        done.await.map_err(flow_error)
     }
 
     pub(super) async fn object_acl(&self, request: &Request) -> Answer<W> {
