@@ -219,12 +219,13 @@ impl Ufs for UfsClient {
         .await
     }
 
-    fn late_max(&self, _bucket: &Bucket) -> std::time::Duration {
-        std::time::Duration::ZERO
+    fn late_max(&self, _bucket: &Bucket) -> Duration {
+        self.config().late_max
     }
 
-    fn outlives_us(&self, _bucket: &Bucket) -> bool {
-        false
+    /// A file system call ends with the process that made it.
+    fn outlives_us(&self, bucket: &Bucket) -> bool {
+        !bucket.ufs.starts_with("file:")
     }
 
     async fn remove_location(&self, bucket: &Bucket) -> Result<(), UfsError> {

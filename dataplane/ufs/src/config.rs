@@ -34,6 +34,8 @@ pub struct UfsConfig {
     pub read_memory_bytes: usize,
     /// Largest object sent with one PUT to an S3 store (S3: 5 GiB).
     pub single_put_bytes_max: u64,
+    /// How long a write without an answer may still be applied.
+    pub late_max: Duration,
     /// A multipart staging folder of a POSIX UFS that saw no change for this long
     /// is removed when the mount is opened.
     pub upload_age_max: Duration,
@@ -54,6 +56,7 @@ impl Default for UfsConfig {
             read_piece_bytes: 256 << 10,
             read_memory_bytes: 64 << 20,
             single_put_bytes_max: 5 << 30,
+            late_max: Duration::from_secs(15 * 60),
             upload_age_max: Duration::from_secs(30 * 24 * 3600),
         }
     }

@@ -44,6 +44,7 @@ pub(super) fn ufs_client(runtime: Handle, settings: &Settings, budget: Budget) -
         connect_timeout: settings.ufs.connect_timeout,
         idle_timeout: settings.ufs.idle_timeout,
         concurrency: settings.ufs.concurrency,
+        late_max: settings.write_cache.fence,
         read_memory_bytes: usize::try_from(budget.ufs_reads).unwrap_or(usize::MAX),
         ..UfsConfig::default()
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use quickwater_engine::{EngineConfig, Shared};
+use quickwater_engine::{EngineConfig, PersistConfig, Shared};
 use quickwater_ufs::UfsClient;
 use quickwater_worker::buffers::{Pool, PoolConfig};
 use quickwater_worker::http::{ConnectionLimit, HttpConfig, HttpStats};
@@ -31,6 +31,9 @@ const FILL_RUN_CHUNKS: u32 = 8;
 const FLOW_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Objects imported at once while a listing is compared.
 const IMPORT_CONCURRENCY: usize = 64;
+/// Objects persisted at a time, all mounts together: each holds up to two large
+/// buffers.
+const PERSISTS_MAX: usize = 256;
 /// After the grace shards get this long to unwind.
 const UNWIND: Duration = Duration::from_secs(5);
 
@@ -73,7 +76,7 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
         .map(|_| pool(parts.budget))
         .collect::<Result<Vec<Pool>>>()?;
     parts.metrics.collect_buffers(pools.clone());
-    let shared = Shared::new(engine_config(parts.budget));
+    let shared = Shared::new(engine_config(parts.budget, settings));
     parts.metrics.collect_engine(Arc::clone(&shared));
     let stats: Vec<Arc<HttpStats>> = (0..threads).map(|_| Arc::default()).collect();
     parts.metrics.collect_http(stats.clone());
@@ -137,13 +140,21 @@ fn pool(budget: Budget) -> Result<Pool> {
         .context("cannot make the IO buffers; raise `memory` or lower store.threads")
 }
 
-fn engine_config(budget: Budget) -> EngineConfig {
+fn engine_config(budget: Budget, settings: &Settings) -> EngineConfig {
+    let write_cache = &settings.write_cache;
     EngineConfig {
         object_cache_bytes: usize::try_from(budget.object_cache).unwrap_or(usize::MAX),
         read_depth: READ_DEPTH,
         fill_run_chunks: FILL_RUN_CHUNKS,
         wait_max: FLOW_WAIT_MAX,
         import_concurrency: IMPORT_CONCURRENCY,
+        persist: PersistConfig {
+            retry_initial: write_cache.retry_initial,
+            retry_max: write_cache.retry_max,
+            running_max: PERSISTS_MAX,
+            bucket_running_max: write_cache.persist_concurrency,
+            ..PersistConfig::default()
+        },
         content_matches: shard::content_matches,
     }
 }

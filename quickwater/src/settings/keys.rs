@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Ttl,
     /// A whole number.
     Count,
+    /// A share: `0.3`.
+    Ratio,
     /// `true` or `false`.
     Switch,
     /// One of these words.
@@ -43,6 +45,7 @@ impl Kind {
             Self::Duration => "duration".into(),
             Self::Ttl => "duration or `never`".into(),
             Self::Count => "number".into(),
+            Self::Ratio => "share".into(),
             Self::Switch => "`true` or `false`".into(),
             Self::Choice(words) => words
                 .iter()
@@ -162,6 +165,16 @@ pub(crate) static KEYS: &[Key] = &[
         "Size of one segment file, 4MiB to 4GiB; cannot change once the store exists. `auto` chooses by capacity.")),
     or("auto", key("store.threads", "threads", Kind::Count, "auto",
         "Data-plane threads (shards), each with its own ring and segments. `auto` = one per CPU.")),
+    key("write_cache.dirty_ratio", "dirty-ratio", Kind::Ratio, "0.3",
+        "Share of `store.capacity` that may hold data the UFS does not have yet, 0 to 0.9. When it is full, writes are told to slow down (or go through, see the policy's `onDirtyLimit`)."),
+    key("write_cache.persist_concurrency", "persist-concurrency", Kind::Count, "64",
+        "Most objects persisted at a time to the UFS of one mount."),
+    key("write_cache.persist_retry_initial", "persist-retry-initial", Kind::Duration, "1s",
+        "Wait before a failed persist is tried again; doubled after each failure, with jitter. There is no limit of attempts."),
+    key("write_cache.persist_retry_max", "persist-retry-max", Kind::Duration, "1h",
+        "Longest wait between two attempts to persist; `async-persist retry` does not wait."),
+    key("write_cache.fence", "persist-fence", Kind::Duration, "15min",
+        "How long a UFS request without an answer may still be applied by the UFS. Until then no other change of its key is sent. S3 stores refuse requests signed longer ago than 15 minutes."),
     key("metadata.engine", "metadata-engine", Kind::Choice(&["fjall", "redb"]), "fjall",
         "Embedded store of the metadata; cannot change once metadata exists."),
     or("auto", key("ufs.uri", "ufs", Kind::Uri, "auto",

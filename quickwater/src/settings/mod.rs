@@ -44,6 +44,8 @@ pub(crate) struct Settings {
     pub metrics_listen: SocketAddr,
     /// The cache.
     pub store: StoreSettings,
+    /// Data the UFS does not have yet.
+    pub write_cache: WriteCacheSettings,
     /// Embedded metadata engine.
     pub metadata_engine: MetadataEngine,
     /// The default UFS and limits of all.
@@ -111,6 +113,21 @@ pub(crate) struct StoreSettings {
     pub segment_bytes: Option<u64>,
     /// Data-plane threads.
     pub threads: usize,
+}
+
+/// Data the UFS does not have yet.
+#[derive(Debug, Clone)]
+pub(crate) struct WriteCacheSettings {
+    /// Most of the store's capacity they may take.
+    pub dirty_ratio: f64,
+    /// Objects persisted at a time per mount.
+    pub persist_concurrency: usize,
+    /// Wait before the second attempt.
+    pub retry_initial: Duration,
+    /// Longest wait between attempts.
+    pub retry_max: Duration,
+    /// How long a UFS request without an answer may still be applied.
+    pub fence: Duration,
 }
 
 /// Embedded metadata engines.

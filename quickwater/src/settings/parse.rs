@@ -122,6 +122,12 @@ pub(crate) fn count(text: &str) -> Parsed<u64> {
         .map_err(|_| format!("'{text}' is not a whole number"))
 }
 
+/// Reads a share, 0 to 1.
+pub(crate) fn ratio(text: &str) -> Parsed<f64> {
+    let number = text.parse().ok().filter(|r| (0.0..=1.0).contains(r));
+    number.ok_or_else(|| format!("'{text}' is not a share; write for example 0.3"))
+}
+
 /// Checks that `text` is one of `words`.
 pub(crate) fn choice(text: &str, words: &[&str]) -> Parsed<String> {
     if words.contains(&text) {

@@ -82,7 +82,7 @@ fn toml_value(key: &Key, texts: &[String]) -> String {
             let all: Vec<String> = texts.iter().map(|t| quote(t)).collect();
             format!("[{}]", all.join(", "))
         }
-        Kind::Count | Kind::Switch if text != key.special => text.to_owned(),
+        Kind::Count | Kind::Ratio | Kind::Switch if text != key.special => text.to_owned(),
         _ => quote(text),
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, bail};
 use super::parse::{self, Parsed};
 use super::{
     AuthMode, IoDriver, MetadataEngine, S3Settings, Settings, StoreSettings, UfsSettings, Values,
-    keys,
+    WriteCacheSettings, keys,
 };
 
 const MIB: u64 = 1 << 20;
@@ -28,6 +28,8 @@ const SEGMENTS_PER_SHARD_MIN: u64 = 4;
 const USER_METADATA_BYTES_MAX: u64 = 8 << 10;
 /// S3: a part has at most 5 GiB.
 const PART_BYTES_MAX: u64 = 5 << 30;
+/// Most of the store that may be dirty: the rest must be there to evict from.
+const DIRTY_RATIO_MAX: f64 = 0.9;
 /// Most requests to one UFS at a time.
 const UFS_CONCURRENCY_MAX: u64 = 4096;
 /// Longest timeout that still counts as a deadline.
@@ -50,6 +52,7 @@ impl Settings {
             admin_listen: read.value("admin.listen", parse::address)?,
             metrics_listen: read.value("metrics.listen", parse::address)?,
             store: read.store()?,
+            write_cache: read.write_cache()?,
             metadata_engine: match read.word("metadata.engine")?.as_str() {
                 "redb" => MetadataEngine::Redb,
                 _ => MetadataEngine::Fjall,
@@ -261,6 +264,33 @@ impl Reader<'_> {
             capacity_bytes: self.value("store.capacity", parse::bytes)?,
             segment_bytes: self.unless_special("store.segment_size", parse::bytes)?,
             threads,
+        })
+    }
+
+    fn write_cache(&self) -> Result<WriteCacheSettings> {
+        let dirty_ratio = self.value("write_cache.dirty_ratio", parse::ratio)?;
+        if dirty_ratio > DIRTY_RATIO_MAX {
+            return Err(self.refuse(
+                "write_cache.dirty_ratio",
+                "leaves too little room to evict; use at most 0.9",
+            ));
+        }
+        let retry_initial = self.timeout("write_cache.persist_retry_initial")?;
+        let retry_max = self.timeout("write_cache.persist_retry_max")?;
+        if retry_max < retry_initial {
+            let why = "is shorter than write_cache.persist_retry_initial";
+            return Err(self.refuse("write_cache.persist_retry_max", why));
+        }
+        Ok(WriteCacheSettings {
+            dirty_ratio,
+            persist_concurrency: self.bounded(
+                "write_cache.persist_concurrency",
+                1,
+                UFS_CONCURRENCY_MAX,
+            )?,
+            retry_initial,
+            retry_max,
+            fence: self.timeout("write_cache.fence")?,
         })
     }
 

@@ -33,6 +33,8 @@ pub use payload::PayloadHeaders;
 pub use range::ByteRange;
 pub use tags::{BUCKET_TAGS_MAX, OBJECT_TAGS_MAX, check_tags};
 
+use std::time::Duration;
+
 use quickwater_proto::{BucketName, ObjectKey};
 
 use crate::auth::Identity;
@@ -87,6 +89,9 @@ impl Default for Dialect {
     }
 }
 
+/// Longest wait for persistence a client may ask for, seconds.
+const WAIT_PERSISTED_SECONDS_MAX: u64 = 600;
+
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -100,6 +105,9 @@ pub struct Request {
     pub payload: PayloadHeaders,
     /// `Cache-Control: no-cache`: look at the under file system first.
     pub revalidate: bool,
+    /// `x-quickwater-wait-persisted: SECONDS`: a write is answered only when the
+    /// UFS has it, or not in time.
+    pub wait_persisted: Option<Duration>,
 }
 
 impl Request {
@@ -170,11 +178,24 @@ fn parse_parts(
         v.split(',')
             .any(|d| d.trim().eq_ignore_ascii_case("no-cache"))
     });
+    let wait_persisted = fields
+        .header("x-quickwater-wait-persisted")?
+        .map(wait_seconds)
+        .transpose()?;
     Ok(Request {
+        wait_persisted,
         bucket: address.bucket,
         key: address.key,
         revalidate: revalidate && !operation.has_stored_headers(),
         operation,
         payload,
+    })
+}
+
+fn wait_seconds(text: &str) -> Result<Duration, S3Error> {
+    let seconds = text.trim().parse::<u64>().ok();
+    let seconds = seconds.filter(|s| *s <= WAIT_PERSISTED_SECONDS_MAX);
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        S3Error::request("x-quickwater-wait-persisted must be a number of seconds, 0 to 600.")
     })
 }

@@ -22,8 +22,8 @@ pub use multipart::{
     list_uploads,
 };
 pub use object::{
-    AttributesView, ObjectView, attributes, attributes_head, not_modified_head, object_head,
-    put_head, put_part_head,
+    AttributesView, ObjectView, attributes, attributes_head, durability, not_modified_head,
+    object_head, persist_state, put_head, put_part_head,
 };
 
 /// `Content-Type` of every XML answer.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use quickwater_proto::{Checksum, ETag, ObjectHeaders, PartRecord};
+use quickwater_proto::{Checksum, ETag, ObjectHeaders, PartRecord, PersistState};
 
 use super::header::HeaderList;
 use super::write::Xml;
@@ -145,6 +145,26 @@ pub fn put_head(out: &mut Vec<u8>, etag: &ETag, sums: &[Checksum]) {
     let mut head = HeaderList::new(out);
     head.push_etag(etag);
     checksums(&mut head, sums);
+}
+
+/// Adds where the bytes of a version are safe (GetObject, HeadObject).
+pub fn persist_state(out: &mut Vec<u8>, state: PersistState) {
+    let line: &[u8] = match state {
+        PersistState::Persisted => b"x-quickwater-persist-state: PERSISTED\r\n",
+        PersistState::NotPersisted => b"x-quickwater-persist-state: NOT_PERSISTED\r\n",
+        PersistState::Persisting => b"x-quickwater-persist-state: PERSISTING\r\n",
+        PersistState::Transient => b"x-quickwater-persist-state: TRANSIENT\r\n",
+    };
+    out.extend_from_slice(line);
+}
+
+/// Adds what a 200 to a write promises: `ufs`, or the copies flushed on workers.
+pub fn durability(out: &mut Vec<u8>, state: PersistState) {
+    let line: &[u8] = match state {
+        PersistState::Persisted => b"x-quickwater-durability: ufs\r\n",
+        _ => b"x-quickwater-durability: local-1\r\n",
+    };
+    out.extend_from_slice(line);
 }
 
 /// Header lines of UploadPart: as [`put_head`], without the type.

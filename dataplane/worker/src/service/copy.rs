@@ -166,7 +166,10 @@ where
         let mut body = self.copy_body(&source, 0..size, algorithm);
         let record = self.engine.put(&bucket, key, put, &mut body).await?;
         let answer = response::copy_object(&record.etag, record.modified_ms, &record.checksums);
-        Ok(document(200, answer))
+        let mut answer = document(200, answer);
+        self.promise(request, &bucket, &record, &mut answer.headers)
+            .await?;
+        Ok(answer)
     }
 
     pub(super) async fn upload_part_copy(&self, request: &Request, copy: &CopyPart) -> Answer<W> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 use quickwater_engine::{CacheResult, FlowError, World};
-use quickwater_proto::{Bucket, ObjectKey, ObjectRecord, PutCondition};
+use quickwater_proto::{Bucket, ObjectKey, ObjectRecord, PersistState, PutCondition};
 use quickwater_s3::body::PayloadDecoder;
 use quickwater_s3::conditional::{self, Verdict};
 use quickwater_s3::request::{GetAttributes, OBJECT_TAGS_MAX, PutObject, ReadObject};
@@ -69,6 +69,8 @@ where
         let wanted = judge(read, &record)?;
         let length = wanted.range.end - wanted.range.start;
         let (status, mut headers) = head(read, &record, &wanted);
+        let state = self.engine.persist_state(bucket.id, key, &record);
+        response::persist_state(&mut headers, state);
         if length == 0 {
             seen.cache = Some(CacheResult::Hit);
             headers.extend_from_slice(b"x-quickwater-cache: hit\r\n");
@@ -111,13 +113,16 @@ where
 
     pub(super) async fn head_object(&self, request: &Request, read: &ReadObject) -> Answer<W> {
         let bucket = self.bucket_of(request).await?;
+        let key = request.key()?;
         let record = self
             .engine
-            .resolve(&bucket, request.key()?, request.revalidate)
+            .resolve(&bucket, key, request.revalidate)
             .await?;
         let wanted = judge(read, &record)?;
         let length = wanted.range.end - wanted.range.start;
-        let (status, headers) = head(read, &record, &wanted);
+        let (status, mut headers) = head(read, &record, &wanted);
+        let state = self.engine.persist_state(bucket.id, key, &record);
+        response::persist_state(&mut headers, state);
         Ok(Response {
             status,
             headers,
@@ -143,7 +148,30 @@ where
         let record = self.engine.put(&bucket, key, put, &mut body).await?;
         let mut headers = Vec::new();
         response::put_head(&mut headers, &record.etag, &record.checksums);
+        self.promise(request, &bucket, &record, &mut headers)
+            .await?;
         Ok(empty(200, headers))
+    }
+
+    /// Waits for persistence if the client wants it, and says what the 200 to a
+    /// write promises.
+    pub(super) async fn promise(
+        &self,
+        request: &Request,
+        bucket: &Bucket,
+        record: &ObjectRecord,
+        headers: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let mut state = record.persist;
+        if let (PersistState::NotPersisted, Some(longest)) = (state, request.wait_persisted) {
+            let (key, version) = (request.key()?, record.version);
+            self.engine
+                .wait_persisted(bucket.id, key, version, longest)
+                .await?;
+            state = PersistState::Persisted;
+        }
+        response::durability(headers, state);
+        Ok(())
     }
 
     pub(super) async fn delete_object(

@@ -108,7 +108,10 @@ where
         let parts = self.matching_parts(&bucket, &upload, &named).await?;
         let done = self.completed_upload(&upload, complete, parts)?;
         let record = self.engine.complete_upload(&bucket, &upload, done).await?;
-        Ok(completed(&bucket, key, &record.etag, &record.checksums))
+        let mut answer = completed(&bucket, key, &record.etag, &record.checksums);
+        self.promise(request, &bucket, &record, &mut answer.headers)
+            .await?;
+        Ok(answer)
     }
 
     /// The parts the client names, each checked against what was uploaded.
