@@ -19,8 +19,9 @@
 //! | 23 | completed upload by expiry | shard, ms, bucket, upload id |
 //! | 30 | operation | shard, minute, operation id |
 //! | 40 | counter | bucket, counter, shard |
+//! | 50 | pending: what the UFS has still to be told | bucket, S3 key |
 //!
-//! Kept free: 12 versions of an object; 5x persist queue (shard, due, blob) and
+//! Kept free: 12 versions of an object; 51 to 5f
 //! dirty copies by blob and by worker; 6x leases, members, placement slots; 7x
 //! path policies, jobs.
 
@@ -45,6 +46,7 @@ const COMPLETED: u8 = 0x22;
 const COMPLETED_EXPIRY: u8 = 0x23;
 const OPERATION: u8 = 0x30;
 const COUNTER: u8 = 0x40;
+const PENDING: u8 = 0x50;
 
 /// Shards of tables that grow with time, and of counters.
 pub const SHARDS: u8 = 16;
@@ -110,8 +112,8 @@ pub fn parse_trash(key: &[u8]) -> Option<BucketId> {
 
 /// Every table that holds rows of one bucket, but for the bucket's own.
 #[must_use]
-pub fn bucket_rows(bucket: BucketId) -> [KeyRange; 6] {
-    [OBJECT, DETAIL, UPLOAD, PART, COMPLETED, COUNTER]
+pub fn bucket_rows(bucket: BucketId) -> [KeyRange; 7] {
+    [OBJECT, DETAIL, UPLOAD, PART, COMPLETED, COUNTER, PENDING]
         .map(|table| KeyRange::prefix(&Key::of(table, bucket).done()))
 }
 
@@ -132,10 +134,7 @@ pub fn objects(bucket: BucketId, prefix: &str, from: &str) -> KeyRange {
 /// Takes an [`object`] key apart.
 #[must_use]
 pub fn parse_object(key: &[u8]) -> Option<(BucketId, ObjectKey)> {
-    let mut rest = Parser::of(key, OBJECT)?;
-    let bucket = rest.bucket()?;
-    let key = std::str::from_utf8(rest.0).ok()?;
-    Some((bucket, ObjectKey::new(key).ok()?))
+    parse_keyed(key, OBJECT)
 }
 
 /// A piece of an object's detail.
@@ -266,10 +265,46 @@ pub fn counters(bucket: BucketId, counter: Counter) -> KeyRange {
     KeyRange::prefix(&Key::of(COUNTER, bucket).u8(counter as u8).done())
 }
 
+/// The change of a key that the UFS does not have yet.
+#[must_use]
+pub fn pending(bucket: BucketId, key: &ObjectKey) -> Vec<u8> {
+    Key::of(PENDING, bucket).raw(key.as_str().as_bytes())
+}
+
+/// All pending changes of a bucket.
+#[must_use]
+pub fn bucket_pendings(bucket: BucketId) -> KeyRange {
+    KeyRange::prefix(&Key::of(PENDING, bucket).done())
+}
+
+/// Pending changes in order of bucket and key, after one.
+#[must_use]
+pub fn pendings(after: Option<(BucketId, &ObjectKey)>) -> KeyRange {
+    let range = KeyRange::prefix(&[PENDING]);
+    match after {
+        Some((bucket, key)) => start_at(range, successor(&pending(bucket, key))),
+        None => range,
+    }
+}
+
+/// Takes a [`pending`] key apart.
+#[must_use]
+pub fn parse_pending(key: &[u8]) -> Option<(BucketId, ObjectKey)> {
+    parse_keyed(key, PENDING)
+}
+
 /// The shard of a random id.
 #[must_use]
 pub fn shard(id: u128) -> u8 {
     (id % u128::from(SHARDS)) as u8
+}
+
+/// Takes apart a key of a table by bucket and S3 key.
+fn parse_keyed(key: &[u8], table: u8) -> Option<(BucketId, ObjectKey)> {
+    let mut rest = Parser::of(key, table)?;
+    let bucket = rest.bucket()?;
+    let key = std::str::from_utf8(rest.0).ok()?;
+    Some((bucket, ObjectKey::new(key).ok()?))
 }
 
 /// `range` without the keys before `start`.

@@ -49,6 +49,21 @@ proptest! {
     }
 
     #[test]
+    fn pending_keys_round_trip_and_page_in_order(
+        bucket in any::<u64>(), text in tricky(), after in tricky(), other in any::<u64>(),
+    ) {
+        let row = pending(BucketId(bucket), &key(&text));
+        prop_assert_eq!(parse_pending(&row), Some((BucketId(bucket), key(&text))));
+        prop_assert!(pendings(None).contains(&row));
+        prop_assert!(bucket_pendings(BucketId(bucket)).contains(&row));
+        for other in [other, bucket] {
+            let later = (bucket, text.as_bytes()) > (other, after.as_bytes());
+            let range = pendings(Some((BucketId(other), &key(&after))));
+            prop_assert_eq!(range.contains(&row), later);
+        }
+    }
+
+    #[test]
     fn an_object_range_holds_exactly_its_prefix(
         text in tricky(), prefix in tricky(), from in tricky(),
     ) {
@@ -99,6 +114,7 @@ proptest! {
         let mut key = vec![table];
         key.extend(bytes);
         let _ = parse_object(&key);
+        let _ = parse_pending(&key);
         let _ = parse_trash(&key);
         let _ = parse_completed_expiry(&key);
     }
@@ -127,6 +143,7 @@ fn the_rows_of_a_bucket_are_its_own() {
             part(bucket, UploadId(1), 1),
             completed(bucket, UploadId(1)),
             counter(bucket, Counter::Objects, 15),
+            pending(bucket, &key("k")),
         ]
     };
     assert!(rows(BUCKET_1).iter().all(|row| holds(row)));
@@ -144,6 +161,7 @@ fn no_two_tables_share_a_key() {
         trash(BUCKET_1),
         completed_expiry(1, BUCKET_1, UploadId(1)),
         operation(1, 1),
+        pending(BUCKET_1, &key("k")),
     ];
     let tables: std::collections::BTreeSet<u8> = keys.iter().map(|key| key[0]).collect();
     assert_eq!(tables.len(), keys.len());

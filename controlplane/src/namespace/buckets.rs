@@ -46,8 +46,10 @@ impl<S: Store> Namespace<S> {
         Ok(self.mutate(&CreateBucket { bucket }).await?.0)
     }
 
-    /// Removes a bucket. `only_empty`: refuse while it has objects or uploads;
-    /// otherwise forget them all, whose rows are then swept in pages.
+    /// Removes a bucket. `only_empty`: refuse while it has objects, uploads or
+    /// pending changes: where a delete is pending, the UFS still holds what the
+    /// client takes to be gone, so its location cannot go yet. Otherwise forget
+    /// them all, whose rows are then swept in pages.
     ///
     /// # Errors
     /// [`MetadataError::NoSuchBucket`], [`MetadataError::BucketNotEmpty`].
@@ -173,8 +175,11 @@ impl Mutation for DeleteBucket {
     ) -> Result<Step<()>, Stop> {
         let name = require_bucket(transaction, self.bucket).await?;
         if self.only_empty {
-            let objects = keyspace::objects(self.bucket, "", "");
-            for range in [objects, keyspace::all_uploads(self.bucket)] {
+            for range in [
+                keyspace::objects(self.bucket, "", ""),
+                keyspace::all_uploads(self.bucket),
+                keyspace::bucket_pendings(self.bucket),
+            ] {
                 let found = transaction.scan(Scan::new(range, 1)).await?;
                 if !found.rows.is_empty() {
                     return Err(MetadataError::BucketNotEmpty.into());

@@ -86,7 +86,7 @@ impl Mutation for CompleteUpload<'_> {
             current.as_ref().map(|current| &current.record),
         )?;
         let place = (self.bucket, key);
-        replace_object(transaction, operation, place, self.record, current.as_ref())?;
+        replace_object(transaction, operation, place, self.record, current.as_ref()).await?;
         end_upload(transaction, self.bucket, key, *id);
         self.remember(transaction, operation)?;
         Ok(Step::Commit(current.map(|current| current.record)))

@@ -8,8 +8,11 @@ use super::{Namespace, Stop};
 use crate::keyspace;
 use crate::store::{Store, Transaction};
 
-/// The version this program writes and reads.
-const FORMAT: u32 = 1;
+/// The version this program writes.
+const FORMAT: u32 = 2;
+/// The version without pending changes: its rows mean the same here. A program
+/// of that version must not see pending changes: it would believe the UFS.
+const FORMAT_WITHOUT_PENDING: u32 = 1;
 
 /// The store is not for this program.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +32,8 @@ pub enum FormatError {
 }
 
 impl<S: Store> Namespace<S> {
-    /// Looks whether the store is of this program's format and marks a new one.
+    /// Looks whether the store is of this program's format and marks a new one, or
+    /// one of the format before.
     /// Call it once before anything else.
     ///
     /// # Errors
@@ -60,8 +64,11 @@ impl Mutation for Format {
         _: &Operation,
     ) -> Result<Step<Vec<u8>>, Stop> {
         let key = keyspace::format();
-        if let Some(found) = transaction.get(&key).await? {
-            return Ok(Step::Nothing(found.to_vec()));
+        match transaction.get(&key).await? {
+            Some(found) if *found != FORMAT_WITHOUT_PENDING.to_be_bytes() => {
+                return Ok(Step::Nothing(found.to_vec()));
+            }
+            _ => {}
         }
         let format = FORMAT.to_be_bytes();
         transaction.set(&key, &format);
@@ -80,7 +87,7 @@ mod tests {
         assert_eq!(namespace.check_format().await, Ok(()));
         assert_eq!(namespace.check_format().await, Ok(()));
         for (value, text) in [
-            (&2u32.to_be_bytes()[..], "format 2,"),
+            (&3u32.to_be_bytes()[..], "format 3,"),
             (b"x", "format [78]"),
         ] {
             let mut transaction = namespace.store().begin();
@@ -89,5 +96,18 @@ mod tests {
             let error = namespace.check_format().await.unwrap_err();
             assert!(error.to_string().contains(text), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_format_before_is_taken_over_for_good() {
+        let namespace = Namespace::new(EmbeddedStore::in_memory().unwrap());
+        let key = keyspace::format();
+        let mut transaction = namespace.store().begin();
+        transaction.set(&key, &1u32.to_be_bytes());
+        transaction.commit().await.unwrap();
+        assert_eq!(namespace.check_format().await, Ok(()));
+        let mut transaction = namespace.store().begin();
+        let found = transaction.get(&key).await.unwrap().unwrap();
+        assert_eq!(*found, FORMAT.to_be_bytes());
     }
 }

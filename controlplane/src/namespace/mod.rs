@@ -15,6 +15,7 @@ mod location;
 mod mounts;
 mod mutate;
 mod objects;
+mod pending;
 mod read;
 mod sweeper;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use quickwater_proto::{
 
 use super::buckets::require_bucket;
 use super::mutate::{Mutation, Operation, Step, committed};
+use super::pending::{follow_object, follow_removal};
 use super::read::{Reading, all_rows};
 use super::usage::count;
 use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
@@ -30,7 +31,8 @@ impl<S: Store> Namespace<S> {
     }
 
     /// Makes `record` current; `record.version` is ignored and given by the
-    /// commit.
+    /// commit. A record that is not persisted becomes the key's pending change in
+    /// the same commit; any other ends a pending change of the key.
     ///
     /// # Errors
     /// [`MetadataError::NoSuchBucket`], [`MetadataError::ConditionFailed`],
@@ -54,7 +56,8 @@ impl<S: Store> Namespace<S> {
         committed(replaced, version)
     }
 
-    /// Removes an object. `None`: it was not there.
+    /// Removes an object, and with it the pending put of it, if there is one.
+    /// `None`: it was not there.
     ///
     /// # Errors
     /// As [`Namespace::commit_object`].
@@ -186,8 +189,9 @@ pub(super) fn check_condition(
     }
 }
 
-/// Writes the rows of a new current version in place of `current`.
-pub(super) fn replace_object<T: Transaction>(
+/// Writes the rows of a new current version in place of `current`, and what the
+/// UFS has still to be told of it.
+pub(super) async fn replace_object<T: Transaction>(
     transaction: &mut T,
     operation: &Operation,
     place: (BucketId, &ObjectKey),
@@ -204,7 +208,20 @@ pub(super) fn replace_object<T: Transaction>(
     transaction.set_versionstamped_value(&object, &encoded.row, VERSION_OFFSET);
     let before = current.map(|current| current.record.size);
     count(transaction, operation, bucket, before, Some(record.size));
-    Ok(())
+    follow_object(transaction, operation, place, record).await
+}
+
+/// Removes the rows of the current version.
+pub(super) fn clear_object<T: Transaction>(
+    transaction: &mut T,
+    operation: &Operation,
+    (bucket, key): (BucketId, &ObjectKey),
+    current: &CurrentObject,
+) {
+    clear_detail(transaction, bucket, Some(current));
+    transaction.clear(&keyspace::object(bucket, key));
+    let before = Some(current.record.size);
+    count(transaction, operation, bucket, before, None);
 }
 
 fn clear_detail<T: Transaction>(
@@ -239,7 +256,7 @@ impl Mutation for CommitObject<'_> {
             current.as_ref().map(|current| &current.record),
         )?;
         let place = (self.bucket, self.key);
-        replace_object(transaction, operation, place, self.record, current.as_ref())?;
+        replace_object(transaction, operation, place, self.record, current.as_ref()).await?;
         Ok(Step::Commit(current.map(|current| current.record)))
     }
 }
@@ -267,15 +284,9 @@ impl Mutation for RemoveObject<'_> {
         let Some(current) = current else {
             return Ok(Step::Nothing(None));
         };
-        clear_detail(transaction, self.bucket, Some(&current));
-        transaction.clear(&keyspace::object(self.bucket, self.key));
-        count(
-            transaction,
-            operation,
-            self.bucket,
-            Some(current.record.size),
-            None,
-        );
+        let place = (self.bucket, self.key);
+        clear_object(transaction, operation, place, &current);
+        follow_removal(transaction, place).await?;
         Ok(Step::Commit(Some(current.record)))
     }
 }

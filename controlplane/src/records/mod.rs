@@ -10,6 +10,7 @@ mod bucket;
 mod object;
 mod operation;
 mod parts;
+mod pending;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use operation::{
     Completed, decode_completed, decode_operation, encode_completed, encode_operation,
 };
 pub use parts::{decode_part, encode_part};
+pub use pending::{decode_pending, encode_pending};
 pub use upload::{decode_upload, encode_upload};
 
 /// Where a versioned row's commit version begins.
@@ -84,8 +86,18 @@ fn encode(what: &'static str, message: &impl Message) -> Result<Vec<u8>, RecordE
 
 /// The same with room for the version at [`VERSION_OFFSET`].
 fn encode_versioned(what: &'static str, message: &impl Message) -> Result<Vec<u8>, RecordError> {
+    encode_at(what, Version(0), message)
+}
+
+/// The same for a row that keeps the version it has.
+fn encode_at(
+    what: &'static str,
+    version: Version,
+    message: &impl Message,
+) -> Result<Vec<u8>, RecordError> {
     let mut head = [0; 1 + VERSION_BYTES];
     head[0] = SCHEMA;
+    head[VERSION_OFFSET..].copy_from_slice(&version.0.to_be_bytes()[16 - VERSION_BYTES..]);
     bounded(what, with_head(&head, message))
 }
 

@@ -2,7 +2,7 @@
 //! rows of its own for what is large (user metadata, tags, long manifests).
 
 use prost::Message;
-use quickwater_proto::{Extent, ObjectRecord, PartRecord, PersistState, Version};
+use quickwater_proto::{Extent, ObjectRecord, PartRecord, PersistState, UfsIdentity, Version};
 use quickwater_rpc::records as wire;
 
 use super::parts::{part, part_to_wire};
@@ -10,7 +10,9 @@ use super::shared::{
     checksums, checksums_to_wire, etag, etag_to_wire, extents, extents_to_wire, headers,
     headers_to_wire, id, identity, identity_to_wire, pairs, pairs_to_wire,
 };
-use super::{RecordError, check_schema, check_size, damaged, decode_versioned, encode_versioned};
+use super::{
+    RecordError, check_schema, check_size, damaged, decode_versioned, encode_at, encode_versioned,
+};
 
 const ROW: &str = "object";
 const DETAIL: &str = "object detail";
@@ -109,6 +111,25 @@ impl ObjectRow {
             row,
             detail,
         })
+    }
+
+    /// The commit that made it current.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The same row, of the same version and detail, once the UFS holds it.
+    ///
+    /// # Errors
+    /// [`RecordError::TooLarge`].
+    pub fn into_persisted(self, ufs: Option<&UfsIdentity>) -> Result<Vec<u8>, RecordError> {
+        let row = wire::ObjectRow {
+            ufs: ufs.map(identity_to_wire),
+            persist: wire::Persist::Persisted.into(),
+            ..self.row
+        };
+        encode_at(ROW, self.version, &row)
     }
 
     /// Where the rest of the record is.

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 use quickwater_proto::{
     BlobId, Bucket, BucketId, BucketName, Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Extent,
-    ObjectHeaders, ObjectKey, ObjectRecord, PartRecord, PersistState, UfsIdentity, UploadId,
-    UploadRecord, Version,
+    ObjectHeaders, ObjectKey, ObjectRecord, PartRecord, PendingChange, PendingRecord, PersistState,
+    UfsIdentity, UploadId, UploadRecord, Version,
 };
 
 use super::*;
@@ -169,6 +169,37 @@ proptest! {
     }
 
     #[test]
+    fn pending_changes_round_trip(
+        size in any::<u64>(), since_ms in any::<i64>(), until_ms in any::<i64>(),
+        superseded in any::<bool>(), version in 0u128..1 << 96,
+    ) {
+        for change in [
+            PendingChange::Put { size },
+            PendingChange::Delete,
+            PendingChange::Settling { until_ms },
+        ] {
+            let version = Version(version);
+            let pending = PendingRecord { version, change, since_ms, superseded };
+            let row = encode_pending(&pending).unwrap();
+            prop_assert_eq!(decode_pending(&row), Ok(pending));
+        }
+    }
+
+    #[test]
+    fn a_persisted_row_keeps_version_and_detail(
+        record in object(), id in any::<u128>(), stamp in any::<[u8; 10]>(),
+        ufs in proptest::option::of(identity()),
+    ) {
+        let mut encoded = encode_object(&record, id).unwrap();
+        encoded.row[VERSION_OFFSET..VERSION_OFFSET + 10].copy_from_slice(&stamp);
+        let before = ObjectRow::decode(&encoded.row).unwrap();
+        let version = before.version();
+        encoded.row = before.into_persisted(ufs.as_ref()).unwrap();
+        let expected = ObjectRecord { version, ufs, persist: PersistState::Persisted, ..record };
+        prop_assert_eq!(read(&encoded), expected);
+    }
+
+    #[test]
     fn parts_round_trip(part in part()) {
         prop_assert_eq!(decode_part(&encode_part(&part).unwrap()).unwrap(), part);
     }
@@ -205,6 +236,7 @@ proptest! {
     #[test]
     fn any_bytes_decode_or_fail(schema in 0u8..3, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let value = [&[schema], bytes.as_slice()].concat();
+        let _ = decode_pending(&value);
         if let Ok(row) = ObjectRow::decode(&value) {
             let _ = row.clone().into_record(&[&value]);
             let _ = row.into_summary();

@@ -119,34 +119,48 @@ impl Metadata for LocalMetadata {
 
     async fn remove_object_pending(
         &self,
-        _bucket: BucketId,
-        _key: &ObjectKey,
-        _condition: &PutCondition,
+        bucket: BucketId,
+        key: &ObjectKey,
+        condition: &PutCondition,
     ) -> Answer<(Version, Option<ObjectRecord>)> {
-        Err(MetadataError::Unavailable("not there yet".into()))
+        let (key, condition) = (key.clone(), condition.clone());
+        self.run(move |n| async move { n.remove_object_pending(bucket, &key, &condition).await })
+            .await
     }
 
-    async fn pending(&self, _bucket: BucketId, _key: &ObjectKey) -> Answer<Option<PendingRecord>> {
-        Ok(None)
+    async fn pending(&self, bucket: BucketId, key: &ObjectKey) -> Answer<Option<PendingRecord>> {
+        let key = key.clone();
+        self.run(move |n| async move { n.pending(bucket, &key).await })
+            .await
     }
 
     async fn pending_changes(
         &self,
-        _after: Option<(BucketId, &ObjectKey)>,
-        _limit: usize,
+        after: Option<(BucketId, &ObjectKey)>,
+        limit: usize,
     ) -> Answer<PendingPage> {
-        Ok(PendingPage::default())
+        let after = after.map(|(bucket, key)| (bucket, key.clone()));
+        self.run(move |n| async move {
+            let after = after.as_ref().map(|(bucket, key)| (*bucket, key));
+            n.pending_changes(after, limit).await
+        })
+        .await
     }
 
     async fn end_pending(
         &self,
-        _bucket: BucketId,
-        _key: &ObjectKey,
-        _version: Version,
-        _ufs: Option<&UfsIdentity>,
-        _settling: Option<i64>,
+        bucket: BucketId,
+        key: &ObjectKey,
+        version: Version,
+        ufs: Option<&UfsIdentity>,
+        settling: Option<i64>,
     ) -> Answer<bool> {
-        Err(MetadataError::Unavailable("not there yet".into()))
+        let (key, ufs) = (key.clone(), ufs.cloned());
+        self.run(move |n| async move {
+            n.end_pending(bucket, &key, version, ufs.as_ref(), settling)
+                .await
+        })
+        .await
     }
 
     async fn scan(

@@ -1,0 +1,254 @@
+//! Pending changes: what the UFS has still to be told. Written in the commit of
+//! the change, one row per key, a newer change in place of the older one. Absent:
+//! when the UFS is told, and by whom.
+
+use quickwater_proto::{
+    BucketId, MetadataError, ObjectKey, ObjectRecord, PendingChange, PendingPage, PendingRecord,
+    PersistState, PutCondition, UfsIdentity, Version,
+};
+
+use super::buckets::require_bucket;
+use super::mutate::{Mutation, Operation, Step};
+use super::objects::{check_condition, clear_object, current_object};
+use super::read::Get;
+use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
+use crate::keyspace;
+use crate::records::{ObjectRow, VERSION_OFFSET, decode_pending, encode_pending};
+use crate::store::{Row, Store, Transaction};
+
+/// A bucket and a key in it.
+type Place<'a> = (BucketId, &'a ObjectKey);
+
+impl<S: Store> Namespace<S> {
+    /// Removes an object that the UFS may still have: a pending
+    /// [`PendingChange::Delete`] in the same commit, whose version is answered.
+    /// `None`: there was no object; the change is pending all the same.
+    ///
+    /// # Errors
+    /// As [`Namespace::commit_object`].
+    pub async fn remove_object_pending(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        condition: &PutCondition,
+    ) -> Result<(Version, Option<ObjectRecord>), MetadataError> {
+        let place = (bucket, key);
+        let (removed, version) = self.mutate(&RemovePending { place, condition }).await?;
+        // Never answered with a version that was not given: it would order writes.
+        let version =
+            version.ok_or_else(|| MetadataError::Unknown("no version was given".into()))?;
+        Ok((version, removed))
+    }
+
+    /// The change of a key that the UFS does not have yet.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn pending(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+    ) -> Result<Option<PendingRecord>, MetadataError> {
+        let value = self.read(&Get(&keyspace::pending(bucket, key))).await?;
+        value
+            .map(|value| decode_pending(&value).map_err(record_error))
+            .transpose()
+    }
+
+    /// Pending changes in order of bucket and key, after one, at most `limit` and
+    /// [`SCAN_ROWS_MAX`]. Those of a bucket that was removed show until they are
+    /// swept.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn pending_changes(
+        &self,
+        after: Option<(BucketId, &ObjectKey)>,
+        limit: usize,
+    ) -> Result<PendingPage, MetadataError> {
+        let range = keyspace::pendings(after);
+        let (rows, more) = self.rows(range, limit.min(SCAN_ROWS_MAX)).await?;
+        let entries = rows.iter().map(entry).collect::<Result<_, _>>()?;
+        Ok(PendingPage { entries, more })
+    }
+
+    /// The UFS has acked the change `version`: ends it and, for a put, notes in
+    /// the object, whose version stays, that it is persisted as `ufs`. With
+    /// `settling` (milliseconds since the Unix epoch) the key stays pending as
+    /// [`PendingChange::Settling`] of the same version, until it is ended again.
+    /// `false`: this change is not pending any more, and nothing was done.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoSuchBucket`], [`MetadataError::TooLarge`].
+    pub async fn end_pending(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        version: Version,
+        ufs: Option<&UfsIdentity>,
+        settling: Option<i64>,
+    ) -> Result<bool, MetadataError> {
+        let place = (bucket, key);
+        let end = EndPending {
+            place,
+            version,
+            ufs,
+            settling,
+        };
+        Ok(self.mutate(&end).await?.0)
+    }
+}
+
+fn entry(row: &Row) -> Result<(BucketId, ObjectKey, PendingRecord), MetadataError> {
+    let Some((bucket, key)) = keyspace::parse_pending(&row.key) else {
+        tracing::error!(key = ?row.key, "unreadable key of a pending change");
+        return Err(MetadataError::Unavailable("unreadable pending key".into()));
+    };
+    let pending = decode_pending(&row.value).map_err(record_error)?;
+    Ok((bucket, key, pending))
+}
+
+/// Makes the pending row of a key agree with a new current version of it.
+pub(super) async fn follow_object<T: Transaction>(
+    transaction: &mut T,
+    operation: &Operation,
+    place: Place<'_>,
+    record: &ObjectRecord,
+) -> Result<(), Stop> {
+    match record.persist {
+        PersistState::NotPersisted | PersistState::Persisting => {
+            let change = PendingChange::Put { size: record.size };
+            begin_pending(transaction, operation, place, change).await
+        }
+        PersistState::Persisted | PersistState::Transient => {
+            if current_pending(transaction, place).await?.is_some() {
+                transaction.clear(&keyspace::pending(place.0, place.1));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The object of a key is removed without the UFS being told: a put of it is not
+/// pending any more. A request that may still be applied stays noted.
+pub(super) async fn follow_removal<T: Transaction>(
+    transaction: &mut T,
+    place: Place<'_>,
+) -> Result<(), Stop> {
+    let pending = current_pending(transaction, place).await?;
+    if pending.is_some_and(|pending| matches!(pending.change, PendingChange::Put { .. })) {
+        transaction.clear(&keyspace::pending(place.0, place.1));
+    }
+    Ok(())
+}
+
+async fn begin_pending<T: Transaction>(
+    transaction: &mut T,
+    operation: &Operation,
+    place: Place<'_>,
+    change: PendingChange,
+) -> Result<(), Stop> {
+    let older = current_pending(transaction, place).await?;
+    let pending = PendingRecord {
+        version: Version(0),
+        change,
+        since_ms: match &older {
+            // While a request settles, the UFS is not behind.
+            Some(older) if !matches!(older.change, PendingChange::Settling { .. }) => {
+                older.since_ms
+            }
+            _ => operation.now_ms,
+        },
+        superseded: older.is_some(),
+    };
+    let row = keyspace::pending(place.0, place.1);
+    transaction.set_versionstamped_value(&row, &encode_pending(&pending)?, VERSION_OFFSET);
+    Ok(())
+}
+
+async fn current_pending<T: Transaction>(
+    transaction: &mut T,
+    (bucket, key): Place<'_>,
+) -> Result<Option<PendingRecord>, Stop> {
+    let row = transaction.get(&keyspace::pending(bucket, key)).await?;
+    Ok(row.map(|row| decode_pending(&row)).transpose()?)
+}
+
+struct RemovePending<'a> {
+    place: Place<'a>,
+    condition: &'a PutCondition,
+}
+
+impl Mutation for RemovePending<'_> {
+    type Answer = Option<ObjectRecord>;
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        operation: &Operation,
+    ) -> Result<Step<Self::Answer>, Stop> {
+        let (bucket, key) = self.place;
+        require_bucket(transaction, bucket).await?;
+        let current = current_object(transaction, bucket, key).await?;
+        check_condition(
+            self.condition,
+            current.as_ref().map(|current| &current.record),
+        )?;
+        begin_pending(transaction, operation, self.place, PendingChange::Delete).await?;
+        if let Some(current) = &current {
+            clear_object(transaction, operation, self.place, current);
+        }
+        Ok(Step::Commit(current.map(|current| current.record)))
+    }
+}
+
+struct EndPending<'a> {
+    place: Place<'a>,
+    version: Version,
+    ufs: Option<&'a UfsIdentity>,
+    settling: Option<i64>,
+}
+
+impl Mutation for EndPending<'_> {
+    type Answer = bool;
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        _: &Operation,
+    ) -> Result<Step<bool>, Stop> {
+        let (bucket, key) = self.place;
+        require_bucket(transaction, bucket).await?;
+        let pending = match current_pending(transaction, self.place).await? {
+            Some(pending) if pending.version == self.version => pending,
+            _ => return Ok(Step::Nothing(false)),
+        };
+        if matches!(pending.change, PendingChange::Put { .. }) {
+            self.note_persisted(transaction).await?;
+        }
+        let row = keyspace::pending(bucket, key);
+        match self.settling {
+            None => transaction.clear(&row),
+            Some(until_ms) => {
+                let change = PendingChange::Settling { until_ms };
+                let settling = PendingRecord { change, ..pending };
+                transaction.set(&row, &encode_pending(&settling)?);
+            }
+        }
+        Ok(Step::Commit(true))
+    }
+}
+
+impl EndPending<'_> {
+    async fn note_persisted<T: Transaction>(&self, transaction: &mut T) -> Result<(), Stop> {
+        let key = keyspace::object(self.place.0, self.place.1);
+        let Some(row) = transaction.get(&key).await? else {
+            return Ok(());
+        };
+        let row = ObjectRow::decode(&row)?;
+        if row.version() == self.version {
+            transaction.set(&key, &row.into_persisted(self.ufs)?);
+        }
+        Ok(())
+    }
+}

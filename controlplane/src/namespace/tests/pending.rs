@@ -1,0 +1,308 @@
+//! Pending changes: one per key, written with the change, ended with its version.
+
+use quickwater_proto::{MetadataError, PendingChange, PendingPage, PendingRecord, UfsIdentity};
+
+use super::hooked::{Fate, HookedStore};
+use super::*;
+use crate::namespace::Usage;
+
+const NONE: PutCondition = PutCondition::None;
+
+fn dirty(etag: &str) -> ObjectRecord {
+    ObjectRecord {
+        persist: PersistState::NotPersisted,
+        ..object(etag)
+    }
+}
+
+fn identity() -> UfsIdentity {
+    UfsIdentity {
+        size: 7,
+        modified_ns: 3,
+        token: "inode 5".into(),
+    }
+}
+
+async fn clocked() -> (Memory, StoppedClock, BucketId) {
+    let (namespace, clock) = with_clock();
+    let made = namespace.create_bucket(&bucket("one")).await.unwrap();
+    (namespace, clock, made.id)
+}
+
+async fn pending(namespace: &Memory, id: BucketId) -> Option<PendingRecord> {
+    namespace.pending(id, &key("k")).await.unwrap()
+}
+
+/// Ends the change without more ado.
+async fn end(namespace: &Memory, id: BucketId, version: Version) -> bool {
+    namespace
+        .end_pending(id, &key("k"), version, Some(&identity()), None)
+        .await
+        .unwrap()
+}
+
+/// Ends the change, but for a request that may be applied until then.
+async fn settle(namespace: &Memory, id: BucketId, version: Version, until_ms: i64) {
+    let settled = namespace
+        .end_pending(id, &key("k"), version, Some(&identity()), Some(until_ms))
+        .await;
+    assert_eq!(settled, Ok(true));
+}
+
+async fn remove_pending(namespace: &Memory, id: BucketId) -> (Version, Option<ObjectRecord>) {
+    namespace
+        .remove_object_pending(id, &key("k"), &NONE)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_put_that_is_not_persisted_is_pending_with_its_version() {
+    let (namespace, clock, id) = clocked().await;
+    let now_ms = clock.0.load(Ordering::Relaxed);
+    assert_eq!(pending(&namespace, id).await, None);
+    let version = put(&namespace, id, "k", &dirty("a")).await;
+    let expected = PendingRecord {
+        version,
+        change: PendingChange::Put { size: 7 },
+        since_ms: now_ms,
+        superseded: false,
+    };
+    assert_eq!(pending(&namespace, id).await, Some(expected));
+    let current = namespace.object(id, &key("k")).await.unwrap().unwrap();
+    assert_eq!(
+        (current.version, current.persist),
+        (version, PersistState::NotPersisted)
+    );
+}
+
+#[tokio::test]
+async fn a_newer_change_takes_the_place_and_keeps_the_age() {
+    let (namespace, clock, id) = clocked().await;
+    let now_ms = clock.0.load(Ordering::Relaxed);
+    let first = put(&namespace, id, "k", &dirty("a")).await;
+    clock.advance(5_000);
+    let second = put(&namespace, id, "k", &dirty("b")).await;
+    let found = pending(&namespace, id).await.unwrap();
+    assert_eq!((found.version, found.since_ms), (second, now_ms));
+    assert!(found.superseded && first < second);
+    clock.advance(5_000);
+    let (third, removed) = remove_pending(&namespace, id).await;
+    assert_eq!(removed.unwrap().version, second);
+    let found = pending(&namespace, id).await.unwrap();
+    assert_eq!(found.change, PendingChange::Delete);
+    assert_eq!((found.version, found.since_ms), (third, now_ms));
+    assert!(!end(&namespace, id, second).await);
+    assert_eq!(pending(&namespace, id).await, Some(found));
+    assert!(end(&namespace, id, third).await);
+    assert!(!end(&namespace, id, third).await);
+    assert_eq!(pending(&namespace, id).await, None);
+}
+
+#[tokio::test]
+async fn a_record_of_another_kind_ends_the_change() {
+    for persist in [PersistState::Persisted, PersistState::Transient] {
+        let (namespace, id) = with_bucket().await;
+        put(&namespace, id, "k", &dirty("a")).await;
+        let clean = ObjectRecord {
+            persist,
+            ..object("b")
+        };
+        put(&namespace, id, "k", &clean).await;
+        assert_eq!(pending(&namespace, id).await, None);
+        remove_pending(&namespace, id).await;
+        put(&namespace, id, "k", &clean).await;
+        assert_eq!(pending(&namespace, id).await, None);
+    }
+}
+
+#[tokio::test]
+async fn an_acked_put_is_persisted_under_its_version() {
+    let (namespace, id) = with_bucket().await;
+    for record in [dirty("a"), {
+        ObjectRecord {
+            persist: PersistState::NotPersisted,
+            ..large_object("b")
+        }
+    }] {
+        let version = put(&namespace, id, "k", &record).await;
+        assert!(end(&namespace, id, version).await);
+        let expected = ObjectRecord {
+            version,
+            ufs: Some(identity()),
+            persist: PersistState::Persisted,
+            ..record
+        };
+        let current = namespace.object(id, &key("k")).await.unwrap();
+        assert_eq!(current, Some(expected));
+        assert_eq!(pending(&namespace, id).await, None);
+        let usage = Usage {
+            objects: 1,
+            bytes: 7,
+        };
+        assert_eq!(namespace.usage(id).await, Ok(usage));
+    }
+}
+
+#[tokio::test]
+async fn the_ack_of_an_older_put_leaves_the_newer_one_alone() {
+    let (namespace, id) = with_bucket().await;
+    let first = put(&namespace, id, "k", &dirty("a")).await;
+    let second = put(&namespace, id, "k", &dirty("b")).await;
+    assert!(!end(&namespace, id, first).await);
+    let current = namespace.object(id, &key("k")).await.unwrap().unwrap();
+    assert_eq!((current.version, current.ufs), (second, None));
+    assert_eq!(current.persist, PersistState::NotPersisted);
+}
+
+#[tokio::test]
+async fn a_key_settles_until_it_is_ended_again() {
+    let (namespace, clock, id) = clocked().await;
+    let version = put(&namespace, id, "k", &dirty("a")).await;
+    settle(&namespace, id, version, 99).await;
+    let found = pending(&namespace, id).await.unwrap();
+    assert_eq!(found.change, PendingChange::Settling { until_ms: 99 });
+    assert_eq!(found.version, version);
+    let current = namespace.object(id, &key("k")).await.unwrap().unwrap();
+    assert_eq!(current.persist, PersistState::Persisted);
+    // A later change is superseding, but the UFS was not behind before it.
+    clock.advance(7_000);
+    let later = put(&namespace, id, "k", &dirty("b")).await;
+    let found = pending(&namespace, id).await.unwrap();
+    assert!(found.superseded);
+    assert_eq!(found.since_ms, clock.0.load(Ordering::Relaxed));
+    assert!(!end(&namespace, id, version).await);
+    settle(&namespace, id, later, 100).await;
+    assert!(end(&namespace, id, later).await);
+    assert_eq!(pending(&namespace, id).await, None);
+}
+
+#[tokio::test]
+async fn a_delete_of_what_is_not_there_is_pending_too() {
+    let (namespace, id) = with_bucket().await;
+    let (version, removed) = remove_pending(&namespace, id).await;
+    assert_eq!(removed, None);
+    let found = pending(&namespace, id).await.unwrap();
+    assert_eq!(
+        (found.version, found.change),
+        (version, PendingChange::Delete)
+    );
+    let refused = namespace
+        .remove_object_pending(id, &key("k"), &PutCondition::Present)
+        .await;
+    assert_eq!(refused, Err(MetadataError::NoSuchObject));
+    assert_eq!(pending(&namespace, id).await, Some(found));
+}
+
+#[tokio::test]
+async fn a_removal_ends_the_put_but_not_what_settles() {
+    let (namespace, id) = with_bucket().await;
+    put(&namespace, id, "k", &dirty("a")).await;
+    namespace.remove_object(id, &key("k"), &NONE).await.unwrap();
+    assert_eq!(pending(&namespace, id).await, None);
+    let version = put(&namespace, id, "k", &dirty("a")).await;
+    settle(&namespace, id, version, 99).await;
+    namespace.remove_object(id, &key("k"), &NONE).await.unwrap();
+    let found = pending(&namespace, id).await.unwrap();
+    assert_eq!(found.change, PendingChange::Settling { until_ms: 99 });
+}
+
+#[tokio::test]
+async fn pages_go_in_order_of_bucket_and_key() {
+    let (namespace, one) = with_bucket().await;
+    let two = namespace.create_bucket(&bucket("two")).await.unwrap().id;
+    for (id, text) in [(two, "a"), (one, "b/c"), (one, "b"), (two, "z")] {
+        put(&namespace, id, text, &dirty("a")).await;
+    }
+    put(&namespace, one, "clean", &object("a")).await;
+    let mut seen = Vec::new();
+    let mut after: Option<(BucketId, ObjectKey)> = None;
+    loop {
+        let marker = after.as_ref().map(|(bucket, key)| (*bucket, key));
+        let page = namespace.pending_changes(marker, 1).await.unwrap();
+        assert_eq!(page.entries.len(), 1);
+        let (bucket, key, _) = page.entries[0].clone();
+        seen.push((bucket, key.as_str().to_owned()));
+        after = Some((bucket, key));
+        if !page.more {
+            break;
+        }
+    }
+    let expected = [(one, "b"), (one, "b/c"), (two, "a"), (two, "z")];
+    assert_eq!(
+        seen,
+        expected.map(|(id, text)| (id, text.to_owned())).to_vec()
+    );
+    let nothing = namespace
+        .pending_changes(Some((two, &key("z"))), 10)
+        .await
+        .unwrap();
+    assert_eq!(nothing, PendingPage::default());
+}
+
+#[tokio::test]
+async fn a_bucket_whose_deletes_are_pending_is_not_empty() {
+    let (namespace, id) = with_bucket().await;
+    put(&namespace, id, "k", &dirty("a")).await;
+    let (version, _) = remove_pending(&namespace, id).await;
+    let refused = namespace.delete_bucket(id, true).await;
+    assert_eq!(refused, Err(MetadataError::BucketNotEmpty));
+    settle(&namespace, id, version, 99).await;
+    let refused = namespace.delete_bucket(id, true).await;
+    assert_eq!(refused, Err(MetadataError::BucketNotEmpty));
+    assert!(end(&namespace, id, version).await);
+    assert_eq!(namespace.delete_bucket(id, true).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_forced_removal_sweeps_pending_changes() {
+    let (namespace, id) = with_bucket().await;
+    let version = put(&namespace, id, "k", &dirty("a")).await;
+    namespace.delete_bucket(id, false).await.unwrap();
+    let refused = namespace
+        .end_pending(id, &key("k"), version, None, None)
+        .await;
+    assert_eq!(refused, Err(MetadataError::NoSuchBucket));
+    namespace.sweep().await.unwrap();
+    let left = namespace.pending_changes(None, 10).await.unwrap();
+    assert_eq!(left, PendingPage::default());
+}
+
+#[tokio::test]
+async fn a_completed_upload_is_pending_like_a_put() {
+    let (namespace, id) = with_bucket().await;
+    let upload = upload("k", 1);
+    namespace.create_upload(id, &upload).await.unwrap();
+    namespace.put_part(id, &upload, &part(1)).await.unwrap();
+    let record = ObjectRecord {
+        persist: PersistState::NotPersisted,
+        ..super::completed(vec![part(1)])
+    };
+    let done = namespace.complete_upload(id, &upload, &record, &NONE).await;
+    let found = pending(&namespace, id).await.unwrap();
+    assert_eq!(found.version, done.unwrap().version);
+    assert_eq!(found.change, PendingChange::Put { size: record.size });
+}
+
+/// The outcome of ending is unknown, and a newer put comes before the retry.
+#[tokio::test]
+async fn an_end_of_unknown_outcome_never_touches_a_newer_change() {
+    for (fate, ended) in [(Fate::Applied, true), (Fate::Lost, false)] {
+        let (other, id) = with_bucket().await;
+        let store = HookedStore::new(other.store().clone());
+        let namespace = Namespace::new(store.clone());
+        let first = put(&other, id, "k", &dirty("a")).await;
+        let writer = other.clone();
+        store.next_commit(fate, async move {
+            put(&writer, id, "k", &dirty("b")).await;
+        });
+        let answer = namespace
+            .end_pending(id, &key("k"), first, Some(&identity()), None)
+            .await;
+        assert_eq!(answer, Ok(ended));
+        let current = other.object(id, &key("k")).await.unwrap().unwrap();
+        assert_eq!(current.persist, PersistState::NotPersisted);
+        let found = pending(&other, id).await.unwrap();
+        assert_eq!((found.version, found.superseded), (current.version, !ended));
+    }
+}
