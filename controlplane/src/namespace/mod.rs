@@ -15,6 +15,7 @@ mod location;
 mod mounts;
 mod mutate;
 mod objects;
+mod policies;
 mod read;
 mod sweeper;
 #[cfg(test)]
@@ -31,6 +32,9 @@ pub use format::FormatError;
 pub use listing::{Listed, Listing, ListingMarker};
 pub use location::{Location, LocationError};
 pub use mounts::{MountError, NewMount};
+pub use policies::{
+    POLICY_BY_BYTES_MAX, POLICY_VERSIONS_MAX, PolicyChange, PolicyError, StoredPolicies,
+};
 pub use sweeper::Swept;
 pub use usage::Usage;
 

@@ -10,6 +10,7 @@ mod bucket;
 mod object;
 mod operation;
 mod parts;
+mod policy;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use operation::{
     Completed, decode_completed, decode_operation, encode_completed, encode_operation,
 };
 pub use parts::{decode_part, encode_part};
+pub use policy::{POLICY_PIECE_BYTES, PolicyVersion, decode_policy, encode_policy};
 pub use upload::{decode_upload, encode_upload};
 
 /// Where a versioned row's commit version begins.

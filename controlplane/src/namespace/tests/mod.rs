@@ -7,6 +7,7 @@ mod listing;
 mod mounts;
 mod objects;
 mod overtaken;
+mod policies;
 mod races;
 mod sweeper;
 mod uploads;
