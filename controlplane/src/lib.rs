@@ -2,6 +2,7 @@
 
 pub mod keyspace;
 pub mod namespace;
+pub mod policies;
 pub mod records;
 pub mod rpc;
 pub mod store;

@@ -1,4 +1,19 @@
-//! A report as text for people or programs. Absent: files, terminals.
+//! A report as text for people or programs, and judged by budgets. Absent: files
+//! but those `check` reads, terminals.
+
+mod budgets;
+mod charts;
+mod check;
+mod measures;
+mod page;
+mod plot;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use budgets::{Budget, BudgetError, Outcome, Verdict, judge, parse_budgets};
+pub use check::{CheckArgs, CheckError, check};
+pub use measures::{Measure, number};
 
 use clap::ValueEnum;
 use thiserror::Error;
@@ -25,9 +40,6 @@ pub enum ReportError {
     /// Written by a later version of the tool.
     #[error("the report has format version {0}, this tool knows versions up to {FORMAT_VERSION}")]
     Version(u32),
-    /// The format cannot be written by this build.
-    #[error("reports in this format are not available")]
-    Unavailable,
 }
 
 /// Writes a report.
@@ -37,7 +49,8 @@ pub enum ReportError {
 pub fn render(report: &Report, format: Format) -> Result<String, ReportError> {
     match format {
         Format::Json => Ok(serde_json::to_string(report)? + "\n"),
-        Format::Table | Format::Html => Err(ReportError::Unavailable),
+        Format::Table => Ok(table::table(report)),
+        Format::Html => Ok(page::page(report)),
     }
 }
 

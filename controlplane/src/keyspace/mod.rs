@@ -20,10 +20,12 @@
 //! | 30 | operation | shard, minute, operation id |
 //! | 40 | counter | bucket, counter, shard |
 //! | 50 | pending: what the UFS has still to be told | bucket, S3 key |
+//! | 70 | path policies | version |
+//! | 71 | text of path policies | version, piece |
 //!
 //! Kept free: 12 versions of an object; 51 to 5f
 //! dirty copies by blob and by worker; 6x leases, members, placement slots; 7x
-//! path policies, jobs.
+//! jobs.
 
 mod escape;
 #[cfg(test)]
@@ -47,6 +49,8 @@ const COMPLETED_EXPIRY: u8 = 0x23;
 const OPERATION: u8 = 0x30;
 const COUNTER: u8 = 0x40;
 const PENDING: u8 = 0x50;
+const POLICY: u8 = 0x70;
+const POLICY_TEXT: u8 = 0x71;
 
 /// Shards of tables that grow with time, and of counters.
 pub const SHARDS: u8 = 16;
@@ -70,6 +74,44 @@ pub fn format() -> Vec<u8> {
 #[must_use]
 pub fn last_bucket_id() -> Vec<u8> {
     Key::new(META).raw(b"last-bucket-id")
+}
+
+/// The version of the path policies in force.
+#[must_use]
+pub fn policy_version() -> Vec<u8> {
+    Key::new(META).raw(b"policy-version")
+}
+
+/// One version of the path policies.
+#[must_use]
+pub fn policy(version: u64) -> Vec<u8> {
+    Key::new(POLICY).u64(version).done()
+}
+
+/// All versions of the path policies that are kept, oldest first.
+#[must_use]
+pub fn policies() -> KeyRange {
+    KeyRange::prefix(&[POLICY])
+}
+
+/// Takes a [`policy`] key apart.
+#[must_use]
+pub fn parse_policy(key: &[u8]) -> Option<u64> {
+    let mut rest = Parser::of(key, POLICY)?;
+    let version = u64::from_be_bytes(rest.take()?);
+    rest.end(version)
+}
+
+/// A piece of the text of a version of the path policies.
+#[must_use]
+pub fn policy_text(version: u64, piece: u32) -> Vec<u8> {
+    Key::new(POLICY_TEXT).u64(version).raw(&piece.to_be_bytes())
+}
+
+/// All pieces of the text of a version, in order.
+#[must_use]
+pub fn policy_texts(version: u64) -> KeyRange {
+    KeyRange::prefix(&Key::new(POLICY_TEXT).u64(version).done())
 }
 
 /// A bucket by its name.

@@ -16,6 +16,7 @@ mod mounts;
 mod mutate;
 mod objects;
 mod pending;
+mod policies;
 mod read;
 mod sweeper;
 #[cfg(test)]
@@ -32,6 +33,9 @@ pub use format::FormatError;
 pub use listing::{Listed, Listing, ListingMarker};
 pub use location::{Location, LocationError};
 pub use mounts::{MountError, NewMount};
+pub use policies::{
+    POLICY_BY_BYTES_MAX, POLICY_VERSIONS_MAX, PolicyChange, PolicyError, StoredPolicies,
+};
 pub use sweeper::Swept;
 pub use usage::Usage;
 

@@ -11,6 +11,7 @@ mod object;
 mod operation;
 mod parts;
 mod pending;
+mod policy;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use operation::{
 };
 pub use parts::{decode_part, encode_part};
 pub use pending::{decode_pending, encode_pending};
+pub use policy::{POLICY_PIECE_BYTES, PolicyVersion, decode_policy, encode_policy};
 pub use upload::{decode_upload, encode_upload};
 
 /// Where a versioned row's commit version begins.

@@ -8,6 +8,7 @@ mod mounts;
 mod objects;
 mod overtaken;
 mod pending;
+mod policies;
 mod races;
 mod sweeper;
 mod uploads;

@@ -1,0 +1,159 @@
+"""Everything a run needs, started when a row first asks for it and ended together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from . import floors, peers
+from .clients import Load, Request, once_each, wrk
+from .machine import MIB, can_drop_page_cache, drop_page_cache
+from .rounds import Contestant, under_load
+from .servers import (COLD_FILES, DIRECTIO, HOT_FILES, Endpoint, Quickwater, Unavailable,
+                      large_gets, make_files, nginx, small_gets)  # fmt: skip
+
+# Names the setting of the RAM tier had or may have, as flags of `serve`.
+RAM_TIER_FLAGS = ("memory-tier", "ram-tier", "tier")
+
+
+@dataclass
+class Options:
+    """What was asked for."""
+
+    rounds: int
+    seconds: float
+    large_files: int
+    list_keys: list[int]
+    capacity: str
+
+
+@dataclass
+class Bench:
+    """Servers, files and clients of one run."""
+
+    home: Path
+    options: Options
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.stack.close()
+
+    # -- what is measured -----------------------------------------------------
+
+    @cached_property
+    def files(self) -> Path:
+        """The folder all servers serve."""
+        folder = self.home / "files"
+        make_files(folder, self.options.large_files)
+        return folder
+
+    @cached_property
+    def quickwater(self) -> Quickwater:
+        """Ours, everything warm."""
+        ours = self._keep(Quickwater(self.home, self.files, self.options.capacity))
+        ours.warm(small_gets(COLD_FILES) + large_gets(self.options.large_files))
+        return ours
+
+    @cached_property
+    def quickwater_from_disk(self) -> Endpoint:
+        """Ours without a RAM tier; the same process where this build has none."""
+        flag = self._ram_tier_flag()
+        if flag is None:
+            ours = self.quickwater.endpoint
+            return Endpoint("quickwater-nvme", ours.port, ours.pid, ours.command, ours.keys)
+        ours = self._keep(Quickwater(self.home, self.files, "1GiB", "quickwater-nvme", **{flag: "0"}))
+        ours.warm(small_gets(COLD_FILES))
+        return ours.endpoint
+
+    def _ram_tier_flag(self) -> str | None:
+        program = str(self.quickwater.server.program)
+        text = subprocess.run([program, "serve", "--help"], capture_output=True, text=True, check=True).stdout
+        return next((flag for flag in RAM_TIER_FLAGS if f"--{flag} " in text), None)
+
+    @cached_property
+    def nginx(self) -> Endpoint:
+        """Sendfile from the page cache."""
+        return self._keep(nginx(self.home, self.files)).endpoint
+
+    @cached_property
+    def nginx_directio(self) -> Endpoint:
+        """Reads past the page cache."""
+        return self._keep(nginx(self.home, self.files, "nginx-directio", DIRECTIO)).endpoint
+
+    @cached_property
+    def read_file(self) -> Path:
+        """What fio reads: as much as the large files have."""
+        return floors.prewritten(self.home / "fio-read", self.options.large_files * 64 * MIB)
+
+    @cached_property
+    def flush_file(self) -> Path:
+        """What the flush floors write to."""
+        return floors.prewritten(self.home / "fio-flush", 256 * MIB)
+
+    @cached_property
+    def peers(self) -> list[Endpoint]:
+        """Other S3 servers, with the same objects in them."""
+        found = peers.start_all(self.home, self.stack, small_gets(HOT_FILES), large_gets(self.options.large_files))
+        if not found:
+            raise Unavailable("no peer is installed: bench/targets --install-peers")
+        return found
+
+    def _keep(self, started):  # noqa: ANN001, ANN202 - whatever has `close`
+        self.stack.callback(started.close)
+        return started
+
+    # -- how it is loaded -----------------------------------------------------
+
+    def by_wrk(
+        self, endpoint: Endpoint, requests: list[Request], connections: int, size: int, *, signed: bool = False
+    ) -> Contestant:
+        """A server under small requests, by wrk."""
+        keys = endpoint.keys if signed else None
+        seconds = self.options.seconds
+
+        def run() -> Load:
+            load = lambda: wrk(endpoint.port, requests, connections, seconds, keys=keys, size=size)  # noqa: E731
+            return under_load(endpoint, load)
+
+        first, last = requests[0], requests[-1]
+        words = (
+            f"wrk -t1 -c{connections} -d{seconds:.0f}s -s SCRIPT http://127.0.0.1:{endpoint.port}"
+            f"  # {'signed' if signed else 'anonymous'} {first.method} {first.path} .. {last.path} in turn"
+        )
+        return Contestant(endpoint.name, run, f"{endpoint.command}\n{words}")
+
+    def by_streams(
+        self, endpoint: Endpoint, requests: list[Request], streams: int, *, signed: bool = False, cold: bool = False
+    ) -> Contestant:
+        """A server under large bodies, each request once."""
+        keys = endpoint.keys if signed else None
+
+        def run() -> Load:
+            return under_load(endpoint, lambda: once_each(endpoint.port, requests, streams, keys=keys))
+
+        before = "sync; echo 1 >/proc/sys/vm/drop_caches\n" if cold else ""
+        words = f"{before}{len(requests)} x {requests[0].method} {requests[0].path} ..., {streams} connections (lab/clients.py once_each)"
+        return Contestant(endpoint.name, run, f"{endpoint.command}\n{words}", self.cold if cold else None)
+
+    def cold(self) -> None:
+        """Drops the page cache."""
+        if not can_drop_page_cache():
+            raise Unavailable("dropping the page cache needs root")
+        drop_page_cache()
+
+    def facts(self) -> dict[str, object]:
+        """Of the servers that ran, for the report."""
+        seen = {}
+        for name in ("quickwater", "nginx", "nginx_directio"):
+            if name in self.__dict__:
+                endpoint = getattr(self, name)
+                endpoint = getattr(endpoint, "endpoint", endpoint)
+                seen[endpoint.name] = {"command": endpoint.command, "notes": endpoint.notes}
+        return json.loads(json.dumps(seen).replace(str(self.home), "HOME"))

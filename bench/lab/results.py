@@ -1,0 +1,130 @@
+"""The results: one JSON of the shape `quickwater bench` writes, and a table in markdown."""
+
+from __future__ import annotations
+
+import statistics
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from .rounds import Row
+
+FORMAT_VERSION = 1
+BUDGETS = Path(__file__).resolve().parents[1] / "budgets.toml"
+
+# What can be compared, of one round; none where a round has not measured it.
+MEASURES = {
+    "server_us_per_request": lambda r: _ratio(r["server"] and r["server"]["cpu_seconds"] * 1e6, r["requests"]),
+    "server_seconds_per_gb": lambda r: _ratio(r["server"] and r["server"]["cpu_seconds"] * 1e9, r["bytes"]),
+    "requests_per_second": lambda r: _ratio(r["requests"], r["seconds"]),
+    "bytes_per_second": lambda r: _ratio(r["bytes"], r["seconds"]),
+    "bytes_per_request": lambda r: _ratio(r["bytes"], r["requests"]),
+    "p50_us": lambda r: r["latency"]["p50_us"] if r["latency"]["count"] else None,
+    "p99_us": lambda r: r["latency"]["p99_us"] if r["latency"]["count"] else None,
+    "rss_peak_bytes": lambda r: r["server"] and r["server"]["rss_peak_bytes"],
+}
+COLUMNS = {
+    "CPU us/request": ("server_us_per_request", 1.0), "CPU s/GB": ("server_seconds_per_gb", 1.0),
+    "requests/s": ("requests_per_second", 1.0), "GB/s": ("bytes_per_second", 1e-9),
+    "p50 us": ("p50_us", 1.0), "p99 us": ("p99_us", 1.0), "peak MiB": ("rss_peak_bytes", 1 / (1 << 20)),
+}  # fmt: skip
+
+
+def _ratio(above: float | None, below: float) -> float | None:
+    return above / below if above is not None and below else None
+
+
+@dataclass
+class Verdict:
+    """A budget and what was measured of it."""
+
+    budget: dict
+    values: list[float]
+
+    @property
+    def median(self) -> float | None:
+        """Of the rounds."""
+        return statistics.median(self.values) if self.values else None
+
+    @property
+    def met(self) -> bool | None:
+        """None when nothing was measured."""
+        if self.median is None:
+            return None
+        return self.budget.get("at_least", 0.0) <= self.median <= self.budget.get("at_most", float("inf"))
+
+
+def judge(rows: list[Row]) -> list[Verdict]:
+    """Every budget against the rows that ran; `quickwater bench check` does the same."""
+    by_name = {row.name: row for row in rows}
+    budgets = tomllib.loads(BUDGETS.read_text())["budget"]
+    return [Verdict(b, _values(b, by_name[b["row"]])) for b in budgets if b["row"] in by_name]
+
+
+def _values(budget: dict, row: Row) -> list[float]:
+    measure = MEASURES[budget["measure"]]
+    taken: dict[int, dict[str, float | None]] = {}
+    for number, name, one in row.rounds:
+        taken.setdefault(number, {})[name] = measure(one)
+    values = []
+    for figures in taken.values():
+        mine = figures.get(budget["of"])
+        beside = [v for name in budget.get("to", []) if (v := figures.get(name))]
+        if mine is None or ("to" in budget and not beside):
+            continue
+        values.append(mine / min(beside) if beside else mine)
+    return values
+
+
+def report(rows: list[Row], extra: dict) -> dict:
+    """As `bench/src/model.rs` reads it; what it does not know is in `targets`."""
+    labels = list(dict.fromkeys(one.name for row in rows for one in row.contestants))
+    return {
+        "format_version": FORMAT_VERSION,
+        **{name: extra[name] for name in ("tool_version", "started", "interrupted", "settings", "machine")},
+        "endpoints": [{"label": label, "url": "", "bucket": "", "signed": False, "server_pids": []} for label in labels],
+        "scenarios": [
+            {
+                "name": row.name,
+                "description": row.title,
+                "rounds": [
+                    {"number": number, "endpoint": labels.index(name), **taken}
+                    for number, name, taken in row.rounds
+                ],
+            }
+            for row in rows
+        ],
+        "targets": {
+            "commands": {row.name: {one.name: one.command for one in row.contestants} for row in rows},
+            "notes": {row.name: row.notes for row in rows if row.notes},
+            "servers": extra["servers"],
+            "skipped": extra["skipped"],
+        },
+    }
+
+
+def markdown(rows: list[Row], verdicts: list[Verdict], skipped: dict[str, str]) -> str:
+    """Targets first, then the medians of everybody."""
+    lines = ["| row | target | measured | rounds | |", "|---|---|---|---|---|"]
+    for verdict in verdicts:
+        spread = f"{min(verdict.values):.2f} .. {max(verdict.values):.2f}" if verdict.values else "-"
+        word = {True: "met", False: "**missed**", None: "not measured"}[verdict.met]
+        median = "-" if verdict.median is None else f"{verdict.median:.2f}"
+        lines.append(f"| {verdict.budget['row']} | {verdict.budget['what']} | {median} | {spread} | {word} |")
+    lines += ["", f"| row | who | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for row in rows:
+        for one in row.contestants:
+            taken = [r for _, name, r in row.rounds if name == one.name]
+            cells = [_cell(taken, *column) for column in COLUMNS.values()]
+            lines.append(f"| {row.name} | {one.name} | {' | '.join(cells)} |")
+    lines += [""] + [f"- {row.name}: {note}" for row in rows for note in row.notes]
+    lines += [f"- SKIPPED {name}: {reason}" for name, reason in skipped.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(rounds: list[dict], measure: str, scale: float) -> str:
+    values = [v for taken in rounds if (v := MEASURES[measure](taken)) is not None]
+    if not values:
+        return "-"
+    value = statistics.median(values) * scale
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,118 @@
+//! `quickwater bench check`: reports against budgets, one line a budget. Absent:
+//! the judgement itself (`budgets.rs`).
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use thiserror::Error;
+
+use super::budgets::{BudgetError, Outcome, Verdict, judge, parse_budgets};
+use super::measures::{number, spread};
+use super::table::aligned;
+use super::{ReportError, parse};
+
+/// Most bytes of a report or a budget file that are read.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Compare reports with budgets; ends with 1 when one is missed
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Budgets in TOML, see bench/budgets.toml
+    #[arg(long, value_name = "FILE", default_value = "bench/budgets.toml")]
+    pub budgets: PathBuf,
+    /// Budgets that no report measured count as missed
+    #[arg(long)]
+    pub strict: bool,
+    /// Reports in JSON
+    #[arg(required = true, value_name = "REPORT.json")]
+    pub reports: Vec<PathBuf>,
+}
+
+/// The check could not be done.
+#[derive(Debug, Error)]
+pub enum CheckError {
+    /// A file could not be read.
+    #[error("{0}: {1}")]
+    Read(PathBuf, #[source] io::Error),
+    /// A file is too long to be one.
+    #[error("{0}: longer than {FILE_BYTES_MAX} bytes")]
+    TooLong(PathBuf),
+    /// No report.
+    #[error("{0}: {1}")]
+    Report(PathBuf, #[source] ReportError),
+    /// No budgets.
+    #[error("{0}: {1}")]
+    Budgets(PathBuf, #[source] BudgetError),
+    /// The verdicts could not be printed.
+    #[error("cannot print: {0}")]
+    Print(#[from] io::Error),
+}
+
+/// Prints every budget with what was measured of it. Whether all is well: nothing
+/// missed, and something measured.
+///
+/// # Errors
+/// [`CheckError`].
+pub fn check(args: &CheckArgs, out: &mut impl Write) -> Result<bool, CheckError> {
+    let budgets = parse_budgets(&text(&args.budgets)?)
+        .map_err(|e| CheckError::Budgets(args.budgets.clone(), e))?;
+    let mut reports = Vec::with_capacity(args.reports.len());
+    for path in &args.reports {
+        let report = parse(&text(path)?).map_err(|e| CheckError::Report(path.clone(), e))?;
+        reports.push(report);
+    }
+    let verdicts = judge(&budgets, &reports);
+    out.write_all(lines(&verdicts).as_bytes())?;
+    let count = |outcome| verdicts.iter().filter(|v| v.outcome() == outcome).count();
+    let (met, missed) = (count(Outcome::Met), count(Outcome::Missed));
+    let unmeasured = count(Outcome::Unmeasured);
+    writeln!(out, "{met} met, {missed} missed, {unmeasured} not measured")?;
+    Ok(missed == 0 && met > 0 && !(args.strict && unmeasured > 0))
+}
+
+fn text(path: &Path) -> Result<String, CheckError> {
+    let failed = |e| CheckError::Read(path.to_owned(), e);
+    let file = File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    let limited = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
+    if limited.map_err(failed)? as u64 > FILE_BYTES_MAX {
+        return Err(CheckError::TooLong(path.to_owned()));
+    }
+    Ok(text)
+}
+
+fn lines(verdicts: &[Verdict<'_>]) -> String {
+    let heading = ["row", "budget", "bound", "measured", "rounds", ""];
+    let mut rows = vec![heading.map(String::from).to_vec()];
+    rows.extend(verdicts.iter().map(line));
+    aligned(&rows)
+}
+
+fn line(verdict: &Verdict<'_>) -> Vec<String> {
+    let budget = verdict.budget;
+    let bound = |sign: &str, b: Option<f64>| b.map(|v| format!("{sign} {}", number(v)));
+    let bounds = [bound(">=", budget.at_least), bound("<=", budget.at_most)];
+    let bounds: Vec<String> = bounds.into_iter().flatten().collect();
+    let (measured, rounds) = match spread(&verdict.values) {
+        Some((middle, low, high)) => (
+            number(middle),
+            format!("{} .. {}", number(low), number(high)),
+        ),
+        None => ("-".into(), "-".into()),
+    };
+    let word = match verdict.outcome() {
+        Outcome::Met => "met",
+        Outcome::Missed => "MISSED",
+        Outcome::Unmeasured => "not measured",
+    };
+    vec![
+        budget.row.clone(),
+        budget.what.clone(),
+        bounds.join(", "),
+        measured,
+        rounds,
+        word.into(),
+    ]
+}
