@@ -27,6 +27,11 @@ pub enum PendingChange {
     },
     /// The key is gone; what the UFS shows under it must not be believed.
     Delete,
+    /// Nothing: the current version, of this many bytes, is kept by the workers only.
+    Hold {
+        /// Bytes of the object.
+        size: u64,
+    },
     /// Nothing any more, but a request without an answer may still be applied:
     /// until then no other change may be sent.
     Settling {

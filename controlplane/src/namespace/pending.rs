@@ -120,7 +120,11 @@ pub(super) async fn follow_object<T: Transaction>(
             let change = PendingChange::Put { size: record.size };
             begin_pending(transaction, operation, place, change).await
         }
-        PersistState::Persisted | PersistState::Transient => {
+        PersistState::Transient => {
+            let change = PendingChange::Hold { size: record.size };
+            begin_pending(transaction, operation, place, change).await
+        }
+        PersistState::Persisted => {
             if current_pending(transaction, place).await?.is_some() {
                 transaction.clear(&keyspace::pending(place.0, place.1));
             }
@@ -136,7 +140,13 @@ pub(super) async fn follow_removal<T: Transaction>(
     place: Place<'_>,
 ) -> Result<(), Stop> {
     let pending = current_pending(transaction, place).await?;
-    if pending.is_some_and(|pending| matches!(pending.change, PendingChange::Put { .. })) {
+    let of_object = |pending: PendingRecord| {
+        matches!(
+            pending.change,
+            PendingChange::Put { .. } | PendingChange::Hold { .. }
+        )
+    };
+    if pending.is_some_and(of_object) {
         transaction.clear(&keyspace::pending(place.0, place.1));
     }
     Ok(())
@@ -149,6 +159,8 @@ async fn begin_pending<T: Transaction>(
     change: PendingChange,
 ) -> Result<(), Stop> {
     let older = current_pending(transaction, place).await?;
+    // Of what is held here no request was ever sent.
+    let older = older.filter(|older| !matches!(older.change, PendingChange::Hold { .. }));
     let pending = PendingRecord {
         version: Version(0),
         change,
@@ -220,7 +232,12 @@ impl Mutation for EndPending<'_> {
         let (bucket, key) = self.place;
         require_bucket(transaction, bucket).await?;
         let pending = match current_pending(transaction, self.place).await? {
-            Some(pending) if pending.version == self.version => pending,
+            Some(pending)
+                if pending.version == self.version
+                    && !matches!(pending.change, PendingChange::Hold { .. }) =>
+            {
+                pending
+            }
             _ => return Ok(Step::Nothing(false)),
         };
         if matches!(pending.change, PendingChange::Put { .. }) {

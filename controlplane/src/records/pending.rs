@@ -16,6 +16,7 @@ pub fn encode_pending(pending: &PendingRecord) -> Result<Vec<u8>, RecordError> {
     let (kind, size, until_ms) = match pending.change {
         PendingChange::Put { size } => (wire::PendingKind::PendingPut, size, 0),
         PendingChange::Delete => (wire::PendingKind::PendingDelete, 0, 0),
+        PendingChange::Hold { size } => (wire::PendingKind::PendingHold, size, 0),
         PendingChange::Settling { until_ms } => (wire::PendingKind::PendingSettling, 0, until_ms),
     };
     let row = wire::PendingRow {
@@ -37,6 +38,7 @@ pub fn decode_pending(value: &[u8]) -> Result<PendingRecord, RecordError> {
     let change = match wire::PendingKind::try_from(row.kind) {
         Ok(wire::PendingKind::PendingPut) => PendingChange::Put { size: row.size },
         Ok(wire::PendingKind::PendingDelete) => PendingChange::Delete,
+        Ok(wire::PendingKind::PendingHold) => PendingChange::Hold { size: row.size },
         Ok(wire::PendingKind::PendingSettling) => PendingChange::Settling {
             until_ms: row.until_ms,
         },

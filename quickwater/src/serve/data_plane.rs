@@ -130,6 +130,7 @@ fn store_config(settings: &Settings) -> StoreConfig {
     let (capacity, threads) = (settings.store.capacity_bytes, settings.store.threads);
     StoreConfig {
         segment_bytes: settings.store.segment_bytes,
+        dirty_ratio: settings.write_cache.dirty_ratio,
         ..StoreConfig::new(&settings.dir, capacity, threads)
     }
 }

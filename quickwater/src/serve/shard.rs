@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quickwater_engine::io::Environment as _;
 use quickwater_engine::{Engine, Shared, World};
 use quickwater_proto::{ChecksumKind, ObjectRecord};
 use quickwater_s3::auth::{AuthMode as Signatures, AuthPolicy};
@@ -89,6 +90,10 @@ pub(super) async fn run(common: Common, seat: Seat) {
         common.metadata,
         ShardEnvironment::new(seat.start),
     );
+    let (persister, stop) = (engine.clone(), seat.stop.clone());
+    engine
+        .environment()
+        .spawn(async move { persister.run_persister(|| stop.is_requested()).await });
     let server = Server {
         service: S3Service::new(
             engine,

@@ -100,20 +100,37 @@ async fn a_newer_change_takes_the_place_and_keeps_the_age() {
 }
 
 #[tokio::test]
-async fn a_record_of_another_kind_ends_the_change() {
-    for persist in [PersistState::Persisted, PersistState::Transient] {
-        let (namespace, id) = with_bucket().await;
-        put(&namespace, id, "k", &dirty("a")).await;
-        let clean = ObjectRecord {
-            persist,
-            ..object("b")
-        };
-        put(&namespace, id, "k", &clean).await;
-        assert_eq!(pending(&namespace, id).await, None);
-        remove_pending(&namespace, id).await;
-        put(&namespace, id, "k", &clean).await;
-        assert_eq!(pending(&namespace, id).await, None);
-    }
+async fn a_persisted_record_ends_the_change() {
+    let (namespace, id) = with_bucket().await;
+    put(&namespace, id, "k", &dirty("a")).await;
+    put(&namespace, id, "k", &object("b")).await;
+    assert_eq!(pending(&namespace, id).await, None);
+    remove_pending(&namespace, id).await;
+    put(&namespace, id, "k", &object("b")).await;
+    assert_eq!(pending(&namespace, id).await, None);
+}
+
+#[tokio::test]
+async fn a_transient_record_is_held_and_nothing_is_told_of_it() {
+    let (namespace, id) = with_bucket().await;
+    put(&namespace, id, "k", &dirty("a")).await;
+    let transient = ObjectRecord {
+        persist: PersistState::Transient,
+        ..object("b")
+    };
+    let version = put(&namespace, id, "k", &transient).await;
+    let held = pending(&namespace, id).await.unwrap();
+    let size = transient.size;
+    assert_eq!(held.change, PendingChange::Hold { size });
+    assert_eq!((held.version, held.superseded), (version, true));
+    assert!(!end(&namespace, id, version).await);
+    let (_, removed) = remove_pending(&namespace, id).await;
+    assert_eq!(removed.unwrap().version, version);
+    let gone = pending(&namespace, id).await.unwrap();
+    assert_eq!(
+        (gone.change, gone.superseded),
+        (PendingChange::Delete, false)
+    );
 }
 
 #[tokio::test]

@@ -196,6 +196,36 @@ impl PersistQueue {
         self.changed.notify(usize::MAX);
     }
 
+    /// Takes in a change that was pending when the last process ended. `late_max`:
+    /// a request that process sent may be applied for that long from now.
+    pub fn load(
+        &self,
+        bucket: BucketId,
+        key: ObjectKey,
+        pending: PendingRecord,
+        (now, now_ms): (Duration, i64),
+        late_max: Option<Duration>,
+    ) {
+        let until = match pending.change {
+            // Nothing is ever sent of it.
+            PendingChange::Hold { .. } => return,
+            PendingChange::Settling { until_ms } => {
+                let left = u64::try_from(until_ms.saturating_sub(now_ms)).unwrap_or(0);
+                Some(now.saturating_add(Duration::from_millis(left)))
+            }
+            PendingChange::Put { .. } | PendingChange::Delete => {
+                late_max.map(|longest| now.saturating_add(longest))
+            }
+        };
+        // What was sent was this change, or the one it replaced.
+        let of = match pending.superseded {
+            true => Version::default(),
+            false => pending.version,
+        };
+        let late = until.map(|until| (of, until));
+        self.enqueue((bucket, key), pending, now, late);
+    }
+
     /// The next change that is due and may be sent.
     pub(crate) fn take(&self, now: Duration) -> Option<Work> {
         let config = &self.config;
@@ -353,7 +383,7 @@ impl State {
                 self.totals.bytes -= size;
             }
             PendingChange::Delete => self.totals.deletes -= 1,
-            PendingChange::Settling { .. } => {}
+            PendingChange::Settling { .. } | PendingChange::Hold { .. } => {}
         }
         if lane.error.is_some() {
             self.totals.failing -= 1;
@@ -371,7 +401,7 @@ impl State {
                 self.totals.deletes += 1;
                 self.deletes.insert(place.clone());
             }
-            PendingChange::Settling { .. } => {}
+            PendingChange::Settling { .. } | PendingChange::Hold { .. } => {}
         }
         if !matches!(lane.pending.change, PendingChange::Settling { .. }) {
             self.ages.insert((lane.pending.since_ms, lane.order));

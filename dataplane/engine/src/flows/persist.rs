@@ -8,8 +8,7 @@ use std::time::Duration;
 use futures_util::future::{join, select};
 use quickwater_proto::{
     BlobId, Bucket, BucketId, CHUNK_BYTES, ObjectKey, ObjectRecord, PartRecord, PendingChange,
-    PendingRecord, PersistState, UfsError, UfsErrorKind, UfsObject, UploadId, UploadRecord,
-    Version,
+    PersistState, UfsError, UfsErrorKind, UfsObject, UploadId, UploadRecord, Version,
 };
 
 use crate::decisions::persist_queue::{Outcome, Work};
@@ -25,8 +24,6 @@ use crate::io::{
 const IDLE: Duration = Duration::from_secs(1);
 /// Wait when the queue and the metadata disagree: a commit is about to be queued.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Pending changes read from the metadata at a time.
-const PENDING_READ: usize = 1_000;
 
 /// Why an object did not reach the UFS.
 enum Unsent {
@@ -69,56 +66,6 @@ impl<W: World> Engine<W> {
             let timer = std::pin::pin!(self.environment().sleep(wait));
             select(changed, timer).await;
         }
-    }
-
-    /// Queues the changes that were pending when the last process ended. Call it
-    /// once, before the first request.
-    ///
-    /// # Errors
-    /// The metadata is unavailable.
-    pub async fn load_pending(&self) -> Result<usize, FlowError> {
-        let mut count = 0;
-        let mut after: Option<(BucketId, ObjectKey)> = None;
-        loop {
-            let from = after.as_ref().map(|(bucket, key)| (*bucket, key));
-            let page = self.metadata().pending_changes(from, PENDING_READ).await?;
-            after = page.entries.last().map(|(b, k, _)| (*b, k.clone()));
-            count += page.entries.len();
-            for (bucket, key, pending) in page.entries {
-                self.requeue(bucket, key, pending).await?;
-            }
-            if !page.more || after.is_none() {
-                return Ok(count);
-            }
-        }
-    }
-
-    async fn requeue(
-        &self,
-        bucket: BucketId,
-        key: ObjectKey,
-        pending: PendingRecord,
-    ) -> Result<(), FlowError> {
-        let now = self.environment().monotonic();
-        let until = match pending.change {
-            PendingChange::Settling { until_ms } => {
-                let left = until_ms.saturating_sub(self.environment().wall_ms());
-                Some(now + Duration::from_millis(u64::try_from(left).unwrap_or(0)))
-            }
-            _ => self.bucket_by_id(bucket).await?.and_then(|bucket| {
-                let outlives = self.ufs().outlives_us(&bucket);
-                outlives.then(|| now.saturating_add(self.ufs().late_max(&bucket)))
-            }),
-        };
-        // Sent before the last process ended, this change or the one it replaced.
-        let of = match pending.superseded {
-            true => Version::default(),
-            false => pending.version,
-        };
-        let late = until.map(|until| (of, until));
-        let queue = &self.shared().persist;
-        queue.enqueue((bucket, key), pending, now, late);
-        Ok(())
     }
 
     /// Waits until the UFS has the change `version` of a key, or a newer one.
@@ -195,7 +142,9 @@ impl<W: World> Engine<W> {
         match work.pending.change {
             PendingChange::Put { .. } => self.try_put(&bucket, work).await,
             PendingChange::Delete => self.try_delete(&bucket, work).await,
-            PendingChange::Settling { .. } => self.conclude(&bucket, work, None).await,
+            PendingChange::Settling { .. } | PendingChange::Hold { .. } => {
+                self.conclude(&bucket, work, None).await
+            }
         }
     }
 

@@ -316,9 +316,18 @@ impl<W: World> Engine<W> {
         }
         let record = Arc::new(record);
         self.remember(bucket.id, key, Some(Arc::clone(&record)));
-        if record.persist == PersistState::NotPersisted {
-            let size = record.size;
-            self.told_later(bucket, key, record.version, PendingChange::Put { size });
+        let size = record.size;
+        match record.persist {
+            PersistState::NotPersisted | PersistState::Persisting => {
+                self.told_later(bucket, key, record.version, PendingChange::Put { size });
+            }
+            // An older change waits in vain now, but requests of it may live.
+            PersistState::Transient if self.shared().persist.pending(bucket.id, key).is_some() => {
+                let until_ms = self.environment().wall_ms();
+                let change = PendingChange::Settling { until_ms };
+                self.told_later(bucket, key, record.version, change);
+            }
+            PersistState::Persisted | PersistState::Transient => {}
         }
         record
     }

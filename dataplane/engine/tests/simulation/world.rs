@@ -445,11 +445,15 @@ impl SimMetadata {
             ..record.clone()
         };
         match record.persist {
-            PersistState::NotPersisted => {
+            PersistState::NotPersisted | PersistState::Persisting => {
                 let size = record.size;
                 self.note(key, version, PendingChange::Put { size });
             }
-            _ => drop(self.pending.borrow_mut().remove(key)),
+            PersistState::Transient => {
+                let size = record.size;
+                self.note(key, version, PendingChange::Hold { size });
+            }
+            PersistState::Persisted => drop(self.pending.borrow_mut().remove(key)),
         }
         let replaced = self.objects.borrow_mut().insert(key.clone(), record);
         Committed { version, replaced }
@@ -638,7 +642,10 @@ impl Metadata for SimMetadata {
         let (apply, answer) = self.commit().await;
         let mut pending = self.pending.borrow_mut();
         match pending.get_mut(key) {
-            Some(record) if record.version == version => {
+            Some(record)
+                if record.version == version
+                    && !matches!(record.change, PendingChange::Hold { .. }) =>
+            {
                 if apply {
                     match settling {
                         Some(until_ms) => record.change = PendingChange::Settling { until_ms },

@@ -180,7 +180,7 @@ fn parse_parts(
     });
     let wait_persisted = fields
         .header("x-quickwater-wait-persisted")?
-        .map(wait_seconds)
+        .map(|text| wait_seconds(&text))
         .transpose()?;
     Ok(Request {
         wait_persisted,

@@ -159,16 +159,22 @@ fn deletes_are_found_by_prefix() {
 #[test]
 fn a_restart_does_not_know_what_was_sent() {
     let queue = queue();
+    let fence = Some(at(900));
     // This very change may have been sent; another one must wait, it may not.
-    queue.enqueue(place("a"), put(1), at(0), Some((Version(1), at(900))));
+    queue.load(BUCKET, place("a").1, put(1), (at(0), 0), fence);
     assert_eq!(queue.take(at(0)).unwrap().unanswered, Some(at(900)));
     // An older change may have been sent.
-    queue.enqueue(
-        place("b"),
-        put(2),
-        at(0),
-        Some((Version::default(), at(900))),
-    );
+    let superseded = PendingRecord {
+        superseded: true,
+        ..put(2)
+    };
+    queue.load(BUCKET, place("b").1, superseded, (at(0), 0), fence);
+    let held = PendingRecord {
+        change: PendingChange::Hold { size: 1 },
+        ..put(3)
+    };
+    queue.load(BUCKET, place("c").1, held, (at(0), 0), fence);
+    assert_eq!(queue.totals().puts, 2);
     assert!(queue.take(at(899)).is_none());
     assert!(queue.take(at(900)).is_some());
 }
