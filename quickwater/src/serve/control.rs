@@ -43,6 +43,7 @@ pub(super) fn ufs_client(runtime: Handle, settings: &Settings, budget: Budget) -
     let config = UfsConfig {
         connect_timeout: settings.ufs.connect_timeout,
         idle_timeout: settings.ufs.idle_timeout,
+        request_timeout: settings.ufs.request_timeout,
         concurrency: settings.ufs.concurrency,
         read_memory_bytes: usize::try_from(budget.ufs_reads).unwrap_or(usize::MAX),
         ..UfsConfig::default()

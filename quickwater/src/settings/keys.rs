@@ -174,6 +174,8 @@ pub(crate) static KEYS: &[Key] = &[
         "How long a connection to a UFS may take."),
     key("ufs.timeout.idle", "ufs-timeout-idle", Kind::Duration, "30s",
         "How long a UFS request may make no progress."),
+    key("ufs.timeout.request", "ufs-timeout-request", Kind::Duration, "30s",
+        "How long a UFS may take to answer a request; for every MiB of a body a second more."),
     key("shutdown.grace", "shutdown-grace", Kind::Duration, "25s",
         "How long requests in flight may go on after SIGTERM or SIGINT."),
     key("io.driver", "io-driver", Kind::Choice(&["auto", "uring", "epoll"]), "auto",

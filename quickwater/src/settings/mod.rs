@@ -135,6 +135,8 @@ pub(crate) struct UfsSettings {
     pub connect_timeout: Duration,
     /// Time without progress.
     pub idle_timeout: Duration,
+    /// Time for one request.
+    pub request_timeout: Duration,
 }
 
 /// How IO is driven.

@@ -275,6 +275,7 @@ impl Reader<'_> {
             concurrency: self.bounded("ufs.concurrency", 1, UFS_CONCURRENCY_MAX)?,
             connect_timeout: self.timeout("ufs.timeout.connect")?,
             idle_timeout: self.timeout("ufs.timeout.idle")?,
+            request_timeout: self.timeout("ufs.timeout.request")?,
         })
     }
 }
