@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Ttl,
     /// A whole number.
     Count,
+    /// A part of a whole: `0.3`.
+    Ratio,
     /// `true` or `false`.
     Switch,
     /// One of these words.
@@ -43,6 +45,7 @@ impl Kind {
             Self::Duration => "duration".into(),
             Self::Ttl => "duration or `never`".into(),
             Self::Count => "number".into(),
+            Self::Ratio => "number between 0 and 1".into(),
             Self::Switch => "`true` or `false`".into(),
             Self::Choice(words) => words
                 .iter()
@@ -153,7 +156,7 @@ pub(crate) static KEYS: &[Key] = &[
     or("off", key("s3.access_log", "s3-access-log", Kind::Path, "off",
         "File that gets one line per request.")),
     key("admin.listen", "admin-listen", Kind::Address, "127.0.0.1:29990",
-        "Where the admin API (gRPC, bearer token) listens."),
+        "Where the admin API (gRPC and REST, bearer token) listens."),
     key("metrics.listen", "metrics-listen", Kind::Address, "127.0.0.1:29991",
         "Where /metrics, /healthz and /readyz are served; no authentication."),
     key("store.capacity", "capacity", Kind::Bytes, "10GiB",
@@ -162,6 +165,20 @@ pub(crate) static KEYS: &[Key] = &[
         "Size of one segment file, 4MiB to 4GiB; cannot change once the store exists. `auto` chooses by capacity.")),
     or("auto", key("store.threads", "threads", Kind::Count, "auto",
         "Data-plane threads (shards), each with its own ring and segments. `auto` = one per CPU.")),
+    key("write_cache.dirty_ratio", "write-cache-dirty-ratio", Kind::Ratio, "0.3",
+        "Most of `store.capacity` that data not yet in its UFS (WRITE_BACK, TRANSIENT) may fill; the rest stays for the read cache."),
+    key("write_cache.persist_retry_initial", "write-cache-persist-retry-initial", Kind::Duration, "1s",
+        "Wait before a failed upload to the UFS is tried again; doubled, with jitter, after each further failure. There is no last attempt."),
+    key("write_cache.persist_retry_max", "write-cache-persist-retry-max", Kind::Duration, "1h",
+        "Longest wait between two attempts at an upload to the UFS."),
+    key("write_cache.persist_concurrency", "write-cache-persist-concurrency", Kind::Count, "64",
+        "Most uploads of dirty data to one mount's UFS at a time."),
+    key("write_cache.orphan_timeout", "write-cache-orphan-timeout", Kind::Duration, "1h",
+        "Age at which an upload that nobody completed or continued is cleaned up."),
+    key("write_cache.orphan_period", "write-cache-orphan-period", Kind::Duration, "10min",
+        "Pause between two searches for such uploads."),
+    key("write_cache.writing_timeout", "write-cache-writing-timeout", Kind::Duration, "10min",
+        "Time without new bytes after which a write counts as abandoned; every byte starts it anew."),
     key("metadata.engine", "metadata-engine", Kind::Choice(&["fjall", "redb"]), "fjall",
         "Embedded store of the metadata; cannot change once metadata exists."),
     or("auto", key("ufs.uri", "ufs", Kind::Uri, "auto",

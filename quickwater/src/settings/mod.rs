@@ -2,6 +2,7 @@
 //! every key checked at start. Absent on purpose: anything that acts on them.
 
 pub(crate) mod flags;
+pub(crate) mod import;
 pub(crate) mod keys;
 pub(crate) mod layers;
 pub(crate) mod parse;
@@ -44,6 +45,9 @@ pub(crate) struct Settings {
     pub metrics_listen: SocketAddr,
     /// The cache.
     pub store: StoreSettings,
+    /// Data on its way to the UFS.
+    #[expect(dead_code, reason = "the persister reads it")]
+    pub write_cache: WriteCacheSettings,
     /// Embedded metadata engine.
     pub metadata_engine: MetadataEngine,
     /// The default UFS and limits of all.
@@ -111,6 +115,26 @@ pub(crate) struct StoreSettings {
     pub segment_bytes: Option<u64>,
     /// Data-plane threads.
     pub threads: usize,
+}
+
+/// Data on its way to the UFS.
+#[derive(Debug, Clone)]
+#[expect(dead_code, reason = "the persister reads it")]
+pub(crate) struct WriteCacheSettings {
+    /// Most of the capacity that dirty data may fill, above 0, below 1.
+    pub dirty_ratio: f64,
+    /// Wait before the second attempt at an upload.
+    pub persist_retry_initial: Duration,
+    /// Longest wait between two attempts; at least the initial one.
+    pub persist_retry_max: Duration,
+    /// Uploads at a time per mount.
+    pub persist_concurrency: usize,
+    /// Age of an abandoned upload.
+    pub orphan_timeout: Duration,
+    /// Pause between searches for abandoned uploads.
+    pub orphan_period: Duration,
+    /// Silence after which a write is abandoned.
+    pub writing_timeout: Duration,
 }
 
 /// Embedded metadata engines.

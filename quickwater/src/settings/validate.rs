@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, bail};
 use super::parse::{self, Parsed};
 use super::{
     AuthMode, IoDriver, MetadataEngine, S3Settings, Settings, StoreSettings, UfsSettings, Values,
-    keys,
+    WriteCacheSettings, keys,
 };
 
 const MIB: u64 = 1 << 20;
@@ -32,6 +32,8 @@ const PART_BYTES_MAX: u64 = 5 << 30;
 const UFS_CONCURRENCY_MAX: u64 = 4096;
 /// Longest timeout that still counts as a deadline.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// Longest time of housekeeping.
+const HOUSEKEEPING_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Settings {
     /// Checks every value.
@@ -50,6 +52,7 @@ impl Settings {
             admin_listen: read.value("admin.listen", parse::address)?,
             metrics_listen: read.value("metrics.listen", parse::address)?,
             store: read.store()?,
+            write_cache: read.write_cache()?,
             metadata_engine: match read.word("metadata.engine")?.as_str() {
                 "redb" => MetadataEngine::Redb,
                 _ => MetadataEngine::Fjall,
@@ -262,6 +265,36 @@ impl Reader<'_> {
             segment_bytes: self.unless_special("store.segment_size", parse::bytes)?,
             threads,
         })
+    }
+
+    fn write_cache(&self) -> Result<WriteCacheSettings> {
+        let initial = self.housekeeping("write_cache.persist_retry_initial")?;
+        let longest = self.housekeeping("write_cache.persist_retry_max")?;
+        if longest < initial {
+            let why = "is less than write_cache.persist_retry_initial; give at least that";
+            return Err(self.refuse("write_cache.persist_retry_max", why));
+        }
+        Ok(WriteCacheSettings {
+            dirty_ratio: self.value("write_cache.dirty_ratio", parse::ratio)?,
+            persist_retry_initial: initial,
+            persist_retry_max: longest,
+            persist_concurrency: self.bounded(
+                "write_cache.persist_concurrency",
+                1,
+                UFS_CONCURRENCY_MAX,
+            )?,
+            orphan_timeout: self.housekeeping("write_cache.orphan_timeout")?,
+            orphan_period: self.housekeeping("write_cache.orphan_period")?,
+            writing_timeout: self.housekeeping("write_cache.writing_timeout")?,
+        })
+    }
+
+    fn housekeeping(&self, name: &str) -> Result<Duration> {
+        let time = self.value(name, parse::duration)?;
+        if time.is_zero() || time > HOUSEKEEPING_MAX {
+            return Err(self.refuse(name, "is out of bounds; use 1ms to 7d"));
+        }
+        Ok(time)
     }
 
     fn ufs(&self, dir: &Path) -> Result<UfsSettings> {
