@@ -79,6 +79,7 @@ def _values(budget: dict, row: Row) -> list[float]:
 def report(rows: list[Row], extra: dict) -> dict:
     """As `bench/src/model.rs` reads it; what it does not know is in `targets`."""
     labels = list(dict.fromkeys(one.name for row in rows for one in row.contestants))
+    labels.sort(key=lambda label: not label.startswith("quickwater"))  # ratios are ours to the others'
     return {
         "format_version": FORMAT_VERSION,
         **{name: extra[name] for name in ("tool_version", "started", "interrupted", "settings", "machine")},

@@ -4,6 +4,7 @@ pub mod keyspace;
 pub mod namespace;
 pub mod policies;
 pub mod records;
+pub mod rest;
 pub mod rpc;
 pub mod store;
 

@@ -148,6 +148,10 @@ class Sim:
         """Somebody else writes an object."""
         self._raw("PUT", "/body", body, bucket=bucket, key=key)
 
+    def seed_many(self, bucket: str, keys: list[str], body: str = "x") -> None:
+        """Somebody else writes the same text under many keys."""
+        self._call("POST", "/seed", {"bucket": bucket, "keys": keys, "body": body})
+
     def create_bucket(self, name: str) -> None:
         """Makes a bucket, whatever the rules say."""
         self._call("POST", "/bucket", {"name": name})

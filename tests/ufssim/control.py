@@ -76,7 +76,7 @@ class Control:
             case "GET", "/body":
                 return simulator.store.object(query["bucket"], query["key"]).body
             case "PUT", "/body":
-                return self._seed(query["bucket"], query["key"], body)
+                return self._seed(query["bucket"], [query["key"]], body)
             case "POST", _:
                 return await self._change(path, json.loads(body or b"{}"))
         raise ValueError(f"no such call: {method} {path}")
@@ -100,6 +100,8 @@ class Control:
                 simulator.schedule(values["mode"], values["steps"], values["repeat"])
             case "/reset":
                 await simulator.reset()
+            case "/seed":
+                return self._seed(values["bucket"], values["keys"], values["body"].encode())
             case "/bucket":
                 simulator.store.buckets.setdefault(values["name"], Bucket(time.time()))
             case _:
@@ -131,10 +133,11 @@ class Control:
             for key, found in place.objects.items()
         }
 
-    def _seed(self, bucket: str, key: str, body: bytes) -> dict[str, str]:
+    def _seed(self, bucket: str, keys: list[str], body: bytes) -> dict[str, str]:
         """Somebody else writes to the store: in the journal as request 0."""
         new = read_body({}, body)
-        found = Object(body, new.etag, new.sha256, new.checksums, {}, time.time())
-        self.simulator.store.put("PutObject", bucket, key, found, Condition(), Cause())
+        for key in keys:
+            found = Object(body, new.etag, new.sha256, new.checksums, {}, time.time())
+            self.simulator.store.put("PutObject", bucket, key, found, Condition(), Cause())
         return {"etag": new.etag}
 

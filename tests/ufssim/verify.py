@@ -115,17 +115,16 @@ def state(history: History, final: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def acked_before_applied(history: History, journal: Iterable[Applied], prefix: str = "") -> list[str]:
-    """WRITE_THROUGH: no ack of what the store did not have yet."""
+    """WRITE_THROUGH: at the moment of an ack the store shows what was acked."""
     wrong, changes = [], _by_key(journal, prefix)
     for key, operations in history.keys.items():
         for number, operation in enumerate(operations):
             if operation.outcome != ACKED or operation.ended is None:
                 continue
-            if not any(
-                change.sha256 == operation.content and operation.begun <= change.at <= operation.ended
-                for change in changes.get(key, [])
-            ):
-                wrong.append(f"{key}: write {number} was acked before the store applied it")
+            shown = [c.sha256 for c in changes.get(key, []) if c.at <= operation.ended]
+            if (shown[-1] if shown else GONE) != operation.content:
+                what = _name(operations, shown[-1] if shown else GONE)
+                wrong.append(f"{key}: write {number} was acked while the store had {what}")
     return wrong
 
 

@@ -159,7 +159,7 @@ fn per_round(report: &Report, scenario: &Scenario) -> Option<Chart> {
     chart(
         "Throughput by round",
         scenario,
-        (Scale::Linear, Scale::Linear),
+        (Scale::Counts, Scale::Linear),
         titles,
         lines.collect(),
     )
@@ -192,7 +192,7 @@ fn ratio_plot(report: &Report, scenario: &Scenario) -> Option<Chart> {
     let mut made = chart(
         heading,
         scenario,
-        (Scale::Linear, Scale::Linear),
+        (Scale::Counts, Scale::Linear),
         titles,
         lines,
     )?;

@@ -12,6 +12,7 @@ use super::budgets::{BudgetError, Outcome, Verdict, judge, parse_budgets};
 use super::measures::{number, spread};
 use super::table::aligned;
 use super::{ReportError, parse};
+use crate::model::Report;
 
 /// Most bytes of a report or a budget file that are read.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -60,8 +61,7 @@ pub fn check(args: &CheckArgs, out: &mut impl Write) -> Result<bool, CheckError>
         .map_err(|e| CheckError::Budgets(args.budgets.clone(), e))?;
     let mut reports = Vec::with_capacity(args.reports.len());
     for path in &args.reports {
-        let report = parse(&text(path)?).map_err(|e| CheckError::Report(path.clone(), e))?;
-        reports.push(report);
+        reports.push(report_of(path)?);
     }
     let verdicts = judge(&budgets, &reports);
     out.write_all(lines(&verdicts).as_bytes())?;
@@ -70,6 +70,11 @@ pub fn check(args: &CheckArgs, out: &mut impl Write) -> Result<bool, CheckError>
     let unmeasured = count(Outcome::Unmeasured);
     writeln!(out, "{met} met, {missed} missed, {unmeasured} not measured")?;
     Ok(missed == 0 && met > 0 && !(args.strict && unmeasured > 0))
+}
+
+/// Reads a report.
+pub(super) fn report_of(path: &Path) -> Result<Report, CheckError> {
+    parse(&text(path)?).map_err(|error| CheckError::Report(path.to_owned(), error))
 }
 
 fn text(path: &Path) -> Result<String, CheckError> {
@@ -87,7 +92,7 @@ fn lines(verdicts: &[Verdict<'_>]) -> String {
     let heading = ["row", "budget", "bound", "measured", "rounds", ""];
     let mut rows = vec![heading.map(String::from).to_vec()];
     rows.extend(verdicts.iter().map(line));
-    aligned(&rows)
+    aligned(&rows, 2)
 }
 
 fn line(verdict: &Verdict<'_>) -> Vec<String> {

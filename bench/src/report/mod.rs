@@ -7,6 +7,7 @@ mod check;
 mod measures;
 mod page;
 mod plot;
+mod show;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod tests;
 pub use budgets::{Budget, BudgetError, Outcome, Verdict, judge, parse_budgets};
 pub use check::{CheckArgs, CheckError, check};
 pub use measures::{Measure, number};
+pub use show::{ShowArgs, show};
 
 use clap::ValueEnum;
 use thiserror::Error;

@@ -38,6 +38,8 @@ pub(super) fn escape(text: &str) -> String {
 pub(super) enum Scale {
     /// From zero.
     Linear,
+    /// Whole numbers from 1, with half a step of room on both sides.
+    Counts,
     /// By decades; values are above zero.
     Log,
     /// Shares of 1 by the decades of what is left to 1: 0.9, 0.99, 0.999 ...
@@ -62,10 +64,8 @@ impl Axis {
         let (low, high) = match scale {
             _ if values.is_empty() => (scale.inverse(0.0), scale.inverse(1.0)),
             Scale::Linear => (0.0, if high > 0.0 { high * 1.05 } else { 1.0 }),
-            Scale::Log => {
-                let low = 10f64.powf(low.log10().floor());
-                (low, 10f64.powf(high.log10().ceil()).max(low * 10.0))
-            }
+            Scale::Counts => (0.5, high.floor() + 0.5),
+            Scale::Log => (round_down(low), round_up(high).max(round_down(low) * 2.0)),
             Scale::Nines => (0.0, high.max(0.99)),
         };
         let title = title.to_owned();
@@ -92,7 +92,8 @@ impl Axis {
     fn ticks(&self) -> Vec<(f64, String)> {
         let ticks = match self.scale {
             Scale::Linear => linear_ticks(self.high),
-            Scale::Log => decades(self.low, self.high),
+            Scale::Counts => counts(self.high),
+            Scale::Log => log_ticks(self.low, self.high),
             Scale::Nines => nines(self.high),
         };
         ticks.into_iter().map(|v| (v, self.scale.text(v))).collect()
@@ -104,6 +105,7 @@ impl Scale {
         value.is_finite()
             && match self {
                 Self::Linear => value >= 0.0,
+                Self::Counts => value >= 1.0,
                 Self::Log => value > 0.0,
                 Self::Nines => (0.0..1.0).contains(&value),
             }
@@ -111,7 +113,7 @@ impl Scale {
 
     fn forward(self, value: f64) -> f64 {
         match self {
-            Self::Linear => value,
+            Self::Linear | Self::Counts => value,
             Self::Log => value.log10(),
             Self::Nines => -(1.0 - value).log10(),
         }
@@ -119,7 +121,7 @@ impl Scale {
 
     fn inverse(self, place: f64) -> f64 {
         match self {
-            Self::Linear => place,
+            Self::Linear | Self::Counts => place,
             Self::Log => 10f64.powf(place),
             Self::Nines => 1.0 - 10f64.powf(-place),
         }
@@ -128,11 +130,19 @@ impl Scale {
     fn text(self, value: f64) -> String {
         match self {
             Self::Nines => format!("{} %", round_off(value * 100.0)),
-            _ => super::measures::number(value)
-                .trim_end_matches(".00")
-                .trim_end_matches(".0")
-                .to_owned(),
+            _ => trimmed(&super::measures::number(value)),
         }
+    }
+}
+
+/// `0.2` instead of `0.200`, and no `1,00` of `1,000`.
+fn trimmed(number: &str) -> String {
+    match number.contains('.') {
+        true => number
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_owned(),
+        false => number.to_owned(),
     }
 }
 
@@ -152,10 +162,46 @@ fn linear_ticks(high: f64) -> Vec<f64> {
         .collect()
 }
 
-fn decades(low: f64, high: f64) -> Vec<f64> {
-    let (from, to) = (low.log10().round() as i32, high.log10().round() as i32);
-    let step = ((to - from) / TICKS_MAX as i32 + 1) as usize;
-    (from..=to).step_by(step).map(|d| 10f64.powi(d)).collect()
+fn counts(high: f64) -> Vec<f64> {
+    let last = high.floor() as usize;
+    let step = last.div_ceil(2 * TICKS_MAX).max(1);
+    (1..=last).step_by(step).map(|i| i as f64).collect()
+}
+
+/// The greatest of 1, 2 and 5 times a power of ten that is not above `value`.
+fn round_down(value: f64) -> f64 {
+    let decade = 10f64.powf(value.log10().floor());
+    let steps = [5.0, 2.0].map(|s| s * decade);
+    steps.into_iter().find(|s| *s <= value).unwrap_or(decade)
+}
+
+/// The least of them that is not below it.
+fn round_up(value: f64) -> f64 {
+    let decade = 10f64.powf(value.log10().floor());
+    let steps = [1.0, 2.0, 5.0].map(|s| s * decade);
+    steps
+        .into_iter()
+        .find(|s| *s >= value)
+        .unwrap_or(decade * 10.0)
+}
+
+/// 1, 2, 5, 10 ... while they fit, else some of the powers of ten.
+fn log_ticks(low: f64, high: f64) -> Vec<f64> {
+    let decades = (low.log10().floor() as i32)..=(high.log10().ceil() as i32);
+    let shown = |v: &f64| (low * 0.999..=high * 1.001).contains(v);
+    let fine = decades
+        .clone()
+        .flat_map(|d| [1.0, 2.0, 5.0].map(|s| s * 10f64.powi(d)));
+    let fine: Vec<f64> = fine.filter(shown).take(2 * TICKS_MAX).collect();
+    if fine.len() <= TICKS_MAX {
+        return fine;
+    }
+    let step = decades.clone().count() / TICKS_MAX + 1;
+    decades
+        .step_by(step)
+        .map(|d| 10f64.powi(d))
+        .filter(shown)
+        .collect()
 }
 
 fn nines(high: f64) -> Vec<f64> {
@@ -294,12 +340,17 @@ mod tests {
         let linear = Axis::around(Scale::Linear, [3.0, 420.0].into_iter(), "");
         let ticks: Vec<f64> = linear.ticks().iter().map(|t| t.0).collect();
         assert_eq!(ticks, [0.0, 100.0, 200.0, 300.0, 400.0]);
-        let log = Axis::around(Scale::Log, [0.3, 42.0].into_iter(), "");
-        let texts: Vec<String> = log.ticks().into_iter().map(|t| t.1).collect();
-        assert_eq!(texts, ["0.100", "1", "10", "100"]);
+        let texts = |axis: Axis| axis.ticks().into_iter().map(|t| t.1).collect::<Vec<_>>();
+        let log = |low: f64, high: f64| Axis::around(Scale::Log, [low, high].into_iter(), "");
+        assert_eq!(texts(log(0.3, 4.2)), ["0.2", "0.5", "1", "2", "5"]);
+        assert_eq!(texts(log(0.03, 4200.0)), ["0.1", "1", "10", "100", "1,000"]);
+        let rounds = Axis::around(Scale::Counts, [1.0, 3.0].into_iter(), "");
+        assert_eq!(texts(rounds), ["1", "2", "3"]);
         let nines = Axis::around(Scale::Nines, [0.0, 0.9995].into_iter(), "");
-        let texts: Vec<String> = nines.ticks().into_iter().map(|t| t.1).collect();
-        assert_eq!(texts, ["0 %", "50 %", "90 %", "99 %", "99.9 %"]);
+        assert_eq!(
+            texts(nines.clone()),
+            ["0 %", "50 %", "90 %", "99 %", "99.9 %"]
+        );
         assert!(nines.place(0.9) > 0.3 && nines.place(0.9) < 0.31);
     }
 
@@ -311,7 +362,7 @@ mod tests {
             vec![f64::NAN, f64::INFINITY],
             vec![1e-9, 1e12],
         ] {
-            for scale in [Scale::Linear, Scale::Log, Scale::Nines] {
+            for scale in [Scale::Linear, Scale::Counts, Scale::Log, Scale::Nines] {
                 let points: Vec<(f64, f64)> = values.iter().map(|v| (*v, *v)).collect();
                 let axis = || Axis::around(scale, values.iter().copied(), "t");
                 let line = Line {

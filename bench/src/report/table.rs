@@ -13,7 +13,7 @@ pub(super) fn table(report: &Report) -> String {
         }
         text += &plain(&format!("{}: {}", scenario.name, scenario.description));
         text.push('\n');
-        text += &aligned(&rows(report, scenario));
+        text += &aligned(&rows(report, scenario), 1);
         text += &phases(report, scenario);
         text += &comparison(report, scenario);
         text += &failures(report, scenario);
@@ -86,7 +86,7 @@ pub(super) fn ratio_rows(report: &Report, scenario: &Scenario) -> Vec<Vec<String
 }
 
 fn comparison(report: &Report, scenario: &Scenario) -> String {
-    aligned(&ratio_rows(report, scenario))
+    aligned(&ratio_rows(report, scenario), 2)
 }
 
 /// Rows of cells: the phases of an endpoint's rounds, medians.
@@ -115,7 +115,7 @@ pub(super) fn phase_rows(report: &Report, scenario: &Scenario) -> Vec<Vec<String
 }
 
 fn phases(report: &Report, scenario: &Scenario) -> String {
-    aligned(&phase_rows(report, scenario))
+    aligned(&phase_rows(report, scenario), 2)
 }
 
 /// What went wrong, with examples.
@@ -159,8 +159,8 @@ fn plain(text: &str) -> String {
     text.chars().map(harmless).collect()
 }
 
-/// Lays cells out in columns; the first left, the others right.
-pub(super) fn aligned(rows: &[Vec<String>]) -> String {
+/// Lays cells out in columns; the first `left` ones to the left, others to the right.
+pub(super) fn aligned(rows: &[Vec<String>], left: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |at: usize| {
         let cells = rows.iter().filter_map(|r| r.get(at));
@@ -172,7 +172,7 @@ pub(super) fn aligned(rows: &[Vec<String>]) -> String {
         let cells = row.iter().zip(&widths).enumerate();
         let line: Vec<String> = cells
             .map(|(at, (cell, &wide))| match at {
-                0 => format!("{:<wide$}", plain(cell)),
+                _ if at < left => format!("{:<wide$}", plain(cell)),
                 _ => format!("{:>wide$}", plain(cell)),
             })
             .collect();

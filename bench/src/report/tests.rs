@@ -394,3 +394,20 @@ fn check_names_the_file_it_cannot_use() {
     let error = check(&args, &mut Vec::new()).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/b.toml"), "{error}");
 }
+
+#[test]
+fn a_saved_report_is_shown_again() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("r.json");
+    std::fs::write(&path, render(&report(), Format::Json).unwrap()).unwrap();
+    let mut out = Vec::new();
+    let args = ShowArgs {
+        report: path,
+        output: Format::Html,
+    };
+    show(&args, &mut out).unwrap();
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        render(&report(), Format::Html).unwrap()
+    );
+}

@@ -18,6 +18,8 @@ mod read;
 mod tests;
 mod warn;
 
+use std::collections::HashSet;
+
 use quickwater_proto::{PathPolicy, PolicyTable};
 use serde::Serialize;
 
@@ -106,6 +108,12 @@ impl Document {
     #[must_use]
     pub fn warnings(&self) -> Vec<Problem> {
         warn::warnings(self)
+    }
+
+    /// Warnings of rules for one bucket that is not among `buckets`.
+    #[must_use]
+    pub fn missing_buckets(&self, buckets: &HashSet<&str>) -> Vec<Problem> {
+        warn::missing_buckets(self, buckets)
     }
 
     /// The rule that decides for `/bucket/key`, with its place in `pathRules`.

@@ -1,5 +1,7 @@
 //! What a document may say but hardly means.
 
+use std::collections::HashSet;
+
 use quickwater_proto::{BucketName, OverLimit, PolicyMode};
 
 use super::{Document, PROBLEMS_MAX, Problem, Rule};
@@ -15,6 +17,30 @@ pub(super) fn warnings(document: &Document) -> Vec<Problem> {
         }
     }
     found.0
+}
+
+pub(super) fn missing_buckets(document: &Document, buckets: &HashSet<&str>) -> Vec<Problem> {
+    let mut found = Found(Vec::new());
+    for (place, rule) in document.path_rules.iter().enumerate() {
+        let bucket = rule.path.as_deref().map_or("", bucket_of);
+        if !wild(bucket) && BucketName::new(bucket).is_ok() && !buckets.contains(bucket) {
+            found.tell(
+                format!("$.pathRules[{place}].path"),
+                &format!("there is no bucket {bucket:?} yet"),
+            );
+        }
+    }
+    found.0
+}
+
+/// The first name of a rule's path.
+fn bucket_of(path: &str) -> &str {
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    inner.split('/').next().unwrap_or_default()
+}
+
+fn wild(text: &str) -> bool {
+    text.contains(['*', '?', '['])
 }
 
 struct Found(Vec<Problem>);
@@ -56,8 +82,7 @@ impl Found {
     fn path(&mut self, field: &str, path: &str) {
         let tell = |found: &mut Self, message: &str| found.tell(field.to_owned(), message);
         let inner = path.strip_prefix('/').unwrap_or(path);
-        let bucket = inner.split('/').next().unwrap_or_default();
-        let wild = |text: &str| text.contains(['*', '?', '[']);
+        let bucket = bucket_of(path);
         if wild(path) && !inner.contains('/') && inner != "**" {
             tell(
                 self,

@@ -8,12 +8,15 @@ use quickwater_rpc::admin::admin_server::Admin;
 use quickwater_rpc::admin::{
     FsListReply, FsListRequest, FsStatReply, FsStatRequest, GetConfReply, GetConfRequest,
     MountAddReply, MountAddRequest, MountListReply, MountListRequest, MountRemoveReply,
-    MountRemoveRequest, StatusReply, StatusRequest,
+    MountRemoveRequest, PathConfigCheckReply, PathConfigCheckRequest, PathConfigGetReply,
+    PathConfigGetRequest, PathConfigHistoryReply, PathConfigHistoryRequest,
+    PathConfigRollbackRequest, PathConfigSetReply, PathConfigSetRequest, PathConfigTestReply,
+    PathConfigTestRequest, StatusReply, StatusRequest,
 };
 use tonic::{Request, Response, Status};
 
 use super::views::AdminViews;
-use super::{convert, status};
+use super::{convert, policies, status};
 use crate::Namespace;
 use crate::namespace::NewMount;
 use crate::store::Store;
@@ -26,8 +29,8 @@ const PAGE_LINES_MAX: u32 = 1_000;
 /// The admin service of `admin.proto`.
 #[derive(Clone)]
 pub struct AdminService<S> {
-    namespace: Namespace<S>,
-    views: AdminViews,
+    pub(super) namespace: Namespace<S>,
+    pub(super) views: AdminViews,
 }
 
 impl<S: Store> AdminService<S> {
@@ -172,6 +175,67 @@ impl<S: Store> Admin for AdminService<S> {
         }
         settings.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(Response::new(GetConfReply { settings }))
+    }
+
+    async fn path_config_get(
+        &self,
+        request: Request<PathConfigGetRequest>,
+    ) -> Result<Response<PathConfigGetReply>, Status> {
+        let stored = self.policies(request.into_inner().version).await;
+        let stored = stored.map_err(status::policy)?;
+        Ok(Response::new(policies::stored(stored)))
+    }
+
+    async fn path_config_check(
+        &self,
+        request: Request<PathConfigCheckRequest>,
+    ) -> Result<Response<PathConfigCheckReply>, Status> {
+        let checked = self.check_policies(&request.into_inner().document).await;
+        Ok(Response::new(checked.map_err(status::metadata)?))
+    }
+
+    async fn path_config_set(
+        &self,
+        request: Request<PathConfigSetRequest>,
+    ) -> Result<Response<PathConfigSetReply>, Status> {
+        let from = request.remote_addr();
+        let request = request.into_inner();
+        let by = policies::by(&request.by, from);
+        let set = self.set_policies(&request.document, request.expected_version, &by);
+        let set = set.await.map_err(status::policy)?;
+        Ok(Response::new(policies::set(set)))
+    }
+
+    async fn path_config_test(
+        &self,
+        request: Request<PathConfigTestRequest>,
+    ) -> Result<Response<PathConfigTestReply>, Status> {
+        let request = request.into_inner();
+        let path = policies::Subject::parse(&request.path).map_err(Status::invalid_argument)?;
+        let tested = self.test_policies(&path, &request.document).await;
+        Ok(Response::new(tested.map_err(status::policy)?))
+    }
+
+    async fn path_config_history(
+        &self,
+        _: Request<PathConfigHistoryRequest>,
+    ) -> Result<Response<PathConfigHistoryReply>, Status> {
+        let history = self.namespace.policy_history().await;
+        let versions = history.map_err(status::metadata)?.into_iter();
+        let versions = versions.map(policies::origin).collect();
+        Ok(Response::new(PathConfigHistoryReply { versions }))
+    }
+
+    async fn path_config_rollback(
+        &self,
+        request: Request<PathConfigRollbackRequest>,
+    ) -> Result<Response<PathConfigSetReply>, Status> {
+        let from = request.remote_addr();
+        let request = request.into_inner();
+        let by = policies::by(&request.by, from);
+        let set = self.rollback_policies(request.version, request.expected_version, &by);
+        let set = set.await.map_err(status::policy)?;
+        Ok(Response::new(policies::set(set)))
     }
 }
 

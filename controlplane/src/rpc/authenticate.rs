@@ -38,6 +38,22 @@ impl AdminToken {
     }
 }
 
+impl AdminToken {
+    /// Judges the value of an `authorization` header.
+    ///
+    /// # Errors
+    /// A text for the caller.
+    pub(crate) fn admit(&self, authorization: Option<&[u8]>) -> Result<(), &'static str> {
+        let Some(given) = authorization else {
+            return Err("the call carries no admin token");
+        };
+        match bearer(given) {
+            Some(token) if same(token, self.0.as_bytes()) => Ok(()),
+            _ => Err("wrong admin token"),
+        }
+    }
+}
+
 impl std::fmt::Debug for AdminToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("AdminToken")
@@ -60,12 +76,9 @@ impl Interceptor for Authenticator {
             .metadata()
             .get("authorization")
             .map(|value| value.as_bytes());
-        let Some(given) = given else {
-            return Err(Status::unauthenticated("the call carries no admin token"));
-        };
-        match bearer(given) {
-            Some(token) if same(token, self.0.0.as_bytes()) => Ok(request),
-            _ => Err(Status::unauthenticated("wrong admin token")),
+        match self.0.admit(given) {
+            Ok(()) => Ok(request),
+            Err(why) => Err(Status::unauthenticated(why)),
         }
     }
 }

@@ -4,16 +4,19 @@
 mod admin;
 mod authenticate;
 mod convert;
+mod policies;
 mod status;
 #[cfg(test)]
 mod tests;
 mod views;
 
 use quickwater_rpc::admin::admin_server::AdminServer;
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 
 pub use admin::AdminService;
 pub use authenticate::{AdminToken, Authenticator, WeakToken};
+pub(crate) use policies::by;
 pub use views::{AdminViews, FileView, MountCheck, NodeView};
 
 use crate::Namespace;
@@ -22,15 +25,17 @@ use crate::store::Store;
 /// Largest request taken, bytes.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
-/// The admin service, ready to be added to a server; every call must carry the
-/// token.
+/// The admin service, gRPC and REST, ready to be added to a server that accepts
+/// HTTP/1 too; every call must carry the token.
 #[must_use]
-pub fn admin_server<S: Store>(
+pub fn admin_routes<S: Store>(
     namespace: Namespace<S>,
     views: AdminViews,
     token: AdminToken,
-) -> InterceptedService<AdminServer<AdminService<S>>, Authenticator> {
-    let server = AdminServer::new(AdminService::new(namespace, views))
-        .max_decoding_message_size(REQUEST_BYTES_MAX);
-    InterceptedService::new(server, Authenticator::new(token))
+) -> Routes {
+    let service = AdminService::new(namespace, views);
+    let rest = crate::rest::routes(service.clone(), token.clone());
+    let server = AdminServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let server = InterceptedService::new(server, Authenticator::new(token));
+    Routes::new(server).into_axum_router().merge(rest).into()
 }

@@ -3,7 +3,7 @@
 use quickwater_proto::{InvalidName, MetadataError, UfsError, UfsErrorKind};
 use tonic::{Code, Status};
 
-use crate::namespace::MountError;
+use crate::namespace::{MountError, PolicyError};
 
 pub(super) fn invalid_name(error: InvalidName) -> Status {
     Status::invalid_argument(error.0)
@@ -31,6 +31,15 @@ pub(super) fn mount(error: MountError) -> Status {
         MountError::Location(error) => Status::invalid_argument(error.to_string()),
         MountError::Owned(_) => Status::failed_precondition(error.to_string()),
         MountError::Metadata(error) => metadata(error),
+    }
+}
+
+pub(super) fn policy(error: PolicyError) -> Status {
+    match error {
+        PolicyError::Document(error) => Status::invalid_argument(error.to_string()),
+        PolicyError::Stale { .. } => Status::failed_precondition(error.to_string()),
+        PolicyError::NoSuchVersion(_) => Status::not_found(error.to_string()),
+        PolicyError::Metadata(error) => metadata(error),
     }
 }
 

@@ -1,14 +1,18 @@
 //! Tests of the admin service over a loopback connection.
 
+mod policies;
+mod rest;
+
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quickwater_proto::{
     BlobId, Bucket, BucketId, BucketName, Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Extent,
-    ObjectHeaders, ObjectKey, ObjectRecord, PersistState, PutCondition, UfsError, UfsErrorKind,
-    Version,
+    ObjectHeaders, ObjectKey, ObjectRecord, PersistState, PolicyMode, PolicyTable, PutCondition,
+    UfsError, UfsErrorKind, Version,
 };
 use quickwater_rpc::admin::admin_client::AdminClient;
 use quickwater_rpc::admin::{
@@ -28,6 +32,7 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 #[derive(Default)]
 struct World {
     mount_changes: AtomicUsize,
+    policies: Mutex<(u64, PolicyTable)>,
 }
 
 impl NodeView for World {
@@ -62,6 +67,9 @@ impl NodeView for World {
     fn mounts_changed(&self) {
         self.mount_changes.fetch_add(1, Ordering::Relaxed);
     }
+    fn policies_changed(&self, version: u64, table: &PolicyTable) {
+        *self.policies.lock().unwrap() = (version, table.clone());
+    }
 }
 
 #[tonic::async_trait]
@@ -87,6 +95,7 @@ struct Served {
     namespace: Namespace<EmbeddedStore>,
     world: Arc<World>,
     channel: Channel,
+    address: SocketAddr,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -100,11 +109,12 @@ impl Served {
             files: Arc::new(namespace.clone()),
         };
         let token = AdminToken::new(TOKEN).unwrap();
-        let service = admin_server(namespace.clone(), views, token);
+        let routes = admin_routes(namespace.clone(), views, token);
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = incoming.local_addr().unwrap();
         let serving = Server::builder()
-            .add_service(service)
+            .accept_http1(true)
+            .add_routes(routes)
             .serve_with_incoming(incoming);
         let server = tokio::spawn(async move { serving.await.unwrap() });
         let channel = Endpoint::try_from(format!("http://{address}"))
@@ -116,6 +126,7 @@ impl Served {
             namespace,
             world,
             channel,
+            address,
             server,
         }
     }

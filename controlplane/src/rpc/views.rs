@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quickwater_proto::{Bucket, MetadataError, ObjectKey, ObjectRecord, UfsError};
+use quickwater_proto::{Bucket, MetadataError, ObjectKey, ObjectRecord, PolicyTable, UfsError};
 use quickwater_rpc::admin::{Node, Setting};
 
 use crate::Namespace;
@@ -37,6 +37,8 @@ pub trait NodeView: Send + Sync + 'static {
     fn default_metadata_ttl_ms(&self) -> u64;
     /// A mount was added or removed: what is cached of buckets must go.
     fn mounts_changed(&self);
+    /// Path policies were set: from now on every worker decides by them.
+    fn policies_changed(&self, version: u64, table: &PolicyTable);
 }
 
 /// Looks at a UFS location.

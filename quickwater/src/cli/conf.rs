@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use quickwater_rpc::admin::{GetConfRequest, Setting};
 use serde_json::json;
@@ -13,13 +13,21 @@ use super::exit::Kind;
 use super::output::{Output, emit};
 use super::remote::{Target, explain};
 use crate::home::RunFile;
-use crate::settings::{Settings, Values, keys, layers, render};
+use crate::settings::{Settings, Values, import, keys, layers, render};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfVerb {
     /// Print the reference of all settings as Markdown
     #[command(after_help = "Examples:\n  quickwater conf reference > docs/configuration.md")]
     Reference,
+    /// Translate an alluxio-site.properties into settings (TOML)
+    #[command(after_help = IMPORT_HELP)]
+    Import {
+        /// The properties file
+        file: std::path::PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print the value of one setting
     #[command(after_help = HELP)]
     Get {
@@ -38,6 +46,17 @@ pub(super) enum ConfVerb {
         source: ConfSource,
     },
 }
+
+const IMPORT_HELP: &str = "\
+Prints a settings file; what could not be translated stands in it as comments with
+the reason. Secrets are never carried over.
+
+Examples:
+  quickwater conf import conf/alluxio-site.properties > quickwater.toml
+  quickwater conf import conf/alluxio-site.properties --output json";
+
+/// Largest properties file read, bytes.
+const PROPERTIES_BYTES_MAX: u64 = 4 << 20;
 
 const HELP: &str = "\
 With a running service in DIR, or with --control, these are its settings in force;
@@ -72,9 +91,36 @@ pub(super) fn run(verb: ConfVerb) -> Result<ExitCode> {
             emit(&render::page())?;
             Ok(ExitCode::SUCCESS)
         }
+        ConfVerb::Import { file, output } => import_file(&file, output),
         ConfVerb::Get { key, source } => get(&key, &source),
         ConfVerb::Show { defaults, source } => show(defaults, &source),
     }
+}
+
+fn import_file(file: &std::path::Path, output: Output) -> Result<ExitCode> {
+    let name = file.display();
+    let meta = std::fs::metadata(file).with_context(|| format!("cannot open {name}"))?;
+    if meta.len() > PROPERTIES_BYTES_MAX {
+        bail!("{name} is larger than 4 MiB; is it the right file?");
+    }
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
+    let found =
+        import::translate(&text).with_context(|| format!("{name} is no properties file"))?;
+    let remarks = |remarks: &[import::Remark]| -> serde_json::Value {
+        let one =
+            |r: &import::Remark| json!({ "property": r.property, "value": r.value, "why": r.why });
+        remarks.iter().map(one).collect()
+    };
+    let settings = found.settings.iter().map(|s| {
+        let value = json!({ "value": s.text, "from": s.from });
+        (s.key.name.to_owned(), value)
+    });
+    let json = json!({
+        "settings": serde_json::Value::Object(settings.collect()),
+        "untranslated": remarks(&found.untranslated),
+        "needless": remarks(&found.needless),
+    });
+    output.show(&json, || import::toml(&found))
 }
 
 impl ConfSource {

@@ -5,6 +5,7 @@ mod exit;
 mod fs;
 mod mount;
 mod output;
+mod pathconfig;
 mod remote;
 mod status;
 
@@ -59,6 +60,9 @@ enum Verb {
     /// Look at the objects of a bucket
     #[command(subcommand)]
     Fs(fs::FsVerb),
+    /// Say what a write to a path promises: durability, caching, read-only
+    #[command(subcommand)]
+    Pathconfig(pathconfig::PathconfigVerb),
     /// Check this machine and what the service depends on
     #[command(
         after_help = "Exits with 1 when a check fails.\n\nExamples:\n  quickwater doctor --dir ./data\n  quickwater doctor --dir ./data --capacity 500GiB --output json"
@@ -133,6 +137,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Mount(verb) => mount::run(verb),
         Verb::Status(target) => status::run(&target),
         Verb::Fs(verb) => fs::run(verb),
+        Verb::Pathconfig(verb) => pathconfig::run(verb),
         Verb::Doctor(args) => crate::doctor::run(&args),
         Verb::Conf(verb) => conf::run(verb),
         Verb::Version { output } => version(output),

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use quickwater_controlplane::Namespace;
-use quickwater_controlplane::rpc::{AdminToken, AdminViews, MountCheck, NodeView, admin_server};
+use quickwater_controlplane::rpc::{AdminToken, AdminViews, MountCheck, NodeView, admin_routes};
 use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::Shared;
-use quickwater_proto::{Bucket, UfsError};
+use quickwater_proto::{Bucket, PolicyTable, UfsError};
 use quickwater_rpc::admin::{Node, Setting};
 use quickwater_ufs::UfsClient;
 use quickwater_worker::metrics::Metrics;
@@ -58,7 +58,9 @@ pub(super) fn serve(
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .add_service(admin_server(parts.namespace, views, token));
+        // REST clients speak HTTP/1.1.
+        .accept_http1(true)
+        .add_routes(admin_routes(parts.namespace, views, token));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Ok(async move {
         if let Err(error) = server.serve_with_incoming(incoming).await {
@@ -147,5 +149,9 @@ impl NodeView for ThisNode {
 
     fn mounts_changed(&self) {
         self.shared.forget_buckets();
+    }
+
+    fn policies_changed(&self, version: u64, table: &PolicyTable) {
+        self.shared.policies.replace(version, table.clone());
     }
 }

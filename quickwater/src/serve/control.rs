@@ -1,11 +1,15 @@
 //! Puts the control plane together: metadata store, namespace, UFS client and
 //! the work that goes on behind requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use quickwater_controlplane::namespace::Namespace;
+use quickwater_controlplane::policies::Document;
 use quickwater_controlplane::store::{self, EmbeddedStore, EngineKind, EngineOptions};
+use quickwater_engine::Shared;
+use quickwater_proto::PolicyTable;
 use quickwater_ufs::{UfsClient, UfsConfig};
 use tokio::runtime::Handle;
 
@@ -15,6 +19,8 @@ use crate::settings::{MetadataEngine, Settings};
 
 /// Pause between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_secs(30);
+/// Pause between two looks for new path policies; they hold everywhere within 1 s.
+const POLICY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Opens the metadata; journals are replayed meanwhile.
 ///
@@ -43,12 +49,56 @@ pub(super) fn ufs_client(runtime: Handle, settings: &Settings, budget: Budget) -
     let config = UfsConfig {
         connect_timeout: settings.ufs.connect_timeout,
         idle_timeout: settings.ufs.idle_timeout,
+        request_timeout: settings.ufs.request_timeout,
         concurrency: settings.ufs.concurrency,
         late_max: settings.write_cache.fence,
         read_memory_bytes: usize::try_from(budget.ufs_reads).unwrap_or(usize::MAX),
         ..UfsConfig::default()
     };
     UfsClient::new(runtime, config)
+}
+
+/// The path policies in force: their version and table.
+///
+/// # Errors
+/// They cannot be read: by rules nobody knows, nothing must be written.
+pub(super) async fn load_policies(
+    namespace: &Namespace<EmbeddedStore>,
+) -> Result<(u64, PolicyTable)> {
+    let stored = namespace.policies(None).await?;
+    let document = Document::parse(&stored.text, None).with_context(|| {
+        format!(
+            "version {} of the path policies cannot be used",
+            stored.version
+        )
+    })?;
+    Ok((stored.version, document.table))
+}
+
+/// Puts policies in force that were set elsewhere, or by a call whose outcome was
+/// unknown, for ever.
+pub(super) async fn follow_policies(namespace: Namespace<EmbeddedStore>, shared: Arc<Shared>) {
+    let mut healthy = true;
+    loop {
+        tokio::time::sleep(POLICY_PAUSE).await;
+        let followed = follow_once(&namespace, &shared).await;
+        if let Err(error) = &followed
+            && healthy
+        {
+            tracing::error!(%error, "path policies cannot be read; those in force stay");
+        }
+        healthy = followed.is_ok();
+    }
+}
+
+async fn follow_once(namespace: &Namespace<EmbeddedStore>, shared: &Shared) -> Result<()> {
+    if namespace.policy_version().await? <= shared.policies.version() {
+        return Ok(());
+    }
+    let (version, table) = load_policies(namespace).await?;
+    shared.policies.replace(version, table);
+    tracing::info!(version, "path policies in force");
+    Ok(())
 }
 
 /// Removes rows that have served their time, for ever.

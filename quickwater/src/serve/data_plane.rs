@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use quickwater_engine::{EngineConfig, PersistConfig, Shared};
+use quickwater_proto::PolicyTable;
 use quickwater_ufs::UfsClient;
 use quickwater_worker::buffers::{Pool, PoolConfig};
 use quickwater_worker::http::{ConnectionLimit, HttpConfig, HttpStats};
@@ -45,6 +46,8 @@ pub(super) struct Parts<'s> {
     pub(super) metrics: Arc<Metrics>,
     pub(super) metadata: LocalMetadata,
     pub(super) ufs: UfsClient,
+    /// Path policies in force, with their version.
+    pub(super) policies: (u64, PolicyTable),
     pub(super) access_log: Option<AccessLog>,
 }
 
@@ -77,6 +80,8 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
         .collect::<Result<Vec<Pool>>>()?;
     parts.metrics.collect_buffers(pools.clone());
     let shared = Shared::new(engine_config(parts.budget, settings));
+    let (version, table) = &parts.policies;
+    shared.policies.replace(*version, table.clone());
     parts.metrics.collect_engine(Arc::clone(&shared));
     let stats: Vec<Arc<HttpStats>> = (0..threads).map(|_| Arc::default()).collect();
     parts.metrics.collect_http(stats.clone());
@@ -150,8 +155,8 @@ fn engine_config(budget: Budget, settings: &Settings) -> EngineConfig {
         wait_max: FLOW_WAIT_MAX,
         import_concurrency: IMPORT_CONCURRENCY,
         persist: PersistConfig {
-            retry_initial: write_cache.retry_initial,
-            retry_max: write_cache.retry_max,
+            retry_initial: write_cache.persist_retry_initial,
+            retry_max: write_cache.persist_retry_max,
             running_max: PERSISTS_MAX,
             bucket_running_max: write_cache.persist_concurrency,
             ..PersistConfig::default()

@@ -157,6 +157,9 @@ fn start(
         metrics: Arc::clone(&metrics),
         metadata: LocalMetadata::new(namespace.clone(), runtime.handle().clone()),
         ufs: ufs.clone(),
+        policies: runtime
+            .block_on(control::load_policies(&namespace))
+            .context("cannot read the path policies")?,
         access_log,
     })?;
     let node = admin::ThisNode {
@@ -178,6 +181,8 @@ fn start(
         token,
     };
     runtime.spawn(admin::serve(admin, admin_listener)?);
+    let shared = Arc::clone(&data_plane.shared);
+    runtime.spawn(control::follow_policies(namespace.clone(), shared));
     runtime.spawn(control::sweep(namespace));
     Ok(Service {
         readiness,

@@ -69,7 +69,7 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::Bytes => "BYTES",
         Kind::Duration | Kind::Ttl => "TIME",
         Kind::Count => "N",
-        Kind::Ratio => "SHARE",
+        Kind::Ratio => "RATIO",
         Kind::Switch => "BOOL",
         Kind::Choice(_) => "WORD",
         Kind::Uri => "URI",

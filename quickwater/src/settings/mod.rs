@@ -2,6 +2,7 @@
 //! every key checked at start. Absent on purpose: anything that acts on them.
 
 pub(crate) mod flags;
+pub(crate) mod import;
 pub(crate) mod keys;
 pub(crate) mod layers;
 pub(crate) mod parse;
@@ -44,7 +45,8 @@ pub(crate) struct Settings {
     pub metrics_listen: SocketAddr,
     /// The cache.
     pub store: StoreSettings,
-    /// Data the UFS does not have yet.
+    /// Data on its way to the UFS.
+    #[expect(dead_code, reason = "the persister reads it")]
     pub write_cache: WriteCacheSettings,
     /// Embedded metadata engine.
     pub metadata_engine: MetadataEngine,
@@ -115,19 +117,26 @@ pub(crate) struct StoreSettings {
     pub threads: usize,
 }
 
-/// Data the UFS does not have yet.
+/// Data on its way to the UFS.
 #[derive(Debug, Clone)]
+#[expect(dead_code, reason = "the persister reads it")]
 pub(crate) struct WriteCacheSettings {
-    /// Most of the store's capacity they may take.
+    /// Most of the capacity that dirty data may fill, above 0, below 1.
     pub dirty_ratio: f64,
-    /// Objects persisted at a time per mount.
+    /// Wait before the second attempt at an upload.
+    pub persist_retry_initial: Duration,
+    /// Longest wait between two attempts; at least the initial one.
+    pub persist_retry_max: Duration,
+    /// Uploads at a time per mount.
     pub persist_concurrency: usize,
-    /// Wait before the second attempt.
-    pub retry_initial: Duration,
-    /// Longest wait between attempts.
-    pub retry_max: Duration,
     /// How long a UFS request without an answer may still be applied.
     pub fence: Duration,
+    /// Age of an abandoned upload.
+    pub orphan_timeout: Duration,
+    /// Pause between searches for abandoned uploads.
+    pub orphan_period: Duration,
+    /// Silence after which a write is abandoned.
+    pub writing_timeout: Duration,
 }
 
 /// Embedded metadata engines.
@@ -152,6 +161,8 @@ pub(crate) struct UfsSettings {
     pub connect_timeout: Duration,
     /// Time without progress.
     pub idle_timeout: Duration,
+    /// Time for one request.
+    pub request_timeout: Duration,
 }
 
 /// How IO is driven.

@@ -122,10 +122,12 @@ pub(crate) fn count(text: &str) -> Parsed<u64> {
         .map_err(|_| format!("'{text}' is not a whole number"))
 }
 
-/// Reads a share, 0 to 1.
+/// Reads a part of a whole: above 0, below 1.
 pub(crate) fn ratio(text: &str) -> Parsed<f64> {
-    let number = text.parse().ok().filter(|r| (0.0..=1.0).contains(r));
-    number.ok_or_else(|| format!("'{text}' is not a share; write for example 0.3"))
+    let number = text.parse::<f64>().ok();
+    number
+        .filter(|number| *number > 0.0 && *number < 1.0)
+        .ok_or_else(|| format!("'{text}' is not above 0 and below 1; write for example 0.3"))
 }
 
 /// Checks that `text` is one of `words`.

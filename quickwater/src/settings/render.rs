@@ -70,11 +70,11 @@ fn in_toml_order() -> Vec<&'static Key> {
     all
 }
 
-fn split(name: &str) -> (&str, &str) {
+pub(super) fn split(name: &str) -> (&str, &str) {
     name.rsplit_once('.').unwrap_or(("", name))
 }
 
-fn toml_value(key: &Key, texts: &[String]) -> String {
+pub(super) fn toml_value(key: &Key, texts: &[String]) -> String {
     let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let text = texts.first().map_or("", String::as_str);
     match key.kind {

@@ -28,12 +28,12 @@ const SEGMENTS_PER_SHARD_MIN: u64 = 4;
 const USER_METADATA_BYTES_MAX: u64 = 8 << 10;
 /// S3: a part has at most 5 GiB.
 const PART_BYTES_MAX: u64 = 5 << 30;
-/// Most of the store that may be dirty: the rest must be there to evict from.
-const DIRTY_RATIO_MAX: f64 = 0.9;
 /// Most requests to one UFS at a time.
 const UFS_CONCURRENCY_MAX: u64 = 4096;
 /// Longest timeout that still counts as a deadline.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// Longest time of housekeeping.
+const HOUSEKEEPING_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Settings {
     /// Checks every value.
@@ -268,30 +268,34 @@ impl Reader<'_> {
     }
 
     fn write_cache(&self) -> Result<WriteCacheSettings> {
-        let dirty_ratio = self.value("write_cache.dirty_ratio", parse::ratio)?;
-        if dirty_ratio > DIRTY_RATIO_MAX {
-            return Err(self.refuse(
-                "write_cache.dirty_ratio",
-                "leaves too little room to evict; use at most 0.9",
-            ));
-        }
-        let retry_initial = self.timeout("write_cache.persist_retry_initial")?;
-        let retry_max = self.timeout("write_cache.persist_retry_max")?;
-        if retry_max < retry_initial {
-            let why = "is shorter than write_cache.persist_retry_initial";
+        let initial = self.housekeeping("write_cache.persist_retry_initial")?;
+        let longest = self.housekeeping("write_cache.persist_retry_max")?;
+        if longest < initial {
+            let why = "is less than write_cache.persist_retry_initial; give at least that";
             return Err(self.refuse("write_cache.persist_retry_max", why));
         }
         Ok(WriteCacheSettings {
-            dirty_ratio,
+            dirty_ratio: self.value("write_cache.dirty_ratio", parse::ratio)?,
+            persist_retry_initial: initial,
+            persist_retry_max: longest,
             persist_concurrency: self.bounded(
                 "write_cache.persist_concurrency",
                 1,
                 UFS_CONCURRENCY_MAX,
             )?,
-            retry_initial,
-            retry_max,
-            fence: self.timeout("write_cache.fence")?,
+            fence: self.housekeeping("write_cache.fence")?,
+            orphan_timeout: self.housekeeping("write_cache.orphan_timeout")?,
+            orphan_period: self.housekeeping("write_cache.orphan_period")?,
+            writing_timeout: self.housekeeping("write_cache.writing_timeout")?,
         })
+    }
+
+    fn housekeeping(&self, name: &str) -> Result<Duration> {
+        let time = self.value(name, parse::duration)?;
+        if time.is_zero() || time > HOUSEKEEPING_MAX {
+            return Err(self.refuse(name, "is out of bounds; use 1ms to 7d"));
+        }
+        Ok(time)
     }
 
     fn ufs(&self, dir: &Path) -> Result<UfsSettings> {
@@ -305,6 +309,7 @@ impl Reader<'_> {
             concurrency: self.bounded("ufs.concurrency", 1, UFS_CONCURRENCY_MAX)?,
             connect_timeout: self.timeout("ufs.timeout.connect")?,
             idle_timeout: self.timeout("ufs.timeout.idle")?,
+            request_timeout: self.timeout("ufs.timeout.request")?,
         })
     }
 }
