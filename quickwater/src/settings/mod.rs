@@ -46,7 +46,6 @@ pub(crate) struct Settings {
     /// The cache.
     pub store: StoreSettings,
     /// Data on its way to the UFS.
-    #[expect(dead_code, reason = "the persister reads it")]
     pub write_cache: WriteCacheSettings,
     /// Embedded metadata engine.
     pub metadata_engine: MetadataEngine,
@@ -119,7 +118,6 @@ pub(crate) struct StoreSettings {
 
 /// Data on its way to the UFS.
 #[derive(Debug, Clone)]
-#[expect(dead_code, reason = "the persister reads it")]
 pub(crate) struct WriteCacheSettings {
     /// Most of the capacity that dirty data may fill, above 0, below 1.
     pub dirty_ratio: f64,
@@ -132,10 +130,13 @@ pub(crate) struct WriteCacheSettings {
     /// How long a UFS request without an answer may still be applied.
     pub fence: Duration,
     /// Age of an abandoned upload.
+    #[expect(dead_code, reason = "housekeeping reads it")]
     pub orphan_timeout: Duration,
     /// Pause between searches for abandoned uploads.
+    #[expect(dead_code, reason = "housekeeping reads it")]
     pub orphan_period: Duration,
     /// Silence after which a write is abandoned.
+    #[expect(dead_code, reason = "housekeeping reads it")]
     pub writing_timeout: Duration,
 }
 
