@@ -16,8 +16,8 @@ from .rounds import Contestant, under_load
 from .servers import (COLD_FILES, DIRECTIO, HOT_FILES, Endpoint, Quickwater, Unavailable,
                       large_gets, make_files, nginx, small_gets)  # fmt: skip
 
-# Names the setting of the RAM tier had or may have, as flags of `serve`.
-RAM_TIER_FLAGS = ("memory-tier", "ram-tier", "tier")
+# The flag of `serve` that sizes the RAM tier of small objects.
+RAM_TIER = "ram-tier"
 
 
 @dataclass
@@ -64,18 +64,17 @@ class Bench:
     @cached_property
     def quickwater_from_disk(self) -> Endpoint:
         """Ours without a RAM tier; the same process where this build has none."""
-        flag = self._ram_tier_flag()
-        if flag is None:
+        if not self._has_ram_tier():
             ours = self.quickwater.endpoint
             return Endpoint("quickwater-nvme", ours.port, ours.pid, ours.command, ours.keys)
-        ours = self._keep(Quickwater(self.home, self.files, "1GiB", "quickwater-nvme", **{flag: "0"}))
+        ours = self._keep(Quickwater(self.home, self.files, "1GiB", "quickwater-nvme", **{RAM_TIER: "0"}))
         ours.warm(small_gets(COLD_FILES))
         return ours.endpoint
 
-    def _ram_tier_flag(self) -> str | None:
+    def _has_ram_tier(self) -> bool:
         program = str(self.quickwater.server.program)
         text = subprocess.run([program, "serve", "--help"], capture_output=True, text=True, check=True).stdout
-        return next((flag for flag in RAM_TIER_FLAGS if f"--{flag} " in text), None)
+        return f"--{RAM_TIER} " in text
 
     @cached_property
     def nginx(self) -> Endpoint:

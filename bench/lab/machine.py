@@ -19,11 +19,19 @@ def cpu_seconds(pid: int) -> float:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children."""
+    """A process and its children; its threads may come and go meanwhile."""
     found = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
+        try:
+            found += map(int, (task / "children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
     return found
+
+
+def load_average() -> float:
+    """Of the last minute: how many wanted a core."""
+    return os.getloadavg()[0]
 
 
 def reset_peak_rss(pid: int) -> None:

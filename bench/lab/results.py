@@ -100,11 +100,12 @@ def report(rows: list[Row], extra: dict) -> dict:
             "notes": {row.name: row.notes for row in rows if row.notes},
             "servers": extra["servers"],
             "skipped": extra["skipped"],
+            "load_average": extra["load_average"],
         },
     }
 
 
-def markdown(rows: list[Row], verdicts: list[Verdict], skipped: dict[str, str]) -> str:
+def markdown(rows: list[Row], verdicts: list[Verdict], skipped: dict[str, str], load: list[float]) -> str:
     """Targets first, then the medians of everybody."""
     lines = ["| row | target | measured | rounds | |", "|---|---|---|---|---|"]
     for verdict in verdicts:
@@ -119,6 +120,7 @@ def markdown(rows: list[Row], verdicts: list[Verdict], skipped: dict[str, str]) 
             cells = [_cell(taken, *column) for column in COLUMNS.values()]
             lines.append(f"| {row.name} | {one.name} | {' | '.join(cells)} |")
     lines += [""] + [f"- {row.name}: {note}" for row in rows for note in row.notes]
+    lines.append(f"- load average of the machine: {load[0]:.1f} before, {load[1]:.1f} after; a run by itself makes 2")
     lines += [f"- SKIPPED {name}: {reason}" for name, reason in skipped.items()]
     return "\n".join(lines) + "\n"
 

@@ -19,6 +19,7 @@ from .clients import Connection, LoadFailed, Request
 from .machine import GIB, KIB, MIB, SERVER_CORE, cpu_seconds, family, on_server_core, peak_rss_bytes, reset_peak_rss
 
 START_SECONDS = 60.0
+POLICY_SECONDS = 1.5  # new rules are in force within a second
 BUCKET, WRITES = "bench", "writes"
 SMALL, LARGE, PART = 10 * KIB, 64 * MIB, 10 * MIB
 HOT_FILES, COLD_FILES = 64, 4096
@@ -188,7 +189,14 @@ class Quickwater:
         file.write_text(json.dumps(document))
         self.server.cli("pathconfig", "apply", str(file))
         self.endpoint.notes.append(f"pathconfig apply: {json.dumps(document)}")
-        return "WRITE_BACK"
+        time.sleep(POLICY_SECONDS)
+        return self._promised()
+
+    def _promised(self) -> str:
+        """The policy as the answer to a PUT says it: a rule alone proves nothing."""
+        with Connection(self.endpoint.port) as connection:
+            head, _ = connection.exchange(Request("PUT", f"/{WRITES}/promise", body=b"x"))
+        return "WRITE_BACK" if b"x-quickwater-durability: local-1" in head.lower() else "WRITE_THROUGH"
 
     def warm(self, requests: list[Request]) -> None:
         """Reads until every one is a hit; fails when one never becomes it."""

@@ -57,7 +57,7 @@ def test_the_best_peer_counts_and_absent_ones_do_not() -> None:
 
 def test_the_markdown_names_what_was_missed_and_skipped() -> None:
     rows = [_row("put-large", {"quickwater": [0.7, 0.8]})]
-    text = results.markdown(rows, results.judge(rows), {"list": "no disk"})
+    text = results.markdown(rows, results.judge(rows), {"list": "no disk"}, [0.1, 2.0])
     assert "| put-large | PUT 10 MiB, 8 streams: CPU s/GB <= 0.5 | 0.75 | 0.70 .. 0.80 | **missed** |" in text
     assert "SKIPPED list: no disk" in text
 

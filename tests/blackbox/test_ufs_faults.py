@@ -390,6 +390,18 @@ def test_listing_over_a_store_that_fails(place: Place) -> None:
     assert found == keys
 
 
+def test_read_only_sends_no_mutating_request(place: Place) -> None:
+    place.sim.seed(STORE_BUCKET, f"{place.prefix}k", b"there")
+    place.policy("READ_ONLY")
+    assert place.send("PUT", "k", b"x").status == 403
+    assert place.send("DELETE", "k").status == 403
+    assert place.send("POST", "m", query=[("uploads", "")]).status == 403
+    copy = place.send("PUT", "copy", headers=[("x-amz-copy-source", f"/{place.bucket}/k")])
+    assert copy.status == 403
+    assert place.send("GET", "k").body == b"there"
+    assert place.sim.mutating_requests(place.prefix) == []
+
+
 def test_a_store_away_serves_what_is_cached(place: Place) -> None:
     data = payload(100 * KIB, "cached")
     assert place.put("k", data).acked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
@@ -32,7 +32,40 @@ class Report:
             self.wrong.append(message)
 
 
-def check(target: Target, bucket: str, journal: Journal, ufs: Path, uploads: list[OpenUpload]) -> Report:
+class Below(Protocol):
+    """The UFS, by our keys."""
+
+    def differences(self, bucket: str, present: dict[str, bytes]) -> list[str]:
+        """Between what clients see and what it has; it may wait for them to agree."""
+
+
+class Files:
+    """A directory as UFS: each object is a file, at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def differences(self, bucket: str, present: dict[str, bytes]) -> list[str]:
+        """Compares every file."""
+        root, wrong = self.root / bucket, []
+        files = {
+            str(path.relative_to(root)): path
+            for path in root.rglob("*")
+            if path.is_file() and path.relative_to(root).parts[0] != ".quickwater"
+        }
+        for key in sorted(files.keys() | present.keys()):
+            if key not in files:
+                wrong.append(f"{key}: readable, but no file in the UFS")
+            elif key not in present:
+                wrong.append(f"{key}: a file in the UFS, but no object")
+            elif files[key].read_bytes() != present[key]:
+                wrong.append(f"{key}: the UFS file differs from the object")
+        return wrong
+
+
+def check(
+    target: Target, bucket: str, journal: Journal, below: Below, uploads: list[OpenUpload]
+) -> Report:
     """Looks at everything; settles the journal to what was found."""
     # Bytes are compared here; a checksum error of the client would hide which.
     s3 = target.client(
@@ -46,8 +79,9 @@ def check(target: Target, bucket: str, journal: Journal, ufs: Path, uploads: lis
     except ClientError as error:
         report.add(f"{error.operation_name}: {error}")
         return report
-    _files(ufs / bucket, present, report)
-    _open_uploads(s3, bucket, uploads, report)
+    for message in below.differences(bucket, present):
+        report.add(message)
+    _open_uploads(s3, bucket, journal, uploads, report)
     return report
 
 
@@ -107,22 +141,9 @@ def _listing(s3: Any, bucket: str, present: dict[str, bytes], report: Report) ->
             report.add(f"{key}: listed {listed.get(key)} bytes, read {expected.get(key)}")
 
 
-def _files(root: Path, present: dict[str, bytes], report: Report) -> None:
-    files = {
-        str(path.relative_to(root)): path
-        for path in root.rglob("*")
-        if path.is_file() and path.relative_to(root).parts[0] != ".quickwater"
-    }
-    for key in sorted(files.keys() | present.keys()):
-        if key not in files:
-            report.add(f"{key}: readable, but no file in the UFS")
-        elif key not in present:
-            report.add(f"{key}: a file in the UFS, but no object")
-        elif files[key].read_bytes() != present[key]:
-            report.add(f"{key}: the UFS file differs from the object")
-
-
-def _open_uploads(s3: Any, bucket: str, uploads: list[OpenUpload], report: Report) -> None:
+def _open_uploads(
+    s3: Any, bucket: str, journal: Journal, uploads: list[OpenUpload], report: Report
+) -> None:
     """An acked part survives the crash: the upload can be completed."""
     for number, upload in enumerate(uploads):
         report.uploads += 1
@@ -137,6 +158,7 @@ def _open_uploads(s3: Any, bucket: str, uploads: list[OpenUpload], report: Repor
             before = fetch(s3, bucket, upload.key)
             metadata = _metadata_of(s3, bucket, upload.key) if before is not None else {}
             manifest = {"Parts": [{"PartNumber": 1, "ETag": upload.etag}]}
+            journal.note(upload.key, [upload.data, before])
             s3.complete_multipart_upload(MultipartUpload=manifest, **where)
             if fetch(s3, bucket, upload.key) != upload.data:
                 report.add(f"upload {upload.key}: completed to other bytes")

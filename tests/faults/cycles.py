@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Callable
 
 from harness.payload import MIB
 from harness.server import Server
 
-from .check import Report, check
+from .check import Below, Report, check
 from .journal import Journal
 from .load import Load
 
@@ -51,11 +50,18 @@ class Plan:
     seconds: float = 2.0  # longest load before a crash
     writers: int = 8
     seed: str = "0"
+    rough: bool = False  # the UFS is in trouble, too
     say: Callable[[str], None] = print
 
 
 class Crash:
     """What differs between kill -9 and a power cut."""
+
+    def ready(self, server: Server) -> None:
+        """The service runs for the first time, the bucket is made."""
+
+    def begin(self) -> None:
+        """The load of a cycle is about to start."""
 
     def strike(self, server: Server, load: Load) -> None:
         """Ends the service while the load runs."""
@@ -66,13 +72,16 @@ class Crash:
         """What a reboot does before the service starts."""
 
 
-def run(server: Server, ufs: Path, crash: Crash, plan: Plan) -> Outcome:
+def run(
+    server: Server, below: Below, crash: Crash, plan: Plan, journal: Journal | None = None
+) -> Outcome:
     """All cycles; stops at the first with wrong results."""
-    outcome, journal = Outcome(), Journal()
+    outcome, journal = Outcome(), journal or Journal()
     server.start()
     server.target().client().create_bucket(Bucket=BUCKET)
+    crash.ready(server)
     for number in range(plan.cycles):
-        report = _cycle(server, ufs, crash, plan, journal, number)
+        report = _cycle(server, below, crash, plan, journal, number)
         outcome.cycles += 1
         outcome.acks, outcome.unknown = journal.acks, journal.unknown
         outcome.keys += report.keys
@@ -85,9 +94,11 @@ def run(server: Server, ufs: Path, crash: Crash, plan: Plan) -> Outcome:
 
 
 def _cycle(
-    server: Server, ufs: Path, crash: Crash, plan: Plan, journal: Journal, number: int
+    server: Server, below: Below, crash: Crash, plan: Plan, journal: Journal, number: int
 ) -> Report:
-    load = Load(server.target(), BUCKET, journal, plan.writers, f"{plan.seed}/{number}")
+    seed = f"{plan.seed}/{number}"
+    load = Load(server.target(), BUCKET, journal, plan.writers, seed, plan.rough)
+    crash.begin()
     load.start()
     moment = random.Random(f"{plan.seed}/{number}/moment").uniform(0.1, plan.seconds)
     time.sleep(moment)
@@ -95,4 +106,4 @@ def _cycle(
     load.stop()
     crash.recover()
     server.start()
-    return check(server.target(), BUCKET, journal, ufs, load.uploads)
+    return check(server.target(), BUCKET, journal, below, load.uploads)

@@ -98,6 +98,10 @@ class Journal:
         with self._lock:
             self._lines[key] = Line(acked=seen)
 
+    def note(self, key: str, bodies: list[bytes | None]) -> None:
+        """A check is about to write these and to leave the last: for those who
+        keep the whole past of a key."""
+
     def keys(self) -> list[str]:
         """All keys ever written, sorted."""
         with self._lock:

@@ -1,6 +1,7 @@
 """kill -9 at random moments under mixed load; nothing acked may be lost.
 
     python -m faults.kill9 --cycles 50
+    python -m faults.kill9 --cycles 200 --write-back
 """
 
 from __future__ import annotations
@@ -12,16 +13,29 @@ from pathlib import Path
 
 from harness.server import Server
 
+from .check import Files
 from .cycles import FLAGS, Crash, Outcome, Plan, run
+from .write_back import WriteBack
 
 
 def kill9(home: Path, plan: Plan, program: Path | None = None) -> Outcome:
     """Runs the cycles on a directory of their own."""
     server = Server(home / "node", flags=FLAGS, program=program)
     try:
-        return run(server, server.ufs, Crash(), plan)
+        return run(server, Files(server.ufs), Crash(), plan)
     finally:
         server.close()
+
+
+def kill9_write_back(home: Path, plan: Plan, program: Path | None = None) -> Outcome:
+    """The same under WRITE_BACK, over a store that comes and goes; services are
+    also killed while they recover and while they persist."""
+    with WriteBack(home / "ufssim", plan.seed) as back:
+        server = Server(home / "node", program=program, **back.options(FLAGS))
+        try:
+            return back.run(server, back.crash(Crash(), server), plan)
+        finally:
+            server.close()
 
 
 def main() -> int:
@@ -32,10 +46,12 @@ def main() -> int:
     parser.add_argument("--writers", type=int, default=8)
     parser.add_argument("--seed", default="0")
     parser.add_argument("--program", type=Path, help="binary, else the release build")
+    parser.add_argument("--write-back", action="store_true", help="under WRITE_BACK")
     options = parser.parse_args()
     plan = Plan(options.cycles, options.seconds, options.writers, options.seed)
     with tempfile.TemporaryDirectory(prefix="quickwater-kill9-") as home:
-        outcome = kill9(Path(home), plan, options.program)
+        kill = kill9_write_back if options.write_back else kill9
+        outcome = kill(Path(home), plan, options.program)
     print(outcome.line())
     for message in outcome.wrong:
         print("WRONG", message)

@@ -51,11 +51,20 @@ class Writer(threading.Thread):
         """Until told to stop or the service is gone."""
         try:
             while not self.load.stopping.is_set():
-                self.step()
+                self.try_step()
         except NO_ANSWER:
             return  # the service is dead, as planned
         except BaseException as error:  # reported by Load.stop
             self.error = error
+
+    def try_step(self) -> None:
+        """With a rough UFS a 5xx is an answer like others; writes journal it."""
+        try:
+            self.step()
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if not self.load.rough or status < 500:
+                raise
 
     def key(self) -> str:
         """One of ours; plain and nested names."""
@@ -156,10 +165,14 @@ class Writer(threading.Thread):
 class Load:
     """Writers against one bucket."""
 
-    def __init__(self, target: Target, bucket: str, journal: Journal, writers: int, seed: str) -> None:
+    def __init__(
+        self, target: Target, bucket: str, journal: Journal, writers: int, seed: str,
+        rough: bool = False,
+    ) -> None:
         self.target = target
         self.bucket = bucket
         self.journal = journal
+        self.rough = rough
         self.stopping = threading.Event()
         self.faulty = threading.Event()
         self.uploads: list[OpenUpload] = []

@@ -22,8 +22,10 @@ from harness.loopfs import LoopFs, missing
 from harness.payload import MIB
 from harness.server import Server, StartFailed
 
+from .check import Files
 from .cycles import FLAGS, Crash, Outcome, Plan, run
 from .load import Load
+from .write_back import WriteBack
 
 IMAGE_BYTES = 640 * MIB
 UNMOUNT_ATTEMPTS = 50
@@ -66,11 +68,30 @@ def powercut(home: Path, kind: str, plan: Plan, program: Path | None = None) -> 
         home / "node", flags=flags, program=program, directory=disk.mount_point / "data"
     )
     try:
-        return run(server, ufs, PowerCut(disk), plan)
+        return run(server, Files(ufs), PowerCut(disk), plan)
     except StartFailed as failure:
         return Outcome(wrong=[f"the service does not start after a cut: {failure}"])
     finally:
         server.close()
+        disk.close()
+
+
+def powercut_write_back(home: Path, kind: str, plan: Plan, program: Path | None = None) -> Outcome:
+    """The same under WRITE_BACK: the store is elsewhere, and comes and goes."""
+    disk = LoopFs(home / "disk", kind, IMAGE_BYTES)
+    try:
+        with WriteBack(home / "ufssim", plan.seed) as back:
+            server = Server(
+                home / "node", program=program, directory=disk.mount_point / "data",
+                **back.options(FLAGS),
+            )
+            try:
+                return back.run(server, back.crash(PowerCut(disk), server), plan)
+            except StartFailed as failure:
+                return Outcome(wrong=[f"the service does not start after a cut: {failure}"])
+            finally:
+                server.close()
+    finally:
         disk.close()
 
 
@@ -84,7 +105,9 @@ def main() -> int:
     parser.add_argument("--fs", action="append", choices=["ext4", "xfs"])
     parser.add_argument("--program", type=Path, help="binary, else the release build")
     parser.add_argument("--expect-loss", action="store_true", help="the negative control")
+    parser.add_argument("--write-back", action="store_true", help="under WRITE_BACK")
     options = parser.parse_args()
+    cut = powercut_write_back if options.write_back else powercut
     failed = False
     for kind in options.fs or ["ext4", "xfs"]:
         if reason := missing(kind):
@@ -92,7 +115,7 @@ def main() -> int:
             return 2
         plan = Plan(options.cycles, options.seconds, options.writers, options.seed)
         with tempfile.TemporaryDirectory(prefix="quickwater-powercut-") as home:
-            outcome = powercut(Path(home), kind, plan, options.program)
+            outcome = cut(Path(home), kind, plan, options.program)
         print(f"{kind}: {outcome.line()}")
         for message in outcome.wrong:
             print("LOST" if options.expect_loss else "WRONG", message)

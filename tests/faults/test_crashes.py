@@ -10,10 +10,11 @@ import pytest
 from conftest import EXTERNAL
 from harness.loopfs import missing
 from harness.server import binary
+from harness.under import need_write_back
 
 from .cycles import Plan
-from .kill9 import kill9
-from .powercut import powercut
+from .kill9 import kill9, kill9_write_back
+from .powercut import powercut, powercut_write_back
 
 KILLS = int(os.environ.get("QW_KILLS", "5"))
 CUTS = int(os.environ.get("QW_CUTS", "3"))
@@ -57,4 +58,30 @@ def test_power_cut_is_noticed_without_flushes(tmp_path: Path, kind: str) -> None
     """The negative control: the test above can fail."""
     _disk_or_skip(kind)
     outcome = powercut(tmp_path, kind, Plan(CONTROL_CUTS), Path(NO_FLUSH))
+    assert outcome.wrong, f"no loss seen in {outcome.line()}: the power cut test proves nothing"
+
+
+def test_kill9_in_write_back(tmp_path: Path) -> None:
+    need_write_back()
+    outcome = kill9_write_back(tmp_path, Plan(KILLS))
+    assert outcome.wrong == []
+    assert outcome.acks > KILLS * 20, "the load must have done something"
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_power_cut_in_write_back(tmp_path: Path, kind: str) -> None:
+    _disk_or_skip(kind)
+    need_write_back()
+    outcome = powercut_write_back(tmp_path, kind, Plan(CUTS))
+    assert outcome.wrong == []
+    assert outcome.acks > CUTS * 20, "the load must have done something"
+
+
+@pytest.mark.skipif(not NO_FLUSH, reason="QUICKWATER_NO_FLUSH_BIN names no build without flushes")
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_power_cut_in_write_back_is_noticed_without_flushes(tmp_path: Path, kind: str) -> None:
+    """The negative control."""
+    _disk_or_skip(kind)
+    need_write_back()
+    outcome = powercut_write_back(tmp_path, kind, Plan(CONTROL_CUTS), Path(NO_FLUSH))
     assert outcome.wrong, f"no loss seen in {outcome.line()}: the power cut test proves nothing"

@@ -7,18 +7,23 @@ holds against the journal of the store.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
+import os
+import subprocess
 import time
 from dataclasses import dataclass, field
 from typing import Any, Callable
 from xml.sax.saxutils import escape
 
+import pytest
+
 from ufssim.client import Sim
-from ufssim.verify import ACKED, REFUSED, UNKNOWN, History, content_of, verify
+from ufssim.verify import ACKED, REFUSED, UNKNOWN, History, content_of, state, verify
 
 from .raw import BROKEN, Reply, Request, send
-from .server import Server
+from .server import Server, binary
 from .target import Target, fresh_name
 
 STORE_BUCKET = "under"
@@ -31,6 +36,42 @@ IMPATIENT = {
     "s3-min-part-size": "1KiB",
 }
 TTL_SECONDS = 0.4
+# WRITE_BACK with its hours made seconds. No fault of a test lasts past the fence.
+FENCE_SECONDS = 3.0
+SCALED = {
+    "write-cache-persist-retry-initial": "50ms",
+    "write-cache-persist-retry-max": "250ms",
+    "write-cache-fence": f"{FENCE_SECONDS:g}s",
+}
+PERSIST_SECONDS = 60.0
+# Each says of a build that it can write back.
+WRITE_BACK_SIGNS = {
+    ("pathconfig", "--help"): "apply",
+    ("async-persist", "--help"): "wait",
+    ("conf", "show", "--defaults"): "fence",
+}
+
+
+@functools.cache
+def write_back_missing() -> str:
+    """What the program lacks of WRITE_BACK; empty = nothing.
+
+    `QW_WRITE_BACK=required` makes lacking it a failure of the tests.
+    """
+    for words, sign in WRITE_BACK_SIGNS.items():
+        done = subprocess.run(
+            [str(binary()), *words], capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.returncode != 0 or sign not in done.stdout:
+            return f"this build has no WRITE_BACK yet: `quickwater {' '.join(words)}` knows no `{sign}`"
+    return ""
+
+
+def need_write_back() -> None:
+    """Skips the test, with what is missing as its reason."""
+    if why := write_back_missing():
+        assert os.environ.get("QW_WRITE_BACK") != "required", why
+        pytest.skip(why)
 
 
 def over(sim: Sim, root: str = "root") -> dict[str, Any]:
@@ -202,6 +243,28 @@ class Place:
         assert listed == set(found), f"listed {listed}, read {set(found)}"
         wrong = self.judge(through=through)
         assert not wrong, wrong
+
+    # -- write-back ---------------------------------------------------------------------
+
+    def persist_state(self, key: str) -> str:
+        """`x-quickwater-persist-state` of HEAD."""
+        return self.send("HEAD", key).headers.get("x-quickwater-persist-state", "")
+
+    def wait_persisted(self, seconds: float = PERSIST_SECONDS) -> None:
+        """Until the store has what was acked last, and the service knows it."""
+        end = time.monotonic() + seconds
+        while True:
+            behind = state(self.history, self.stored())
+            if not behind:
+                behind = [
+                    f"{key}: {now}"
+                    for key in self.stored()
+                    if (now := self.persist_state(key)) not in ("PERSISTED", "")
+                ]
+            if not behind:
+                return
+            assert time.monotonic() < end, f"not persisted within {seconds} s: {behind}"
+            time.sleep(0.1)
 
     # -- policies -----------------------------------------------------------------------
 

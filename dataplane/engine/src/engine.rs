@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_lock::{RwLockReadGuard, RwLockWriteGuard};
 use futures_util::future::{Either, select};
 use quickwater_proto::{
-    Bucket, BucketId, BucketName, ObjectKey, ObjectRecord, PathPolicy, UploadId, Version,
+    Bucket, BucketId, BucketName, ObjectKey, ObjectRecord, PathPolicy, PolicyMode, UploadId,
+    Version,
 };
 
 use crate::decisions::flights::Flights;
@@ -204,6 +205,12 @@ impl<W: World> Engine<W> {
 
     pub(crate) fn config(&self) -> &EngineConfig {
         &self.0.shared.config
+    }
+
+    /// Whether the store is to hold nothing of an object (NO_CACHE).
+    pub(crate) fn bypasses(&self, bucket: &Bucket, key: &ObjectKey) -> bool {
+        let policies = &self.0.shared.policies;
+        policies.policy(bucket.name.as_str(), key.as_str()).mode == PolicyMode::NoCache
     }
 
     /// The bucket of that name.

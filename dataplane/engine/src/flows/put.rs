@@ -52,7 +52,7 @@ struct Copy<W: World> {
     engine: Engine<W>,
     blob: BlobId,
     chunks: u32,
-    /// The store takes no more of it: not an error of the PUT.
+    /// The store takes no more of it, or is to take none: not an error of the PUT.
     broken: bool,
 }
 
@@ -296,7 +296,7 @@ impl<W: World> Engine<W> {
             engine: self.clone(),
             blob,
             chunks: 0,
-            broken: false,
+            broken: self.bypasses(bucket, &of.key),
         };
         let received = self.receive(body, &mut upload, &mut copy).await;
         let (last, digests) = match received {

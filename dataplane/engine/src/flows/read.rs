@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use quickwater_proto::{Bucket, ObjectKey, ObjectRecord};
+use quickwater_proto::{Bucket, ObjectKey, ObjectRecord, PersistState};
 
 use crate::decisions::read_plan::{Piece, ReadPlan};
 use crate::engine::{Engine, World};
@@ -47,6 +47,8 @@ pub struct ObjectReader<W: World> {
     ready: VecDeque<(Piece, Found<BufferOf<W>>)>,
     /// End of the last chunk a fetch was begun for, in the object.
     pub(crate) fetched_to: u64,
+    /// Everything comes from the UFS, past the store (NO_CACHE).
+    bypass: bool,
     /// Straight from the UFS when the store takes nothing.
     direct: Option<(u64, <W::Ufs as Ufs>::Reader)>,
 }
@@ -61,7 +63,10 @@ impl<W: World> Engine<W> {
         record: &Arc<ObjectRecord>,
         range: Range<u64>,
     ) -> ObjectReader<W> {
+        // What the UFS does not hold yet can only come from the store.
+        let settled = record.persist == PersistState::Persisted && record.ufs.is_some();
         ObjectReader {
+            bypass: settled && self.bypasses(bucket, key),
             engine: self.clone(),
             bucket: Arc::clone(bucket),
             key: key.clone(),
@@ -91,6 +96,9 @@ where
     /// How much of the range the store holds now (an estimate: no IO is done).
     #[must_use]
     pub fn forecast(&self) -> CacheResult {
+        if self.bypass {
+            return CacheResult::Miss;
+        }
         let mut plan = ReadPlan::new(self.range.clone());
         let (mut here, mut missing) = (false, false);
         while let Some(piece) = plan.next(&self.record.extents) {
@@ -126,6 +134,12 @@ where
     async fn next_piece(&mut self) -> Result<Option<BufferOf<W>>, FlowError> {
         if self.direct.is_some() {
             return self.next_direct().await;
+        }
+        if self.bypass {
+            return match self.range.is_empty() {
+                true => Ok(None),
+                false => self.open_direct(self.range.start).await,
+            };
         }
         self.read_ahead();
         let read = match self.ready.pop_front() {
@@ -190,12 +204,6 @@ where
 
     /// From `piece` on the rest comes from the UFS, past the store.
     async fn go_direct(&mut self, piece: &Piece) -> Result<Option<BufferOf<W>>, FlowError> {
-        let at = piece.chunk_start + u64::from(piece.range.start);
-        let Some(identity) = &self.record.ufs else {
-            return Err(FlowError::Unavailable(
-                "no copy of these bytes can be read now".into(),
-            ));
-        };
         self.reading = FuturesOrdered::new();
         self.ready.clear();
         self.engine
@@ -203,6 +211,17 @@ where
             .stats
             .uncached
             .fetch_add(1, Ordering::Relaxed);
+        self.open_direct(piece.chunk_start + u64::from(piece.range.start))
+            .await
+    }
+
+    /// Reads the UFS from `at` to the end of the range.
+    async fn open_direct(&mut self, at: u64) -> Result<Option<BufferOf<W>>, FlowError> {
+        let Some(identity) = &self.record.ufs else {
+            return Err(FlowError::Unavailable(
+                "no copy of these bytes can be read now".into(),
+            ));
+        };
         let ufs = self.engine.ufs();
         let reader = ufs
             .read(&self.bucket, &self.key, identity, at..self.range.end)

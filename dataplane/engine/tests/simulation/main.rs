@@ -8,6 +8,7 @@
     reason = "a failed expectation is how a test fails"
 )]
 
+mod bypass;
 mod checker;
 mod executor;
 mod world;

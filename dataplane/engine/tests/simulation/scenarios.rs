@@ -24,7 +24,7 @@ struct ValueBody {
     size: u64,
 }
 
-fn content_of(value: u64) -> Vec<u8> {
+pub(crate) fn content_of(value: u64) -> Vec<u8> {
     // Mostly small, now and then of several chunks.
     let size = match value % 8 {
         2 => 2_500_000,
@@ -68,17 +68,17 @@ impl Body for ValueBody {
     }
 }
 
-struct Setup {
-    sim: Sim,
-    engines: Vec<SimEngine>,
-    disk: SimDisk,
-    ufs: SimUfs,
+pub(crate) struct Setup {
+    pub(crate) sim: Sim,
+    pub(crate) engines: Vec<SimEngine>,
+    pub(crate) disk: SimDisk,
+    pub(crate) ufs: SimUfs,
     metadata: SimMetadata,
     faults: Rc<Cell<Faults>>,
-    bucket: Arc<Bucket>,
+    pub(crate) bucket: Arc<Bucket>,
 }
 
-fn setup(seed: u64, faults: Faults, ttl_ms: u64) -> Setup {
+pub(crate) fn setup(seed: u64, faults: Faults, ttl_ms: u64) -> Setup {
     let sim = Sim::new(seed);
     let faults = Rc::new(Cell::new(faults));
     let disk = SimDisk {
@@ -130,11 +130,11 @@ fn setup(seed: u64, faults: Faults, ttl_ms: u64) -> Setup {
     }
 }
 
-fn key(name: &str) -> ObjectKey {
+pub(crate) fn key(name: &str) -> ObjectKey {
     ObjectKey::new(name).unwrap()
 }
 
-async fn put(
+pub(crate) async fn put(
     engine: &SimEngine,
     bucket: &Arc<Bucket>,
     name: &str,
@@ -158,7 +158,7 @@ async fn put(
 }
 
 /// Reads a whole object and checks that its bytes are of one value.
-async fn get(
+pub(crate) async fn get(
     engine: &SimEngine,
     bucket: &Arc<Bucket>,
     name: &str,
@@ -261,7 +261,10 @@ async fn list(
 }
 
 fn run_clients(seed: u64, faults: Faults, ttl_ms: u64) {
-    let setup = setup(seed, faults, ttl_ms);
+    run_clients_in(&setup(seed, faults, ttl_ms), seed);
+}
+
+pub(crate) fn run_clients_in(setup: &Setup, seed: u64) {
     let history = Rc::new(History::default());
     let values = Rc::new(Cell::new(0));
     for n in 0..4 {
@@ -316,7 +319,7 @@ fn run_clients(seed: u64, faults: Faults, ttl_ms: u64) {
     assert!(setup.metadata.objects.borrow().len() <= 3);
 }
 
-const SEEDS: u64 = 150;
+pub(crate) const SEEDS: u64 = 150;
 
 #[test]
 fn keys_are_linearizable_without_faults() {

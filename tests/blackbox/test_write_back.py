@@ -1,0 +1,481 @@
+"""WRITE_BACK over a store that fails: acked here, in the store in the end, in order,
+whatever happens in between (C6, C7). The other policies by the store's journal.
+
+Hours are made seconds (`harness.under.SCALED`). Skipped, with the reason, by a
+build that cannot write back; `QW_WRITE_BACK=required` forbids that.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+
+from conftest import ServeFactory
+from harness.payload import KIB, MIB, md5_hex, multipart_etag, payload
+from harness.server import Server
+from harness.under import (
+    FENCE_SECONDS,
+    PERSIST_SECONDS,
+    SCALED,
+    STORE_BUCKET,
+    Ended,
+    Place,
+    need_write_back,
+    over,
+)
+from ufssim.client import Sim
+from ufssim.journal import DECIDING
+
+from .test_ufs_faults import storm
+
+# An ack does not wait for the store: far less than the store's own limits.
+ACK_SECONDS = 1.0
+UNSETTLED = {"NOT_PERSISTED", "PERSISTING"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
+    need_write_back()
+    made = Sim(tmp_path_factory.mktemp("ufssim"), "--min-part-bytes", "1024")
+    made.create_bucket(STORE_BUCKET)
+    yield made
+    made.close()
+
+
+def options(sim: Sim, **flags: str) -> dict[str, Any]:
+    made = over(sim)
+    made["flags"] |= {**SCALED, **flags}
+    return made
+
+
+@pytest.fixture(scope="module")
+def front(store: Sim, serve_long: ServeFactory) -> Server:
+    return serve_long("back", **options(store))
+
+
+@pytest.fixture
+def place(front: Server, store: Sim) -> Iterator[Place]:
+    """A bucket of its own under WRITE_BACK; no rules, an empty journal."""
+    store.reset()
+    made = Place(front, store)
+    made.policy("WRITE_BACK", writeReplicas=1)
+    yield made
+    # What is pending must not meet the next test's rules.
+    store.clear_rules()
+    store.up()
+    made.wait_persisted()
+    store.reset()
+
+
+@pytest.fixture
+def own(store: Sim, serve: ServeFactory) -> Iterator[Callable[..., Place]]:
+    """Makes a bucket under WRITE_BACK on a service of its own."""
+    store.reset()
+
+    def make(**flags: str) -> Place:
+        made = Place(serve("own", **options(store, **flags)), store)
+        made.policy("WRITE_BACK", writeReplicas=1)
+        return made
+
+    yield make
+    store.reset()
+
+
+def finish(place: Place, seconds: float = PERSIST_SECONDS) -> None:
+    """No fault any more: the store gets all, in order, and clients see the same."""
+    place.sim.clear_rules()
+    place.sim.up()
+    place.sim.wait_idle()
+    place.wait_persisted(seconds)
+    place.settled(through=False)
+
+
+def quick(call: Callable[..., Ended], *arguments: Any, **more: Any) -> Ended:
+    begun = time.monotonic()
+    ended = call(*arguments, **more)
+    assert time.monotonic() - begun < ACK_SECONDS, "an ack that waited for the store"
+    return ended
+
+
+# -- acks ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["refuse", "black_hole"])
+def test_acks_with_the_store_down(place: Place, mode: str) -> None:
+    place.sim.down(mode)
+    small, large = payload(10 * KIB, "s"), payload(3 * MIB, "l")
+    put = quick(place.put, "d/small", small)
+    assert put.status == 200 and put.headers["x-quickwater-durability"] == "local-1"
+    assert quick(place.put, "d/large", large).status == 200
+    for key, body in {"d/small": small, "d/large": large}.items():
+        assert place.persist_state(key) in UNSETTLED
+        assert quick(place.read, key).body == body
+    assert quick(place.put, "gone", b"x").acked
+    assert quick(place.delete, "gone").status == 204
+    assert place.read("gone").status == 404
+    listed = place.s3().list_objects_v2(Bucket=place.bucket)["Contents"]
+    assert [e["Key"] for e in listed] == ["d/large", "d/small"]
+    assert place.stored() == {}
+    finish(place)
+    assert place.stored_body("d/large") == large
+    assert {place.persist_state(k) for k in ("d/small", "d/large")} == {"PERSISTED"}
+
+
+def test_all_kinds_of_writes_with_the_store_down(place: Place) -> None:
+    before = payload(20 * KIB, "before")
+    assert place.put("old", before).acked
+    place.wait_persisted()
+    place.sim.down("refuse")
+    parts = [payload(64 * KIB, 1), payload(64 * KIB, 2), b"end"]
+    assert place.multipart("multi", parts).acked
+    assert place.copy("old", "copy", before).acked
+    assert place.copy("multi", "copy-of-multi", b"".join(parts)).acked
+    assert place.put("old", b"overwritten").acked
+    assert place.delete_many(["copy", "none"]) == {"copy": True, "none": True}
+    assert place.put("if-new", b"x", headers=[("If-None-Match", "*")]).acked
+    assert place.put("if-new", b"y", headers=[("If-None-Match", "*")]).status == 412
+    assert place.read("multi").body == b"".join(parts)
+    assert place.read("old").body == b"overwritten"
+    assert place.read("copy").status == 404
+    finish(place)
+    head = place.send("HEAD", "multi").headers
+    assert head["etag"].strip('"') == multipart_etag(parts)
+
+
+def test_etag_metadata_and_checksum_are_the_same_before_and_after(place: Place) -> None:
+    data = payload(300 * KIB, "same")
+    place.sim.down("refuse")
+    operation = place.history.begin("k", data)
+    place.s3().put_object(
+        Bucket=place.bucket, Key="k", Body=data, ContentType="text/x", Metadata={"a": "1"},
+        ChecksumAlgorithm="SHA256",
+    )
+    place.history.end(operation, "acked")
+
+    def look() -> dict[str, Any]:
+        head = place.s3().head_object(Bucket=place.bucket, Key="k", ChecksumMode="ENABLED")
+        return {n: head.get(n) for n in ("ETag", "ContentType", "Metadata", "ChecksumSHA256", "ContentLength")}
+
+    before = look()
+    assert before["ETag"] == f'"{md5_hex(data)}"' and before["ChecksumSHA256"]
+    finish(place)
+    assert look() == before
+    stored = place.stored()["k"]
+    assert stored["headers"] == {"content-type": "text/x", "x-amz-meta-a": "1"}
+    direct = place.sim.target().client().head_object(
+        Bucket=STORE_BUCKET, Key=f"{place.prefix}k", ChecksumMode="ENABLED"
+    )
+    assert direct["ChecksumSHA256"] == before["ChecksumSHA256"], "computed at ingest, passed on"
+
+
+def test_waiting_for_persistence(place: Place) -> None:
+    wait = [("x-quickwater-wait-persisted", "20")]
+    assert place.put("k", b"waited", headers=wait).acked
+    assert place.stored_body("k") == b"waited"
+    assert place.persist_state("k") == "PERSISTED"
+    place.sim.down("refuse")
+    begun = time.monotonic()
+    ended = place.put("k", b"in vain", headers=[("x-quickwater-wait-persisted", "1")])
+    assert 0.9 < time.monotonic() - begun < 5
+    assert ended.status in (200, 202, 503, 504), ended
+    assert place.persist_state("k") in UNSETTLED
+    finish(place)
+
+
+def test_intermediate_versions_may_be_skipped_never_reordered(place: Place) -> None:
+    place.sim.rule("latency", delay_s=0.2)
+    for turn in range(40):
+        assert place.put("k", payload(KIB, turn)).acked
+    finish(place)
+    changes = place.sim.changes(f"{place.prefix}k")
+    assert 1 <= len(changes) < 40 and changes[-1].sha256 == place.history.keys["k"][-1].content
+
+
+# -- outages --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["refuse", "black_hole"])
+def test_a_day_without_the_store(own: Callable[..., Place], mode: str) -> None:
+    """24 h with retries up to 1 h apart, as 12 s with retries up to 0.5 s apart."""
+    place = own(**{"write-cache-persist-retry-max": "500ms"})
+    assert storm(place, 2.0)
+    place.sim.down(mode)
+    applied = len(place.sim.journal(place.prefix))
+    ends = storm(place, 12.0)
+    assert all(e.acked or e.status in (200, 204) for e in ends), {e.status for e in ends}
+    assert len(place.sim.journal(place.prefix)) == applied
+    place.sim.up()
+    storm(place, 2.0)
+    finish(place)
+
+
+@pytest.mark.slow
+def test_a_day_without_the_store_and_a_restart_in_it(own: Callable[..., Place]) -> None:
+    place = own()
+    place.sim.down("refuse")
+    storm(place, 3.0)
+    place.server.restart()
+    storm(place, 2.0)
+    place.server.kill()
+    place.server.start()
+    for key in place.history.keys:
+        assert place.read(key).status in (200, 404)
+    finish(place)
+
+
+@pytest.mark.parametrize("mode", ["refuse", pytest.param("black_hole", marks=pytest.mark.slow)])
+def test_a_flapping_store(place: Place, mode: str) -> None:
+    place.sim.flap(up_s=0.3, down_s=0.4, mode=mode)
+    ends = storm(place, 4.0)
+    assert all(e.acked for e in ends), {e.status for e in ends}
+    finish(place)
+
+
+# -- faults while persisting -------------------------------------------------------------
+
+PERSIST_FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "reset": ("reset", {}),
+    "500": ("status", {}),
+    "500-applied": ("status", {"applied": True}),
+    "503": ("status", {"status": 503, "code": "SlowDown"}),
+    "503-at-head": ("status", {"status": 503, "code": "SlowDown", "at_head": True}),
+    "403": ("status", {"status": 403, "code": "AccessDenied"}),
+    "error-in-200": ("error_in_200", {}),
+    "error-in-200-applied": ("error_in_200", {"applied": True}),
+    "wrong-etag": ("wrong_etag", {}),
+    "truncated": ("truncate", {"cut_after": 0}),
+    "reply-lost": ("lose_reply", {}),
+    "late": ("late", {"delay_s": FENCE_SECONDS / 2}),
+    "late-and-silent": ("late", {"delay_s": FENCE_SECONDS * 0.8, "silent": True}),
+    "black-hole": ("black_hole", {}),
+    "10-bytes-a-second": ("slow", {"bytes_per_second": 10}),
+}
+QUICK = ("reset", "500", "503", "error-in-200", "wrong-etag", "reply-lost", "late")
+WRITES = "PutObject|CopyObject|DeleteObject|DeleteObjects|CreateMultipartUpload|UploadPart|CompleteMultipartUpload"
+
+
+def persist_cases() -> list[Any]:
+    return [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in PERSIST_FAULTS]
+
+
+@pytest.mark.parametrize("name", persist_cases())
+def test_faults_while_persisting(place: Place, name: str) -> None:
+    """Every key's first two requests fail; overwrites and deletes follow at once."""
+    action, more = PERSIST_FAULTS[name]
+    assert place.put("deleted", b"there").acked
+    place.wait_persisted()
+    place.sim.rule(action, operation=WRITES, key=f"{place.prefix}*", times=2, per_key=True, **more)
+    assert place.put("once", payload(100 * KIB, "once")).acked
+    assert place.put("large", payload(3 * MIB, "large")).acked
+    assert place.multipart("multi", [payload(64 * KIB, 1), b"end"]).acked
+    assert place.delete("deleted").acked
+    for turn in range(6):
+        assert place.put("often", payload(10 * KIB, turn)).acked
+        if turn == 3:
+            assert place.delete("often").acked
+        time.sleep(0.15)
+    assert place.put("brief", b"x").acked
+    time.sleep(0.2)
+    assert place.delete("brief").acked
+    # A slow connection is over when its request is given up, not when its bytes are through.
+    if action == "slow":
+        place.wait_persisted()
+        assert place.judge(through=False) == []
+    else:
+        place.wait_persisted()
+        finish(place)
+
+
+def test_a_store_that_damages_what_it_takes(place: Place) -> None:
+    """The bytes stay dirty until the store has shown that it has them."""
+    place.sim.rule("damage", operation="PutObject|UploadPart", times=2, per_key=True)
+    data = payload(200 * KIB, "whole")
+    operation = place.history.begin("k", data)
+    assert place.send("PUT", "k", data).status == 200
+    place.history.end(operation, "acked")
+    end = time.monotonic() + PERSIST_SECONDS
+    while place.stored_body("k") != data:
+        assert place.persist_state("k") != "PERSISTED"
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    place.wait_persisted()
+    assert place.read("k").body == data
+
+
+# -- late requests (C7) --------------------------------------------------------------------
+
+FOLLOWED: dict[str, Callable[[Place], Ended]] = {
+    "overwrite": lambda place: place.put("k", b"newest"),
+    "delete": lambda place: place.delete("k"),
+    "multipart": lambda place: place.multipart("k", [payload(2 * KIB, 9), b"end"]),
+}
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["reset", "silent"])
+@pytest.mark.parametrize("later", FOLLOWED)
+@pytest.mark.parametrize("operation", ["PutObject", "DeleteObject"])
+def test_late_requests_revert_nothing(place: Place, operation: str, later: str, silent: bool) -> None:
+    """The store applies a request long after its connection died, but before the fence."""
+    if operation == "DeleteObject":
+        assert place.put("k", b"there").acked
+        place.wait_persisted()
+    place.sim.rule("late", operation=operation, delay_s=FENCE_SECONDS * 0.7, silent=silent, times=1)
+    first = place.put("k", b"late") if operation == "PutObject" else place.delete("k")
+    assert first.acked
+    _wait_for(lambda: place.sim.state()["pending"] == 1)
+    assert FOLLOWED[later](place).acked
+    place.sim.wait_idle()
+    finish(place)
+    journal = [a for a in place.sim.journal(f"{place.prefix}k") if a.operation in DECIDING]
+    assert any(a.late for a in journal), "the late request came before the fence was over"
+
+
+@pytest.mark.parametrize("later", FOLLOWED)
+def test_a_late_complete_reverts_nothing(place: Place, later: str) -> None:
+    place.sim.rule("late", operation="CompleteMultipartUpload", delay_s=FENCE_SECONDS * 0.7, times=1)
+    parts = [payload(6 * MIB, 1), payload(6 * MIB, 2)]
+    assert place.multipart("k", parts).acked
+    time.sleep(0.5)
+    assert FOLLOWED[later](place).acked
+    finish(place)
+
+
+@pytest.mark.slow
+def test_late_requests_from_before_a_crash(own: Callable[..., Place]) -> None:
+    """The fence outlives the process: it is in the metadata."""
+    place = own()
+    place.sim.rule("late", operation="PutObject", delay_s=FENCE_SECONDS * 0.8, silent=True, times=1)
+    assert place.put("k", b"late").acked
+    _wait_for(lambda: place.sim.state()["pending"] == 1)
+    assert place.put("k", b"newer").acked
+    place.server.kill()
+    place.server.start()
+    assert place.read("k").body == b"newer"
+    assert place.delete("k").acked
+    finish(place)
+
+
+@pytest.mark.slow
+def test_late_requests_at_random(place: Place) -> None:
+    for seed, operation in enumerate(["PutObject", "DeleteObject", "CompleteMultipartUpload"]):
+        place.sim.rule("late", operation=operation, chance=0.15, seed=seed, delay_s=0.2,
+                       jitter_s=FENCE_SECONDS * 0.7, silent=seed % 2 == 0)
+    ends = storm(place, 12.0)
+    assert all(e.acked for e in ends), {e.status for e in ends}
+    finish(place)
+
+
+def _wait_for(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.02)
+
+
+# -- dirty space -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_dirty_space_fills_gracefully(own: Callable[..., Place]) -> None:
+    """Ten times the persist rate: SlowDown and nothing else; then all is persisted."""
+    place = own(**{"capacity": str(128 * MIB), "segment-size": str(8 * MIB)})
+    place.sim.rule("latency", delay_s=1.0, operation="PutObject|UploadPart")
+    codes: list[tuple[int, str]] = []
+
+    def write(number: int) -> None:
+        for turn in range(40):
+            ended = place.put(f"w{number}/k{turn}", payload(MIB, (number, turn)))
+            codes.append((ended.status, ended.code))
+            if ended.status == 503:
+                time.sleep(0.05)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive()
+    assert set(codes) <= {(200, ""), (503, "SlowDown")} and (200, "") in codes, set(codes)
+    assert sum(p.stat().st_size for p in place.server.dir.rglob("*") if p.is_file()) < 400 * MIB
+    finish(place, 120.0)
+    assert place.put("after", payload(MIB)).acked
+    finish(place)
+
+
+# -- the command line ---------------------------------------------------------------------------
+
+
+def test_the_queue_on_the_command_line(own: Callable[..., Place]) -> None:
+    place = own(**{"write-cache-persist-retry-initial": "30s", "write-cache-persist-retry-max": "60s"})
+    path = f"/{place.bucket}/k"
+    place.sim.down("refuse")
+    assert place.put("k", b"waits").acked
+    cli = place.server.cli
+    _wait_for(lambda: path in cli("async-persist", "list").stdout)
+    _wait_for(lambda: bool(re.search("(?i)attempts?\\W+[1-9]", cli("async-persist", "stat", "--path", path).stdout)))
+    assert "NOT_PERSISTED" in cli("async-persist", "stat", "--path", path).stdout
+    failed = cli("async-persist", "wait", "--path", path, "--timeout", "1s", check=False)
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    place.sim.up()
+    assert place.stored() == {}, "the next attempt is due in half a minute"
+    cli("async-persist", "retry", "--path", path)
+    cli("async-persist", "wait", "--path", path, "--timeout", "20s")
+    assert place.stored_body("k") == b"waits"
+    assert path not in cli("async-persist", "list").stdout
+    finish(place)
+
+
+# -- the other policies, by the store's journal ------------------------------------------------------
+
+
+def test_transient_never_reaches_the_store(place: Place) -> None:
+    place.policy("TRANSIENT", writeReplicas=1)
+    data = payload(300 * KIB, "transient")
+    assert place.send("PUT", "k", data).status == 200
+    assert place.send("PUT", "gone", b"x").status == 200
+    assert place.send("DELETE", "gone").status == 204
+    assert place.persist_state("k") == "TRANSIENT"
+    time.sleep(1.0)
+    assert place.send("GET", "k").body == data
+    assert place.send("GET", "gone").status == 404
+    assert place.sim.mutating_requests(place.prefix) == []
+    assert place.send("DELETE", "k").status == 204
+    assert place.sim.mutating_requests(place.prefix) == []
+
+
+def test_no_cache_leaves_no_byte_on_the_disk(own: Callable[..., Place]) -> None:
+    place = own()
+    place.policy("NO_CACHE")
+    mark = b"find me on the disk " * 8
+    data = mark + payload(2 * MIB, "no cache") + mark
+    assert place.put("k", data).acked
+    assert place.stored_body("k") == data, "acked when the store had it"
+    place.sim.seed(STORE_BUCKET, f"{place.prefix}cold", data)
+    for key in ("k", "cold"):
+        assert place.send("GET", key).body == data
+    assert place.server.stop() == 0
+    assert not [p for p in place.server.dir.rglob("*") if p.is_file() and _holds(p, mark)]
+
+
+def _holds(path: Path, mark: bytes) -> bool:
+    return mark in path.read_bytes()
+
+
+def test_a_policy_that_changes_while_changes_are_pending(place: Place) -> None:
+    """Back to WRITE_THROUGH: what was acked before still arrives, and in order."""
+    place.sim.rule("latency", delay_s=0.5, operation="PutObject")
+    for number in range(10):
+        assert place.put(f"k{number}", payload(KIB, number)).acked
+    place.policy("WRITE_THROUGH")
+    chosen = random.Random(1).sample(range(10), 5)
+    for number in chosen:
+        assert place.put(f"k{number}", payload(KIB, ("through", number))).acked
+        assert place.stored_body(f"k{number}") == payload(KIB, ("through", number))
+    finish(place)
