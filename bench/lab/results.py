@@ -122,6 +122,11 @@ def markdown(rows: list[Row], verdicts: list[Verdict], skipped: dict[str, str], 
     lines += [""] + [f"- {row.name}: {note}" for row in rows for note in row.notes]
     lines.append(f"- load average of the machine: {load[0]:.1f} before, {load[1]:.1f} after; a run by itself makes 2")
     lines += [f"- SKIPPED {name}: {reason}" for name, reason in skipped.items()]
+    lines += ["", "Commands (`bench/targets --rows ROW` runs them in turns; wrk's script is in `bench/lab/clients.py`):"]
+    for row in rows:
+        lines += ["", f"{row.name}:", ""]
+        for one in row.contestants:
+            lines += [f"    # {one.name}", *(f"    {line}" for line in one.command.splitlines())]
     return "\n".join(lines) + "\n"
 
 
