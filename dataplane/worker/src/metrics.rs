@@ -88,9 +88,21 @@ metrics! {
     StoreCapacityBytes Gauge "quickwater_store_capacity_bytes" []
         "Bytes of all segments."
     StorePinnedBytes Gauge "quickwater_store_pinned_bytes" []
-        "Bytes on disk of records that may not be evicted."
+        "Bytes on disk of records that may not be evicted: dirty data and their journal."
+    StorePinnedRecords Gauge "quickwater_store_pinned_records" []
+        "Records that may not be evicted."
+    StoreDirtyLimitBytes Gauge "quickwater_store_dirty_limit_bytes" []
+        "Most bytes that may be pinned and reserved."
+    StoreReservedBytes Gauge "quickwater_store_reserved_bytes" []
+        "Bytes on disk reserved for writes under way that will be pinned."
+    StoreReservedRecords Gauge "quickwater_store_reserved_records" []
+        "Records reserved for writes under way that will be pinned."
+    StoreDirtyRefused Counter "quickwater_store_dirty_refused_total" []
+        "Reservations refused because pinned and reserved data had reached the limit."
     StoreRecords Gauge "quickwater_store_records" []
         "Records in the index."
+    StoreIndexBytes Gauge "quickwater_store_index_bytes" []
+        "Memory of the index."
     StoreReads Counter "quickwater_store_reads_total" []
         "Device reads."
     StoreReadBytes Counter "quickwater_store_read_bytes_total" []

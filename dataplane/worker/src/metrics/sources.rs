@@ -90,6 +90,10 @@ fn read_store(store: &Store, samples: &mut Samples) {
     let mut put = |metric, counter: &AtomicU64| samples.count(metric, &[], counter.load(Relaxed));
     put(Metric::StoreUsedBytes, &stats.live_bytes);
     put(Metric::StorePinnedBytes, &stats.pinned_bytes);
+    put(Metric::StorePinnedRecords, &stats.pinned_records);
+    put(Metric::StoreReservedBytes, &stats.reserved_bytes);
+    put(Metric::StoreReservedRecords, &stats.reserved_records);
+    put(Metric::StoreDirtyRefused, &stats.dirty_refused);
     put(Metric::StoreReads, &stats.read_ops);
     put(Metric::StoreReadBytes, &stats.read_bytes);
     put(Metric::StoreWrites, &stats.write_ops);
@@ -109,6 +113,9 @@ fn read_store(store: &Store, samples: &mut Samples) {
     let recovery = stats.recovery_ms.load(Relaxed) as f64 / 1e3;
     samples.number(Metric::StoreRecoverySeconds, &[], recovery);
     samples.count(Metric::StoreCapacityBytes, &[], store.capacity_bytes());
+    let limit = store.dirty_limit_bytes();
+    samples.count(Metric::StoreDirtyLimitBytes, &[], limit);
+    samples.count(Metric::StoreIndexBytes, &[], store.index_bytes());
     samples.count(Metric::StoreRecords, &[], store.chunks() as u64);
     samples.count(Metric::StoreSuspect, &[], u64::from(stats.is_suspect()));
 }

@@ -193,6 +193,8 @@ fn publish(shard: &Shard, member: Member) {
         None => shard.core.publish(chunk, location),
         Some(old) => shard.core.publish_moved(chunk, old, location),
     }
+    #[cfg(test)]
+    super::trace::note(super::trace::Event::Placed(chunk, location));
     member.pending.answer(Ok(()));
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use quickwater_engine::io::ChunkId;
+use quickwater_engine::io::{ChunkId, JOURNAL_CHUNK};
+use quickwater_proto::BlobId;
 
 use super::allocator::Allocator;
 use super::config::StoreConfig;
@@ -132,6 +133,22 @@ impl Core {
     pub(super) fn release(&self, chunk: ChunkId) {
         if let Some(location) = self.index.release(chunk) {
             self.count_released(location);
+        }
+    }
+
+    /// Lets chunks `0..chunks` of a blob be evicted and drops its journal entry.
+    pub(super) fn release_blob(&self, blob: BlobId, chunks: u32) {
+        for index in 0..chunks {
+            self.release(ChunkId { blob, index });
+        }
+        let index = JOURNAL_CHUNK;
+        self.forget(ChunkId { blob, index });
+    }
+
+    /// Removes chunks `0..chunks` of a blob and its journal entry.
+    pub(super) fn forget_blob(&self, blob: BlobId, chunks: u32) {
+        for index in (0..chunks).chain([JOURNAL_CHUNK]) {
+            self.forget(ChunkId { blob, index });
         }
     }
 

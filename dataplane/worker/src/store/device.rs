@@ -12,6 +12,8 @@ use monoio::fs::File;
 
 use super::local::{Receiver, oneshot};
 use super::segment::Pin;
+#[cfg(test)]
+use super::trace;
 use crate::buffers::{PoolBuf, Window};
 
 /// A transfer and its outcome.
@@ -51,6 +53,10 @@ pub(super) fn write(
 ) -> Receiver<Transferred> {
     let (sender, receiver) = oneshot();
     monoio::spawn(async move {
+        #[cfg(test)]
+        let (fd, span) = (trace::name(&file), offset..offset + range.len() as u64);
+        #[cfg(test)]
+        trace::note(trace::Event::WriteBegun(fd, span.clone()));
         let (mut buf, mut done) = (buf, 0);
         let outcome = loop {
             let rest = range.start + done..range.end;
@@ -66,6 +72,8 @@ pub(super) fn write(
                 Err(cause) => break Err(cause),
             }
         };
+        #[cfg(test)]
+        trace::note(trace::Event::WriteEnded(fd, span));
         sender.send((buf, outcome));
     });
     receiver
@@ -76,7 +84,12 @@ pub(super) fn write(
 pub(super) fn flush(file: Rc<File>) -> Receiver<io::Result<()>> {
     let (sender, receiver) = oneshot();
     monoio::spawn(async move {
-        sender.send(file.sync_data().await);
+        #[cfg(test)]
+        trace::note(trace::Event::FlushBegun(trace::name(&file)));
+        let outcome = file.sync_data().await;
+        #[cfg(test)]
+        trace::note(trace::Event::FlushEnded(trace::name(&file)));
+        sender.send(outcome);
     });
     receiver
 }

@@ -54,7 +54,7 @@ pub(super) async fn evict(shard: &Rc<Shard>, segment: &Arc<Segment>) -> bool {
         return true;
     }
     // A footer that listed less than the index knows.
-    let rest = shard.core.index.sweep(|at| at.segment == segment.id);
+    let rest = shard.core.index.sweep(|_, at| at.segment == segment.id);
     for (chunk, location) in rest {
         if !location.pinned() {
             drop_one(shard, chunk, location);
@@ -68,7 +68,7 @@ pub(super) async fn evict(shard: &Rc<Shard>, segment: &Arc<Segment>) -> bool {
 async fn records_of(shard: &Rc<Shard>, segment: &Arc<Segment>) -> Vec<(ChunkId, Location)> {
     let index = &shard.core.index;
     let Some(entries) = read_footer(shard, segment).await else {
-        return index.sweep(|at| at.segment == segment.id);
+        return index.sweep(|_, at| at.segment == segment.id);
     };
     let live = entries.iter().filter_map(|entry| {
         let now = index.get(entry.chunk)?;

@@ -1,17 +1,28 @@
 //! Which chunk lies where, in memory, for all shards. Absent: IO, segments.
 //!
-//! Many small maps behind their own locks; a lock is held for one lookup. An
-//! entry takes 32 bytes plus the map's overhead.
+//! Many small tables behind their own locks; a lock is held for one lookup. An
+//! entry takes 32 bytes, with the table's overhead at most [`ENTRY_BYTES_MAX`].
+//!
+//! A table doubles when it is full, so that just after it has, an entry takes 75
+//! bytes. Therefore parts are of different size, the largest twice the smallest
+//! in even steps: at any time some are full and some half empty.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use quickwater_engine::io::ChunkId;
 use quickwater_proto::BlobId;
 
-/// Maps the index is split into.
+/// Tables the index is split into.
 const PARTS: usize = 128;
+/// Steps of the hash by which a part is chosen.
+const STEPS: usize = 1 << 12;
+/// Bits of the hash that say the step: a table uses the lowest and the highest.
+const STEP_SHIFT: u32 = 40;
+/// Most bytes of memory an entry takes on average in an index of 10,000 or more.
+#[cfg(test)]
+const ENTRY_BYTES_MAX: u64 = 64;
 
 const LEN_MASK: u32 = (1 << 21) - 1;
 const READS_SHIFT: u32 = 24;
@@ -102,37 +113,19 @@ impl Key {
     }
 }
 
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.mix());
-    }
-}
-
-/// Passes the mixed key through.
-#[derive(Default)]
-struct Mixed(u64);
-
-impl Hasher for Mixed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, mixed: u64) {
-        self.0 = mixed;
-    }
-}
-
-type Part = HashMap<Key, Location, BuildHasherDefault<Mixed>>;
+type Part = HashTable<(Key, Location)>;
 
 /// The index of a store.
 pub(super) struct Index {
     parts: Vec<Mutex<Part>>,
+    /// The part of every step.
+    part_of: Vec<u8>,
+}
+
+/// Which part a step belongs to: shares grow by the same factor from part to part.
+fn part_of(step: usize) -> u8 {
+    let position = step as f64 / STEPS as f64;
+    ((1.0 + position).log2() * PARTS as f64) as u8
 }
 
 impl Index {
@@ -140,21 +133,21 @@ impl Index {
     pub(super) fn new() -> Self {
         Self {
             parts: (0..PARTS).map(|_| Mutex::default()).collect(),
+            part_of: (0..STEPS).map(part_of).collect(),
         }
     }
 
-    fn part(&self, key: Key) -> MutexGuard<'_, Part> {
-        // High bits choose the part, low bits the bucket within it.
-        let at = (key.mix() >> 57) as usize % PARTS;
-        self.parts[at]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn part(&self, hash: u64) -> MutexGuard<'_, Part> {
+        let step = (hash >> STEP_SHIFT) as usize % STEPS;
+        lock(&self.parts[usize::from(self.part_of[step])])
     }
 
     /// Where a chunk lies.
     pub(super) fn get(&self, chunk: ChunkId) -> Option<Location> {
         let key = Key::new(chunk);
-        self.part(key).get(&key).copied()
+        let hash = key.mix();
+        let part = self.part(hash);
+        part.find(hash, |entry| entry.0 == key).map(|entry| entry.1)
     }
 
     /// Looks a chunk up and calls `pin` while nobody can move or remove the
@@ -165,22 +158,38 @@ impl Index {
         count: bool,
         pin: impl FnOnce(Location) -> Option<P>,
     ) -> Option<(Location, P)> {
+        self.with(chunk, |location| {
+            if count {
+                location.count_read();
+            }
+            Some((*location, pin(*location)?))
+        })
+    }
+
+    /// Calls `work` with a chunk's entry while nobody else can see it.
+    fn with<T>(&self, chunk: ChunkId, work: impl FnOnce(&mut Location) -> Option<T>) -> Option<T> {
         let key = Key::new(chunk);
-        let mut part = self.part(key);
-        let location = part.get_mut(&key)?;
-        if count {
-            location.count_read();
-        }
-        Some((*location, pin(*location)?))
+        let hash = key.mix();
+        let mut part = self.part(hash);
+        work(&mut part.find_mut(hash, |entry| entry.0 == key)?.1)
     }
 
     /// Enters a chunk; returns what it replaced.
     pub(super) fn insert(&self, chunk: ChunkId, location: Location) -> Option<Location> {
         let key = Key::new(chunk);
-        self.part(key).insert(key, location)
+        let hash = key.mix();
+        let mut part = self.part(hash);
+        make_room(&mut part);
+        match part.entry(hash, |entry| entry.0 == key, |entry| entry.0.mix()) {
+            Entry::Occupied(mut found) => Some(std::mem::replace(&mut found.get_mut().1, location)),
+            Entry::Vacant(place) => {
+                place.insert((key, location));
+                None
+            }
+        }
     }
 
-    /// Replaces `old` by `new`, keeping a release that came in between; `false`
+    /// Replaces `old` by `new`, keeping a release that came in between; `None`
     /// when the chunk is elsewhere or gone by now.
     pub(super) fn move_if(
         &self,
@@ -188,57 +197,108 @@ impl Index {
         old: Location,
         mut new: Location,
     ) -> Option<Location> {
-        let key = Key::new(chunk);
-        let mut part = self.part(key);
-        let current = part.get_mut(&key).filter(|now| now.same_record(old))?;
-        if !current.pinned() {
-            new.unpin();
-        }
-        *current = new;
-        Some(new)
+        self.with(chunk, |current| {
+            if !current.same_record(old) {
+                return None;
+            }
+            if !current.pinned() {
+                new.unpin();
+            }
+            *current = new;
+            Some(new)
+        })
     }
 
     /// Removes a chunk.
     pub(super) fn remove(&self, chunk: ChunkId) -> Option<Location> {
-        let key = Key::new(chunk);
-        self.part(key).remove(&key)
+        self.remove_where(chunk, |_| true)
     }
 
     /// Removes a chunk if it still is the record `old`.
     pub(super) fn remove_if(&self, chunk: ChunkId, old: Location) -> Option<Location> {
+        self.remove_where(chunk, |now| now.same_record(old))
+    }
+
+    fn remove_where(
+        &self,
+        chunk: ChunkId,
+        wanted: impl FnOnce(Location) -> bool,
+    ) -> Option<Location> {
         let key = Key::new(chunk);
-        let mut part = self.part(key);
-        let same = part.get(&key).is_some_and(|now| now.same_record(old));
-        same.then(|| part.remove(&key)).flatten()
+        let hash = key.mix();
+        let mut part = self.part(hash);
+        let found = part.find_entry(hash, |entry| entry.0 == key).ok()?;
+        wanted(found.get().1).then(|| found.remove().0.1)
     }
 
     /// Unpins a chunk; returns where it lies if it was pinned.
     pub(super) fn release(&self, chunk: ChunkId) -> Option<Location> {
-        let key = Key::new(chunk);
-        let mut part = self.part(key);
-        let location = part.get_mut(&key).filter(|now| now.pinned())?;
-        location.unpin();
-        Some(*location)
+        self.with(chunk, |location| {
+            let was_pinned = location.pinned();
+            location.unpin();
+            was_pinned.then_some(*location)
+        })
     }
 
     /// Chunks in it.
     pub(super) fn len(&self) -> usize {
-        let parts = self.parts.iter();
-        parts
-            .map(|p| p.lock().unwrap_or_else(PoisonError::into_inner).len())
-            .sum()
+        self.parts.iter().map(|part| lock(part).len()).sum()
+    }
+
+    /// Bytes of memory it takes.
+    pub(super) fn bytes(&self) -> u64 {
+        let tables = self.parts.iter().map(|p| lock(p).allocation_size());
+        let own = self.part_of.len() + PARTS * size_of::<Mutex<Part>>();
+        (tables.sum::<usize>() + own) as u64
+    }
+
+    /// How many parts [`Index::sweep_part`] knows.
+    pub(super) fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// The entries of one part that `wanted` says yes to.
+    pub(super) fn sweep_part(
+        &self,
+        part: usize,
+        wanted: impl Fn(ChunkId, Location) -> bool,
+    ) -> Vec<(ChunkId, Location)> {
+        let Some(part) = self.parts.get(part) else {
+            return Vec::new();
+        };
+        let part = lock(part);
+        let all = part.iter().map(|(key, location)| (key.chunk(), *location));
+        all.filter(|(chunk, at)| wanted(*chunk, *at)).collect()
     }
 
     /// All entries `wanted` says yes to. Walks everything: not for hot paths.
-    pub(super) fn sweep(&self, wanted: impl Fn(Location) -> bool) -> Vec<(ChunkId, Location)> {
-        let mut found = Vec::new();
-        for part in &self.parts {
-            let part = part.lock().unwrap_or_else(PoisonError::into_inner);
-            let hits = part.iter().filter(|(_, location)| wanted(**location));
-            found.extend(hits.map(|(key, location)| (key.chunk(), *location)));
-        }
-        found
+    pub(super) fn sweep(
+        &self,
+        wanted: impl Fn(ChunkId, Location) -> bool,
+    ) -> Vec<(ChunkId, Location)> {
+        let parts = 0..self.parts();
+        parts
+            .flat_map(|part| self.sweep_part(part, &wanted))
+            .collect()
     }
+}
+
+/// Before a table grows by itself: makes it anew with a sixteenth of room, which
+/// doubles it only if it really is full. Removed entries leave marks that take
+/// room, and the table's own rule would double it when it is only half full.
+fn make_room(part: &mut Part) {
+    if part.len() < part.capacity() {
+        return;
+    }
+    let room = part.len() + part.len() / 16 + 1;
+    let old = std::mem::replace(part, Part::with_capacity(room));
+    for entry in old {
+        part.insert_unique(entry.0.mix(), entry, |entry| entry.0.mix());
+    }
+}
+
+fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -284,18 +344,53 @@ mod tests {
         assert_eq!(index.len(), 0);
     }
 
+    /// Blob ids are random; these are as good.
+    fn nth(index: u64) -> ChunkId {
+        let low = index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let high = (index ^ 0x5555).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        chunk(u128::from(high) << 64 | u128::from(low), (index % 3) as u32)
+    }
+
     #[test]
     fn keys_spread_over_all_parts() {
         let index = Index::new();
-        for i in 0..20_000u32 {
+        for i in 0..40_000u32 {
             index.insert(chunk(1, i), Location::new(0, i, 1, false));
         }
-        let sizes: Vec<_> = index
-            .parts
-            .iter()
-            .map(|p| p.lock().unwrap().len())
-            .collect();
-        assert!(sizes.iter().all(|n| (60..320).contains(n)), "{sizes:?}");
-        assert_eq!(index.sweep(|at| at.offset < 10).len(), 10);
+        // 223 in the smallest, 445 in the largest, give or take steps and luck.
+        let sizes: Vec<_> = index.parts.iter().map(|p| lock(p).len()).collect();
+        assert!(sizes.iter().all(|n| (130..580).contains(n)), "{sizes:?}");
+        assert_eq!(sizes.iter().sum::<usize>(), index.len());
+        assert_eq!(index.sweep(|_, at| at.offset < 10).len(), 10);
+    }
+
+    /// At every size on the way, and under evictions that go on for ever.
+    #[test]
+    fn a_million_entries_take_at_most_64_bytes_each() {
+        const MILLION: u64 = 1_000_000;
+        let index = Index::new();
+        let each = |index: &Index| index.bytes() as f64 / index.len() as f64;
+        let (mut worst, mut best) = (0f64, f64::MAX);
+        for i in 0..MILLION {
+            index.insert(nth(i), Location::new(0, i as u32, 1, false));
+            if i >= 10_000 && i % 10_000 == 0 {
+                worst = worst.max(each(&index));
+                best = best.min(each(&index));
+            }
+        }
+        assert_eq!(index.len() as u64, MILLION);
+        let mut churned = 0f64;
+        for i in 0..2 * MILLION {
+            index.remove(nth(i)).unwrap();
+            index.insert(nth(i + MILLION), Location::new(0, 0, 1, false));
+            if i % 50_000 == 0 {
+                churned = churned.max(each(&index));
+            }
+        }
+        eprintln!("bytes an entry: {best:.1} to {worst:.1}, under evictions {churned:.1}");
+        assert!(
+            worst.max(churned) <= ENTRY_BYTES_MAX as f64,
+            "{worst} {churned}"
+        );
     }
 }

@@ -7,9 +7,18 @@
 //!
 //! Invariants: bytes leave only after their checksums held. A record is entered
 //! into the index after it was written, and answered as flushed after a flush
-//! that began when its write had ended. A segment is recycled only when no
-//! index entry names it and no read is in progress. After one failed write or
-//! flush nothing is written again.
+//! that began when its write had ended. That flush, or one before it, covers all
+//! pinned records queued on the shard until then: a segment with pinned records
+//! no flush has covered is flushed before it is sealed and before the next takes
+//! records, so only the segment being written can hold such records, and what an
+//! eviction moves was flushed before and is flushed again before its old place is
+//! given up. A segment is recycled only when no index entry names it and no read
+//! is in progress. After one failed write or flush nothing is written again.
+//!
+//! What is pinned, and what is reserved to be, stays below a limit that leaves
+//! segments to evict. Releasing and forgetting are kept in memory only: after a
+//! start all that was pinned and not recycled is pinned again, until
+//! [`Store::reconcile`].
 
 mod allocator;
 mod append;
@@ -23,16 +32,20 @@ mod footer;
 mod format;
 mod group;
 mod index;
+mod journal;
 mod local;
 mod log;
 mod prepare;
 mod read;
+mod reconcile;
 mod record;
 mod recovery;
 mod scan;
 mod segment;
 mod shard;
 mod stats;
+#[cfg(test)]
+mod trace;
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -46,9 +59,11 @@ pub use self::config::{DIRTY_RATIO, OpenError, StoreConfig};
 use self::core::Core;
 pub use self::dirty::Reservation;
 use self::index::Index;
+pub use self::journal::{Journal, JournalEntry, JournalError};
+pub use self::reconcile::{Fate, Reconciled};
 pub use self::shard::ShardStore;
 pub use self::stats::StoreStats;
-use crate::buffers::Pool;
+use crate::buffers::{Pool, PoolError};
 
 /// An open store. Clones share it; it closes when the last clone and the last
 /// [`ShardStore`] are gone.
@@ -140,22 +155,75 @@ impl Store {
         self.core.segment_bytes
     }
 
-    /// Lets chunks `0..chunks` of a blob, written as
-    /// [`Flushed`](quickwater_engine::io::Durability::Flushed), be evicted.
-    /// Kept in memory only: after a restart what is on disk is pinned again
-    /// until released or forgotten, see [`Store::pinned`].
-    pub fn release(&self, blob: BlobId, chunks: u32) {
-        for index in 0..chunks {
-            self.core.release(ChunkId { blob, index });
-        }
+    /// Bytes of memory the index takes.
+    #[must_use]
+    pub fn index_bytes(&self) -> u64 {
+        self.core.index.bytes()
     }
 
-    /// All pinned chunks, to be compared with the metadata after a restart.
-    /// Walks the whole index.
+    /// Lets the pinned chunks `0..chunks` of a blob be evicted and forgets its
+    /// entry in the journal; see
+    /// [`Disk::release`](quickwater_engine::io::Disk::release). Kept in memory
+    /// only: after a restart what is on disk is pinned again until
+    /// [`Store::reconcile`].
+    pub fn release(&self, blob: BlobId, chunks: u32) {
+        self.core.release_blob(blob, chunks);
+    }
+
+    /// Forgets chunks `0..chunks` of a blob and its entry in the journal; as
+    /// [`Store::release`] in memory only.
+    pub fn forget(&self, blob: BlobId, chunks: u32) {
+        self.core.forget_blob(blob, chunks);
+    }
+
+    /// All pinned chunks, those of a blob together and in order. Walks the whole
+    /// index.
     #[must_use]
     pub fn pinned(&self) -> Vec<ChunkId> {
-        let pinned = self.core.index.sweep(index::Location::pinned);
-        pinned.into_iter().map(|(chunk, _)| chunk).collect()
+        let pinned = self.core.index.sweep(|_, at| at.pinned());
+        let mut pinned: Vec<_> = pinned.into_iter().map(|(chunk, _)| chunk).collect();
+        pinned.sort_unstable_by_key(|chunk| (chunk.blob.0, chunk.index));
+        pinned
+    }
+
+    /// Reads all entries of the journal, in no order that means anything. Blocks
+    /// in `next`: not for a shard's thread.
+    ///
+    /// An entry being here says only that it was written: when it was not acked,
+    /// what was queued with it may be torn. Before one is replayed that the
+    /// metadata does not know, [`Store::holds`] must say that its data are here.
+    ///
+    /// # Errors
+    /// No memory for a read buffer.
+    pub fn journal(&self) -> Result<Journal, PoolError> {
+        Journal::new(Arc::clone(&self.core))
+    }
+
+    /// Whether all chunks of a blob of `bytes` bytes are here. After
+    /// [`Store::open`], before the first eviction, that means flushed and (for
+    /// pinned chunks) verified, if not at this open then before they were sealed.
+    #[must_use]
+    pub fn holds(&self, blob: BlobId, bytes: u64) -> bool {
+        reconcile::holds(&self.core, blob, bytes)
+    }
+
+    /// Decides about every blob that has pinned records; `fate` is asked at least
+    /// once for each. Only before the shards take writes: a blob that is being
+    /// written is in no metadata yet.
+    pub fn reconcile(&self, fate: impl FnMut(BlobId) -> Fate) -> Reconciled {
+        reconcile::reconcile(&self.core, fate)
+    }
+
+    /// Forgets all pinned blobs that are not `known` and keeps the others pinned;
+    /// see [`Store::reconcile`].
+    pub fn forget_unknown(&self, known: impl Fn(BlobId) -> bool) -> Reconciled {
+        self.reconcile(|blob| {
+            if known(blob) {
+                Fate::Keep
+            } else {
+                Fate::Forget
+            }
+        })
     }
 }
 

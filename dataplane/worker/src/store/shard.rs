@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use monoio::fs::File;
-use quickwater_engine::io::{ChunkId, Disk, DiskError, Durability, JOURNAL_CHUNK};
+use quickwater_engine::io::{ChunkId, Disk, DiskError, Durability};
 use quickwater_proto::{BlobId, CHUNK_BYTES};
 
 use super::append;
@@ -129,19 +129,11 @@ impl Disk for ShardStore {
     }
 
     fn forget(&self, blob: BlobId, chunks: u32) {
-        for index in 0..chunks {
-            self.shard.core.forget(ChunkId { blob, index });
-        }
-        let index = JOURNAL_CHUNK;
-        self.shard.core.forget(ChunkId { blob, index });
+        self.shard.core.forget_blob(blob, chunks);
     }
 
     fn release(&self, blob: BlobId, chunks: u32) {
-        for index in 0..chunks {
-            self.shard.core.release(ChunkId { blob, index });
-        }
-        let index = JOURNAL_CHUNK;
-        self.shard.core.forget(ChunkId { blob, index });
+        self.shard.core.release_blob(blob, chunks);
     }
 }
 

@@ -1,7 +1,9 @@
 //! Behaviour of the store on real files, on both of monoio's drivers.
 
+mod cover;
 mod crash;
 mod damage;
+mod dirty;
 mod evict;
 mod faults;
 mod figures;
@@ -9,6 +11,7 @@ mod power;
 mod refuse;
 mod restart;
 mod round_trip;
+mod write_back;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -11,7 +11,9 @@ use super::*;
 use Durability::{Cached, Flushed};
 
 /// Names the directory when this process is the victim.
-const VICTIM: &str = "QUICKWATER_STORE_VICTIM";
+pub(super) const VICTIM: &str = "QUICKWATER_STORE_VICTIM";
+/// The test that is the victim.
+pub(super) const VICTIM_TEST: &str = "store::tests::crash::victim";
 const CYCLES: u32 = 12;
 pub(super) const WRITERS: u32 = 8;
 const LENS: [usize; 6] = [0, 4000, 10_240, 65_536, 300_000, 1 << 20];
@@ -71,14 +73,9 @@ pub(super) struct Victim {
 }
 
 /// Starts a victim and waits for its first ack.
-pub(super) fn spawn_victim(dir: &Path, cycle: u32) -> Victim {
+pub(super) fn spawn_victim(test: &str, dir: &Path, cycle: u32) -> Victim {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "store::tests::crash::victim",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(VICTIM, dir)
         .env("CYCLE", cycle.to_string())
         .stdout(Stdio::piped())
@@ -149,7 +146,7 @@ fn acked_records_survive_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     let mut total = 0;
     for cycle in 1..=CYCLES {
-        let victim = spawn_victim(dir.path(), cycle);
+        let victim = spawn_victim(VICTIM_TEST, dir.path(), cycle);
         std::thread::sleep(Duration::from_millis(20 + u64::from(cycle) * 37 % 200));
         let acked = victim.kill();
         total += acked.len();

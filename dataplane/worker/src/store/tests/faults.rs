@@ -112,7 +112,7 @@ fn callers_may_leave_at_any_time() {
 }
 
 /// Polls once and drops; `true` when it was not ready.
-async fn leave<T>(future: impl Future<Output = T>) -> bool {
+pub(super) async fn leave<T>(future: impl Future<Output = T>) -> bool {
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(|context| {
         let pending = future.as_mut().poll(context).is_pending();

@@ -8,7 +8,7 @@
 
 use std::process::Command;
 
-use super::crash::{WRITERS, check_acked, spawn_victim};
+use super::crash::{VICTIM_TEST, WRITERS, check_acked, spawn_victim};
 use super::*;
 
 /// The control ends at the first loss; one cut can find everything safe by luck.
@@ -86,8 +86,28 @@ impl Drop for Image {
     }
 }
 
-/// Cycles of load, cut, remount, check. Returns acked records lost and checked.
-fn lost(image: &Image) -> (usize, usize) {
+/// What is cut off, and how many of the acks it gave are lost (and were checked).
+struct Subject {
+    victim: &'static str,
+    lost: fn(&Path, u32, &[u32]) -> (usize, usize),
+}
+
+const RECORDS: Subject = Subject {
+    victim: VICTIM_TEST,
+    lost: |dir, cycle, acked| {
+        let last = acked.iter().rev().take(3 * WRITERS as usize);
+        let last: Vec<_> = last.copied().collect();
+        (check_acked(dir, cycle, &last), last.len())
+    },
+};
+
+const BLOBS: Subject = Subject {
+    victim: super::write_back::VICTIM_TEST,
+    lost: super::write_back::lost_blobs,
+};
+
+/// Cycles of load, cut, remount, check. Returns acks lost and checked.
+fn lost(image: &Image, subject: &Subject) -> (usize, usize) {
     let (mut lost, mut checked) = (0, 0);
     for cycle in 1..=CYCLES {
         let dir = image.mount.join(cycle.to_string());
@@ -96,7 +116,7 @@ fn lost(image: &Image) -> (usize, usize) {
             .unwrap()
             .sync_all()
             .unwrap();
-        let victim = spawn_victim(&dir, cycle);
+        let victim = spawn_victim(subject.victim, &dir, cycle);
         std::thread::sleep(Duration::from_millis(10 + u64::from(cycle) * 53 % 80));
         // Acks read after the cut may have been written after it.
         let acked = victim.acked_so_far();
@@ -104,14 +124,9 @@ fn lost(image: &Image) -> (usize, usize) {
         victim.kill();
         assert!(image.unmount(), "the file system stays busy");
         assert!(image.mount(), "the file system does not mount again");
-        let sample: Vec<_> = acked
-            .iter()
-            .rev()
-            .take(3 * WRITERS as usize)
-            .copied()
-            .collect();
-        checked += sample.len();
-        lost += check_acked(&dir, cycle, &sample);
+        let of_cycle = (subject.lost)(&dir, cycle, &acked);
+        lost += of_cycle.0;
+        checked += of_cycle.1;
         std::fs::remove_dir_all(&dir).unwrap();
         if lost > 0 {
             break;
@@ -120,12 +135,12 @@ fn lost(image: &Image) -> (usize, usize) {
     (lost, checked)
 }
 
-fn power_cuts(make: &[&str]) {
+fn power_cuts(make: &[&str], subject: &Subject) {
     let Some(image) = Image::new(make) else {
         eprintln!("SKIPPED: {} or mounting is not possible here", make[0]);
         return;
     };
-    let (lost, checked) = lost(&image);
+    let (lost, checked) = lost(&image, subject);
     assert!(checked > 0);
     if cfg!(feature = "unsafe-no-flush") {
         assert!(lost > 0, "nothing was lost of {checked} without flushes");
@@ -135,8 +150,19 @@ fn power_cuts(make: &[&str]) {
 }
 
 #[test]
+fn blobs_with_their_journal_survive_a_power_cut_on_xfs() {
+    power_cuts(&["mkfs.xfs", "-q"], &BLOBS);
+}
+
+#[test]
+#[cfg(not(feature = "unsafe-no-flush"))]
+fn blobs_with_their_journal_survive_a_power_cut_on_ext4() {
+    power_cuts(&["mkfs.ext4", "-q", "-F"], &BLOBS);
+}
+
+#[test]
 fn flushed_records_survive_a_power_cut_on_xfs() {
-    power_cuts(&["mkfs.xfs", "-q"]);
+    power_cuts(&["mkfs.xfs", "-q"], &RECORDS);
 }
 
 /// No control here: ext4 commits its journal at every new segment, so a cut
@@ -144,5 +170,5 @@ fn flushed_records_survive_a_power_cut_on_xfs() {
 #[test]
 #[cfg(not(feature = "unsafe-no-flush"))]
 fn flushed_records_survive_a_power_cut_on_ext4() {
-    power_cuts(&["mkfs.ext4", "-q", "-F"]);
+    power_cuts(&["mkfs.ext4", "-q", "-F"], &RECORDS);
 }
