@@ -18,6 +18,7 @@
 //! | 22 | completed upload | bucket, upload id |
 //! | 23 | completed upload by expiry | shard, ms, bucket, upload id |
 //! | 30 | operation | shard, minute, operation id |
+//! | 31 | journaled operation | shard, sequence, operation id |
 //! | 40 | counter | bucket, counter, shard |
 //! | 50 | pending: what the UFS has still to be told | bucket, S3 key |
 //!
@@ -45,6 +46,7 @@ const PART: u8 = 0x21;
 const COMPLETED: u8 = 0x22;
 const COMPLETED_EXPIRY: u8 = 0x23;
 const OPERATION: u8 = 0x30;
+const JOURNALED: u8 = 0x31;
 const COUNTER: u8 = 0x40;
 const PENDING: u8 = 0x50;
 
@@ -70,6 +72,12 @@ pub fn format() -> Vec<u8> {
 #[must_use]
 pub fn last_bucket_id() -> Vec<u8> {
     Key::new(META).raw(b"last-bucket-id")
+}
+
+/// The sequence up to which all entries of the journal are settled.
+#[must_use]
+pub fn journal_through() -> Vec<u8> {
+    Key::new(META).raw(b"journal-through")
 }
 
 /// A bucket by its name.
@@ -251,6 +259,24 @@ pub fn operations_before(shard: u8, minute: u64) -> KeyRange {
     let shard = Key::new(OPERATION).u8(shard).done();
     let end = Key(shard.clone()).u64(minute).done();
     KeyRange::new(shard, end)
+}
+
+/// An operation that a journal has as entry `sequence`.
+#[must_use]
+pub fn journaled(sequence: u64, id: u128) -> Vec<u8> {
+    Key::new(JOURNALED)
+        .u8(shard(id))
+        .u64(sequence)
+        .u128(id)
+        .done()
+}
+
+/// Operations of a shard that a journal has as entries up to `sequence`.
+#[must_use]
+pub fn journaled_through(shard: u8, sequence: u64) -> KeyRange {
+    let shard = Key::new(JOURNALED).u8(shard).done();
+    let last = Key(shard.clone()).u64(sequence).done();
+    KeyRange::new(shard, KeyRange::prefix(&last).end)
 }
 
 /// One shard of a bucket's counter, a little-endian 64-bit number.
