@@ -18,6 +18,7 @@
 //! | 22 | completed upload | bucket, upload id |
 //! | 23 | completed upload by expiry | shard, ms, bucket, upload id |
 //! | 30 | operation | shard, minute, operation id |
+//! | 31 | journaled operation | shard, sequence, operation id |
 //! | 40 | counter | bucket, counter, shard |
 //! | 50 | pending: what the UFS has still to be told | bucket, S3 key |
 //! | 70 | path policies | version |
@@ -47,6 +48,7 @@ const PART: u8 = 0x21;
 const COMPLETED: u8 = 0x22;
 const COMPLETED_EXPIRY: u8 = 0x23;
 const OPERATION: u8 = 0x30;
+const JOURNALED: u8 = 0x31;
 const COUNTER: u8 = 0x40;
 const PENDING: u8 = 0x50;
 const POLICY: u8 = 0x70;
@@ -112,6 +114,12 @@ pub fn policy_text(version: u64, piece: u32) -> Vec<u8> {
 #[must_use]
 pub fn policy_texts(version: u64) -> KeyRange {
     KeyRange::prefix(&Key::new(POLICY_TEXT).u64(version).done())
+}
+
+/// The sequence up to which all entries of the journal are settled.
+#[must_use]
+pub fn journal_through() -> Vec<u8> {
+    Key::new(META).raw(b"journal-through")
 }
 
 /// A bucket by its name.
@@ -293,6 +301,24 @@ pub fn operations_before(shard: u8, minute: u64) -> KeyRange {
     let shard = Key::new(OPERATION).u8(shard).done();
     let end = Key(shard.clone()).u64(minute).done();
     KeyRange::new(shard, end)
+}
+
+/// An operation that a journal has as entry `sequence`.
+#[must_use]
+pub fn journaled(sequence: u64, id: u128) -> Vec<u8> {
+    Key::new(JOURNALED)
+        .u8(shard(id))
+        .u64(sequence)
+        .u128(id)
+        .done()
+}
+
+/// Operations of a shard that a journal has as entries up to `sequence`.
+#[must_use]
+pub fn journaled_through(shard: u8, sequence: u64) -> KeyRange {
+    let shard = Key::new(JOURNALED).u8(shard).done();
+    let last = Key(shard.clone()).u64(sequence).done();
+    KeyRange::new(shard, KeyRange::prefix(&last).end)
 }
 
 /// One shard of a bucket's counter, a little-endian 64-bit number.

@@ -110,6 +110,16 @@ proptest! {
     }
 
     #[test]
+    fn journaled_operations_sort_by_sequence(sequence in any::<u64>(), through in any::<u64>(), id in any::<u128>()) {
+        for through in [through, sequence, u64::MAX] {
+            let range = journaled_through(shard(id), through);
+            prop_assert_eq!(range.contains(&journaled(sequence, id)), sequence <= through);
+        }
+        let other = (shard(id) + 1) % SHARDS;
+        prop_assert!(!journaled_through(other, u64::MAX).contains(&journaled(sequence, id)));
+    }
+
+    #[test]
     fn taking_apart_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..40), table in any::<u8>()) {
         let mut key = vec![table];
         key.extend(bytes);
@@ -161,6 +171,7 @@ fn no_two_tables_share_a_key() {
         trash(BUCKET_1),
         completed_expiry(1, BUCKET_1, UploadId(1)),
         operation(1, 1),
+        journaled(1, 1),
         pending(BUCKET_1, &key("k")),
     ];
     let tables: std::collections::BTreeSet<u8> = keys.iter().map(|key| key[0]).collect();

@@ -13,7 +13,7 @@ use super::read::Get;
 use super::uploads::{all_parts, end_upload, require_upload};
 use super::{COMPLETED_KEEP_MS, Namespace, Stop, record_error};
 use crate::keyspace;
-use crate::records::{Completed, decode_completed, encode_completed};
+use crate::records::{Completed, decode_completed, encode_completed, encode_object};
 use crate::store::{Store, Transaction};
 
 impl<S: Store> Namespace<S> {
@@ -86,7 +86,8 @@ impl Mutation for CompleteUpload<'_> {
             current.as_ref().map(|current| &current.record),
         )?;
         let place = (self.bucket, key);
-        replace_object(transaction, operation, place, self.record, current.as_ref()).await?;
+        let encoded = encode_object(self.record, operation.id)?;
+        replace_object(transaction, operation, place, &encoded, current.as_ref()).await?;
         end_upload(transaction, self.bucket, key, *id);
         self.remember(transaction, operation)?;
         Ok(Step::Commit(current.map(|current| current.record)))

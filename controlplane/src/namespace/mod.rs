@@ -10,6 +10,7 @@ mod buckets;
 mod clock;
 mod complete;
 mod format;
+mod journal;
 mod listing;
 mod location;
 mod mounts;
@@ -30,6 +31,7 @@ use quickwater_proto::MetadataError;
 
 pub use clock::{SystemClock, WallClock};
 pub use format::FormatError;
+pub use journal::Replayed;
 pub use listing::{Listed, Listing, ListingMarker};
 pub use location::{Location, LocationError};
 pub use mounts::{MountError, NewMount};

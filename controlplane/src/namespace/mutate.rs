@@ -24,7 +24,9 @@ use tokio::time::{Instant, sleep};
 
 use super::{Namespace, Stop, record_error};
 use crate::keyspace;
-use crate::records::{VERSION_OFFSET, decode_operation, encode_operation, version_of};
+use crate::records::{
+    JournalEntry, VERSION_OFFSET, decode_operation, encode_operation, version_of,
+};
 use crate::store::{CommitError, KeyRange, Store, StoreError, Transaction};
 
 /// Longest a change is attempted. The last attempt's commit may take longer, as
@@ -66,7 +68,10 @@ pub(super) struct Operation {
     pub(super) id: u128,
     /// When it began, milliseconds since the Unix epoch.
     pub(super) now_ms: i64,
-    key: Vec<u8>,
+    /// Its row: there once it is committed.
+    pub(super) key: Vec<u8>,
+    /// A power cut may undo it: a journal has it.
+    relaxed: bool,
 }
 
 impl Operation {
@@ -77,7 +82,18 @@ impl Operation {
             id: id.0,
             now_ms,
             key: keyspace::operation(minute, id.0),
+            relaxed: false,
         })
+    }
+
+    /// The operation of an entry of a journal.
+    pub(super) fn journaled(entry: &JournalEntry) -> Self {
+        Self {
+            id: entry.operation,
+            now_ms: entry.now_ms,
+            key: keyspace::journaled(entry.sequence, entry.operation),
+            relaxed: true,
+        }
     }
 
     /// A number below `limit` that differs between operations and attempts.
@@ -115,13 +131,22 @@ impl<S: Store> Namespace<S> {
         &self,
         mutation: &M,
     ) -> Result<(M::Answer, Option<Version>), MetadataError> {
-        let operation = Operation::begin(self.clock.wall_ms())?;
+        self.mutate_as(mutation, &Operation::begin(self.clock.wall_ms())?)
+            .await
+    }
+
+    /// The same for an operation that is known already.
+    pub(super) async fn mutate_as<M: Mutation>(
+        &self,
+        mutation: &M,
+        operation: &Operation,
+    ) -> Result<(M::Answer, Option<Version>), MetadataError> {
         let deadline = Instant::now() + ATTEMPTS_TIME_MAX;
         let mut unsettled = Vec::new();
         let mut why = String::from("too many conflicts");
         for attempt in 1..=self.attempts_max {
             match self
-                .attempt(mutation, &operation, attempt, &mut unsettled)
+                .attempt(mutation, operation, attempt, &mut unsettled)
                 .await
             {
                 Attempt::Done(answer, version) => return Ok((answer, version)),
@@ -175,7 +200,11 @@ impl<S: Store> Namespace<S> {
             Ok(row) => transaction.set_versionstamped_value(&operation.key, &row, VERSION_OFFSET),
             Err(error) => return Attempt::Refused(record_error(error)),
         }
-        match transaction.commit().await {
+        let committed = match operation.relaxed {
+            true => transaction.commit_relaxed().await,
+            false => transaction.commit().await,
+        };
+        match committed {
             Ok(commit) => Attempt::Done(answer, Some(version_of(commit))),
             Err(CommitError::Unknown) => {
                 unsettled.push((attempt, answer));

@@ -11,7 +11,7 @@ use super::read::{Reading, all_rows};
 use super::usage::count;
 use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
 use crate::keyspace;
-use crate::records::{DetailRef, ObjectRow, VERSION_OFFSET, encode_object};
+use crate::records::{DetailRef, EncodedObject, ObjectRow, VERSION_OFFSET, encode_object};
 use crate::store::{KeyRange, Row, Store, Transaction};
 
 impl<S: Store> Namespace<S> {
@@ -190,16 +190,15 @@ pub(super) fn check_condition(
 }
 
 /// Writes the rows of a new current version in place of `current`, and what the
-/// UFS has still to be told of it.
+/// UFS has still to be told of it. Its detail must be under the operation's id.
 pub(super) async fn replace_object<T: Transaction>(
     transaction: &mut T,
     operation: &Operation,
     place: (BucketId, &ObjectKey),
-    record: &ObjectRecord,
+    encoded: &EncodedObject,
     current: Option<&CurrentObject>,
 ) -> Result<(), Stop> {
     let (bucket, key) = place;
-    let encoded = encode_object(record, operation.id)?;
     clear_detail(transaction, bucket, current);
     for (number, piece) in (0..).zip(&encoded.pieces) {
         transaction.set(&keyspace::detail(bucket, operation.id, number), piece);
@@ -207,8 +206,8 @@ pub(super) async fn replace_object<T: Transaction>(
     let object = keyspace::object(bucket, key);
     transaction.set_versionstamped_value(&object, &encoded.row, VERSION_OFFSET);
     let before = current.map(|current| current.record.size);
-    count(transaction, operation, bucket, before, Some(record.size));
-    follow_object(transaction, operation, place, record).await
+    count(transaction, operation, bucket, before, Some(encoded.size));
+    follow_object(transaction, operation, place, encoded).await
 }
 
 /// Removes the rows of the current version.
@@ -256,7 +255,8 @@ impl Mutation for CommitObject<'_> {
             current.as_ref().map(|current| &current.record),
         )?;
         let place = (self.bucket, self.key);
-        replace_object(transaction, operation, place, self.record, current.as_ref()).await?;
+        let encoded = encode_object(self.record, operation.id)?;
+        replace_object(transaction, operation, place, &encoded, current.as_ref()).await?;
         Ok(Step::Commit(current.map(|current| current.record)))
     }
 }

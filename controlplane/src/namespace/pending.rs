@@ -13,7 +13,7 @@ use super::objects::{check_condition, clear_object, current_object};
 use super::read::Get;
 use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
 use crate::keyspace;
-use crate::records::{ObjectRow, VERSION_OFFSET, decode_pending, encode_pending};
+use crate::records::{EncodedObject, ObjectRow, VERSION_OFFSET, decode_pending, encode_pending};
 use crate::store::{Row, Store, Transaction};
 
 /// A bucket and a key in it.
@@ -113,15 +113,15 @@ pub(super) async fn follow_object<T: Transaction>(
     transaction: &mut T,
     operation: &Operation,
     place: Place<'_>,
-    record: &ObjectRecord,
+    object: &EncodedObject,
 ) -> Result<(), Stop> {
-    match record.persist {
+    match object.persist {
         PersistState::NotPersisted | PersistState::Persisting => {
-            let change = PendingChange::Put { size: record.size };
+            let change = PendingChange::Put { size: object.size };
             begin_pending(transaction, operation, place, change).await
         }
         PersistState::Transient => {
-            let change = PendingChange::Hold { size: record.size };
+            let change = PendingChange::Hold { size: object.size };
             begin_pending(transaction, operation, place, change).await
         }
         PersistState::Persisted => {

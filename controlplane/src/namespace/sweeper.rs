@@ -44,8 +44,10 @@ impl<S: Store> Namespace<S> {
     pub async fn sweep(&self) -> Result<Swept, MetadataError> {
         let mut swept = Swept::default();
         let now_ms = self.clock.wall_ms();
+        let through = self.journal_through().await?;
         for shard in 0..SHARDS {
             self.sweep_operations(shard, now_ms, &mut swept).await?;
+            self.sweep_journaled(shard, through, &mut swept).await?;
             self.sweep_completed(shard, now_ms, &mut swept).await?;
         }
         self.sweep_trash(&mut swept).await?;
@@ -60,6 +62,19 @@ impl<S: Store> Namespace<S> {
     ) -> Result<(), MetadataError> {
         let minute = u64::try_from(now_ms / MINUTE_MS - OPERATIONS_KEEP_MINUTES).unwrap_or(0);
         let range = keyspace::operations_before(shard, minute);
+        swept.operations += self.clear_rows(range, &mut swept.more).await?;
+        Ok(())
+    }
+
+    /// The note of `through` was committed before these removals, so no power cut
+    /// keeps them and takes the note.
+    async fn sweep_journaled(
+        &self,
+        shard: u8,
+        through: u64,
+        swept: &mut Swept,
+    ) -> Result<(), MetadataError> {
+        let range = keyspace::journaled_through(shard, through);
         swept.operations += self.clear_rows(range, &mut swept.more).await?;
         Ok(())
     }

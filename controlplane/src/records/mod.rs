@@ -7,6 +7,7 @@
 //! error, never a guess.
 
 mod bucket;
+mod journal;
 mod object;
 mod operation;
 mod parts;
@@ -23,6 +24,7 @@ use quickwater_proto::Version;
 use crate::store::CommitVersion;
 
 pub use bucket::{decode_bucket, decode_bucket_id, encode_bucket, encode_bucket_id};
+pub use journal::{JournalEntry, decode_journal_entry, encode_journal_entry};
 pub use object::{DetailRef, EncodedObject, ObjectRow, encode_object};
 pub use operation::{
     Completed, decode_completed, decode_operation, encode_completed, encode_operation,

@@ -25,7 +25,7 @@ const PIECE_BYTES_MAX: usize = super::ROW_BYTES_MAX - 1;
 /// Largest detail: far above 10,000 parts, far below a transaction's 10 MB.
 const DETAIL_BYTES_MAX: usize = 4 << 20;
 
-/// An object as it is stored.
+/// An object as it is stored, and what of it the rules of other rows need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedObject {
     /// The object row; the commit fills in the version at
@@ -33,6 +33,10 @@ pub struct EncodedObject {
     pub row: Vec<u8>,
     /// The rows of its detail, if it has any.
     pub pieces: Vec<Vec<u8>>,
+    /// Bytes of the object.
+    pub size: u64,
+    /// Where they are safe.
+    pub persist: PersistState,
 }
 
 /// Where the detail of an object row is.
@@ -91,6 +95,8 @@ pub fn encode_object(record: &ObjectRecord, detail_id: u128) -> Result<EncodedOb
     Ok(EncodedObject {
         row: encode_versioned(ROW, &row)?,
         pieces,
+        size: record.size,
+        persist: record.persist,
     })
 }
 
@@ -250,7 +256,7 @@ impl Detail {
     }
 }
 
-fn persist_to_wire(state: PersistState) -> wire::Persist {
+pub(super) fn persist_to_wire(state: PersistState) -> wire::Persist {
     match state {
         PersistState::Persisted => wire::Persist::Persisted,
         PersistState::NotPersisted => wire::Persist::NotPersisted,
@@ -259,7 +265,7 @@ fn persist_to_wire(state: PersistState) -> wire::Persist {
     }
 }
 
-fn persist(number: i32) -> Result<PersistState, RecordError> {
+pub(super) fn persist(number: i32) -> Result<PersistState, RecordError> {
     match wire::Persist::try_from(number) {
         Ok(wire::Persist::Persisted) => Ok(PersistState::Persisted),
         Ok(wire::Persist::NotPersisted) => Ok(PersistState::NotPersisted),

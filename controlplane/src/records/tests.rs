@@ -200,6 +200,19 @@ proptest! {
     }
 
     #[test]
+    fn journal_entries_round_trip(
+        record in object(), sequence in any::<u64>(), operation in any::<u128>(),
+        now_ms in any::<i64>(), bucket in any::<u64>(), name in "[a-z/]{1,40}",
+    ) {
+        let object = encode_object(&record, operation).unwrap();
+        let key = ObjectKey::new(&name).unwrap();
+        let bucket = BucketId(bucket);
+        let entry = JournalEntry { sequence, operation, now_ms, bucket, key, object };
+        let bytes = encode_journal_entry(entry.clone()).unwrap();
+        prop_assert_eq!(decode_journal_entry(&bytes), Ok(entry));
+    }
+
+    #[test]
     fn parts_round_trip(part in part()) {
         prop_assert_eq!(decode_part(&encode_part(&part).unwrap()).unwrap(), part);
     }
@@ -237,6 +250,7 @@ proptest! {
     fn any_bytes_decode_or_fail(schema in 0u8..3, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let value = [&[schema], bytes.as_slice()].concat();
         let _ = decode_pending(&value);
+        let _ = decode_journal_entry(&value);
         if let Ok(row) = ObjectRow::decode(&value) {
             let _ = row.clone().into_record(&[&value]);
             let _ = row.into_summary();

@@ -1,6 +1,7 @@
 //! The one thread that commits: takes all that waits, checks each against what
-//! was written since it read, writes the valid ones as one durable batch, then
-//! answers all. After a failed batch it commits nothing more.
+//! was written since it read, writes the valid ones as one batch, then answers
+//! all. A batch is durable when one of its commits is to be; a relaxed one is
+//! flushed soon after. After a failed batch or flush it commits nothing more.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,8 +15,11 @@ use tokio::sync::oneshot;
 
 use super::conflicts::{ConflictWindow, Verdict};
 use super::core::{Answer, Shared};
-use super::engine::{EngineError, Snapshot};
-use super::limits::{CLEARED_ROWS_MAX, COMMIT_WAIT_MAX, TRANSACTION_AGE_MAX};
+use super::engine::{Batch, Durability, EngineError, Snapshot};
+use super::limits::{
+    CLEARED_ROWS_MAX, COMMIT_WAIT_MAX, TRANSACTION_AGE_MAX, UNFLUSHED_BYTES_MAX, UNFLUSHED_TIME_MAX,
+};
+use super::queue::Taken;
 use super::stats::Counters;
 use super::transaction::{CommitError, CommitVersion, KeyRange};
 use super::writes::{Write, WriteSet, stamped, sum};
@@ -37,6 +41,7 @@ pub(super) struct Pending {
     pub(super) since: Option<Duration>,
     pub(super) reads: Vec<KeyRange>,
     pub(super) writes: WriteSet,
+    pub(super) durability: Durability,
     pub(super) reply: oneshot::Sender<Answer>,
 }
 
@@ -108,7 +113,29 @@ struct Work {
     failed: Arc<AtomicBool>,
     window: ConflictWindow,
     version: u64,
+    unflushed: Option<Unflushed>,
 }
+
+/// Relaxed batches that no flush has covered.
+struct Unflushed {
+    /// When the oldest was applied.
+    since: Instant,
+    /// Of their rows.
+    bytes: usize,
+}
+
+impl Unflushed {
+    fn flush_at(&self) -> Instant {
+        self.since + UNFLUSHED_TIME_MAX
+    }
+
+    fn is_due(&self) -> bool {
+        self.bytes >= UNFLUSHED_BYTES_MAX || Instant::now() >= self.flush_at()
+    }
+}
+
+/// Transactions that were accepted, with the versions they will have.
+type Accepted = Vec<(oneshot::Sender<Answer>, CommitVersion)>;
 
 /// The writes of a group so far: the newest value of each row.
 type Overlay = BTreeMap<Bytes, Option<Bytes>>;
@@ -121,33 +148,44 @@ impl Work {
             failed,
             window: ConflictWindow::new(version),
             version,
+            unflushed: None,
         }
     }
 
     fn run(&mut self) {
-        while let Some(group) = self.shared.queue.take_group() {
-            self.commit(group);
+        loop {
+            let deadline = self.unflushed.as_ref().map(Unflushed::flush_at);
+            match self.shared.queue.take_group(deadline) {
+                Taken::Group(group) => self.commit(group),
+                Taken::Nothing => self.flush(),
+                Taken::Closed => break,
+            }
         }
+        self.flush();
     }
 
     fn commit(&mut self, group: Vec<Pending>) {
         let version = self.version + 1;
         let published = self.shared.published();
         let mut overlay = Overlay::new();
-        let mut accepted = Vec::with_capacity(group.len());
+        let mut accepted = Accepted::with_capacity(group.len());
+        let mut durability = Durability::Relaxed;
         for pending in group {
             let order = u16::try_from(accepted.len()).unwrap_or(u16::MAX);
             let stamp = CommitVersion::new(version, order);
             match self.accept(&pending, stamp, published.snapshot.as_ref(), &mut overlay) {
                 Ok(()) => {
                     record(&mut self.window, version, &pending.writes);
+                    if pending.durability == Durability::Flushed {
+                        durability = Durability::Flushed;
+                    }
                     accepted.push((pending.reply, stamp));
                 }
                 Err(error) => self.refuse(pending.reply, error),
             }
         }
         if !accepted.is_empty() {
-            self.flush(version, overlay, accepted);
+            self.apply(version, overlay, accepted, durability);
         }
         self.window.advance(self.shared.clock.now(), self.version);
     }
@@ -176,25 +214,32 @@ impl Work {
         Ok(())
     }
 
-    fn flush(
+    fn apply(
         &mut self,
         version: u64,
         mut overlay: Overlay,
-        accepted: Vec<(oneshot::Sender<Answer>, CommitVersion)>,
+        accepted: Accepted,
+        mut durability: Durability,
     ) {
         let row = Bytes::copy_from_slice(&version.to_be_bytes());
         overlay.insert(Bytes::from_static(VERSION_KEY), Some(row));
+        if self.unflushed.as_ref().is_some_and(Unflushed::is_due) {
+            durability = Durability::Flushed;
+        }
+        let batch: Batch = overlay.into_iter().collect();
+        let bytes = batch.iter().map(row_bytes).sum();
         let began = self.shared.clock.now();
-        let applied = self.shared.engine.apply(overlay.into_iter().collect());
-        let counters = &self.shared.counters;
-        let took = self.shared.clock.now().saturating_sub(began).as_micros();
-        Counters::add(&counters.flushes, 1);
-        Counters::add(&counters.flush_us, u64::try_from(took).unwrap_or(u64::MAX));
+        let applied = self.shared.engine.apply(batch, durability);
+        Counters::add(&self.shared.counters.batches, 1);
+        match durability {
+            Durability::Flushed => self.flushed(began),
+            Durability::Relaxed => self.relaxed(bytes),
+        }
         match applied.and_then(|()| self.shared.engine.snapshot()) {
             Ok(snapshot) => {
                 self.version = version;
                 self.shared.publish(version, snapshot);
-                Counters::add(&counters.commits, accepted.len() as u64);
+                Counters::add(&self.shared.counters.commits, accepted.len() as u64);
                 for (reply, stamp) in accepted {
                     answer(reply, Ok(stamp));
                 }
@@ -203,8 +248,39 @@ impl Work {
         }
     }
 
+    /// Flushes relaxed batches, if there are any.
+    fn flush(&mut self) {
+        if self.unflushed.is_none() || self.failed.load(Ordering::Acquire) {
+            return;
+        }
+        let began = self.shared.clock.now();
+        let flushed = self.shared.engine.flush();
+        self.flushed(began);
+        if let Err(error) = flushed {
+            self.fail(&error, Accepted::new());
+        }
+    }
+
+    /// A flush that began then has ended.
+    fn flushed(&mut self, began: Duration) {
+        let counters = &self.shared.counters;
+        let took = self.shared.clock.now().saturating_sub(began).as_micros();
+        Counters::add(&counters.flushes, 1);
+        Counters::add(&counters.flush_us, u64::try_from(took).unwrap_or(u64::MAX));
+        self.unflushed = None;
+    }
+
+    /// A relaxed batch was applied.
+    fn relaxed(&mut self, bytes: usize) {
+        let unflushed = self.unflushed.get_or_insert_with(|| Unflushed {
+            since: Instant::now(),
+            bytes: 0,
+        });
+        unflushed.bytes += bytes;
+    }
+
     /// Stops committing for good: what the disk holds now is not known.
-    fn fail(&self, error: &EngineError, accepted: Vec<(oneshot::Sender<Answer>, CommitVersion)>) {
+    fn fail(&self, error: &EngineError, accepted: Accepted) {
         tracing::error!(%error, commits = accepted.len(), "{FAILED}");
         self.failed.store(true, Ordering::Release);
         let waiting = self.shared.queue.fail(FAILED);
@@ -243,6 +319,10 @@ impl Drop for Work {
 /// Whoever does not wait for the answer any more has given it up.
 fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
     drop(reply.send(answer));
+}
+
+fn row_bytes((key, value): &(Bytes, Option<Bytes>)) -> usize {
+    key.len() + value.as_ref().map_or(0, Bytes::len)
 }
 
 /// Remembers what a transaction wrote.

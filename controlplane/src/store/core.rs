@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::clock::{Clock, MonotonicClock};
 use super::committer::{Committer, Pending};
-use super::engine::{Engine, EngineError, Snapshot};
+use super::engine::{Durability, Engine, EngineError, Snapshot};
 use super::limits::{COMMIT_WAIT_MAX, TRANSACTION_AGE_MAX};
 use super::queue::{Queue, Ticket};
 use super::reads;
@@ -190,13 +190,36 @@ impl EmbeddedTransaction {
         }
     }
 
-    fn into_pending(self) -> (Arc<Shared>, Pending, oneshot::Receiver<Answer>) {
+    async fn commit_as(self, durability: Durability) -> Answer {
+        if let Some(error) = self.writes.error() {
+            return Err(error.clone());
+        }
+        if self.writes.is_empty() {
+            let published = self
+                .view
+                .map_or_else(|| self.shared.published(), |v| v.published);
+            return Ok(CommitVersion::new(published.version, READ_ONLY_ORDER));
+        }
+        let bytes = self.writes.bytes();
+        let (shared, pending, answer) = self.into_pending(durability);
+        let ticket = shared
+            .queue
+            .push(pending, bytes)
+            .map_err(CommitError::Unavailable)?;
+        wait(&shared, answer, ticket).await
+    }
+
+    fn into_pending(
+        self,
+        durability: Durability,
+    ) -> (Arc<Shared>, Pending, oneshot::Receiver<Answer>) {
         let (reply, answer) = oneshot::channel();
         let pending = Pending {
             read_version: self.view.as_ref().map_or(0, |view| view.published.version),
             since: self.view.as_ref().map(|view| view.since),
             reads: self.reads,
             writes: self.writes,
+            durability,
             reply,
         };
         (self.shared, pending, answer)
@@ -250,22 +273,11 @@ impl Transaction for EmbeddedTransaction {
     }
 
     async fn commit(self) -> Answer {
-        if let Some(error) = self.writes.error() {
-            return Err(error.clone());
-        }
-        if self.writes.is_empty() {
-            let published = self
-                .view
-                .map_or_else(|| self.shared.published(), |v| v.published);
-            return Ok(CommitVersion::new(published.version, READ_ONLY_ORDER));
-        }
-        let bytes = self.writes.bytes();
-        let (shared, pending, answer) = self.into_pending();
-        let ticket = shared
-            .queue
-            .push(pending, bytes)
-            .map_err(CommitError::Unavailable)?;
-        wait(&shared, answer, ticket).await
+        self.commit_as(Durability::Flushed).await
+    }
+
+    async fn commit_relaxed(self) -> Answer {
+        self.commit_as(Durability::Relaxed).await
     }
 }
 

@@ -17,12 +17,29 @@ pub trait Engine: Send + Sync + 'static {
     /// [`EngineError`] when it cannot be read.
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>, EngineError>;
 
-    /// Applies all of a batch and makes it durable before it returns. After an
-    /// error it may be applied, durable, both or neither, but never in part.
+    /// Applies all of a batch, durable as asked before it returns. Batches become
+    /// durable in the order in which they were applied. After an error it may be
+    /// applied, durable, both or neither, but never in part.
     ///
     /// # Errors
     /// [`EngineError`]; the core then applies nothing more.
-    fn apply(&self, batch: Batch) -> Result<(), EngineError>;
+    fn apply(&self, batch: Batch, durability: Durability) -> Result<(), EngineError>;
+
+    /// Makes every batch applied so far durable.
+    ///
+    /// # Errors
+    /// [`EngineError`]; the core then applies nothing more.
+    fn flush(&self) -> Result<(), EngineError>;
+}
+
+/// What a batch survives once it is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A power cut only after a later flush, and for redb the end of the process
+    /// too.
+    Relaxed,
+    /// A power cut.
+    Flushed,
 }
 
 /// Rows of one moment. Held for seconds at most.

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
 use super::directory::{Directory, OpenError};
-use super::engine::{Batch, Engine, EngineError, RowIterator, Snapshot};
+use super::engine::{Batch, Durability, Engine, EngineError, RowIterator, Snapshot};
+use super::journal;
 use super::open::EngineOptions;
 use super::transaction::{KeyRange, Row};
 
@@ -17,8 +19,8 @@ const KEYSPACE: &str = "rows";
 const WORKER_THREADS: usize = 2;
 /// Most bytes of journals: bounds the replay after a crash.
 const JOURNALS_BYTES_MAX: u64 = 256 << 20;
-/// Every batch is on the disk when it is answered.
-const PERSIST: PersistMode = if cfg!(feature = "unsafe-no-flush") {
+/// A flushed batch is on the disk when it is answered.
+const FLUSHED: PersistMode = if cfg!(feature = "unsafe-no-flush") {
     PersistMode::Buffer
 } else {
     PersistMode::SyncData
@@ -34,6 +36,8 @@ impl From<fjall::Error> for EngineError {
 pub struct FjallEngine {
     rows: Keyspace,
     db: Database,
+    /// Bytes of journal since the last flush. Only the committer writes it.
+    unflushed: AtomicU64,
     _directory: Directory,
 }
 
@@ -46,7 +50,7 @@ impl FjallEngine {
     pub fn open(dir: &Path, options: &EngineOptions) -> Result<Self, OpenError> {
         let directory = Directory::open(dir, "fjall")?;
         let path = directory.engine_path();
-        super::journal::repair(&path).map_err(|error| match error.kind() {
+        journal::repair(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::InvalidData => OpenError::Damaged {
                 dir: dir.to_path_buf(),
                 reason: error.to_string(),
@@ -68,6 +72,7 @@ impl FjallEngine {
         Ok(Self {
             rows,
             db,
+            unflushed: AtomicU64::new(0),
             _directory: directory,
         })
     }
@@ -91,16 +96,45 @@ impl Engine for FjallEngine {
         }))
     }
 
-    fn apply(&self, rows: Batch) -> Result<(), EngineError> {
-        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.db.clone(), rows.len())
-            .durability(Some(PERSIST));
+    /// A batch says how much of the journal before it is not flushed, so that a
+    /// repair can tell what a power cut may have taken (see [`super::journal`]).
+    fn apply(&self, rows: Batch, durability: Durability) -> Result<(), EngineError> {
+        let unflushed = self.unflushed.load(Ordering::Relaxed);
+        let mode = match durability {
+            Durability::Flushed => FLUSHED,
+            Durability::Relaxed => PersistMode::Buffer,
+        };
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.db.clone(), rows.len() + 1)
+            .durability(Some(mode));
+        let mut length = journal::BATCH_FRAME_BYTES;
+        let mut measure = |key: &[u8], value: &[u8]| {
+            length += journal::ITEM_FRAME_BYTES + key.len() as u64 + value.len() as u64;
+        };
+        if unflushed > 0 {
+            let claim = unflushed.to_be_bytes();
+            measure(journal::UNFLUSHED_KEY, &claim);
+            batch.insert(&self.rows, journal::UNFLUSHED_KEY, claim);
+        }
         for (key, value) in rows {
+            measure(&key, value.as_deref().unwrap_or_default());
             match value {
                 Some(value) => batch.insert(&self.rows, key.as_ref(), value.as_ref()),
                 None => batch.remove(&self.rows, key.as_ref()),
             }
         }
-        Ok(batch.commit()?)
+        batch.commit()?;
+        let unflushed = match durability {
+            Durability::Flushed => 0,
+            Durability::Relaxed => unflushed + length,
+        };
+        self.unflushed.store(unflushed, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        self.db.persist(FLUSHED)?;
+        self.unflushed.store(0, Ordering::Relaxed);
+        Ok(())
     }
 }
 

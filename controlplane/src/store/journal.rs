@@ -1,11 +1,16 @@
 //! Repairs the end of a fjall journal after a power cut, before fjall sees it.
 //!
-//! The committer flushes every batch before the next begins, so only the last
-//! batch can be torn, and nobody was told that it is committed. fjall drops a
-//! torn batch when its end is missing, but refuses to open when pages in its
-//! middle are missing: the journal is preallocated, so the disk may have kept
-//! the end and lost the middle. Here that batch is cut off, unless an intact one
-//! follows: then acknowledged data is damaged, and nothing is changed.
+//! Batches reach the journal in order, but only some are flushed before the next
+//! begins. A power cut may take any page written after the last flush and keep
+//! later ones: the journal is preallocated. fjall drops a torn batch when its end
+//! is missing, but refuses to open when pages in its middle are.
+//!
+//! So every batch that follows unflushed ones says how many bytes before it were
+//! not flushed when it was written ([`UNFLUSHED_KEY`]); one that does not say so
+//! was written when all before it was. At the first batch that is not intact the
+//! journal is cut off, with all that follows: what is left are the batches of the
+//! past in order. Only when an intact batch behind the cut says that the first
+//! lost byte had been flushed, flushed data is damaged, and nothing is changed.
 //!
 //! The layout read here is that of fjall 3 (`journal/entry.rs`), uncompressed.
 
@@ -21,20 +26,32 @@ const TAG_END: u8 = 3;
 const TAG_CLEAR: u8 = 4;
 const TRAILER: &[u8] = b"FJL\x03";
 
+/// The row in which a batch says how many bytes of journal before it were not
+/// flushed when it was written, as a big-endian 64-bit number.
+pub(super) const UNFLUSHED_KEY: &[u8] = b"\xff/unflushed";
+/// Bytes of a batch beside its items: start (tag, items, sequence number) and end
+/// (tag, checksum, trailer).
+pub(super) const BATCH_FRAME_BYTES: u64 = 13 + 13;
+/// Bytes of an item beside its key and value: tag, kind, compression, keyspace,
+/// length of the key, and twice that of the value.
+pub(super) const ITEM_FRAME_BYTES: u64 = 1 + 1 + 1 + 8 + 2 + 4 + 4;
+
 /// What was found at the end of the journal.
 #[derive(Debug, PartialEq, Eq)]
 enum Tail {
     Clean,
     /// Bytes from here on belong to a batch that was never completed.
     Torn(usize),
-    /// A damaged batch here, with intact ones after it.
+    /// A damaged batch here, and an intact one after it that says this byte had
+    /// been flushed.
     Damaged(usize),
 }
 
-/// Cuts a torn batch off the newest journal in `dir`, if there is one.
+/// Cuts the newest journal in `dir` off where a power cut tore it, if it did. The
+/// older ones were flushed whole before it was begun.
 ///
 /// # Errors
-/// `InvalidData` when committed batches are damaged; other kinds from the files.
+/// `InvalidData` when flushed batches are damaged; other kinds from the files.
 pub(super) fn repair(dir: &Path) -> Result<()> {
     let Some(path) = newest(dir)? else {
         return Ok(());
@@ -42,7 +59,7 @@ pub(super) fn repair(dir: &Path) -> Result<()> {
     match inspect(&std::fs::read(&path)?) {
         Tail::Clean => Ok(()),
         Tail::Torn(end) => {
-            tracing::warn!(journal = %path.display(), end, "cutting off an incomplete batch");
+            tracing::warn!(journal = %path.display(), end, "cutting off what was not flushed");
             let file = OpenOptions::new().write(true).open(&path)?;
             file.set_len(end as u64)?;
             file.sync_all()
@@ -77,23 +94,35 @@ fn newest(dir: &Path) -> Result<Option<PathBuf>> {
 
 fn inspect(journal: &[u8]) -> Tail {
     let mut end = 0;
-    while let Some(length) = batch(&journal[end..]) {
-        end += length;
+    while let Some(batch) = batch(&journal[end..]) {
+        end += batch.length;
     }
-    let tail = &journal[end..];
-    if tail.iter().all(|byte| *byte == 0) {
+    if journal[end..].iter().all(|byte| *byte == 0) {
         return Tail::Clean;
     }
-    let follows = (1..tail.len()).any(|at| tail[at] == TAG_START && batch(&tail[at..]).is_some());
-    if follows {
-        Tail::Damaged(end)
-    } else {
-        Tail::Torn(end)
+    let mut at = end + 1;
+    while at < journal.len() {
+        // Most bytes of a tail are zeros of the preallocation.
+        let found = (journal[at] == TAG_START).then(|| batch(&journal[at..]));
+        match found.flatten() {
+            Some(batch) if at.saturating_sub(batch.unflushed) > end => return Tail::Damaged(end),
+            Some(batch) => at += batch.length,
+            None => at += 1,
+        }
     }
+    Tail::Torn(end)
 }
 
-/// The length of the intact batch that `bytes` begin with.
-fn batch(bytes: &[u8]) -> Option<usize> {
+/// An intact batch.
+struct Batch {
+    length: usize,
+    /// Bytes of journal before it that were not flushed when it was written; more
+    /// than there are when they began in an older journal.
+    unflushed: usize,
+}
+
+/// The intact batch that `bytes` begin with.
+fn batch(bytes: &[u8]) -> Option<Batch> {
     let mut cursor = Cursor { bytes, at: 0 };
     if cursor.take(1)? != [TAG_START] {
         return None;
@@ -101,14 +130,28 @@ fn batch(bytes: &[u8]) -> Option<usize> {
     let items = cursor.number(4)?;
     cursor.take(8)?;
     let mut checksum = Xxh3::new();
+    let mut unflushed = 0;
     for _ in 0..items {
-        checksum.update(item(&mut cursor)?);
+        let item = item(&mut cursor)?;
+        checksum.update(item);
+        unflushed = claim(item).unwrap_or(unflushed);
     }
     if cursor.take(1)? != [TAG_END] {
         return None;
     }
     let intact = cursor.number(8)? == checksum.digest() && cursor.take(TRAILER.len())? == TRAILER;
-    intact.then_some(cursor.at)
+    intact.then_some(Batch {
+        length: cursor.at,
+        unflushed,
+    })
+}
+
+/// What an item says of the bytes before its batch, if it is the one that does.
+fn claim(item: &[u8]) -> Option<usize> {
+    let row = item.get(ITEM_FRAME_BYTES as usize..)?;
+    let value = row.strip_prefix(UNFLUSHED_KEY)?;
+    let value = u64::from_be_bytes(value.try_into().ok()?);
+    Some(usize::try_from(value).unwrap_or(usize::MAX))
 }
 
 /// The bytes of one item of a batch.
@@ -164,6 +207,10 @@ impl<'a> Cursor<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::engine::{Durability, Engine};
+    use crate::store::fjall::FjallEngine;
+    use crate::store::open::EngineOptions;
+    use crate::store::transaction::KeyRange;
     use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 
     /// A journal with three batches as fjall itself writes it; the ends of the
@@ -187,8 +234,8 @@ mod tests {
         let path = newest(dir).expect("list").expect("a journal");
         let bytes = std::fs::read(&path).expect("read");
         let mut ends = vec![0];
-        while let Some(length) = batch(&bytes[ends[ends.len() - 1]..]) {
-            ends.push(ends[ends.len() - 1] + length);
+        while let Some(batch) = batch(&bytes[ends[ends.len() - 1]..]) {
+            ends.push(ends[ends.len() - 1] + batch.length);
         }
         (path, ends[1..].to_vec())
     }
@@ -257,5 +304,94 @@ mod tests {
         let error = repair(dir.path()).expect_err("damage");
         assert_eq!(error.kind(), ErrorKind::InvalidData);
         assert_eq!(std::fs::read(&path).expect("read"), bytes);
+    }
+
+    /// A journal written by the engine, each batch durable as asked; the ends of
+    /// the batches.
+    fn engine_journal(dir: &Path, batches: &[Durability]) -> (PathBuf, Vec<usize>) {
+        let options = EngineOptions::default();
+        let engine = FjallEngine::open(dir, &options).expect("open");
+        for (number, durability) in (b'a'..).zip(batches) {
+            let rows = [
+                (vec![number], Some(vec![number; 9_000])),
+                (vec![b'-'], None),
+            ];
+            let rows = rows.map(|(key, value)| (key.into(), value.map(Into::into)));
+            engine.apply(rows.into(), *durability).expect("apply");
+        }
+        drop(engine);
+        let path = newest(&dir.join("data")).expect("list").expect("a journal");
+        let bytes = std::fs::read(&path).expect("read");
+        let mut ends = vec![0];
+        while let Some(batch) = batch(&bytes[ends[ends.len() - 1]..]) {
+            ends.push(ends[ends.len() - 1] + batch.length);
+        }
+        (path, ends[1..].to_vec())
+    }
+
+    fn engine_keys(dir: &Path) -> Result<Vec<u8>> {
+        let engine = FjallEngine::open(dir, &EngineOptions::default());
+        let engine = engine.map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
+        let snapshot = engine.snapshot().expect("a snapshot");
+        let rows = snapshot.scan(&KeyRange::new("a", "z"), false);
+        Ok(rows.map(|row| row.expect("a row").key[0]).collect())
+    }
+
+    const FLUSHED: Durability = Durability::Flushed;
+    const RELAXED: Durability = Durability::Relaxed;
+
+    /// Batch c flushes a to c; d to g do not.
+    const MIXED: [Durability; 7] = [
+        RELAXED, RELAXED, FLUSHED, RELAXED, RELAXED, RELAXED, RELAXED,
+    ];
+
+    #[test]
+    fn batches_say_exactly_what_is_not_flushed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, ends) = engine_journal(dir.path(), &MIXED);
+        let bytes = std::fs::read(path).expect("read");
+        let claims: Vec<_> = std::iter::once(&0)
+            .chain(&ends[..6])
+            .map(|start| start - batch(&bytes[*start..]).expect("a batch").unflushed)
+            .collect();
+        // Where the last flush before each batch had come to.
+        assert_eq!(claims, [0, 0, 0, ends[2], ends[2], ends[2], ends[2]]);
+    }
+
+    #[test]
+    fn a_hole_in_what_was_not_flushed_ends_the_journal() {
+        for (torn, left) in [(3, "abc"), (4, "abcd"), (5, "abcde"), (6, "abcdef")] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let (path, ends) = engine_journal(dir.path(), &MIXED);
+            let mut bytes = std::fs::read(&path).expect("read");
+            bytes[ends[torn - 1] + 100..ends[torn - 1] + 4_196].fill(0);
+            std::fs::write(&path, &bytes).expect("write");
+            let keys = engine_keys(dir.path()).expect("open");
+            assert_eq!(keys, left.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_hole_in_what_was_flushed_is_damage() {
+        for torn in 0..3 {
+            let dir = tempfile::tempdir().expect("a directory");
+            let (path, ends) = engine_journal(dir.path(), &MIXED);
+            let mut bytes = std::fs::read(&path).expect("read");
+            bytes[ends[torn] - 4_196..ends[torn] - 100].fill(0);
+            std::fs::write(&path, &bytes).expect("write");
+            assert!(engine_keys(dir.path()).is_err(), "batch {torn}");
+            assert_eq!(std::fs::read(&path).expect("read"), bytes);
+        }
+    }
+
+    /// The only batch that says so is torn as well.
+    #[test]
+    fn a_hole_that_nothing_calls_flushed_ends_the_journal() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, ends) = engine_journal(dir.path(), &MIXED[..3]);
+        let mut bytes = std::fs::read(&path).expect("read");
+        bytes[ends[1] - 200..ends[1] + 200].fill(0);
+        std::fs::write(&path, &bytes).expect("write");
+        assert_eq!(engine_keys(dir.path()).expect("open"), b"a");
     }
 }

@@ -38,6 +38,10 @@ pub const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Memory for recent writes against which reads are checked, bytes. When it is
 /// reached, the oldest are forgotten and older transactions end as too old.
 pub const CONFLICT_WINDOW_BYTES_MAX: usize = 64 << 20;
+/// Longest a relaxed commit stays unflushed while the store runs.
+pub const UNFLUSHED_TIME_MAX: Duration = Duration::from_secs(1);
+/// Rows of relaxed commits, bytes, from which on the next batch is flushed.
+pub const UNFLUSHED_BYTES_MAX: usize = 4 << 20;
 /// Longest a commit waits for its answer before the outcome is called unknown.
 pub const COMMIT_WAIT_MAX: Duration = Duration::from_secs(30);
 

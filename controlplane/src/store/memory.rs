@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-use super::engine::{Batch, Engine, EngineError, RowIterator, Snapshot};
+use super::engine::{Batch, Durability, Engine, EngineError, RowIterator, Snapshot};
 use super::transaction::{KeyRange, Row};
 
 /// An engine that keeps every row in memory.
@@ -85,7 +85,7 @@ impl Engine for MemoryEngine {
         }))
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), EngineError> {
+    fn apply(&self, batch: Batch, _: Durability) -> Result<(), EngineError> {
         let mut versions = self.write();
         let oldest = versions.oldest();
         versions.last += 1;
@@ -93,6 +93,10 @@ impl Engine for MemoryEngine {
             versions.write(key, value, oldest);
         }
         versions.drop_removed(oldest);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
         Ok(())
     }
 }

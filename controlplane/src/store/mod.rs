@@ -26,7 +26,7 @@ pub use self::clock::ManualClock;
 pub use self::clock::{Clock, MonotonicClock};
 pub use self::core::{EmbeddedStore, EmbeddedTransaction};
 pub use self::directory::OpenError;
-pub use self::engine::{Batch, Engine, EngineError, RowIterator, Snapshot};
+pub use self::engine::{Batch, Durability, Engine, EngineError, RowIterator, Snapshot};
 #[cfg(any(test, feature = "test-support"))]
 pub use self::faulty::{Fault, FaultPlan, FaultyStore, FaultyTransaction};
 pub use self::fjall::FjallEngine;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::limits::{
     GROUP_BYTES_MAX, GROUP_TRANSACTIONS_MAX, QUEUE_BYTES_MAX, QUEUE_TRANSACTIONS_MAX,
@@ -17,6 +18,17 @@ pub(super) struct Queue<T> {
 /// A place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket(u64);
+
+/// What came of waiting for a group.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken<T> {
+    /// At least one, in order of arrival.
+    Group(Vec<T>),
+    /// The deadline passed.
+    Nothing,
+    /// The queue is closed and empty.
+    Closed,
+}
 
 #[derive(Debug)]
 struct State<T> {
@@ -71,18 +83,24 @@ impl<T> Queue<T> {
         Ok(ticket)
     }
 
-    /// Takes the next group, waiting for one. `None` when the queue is closed and
-    /// empty.
-    pub(super) fn take_group(&self) -> Option<Vec<T>> {
+    /// Takes the next group, waiting for one, at most until `deadline`.
+    pub(super) fn take_group(&self, deadline: Option<Instant>) -> Taken<T> {
         let mut state = self.lock();
         while state.waiting.is_empty() {
             if state.closed.is_some() {
-                return None;
+                return Taken::Closed;
             }
-            state = self
-                .arrived
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return Taken::Nothing,
+                Some(left) => {
+                    let waited = self.arrived.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self
+                    .arrived
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
         }
         let mut group = Vec::with_capacity(state.waiting.len().min(GROUP_TRANSACTIONS_MAX));
         let mut bytes = 0;
@@ -96,7 +114,7 @@ impl<T> Queue<T> {
             state.bytes -= entry.bytes;
             group.extend(state.waiting.pop_front().map(|entry| entry.item));
         }
-        Some(group)
+        Taken::Group(group)
     }
 
     /// Takes a transaction out again. `false` when it is no longer waiting.
@@ -144,17 +162,19 @@ mod tests {
         for item in 0..GROUP_TRANSACTIONS_MAX + 3 {
             queue.push(item, 1).expect("room");
         }
-        let first = queue.take_group().expect("a group");
-        assert_eq!(first, (0..GROUP_TRANSACTIONS_MAX).collect::<Vec<_>>());
-        assert_eq!(queue.take_group().expect("a group").len(), 3);
+        let first = (0..GROUP_TRANSACTIONS_MAX).collect::<Vec<_>>();
+        assert_eq!(queue.take_group(None), Taken::Group(first));
+        let rest = (GROUP_TRANSACTIONS_MAX..GROUP_TRANSACTIONS_MAX + 3).collect();
+        assert_eq!(queue.take_group(None), Taken::Group(rest));
+        assert_eq!(queue.take_group(Some(Instant::now())), Taken::Nothing);
         queue.push(1, GROUP_BYTES_MAX - 1).expect("room");
         queue.push(2, 2).expect("room");
         queue.push(3, 2 * GROUP_BYTES_MAX).expect("room");
-        assert_eq!(queue.take_group(), Some(vec![1]));
-        assert_eq!(queue.take_group(), Some(vec![2]));
-        assert_eq!(queue.take_group(), Some(vec![3]));
+        assert_eq!(queue.take_group(None), Taken::Group(vec![1]));
+        assert_eq!(queue.take_group(None), Taken::Group(vec![2]));
+        assert_eq!(queue.take_group(None), Taken::Group(vec![3]));
         queue.close("over");
-        assert_eq!(queue.take_group(), None);
+        assert_eq!(queue.take_group(None), Taken::Closed);
         assert_eq!(queue.push(4, 1), Err("over"));
     }
 
@@ -171,6 +191,6 @@ mod tests {
         assert!(queue.push(0, 1).is_err());
         assert_eq!(queue.fail("broken").len(), QUEUE_TRANSACTIONS_MAX);
         assert_eq!(queue.push(0, 1), Err("broken"));
-        assert_eq!(queue.take_group(), None);
+        assert_eq!(queue.take_group(None), Taken::Closed);
     }
 }

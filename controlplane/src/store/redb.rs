@@ -4,21 +4,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, TableDefinition};
+use redb::{Database, DatabaseError, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
 use super::directory::{Directory, OpenError};
-use super::engine::{Batch, Engine, EngineError, RowIterator, Snapshot};
+use super::engine::{Batch, Durability, Engine, EngineError, RowIterator, Snapshot};
 use super::open::EngineOptions;
 use super::transaction::{KeyRange, Row};
 
 type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
-/// Every batch is on the disk when it is answered.
-const DURABILITY: Durability = if cfg!(feature = "unsafe-no-flush") {
-    Durability::None
+/// A flushed batch is on the disk when it is answered.
+const FLUSHED: redb::Durability = if cfg!(feature = "unsafe-no-flush") {
+    redb::Durability::None
 } else {
-    Durability::Immediate
+    redb::Durability::Immediate
 };
 
 impl From<redb::Error> for EngineError {
@@ -53,9 +53,9 @@ impl RedbEngine {
         })
     }
 
-    fn write(&self, rows: Batch) -> Result<(), redb::Error> {
+    fn write(&self, rows: Batch, durability: redb::Durability) -> Result<(), redb::Error> {
         let mut transaction = self.db.begin_write()?;
-        transaction.set_durability(DURABILITY)?;
+        transaction.set_durability(durability)?;
         {
             let mut table = transaction.open_table(ROWS)?;
             for (key, value) in rows {
@@ -96,8 +96,17 @@ impl Engine for RedbEngine {
         }))
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), EngineError> {
-        Ok(self.write(batch)?)
+    fn apply(&self, batch: Batch, durability: Durability) -> Result<(), EngineError> {
+        let durability = match durability {
+            Durability::Flushed => FLUSHED,
+            Durability::Relaxed => redb::Durability::None,
+        };
+        Ok(self.write(batch, durability)?)
+    }
+
+    /// A durable commit takes every commit before it along.
+    fn flush(&self) -> Result<(), EngineError> {
+        Ok(self.write(Batch::new(), FLUSHED)?)
     }
 }
 

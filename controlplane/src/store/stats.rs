@@ -13,9 +13,12 @@ pub struct StoreStats {
     pub refused: u64,
     /// Commits whose outcome is unknown.
     pub unknown: u64,
-    /// Durable batches. Far fewer than commits when many commit at once.
+    /// Batches, relaxed and durable. Far fewer than commits when many commit at
+    /// once.
+    pub batches: u64,
+    /// Durable batches, and flushes of relaxed ones.
     pub flushes: u64,
-    /// Time spent in durable batches, microseconds.
+    /// Time spent in durable batches and flushes, microseconds.
     pub flush_us: u64,
 }
 
@@ -26,6 +29,7 @@ pub(super) struct Counters {
     pub(super) conflicts: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) unknown: AtomicU64,
+    pub(super) batches: AtomicU64,
     pub(super) flushes: AtomicU64,
     pub(super) flush_us: AtomicU64,
 }
@@ -42,6 +46,7 @@ impl Counters {
             conflicts: read(&self.conflicts),
             refused: read(&self.refused),
             unknown: read(&self.unknown),
+            batches: read(&self.batches),
             flushes: read(&self.flushes),
             flush_us: read(&self.flush_us),
         }

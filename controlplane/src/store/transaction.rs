@@ -86,6 +86,21 @@ pub trait Transaction: Send + 'static {
     /// # Errors
     /// See [`CommitError`]; only [`CommitError::Unknown`] may have been applied.
     fn commit(self) -> impl Future<Output = Result<CommitVersion, CommitError>> + Send;
+
+    /// Commits the same way, except that a power cut (with some engines the end of
+    /// the process, too) may undo it for a while, together with every commit after it: what is left are the first commits in
+    /// order, all of [`Transaction::commit`]'s among them. The embedded store
+    /// flushes at most [`super::limits::UNFLUSHED_TIME_MAX`] later, and when it is
+    /// closed. For what can be made again from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    fn commit_relaxed(self) -> impl Future<Output = Result<CommitVersion, CommitError>> + Send
+    where
+        Self: Sized,
+    {
+        self.commit()
+    }
 }
 
 /// The place of a commit in the total order of commits. Later commits compare

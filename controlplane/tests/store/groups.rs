@@ -23,7 +23,14 @@ fn gated() -> (GatedEngine, EmbeddedStore) {
 
 /// Queues a commit, and leaves its answer to a task.
 async fn queue(commits: &mut Commits, transaction: EmbeddedTransaction) {
-    let mut commit = Box::pin(transaction.commit());
+    poll(commits, transaction.commit()).await;
+}
+
+async fn poll(
+    commits: &mut Commits,
+    commit: impl Future<Output = Result<CommitVersion, CommitError>> + Send + 'static,
+) {
+    let mut commit = Box::pin(commit);
     match poll_fn(|context| Poll::Ready(commit.as_mut().poll(context))).await {
         Poll::Ready(answer) => commits.spawn(async move { answer }),
         Poll::Pending => commits.spawn(commit),
@@ -228,5 +235,62 @@ async fn a_closing_store_commits_what_it_took() {
     let mut late = late;
     late.set(b"late", b"1");
     let refused = late.commit().await;
+    assert!(matches!(refused, Err(CommitError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn one_flushed_commit_flushes_its_group() {
+    let (engine, store) = gated();
+    let before = store.stats();
+    engine.close();
+    let first = start(&engine, &store, 1).await;
+    let mut commits = Commits::new();
+    for row in 0..5_u8 {
+        let mut transaction = store.begin();
+        transaction.set(&[b'r', row], b"1");
+        poll(&mut commits, transaction.commit_relaxed()).await;
+    }
+    let mut transaction = store.begin();
+    transaction.set(b"flushed", b"1");
+    queue(&mut commits, transaction).await;
+    engine.open();
+    assert!(first.join_all().await.iter().all(Result::is_ok));
+    assert!(commits.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(all(&store).await.len(), 7);
+    let stats = store.stats();
+    // Nothing that was relaxed is left for a flush of its own.
+    drop(store);
+    assert_eq!(stats.commits - before.commits, 7);
+    assert_eq!(engine.flushes(), 0, "{stats:?}");
+}
+
+#[tokio::test]
+async fn a_closing_store_flushes_relaxed_commits() {
+    let (engine, store) = gated();
+    let mut transaction = store.begin();
+    transaction.set(b"a", b"1");
+    transaction.commit_relaxed().await.expect("commit");
+    assert_eq!(engine.flushes(), 0);
+    drop(store);
+    assert_eq!(engine.flushes(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_flush_ends_commits() {
+    let (engine, store) = gated();
+    let mut transaction = store.begin();
+    transaction.set(b"a", b"1");
+    transaction.commit_relaxed().await.expect("commit");
+    engine.set_broken(true);
+    let began = std::time::Instant::now();
+    while !store.has_failed() {
+        assert!(began.elapsed() < Duration::from_secs(5), "not noticed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    engine.set_broken(false);
+    let mut transaction = store.begin();
+    assert!(transaction.get(b"a").await.expect("read").is_some());
+    transaction.set(b"b", b"1");
+    let refused = transaction.commit_relaxed().await;
     assert!(matches!(refused, Err(CommitError::Unavailable(_))));
 }

@@ -11,6 +11,8 @@ mod groups;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod rate;
 #[cfg(test)]
 mod reopen;

@@ -30,6 +30,22 @@ async fn rows_stay_and_versions_rise() {
 }
 
 #[tokio::test]
+async fn relaxed_commits_stay_when_the_store_is_closed() {
+    for kind in KINDS {
+        let dir = tempfile::tempdir().expect("a directory");
+        for round in 0..3_u8 {
+            let store = open(kind, dir.path(), &SMALL).expect("open");
+            assert_eq!(all(&store).await.len(), usize::from(round) * 100, "{kind}");
+            for row in 0..100_u8 {
+                let mut transaction = store.begin();
+                transaction.set(&[round, row], &[round; 400]);
+                transaction.commit_relaxed().await.expect("commit");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_store_is_opened_once_at_a_time() {
     for kind in KINDS {
         let dir = tempfile::tempdir().expect("a directory");

@@ -6,8 +6,8 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use quickwater_controlplane::store::{
-    Batch, EmbeddedStore, Engine, EngineError, EngineKind, EngineOptions, FjallEngine, KeyRange,
-    ManualClock, MemoryEngine, RedbEngine, Row, Scan, Snapshot, Store, Transaction,
+    Batch, Durability, EmbeddedStore, Engine, EngineError, EngineKind, EngineOptions, FjallEngine,
+    KeyRange, ManualClock, MemoryEngine, RedbEngine, Row, Scan, Snapshot, Store, Transaction,
 };
 use tempfile::TempDir;
 
@@ -87,6 +87,7 @@ pub(crate) struct GatedEngine {
     gate: Arc<(Mutex<bool>, Condvar)>,
     broken: Arc<AtomicBool>,
     batches: Arc<AtomicU64>,
+    flushes: Arc<AtomicU64>,
 }
 
 impl GatedEngine {
@@ -102,6 +103,11 @@ impl GatedEngine {
     /// How many batches have come to the gate.
     pub(crate) fn batches(&self) -> u64 {
         self.batches.load(Ordering::SeqCst)
+    }
+
+    /// How many flushes there were beside batches.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::SeqCst)
     }
 
     /// Waits until another batch has come to the gate.
@@ -121,7 +127,7 @@ impl Engine for GatedEngine {
         self.rows.snapshot()
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), EngineError> {
+    fn apply(&self, batch: Batch, durability: Durability) -> Result<(), EngineError> {
         self.batches.fetch_add(1, Ordering::SeqCst);
         let closed = self.gate.0.lock().expect("gate");
         drop(
@@ -133,6 +139,14 @@ impl Engine for GatedEngine {
         if self.broken.load(Ordering::SeqCst) {
             return Err(EngineError("the disk is on fire".into()));
         }
-        self.rows.apply(batch)
+        self.rows.apply(batch, durability)
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(EngineError("the disk is on fire".into()));
+        }
+        Ok(())
     }
 }

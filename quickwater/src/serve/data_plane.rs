@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use quickwater_controlplane::Namespace;
+use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::{EngineConfig, PersistConfig, Shared};
 use quickwater_proto::PolicyTable;
 use quickwater_ufs::UfsClient;
@@ -17,9 +19,12 @@ use quickwater_worker::metrics::Metrics;
 use quickwater_worker::runtime::{self, DriverChoice, RuntimeConfig, Shards, Stop};
 use quickwater_worker::store::{Store, StoreConfig};
 
+use tokio::runtime::Runtime;
+
 use super::access_log::AccessLog;
 use super::budget::Budget;
 use super::metadata::LocalMetadata;
+use super::recover::recover;
 use super::shard;
 use crate::home::Credentials;
 use crate::settings::{IoDriver, Settings};
@@ -49,6 +54,8 @@ pub(super) struct Parts<'s> {
     /// Path policies in force, with their version.
     pub(super) policies: (u64, PolicyTable),
     pub(super) access_log: Option<AccessLog>,
+    pub(super) namespace: &'s Namespace<EmbeddedStore>,
+    pub(super) runtime: &'s Runtime,
 }
 
 /// A running data plane.
@@ -82,6 +89,15 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
     let shared = Shared::new(engine_config(parts.budget, settings));
     let (version, table) = &parts.policies;
     shared.policies.replace(*version, table.clone());
+    parts
+        .runtime
+        .block_on(recover(
+            parts.namespace,
+            &store,
+            &shared,
+            settings.write_cache.fence,
+        ))
+        .context("cannot bring cache and metadata together")?;
     parts.metrics.collect_engine(Arc::clone(&shared));
     let stats: Vec<Arc<HttpStats>> = (0..threads).map(|_| Arc::default()).collect();
     parts.metrics.collect_http(stats.clone());

@@ -105,16 +105,17 @@ impl Metadata for LocalMetadata {
 
     fn journal_entry(
         &self,
-        _bucket: BucketId,
-        _key: &ObjectKey,
-        _record: &ObjectRecord,
-        _sequence: u64,
+        bucket: BucketId,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+        sequence: u64,
     ) -> Answer<Bytes> {
-        Err(MetadataError::Unavailable("not there yet".into()))
+        self.namespace.journal_entry(bucket, key, record, sequence)
     }
 
-    async fn commit_journaled(&self, _entry: Bytes) -> Answer<Committed> {
-        Err(MetadataError::Unavailable("not there yet".into()))
+    async fn commit_journaled(&self, entry: Bytes) -> Answer<Committed> {
+        self.run(move |n| async move { n.commit_journaled(&entry).await })
+            .await
     }
 
     async fn remove_object_pending(

@@ -11,6 +11,7 @@ mod files;
 mod health;
 mod metadata;
 mod observe;
+mod recover;
 mod shard;
 mod signals;
 mod sources;
@@ -161,7 +162,13 @@ fn start(
             .block_on(control::load_policies(&namespace))
             .context("cannot read the path policies")?,
         access_log,
+        namespace: &namespace,
+        runtime,
     })?;
+    runtime.spawn(recover::note_settled(
+        namespace.clone(),
+        Arc::clone(&data_plane.shared),
+    ));
     let node = admin::ThisNode {
         started: Instant::now(),
         readiness: readiness.clone(),

@@ -3,6 +3,7 @@
 mod buckets;
 mod faults;
 mod hooked;
+mod journal;
 mod listing;
 mod mounts;
 mod objects;

@@ -30,6 +30,7 @@ mod atomics;
 mod conflicts;
 mod limits;
 mod own_writes;
+mod relaxed;
 mod scans;
 
 async fn put(fixture: &Fixture, rows: &[(&str, &str)]) -> CommitVersion {

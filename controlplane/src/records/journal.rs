@@ -1,0 +1,77 @@
+//! The commit of an object as bytes, for a journal outside of the metadata.
+
+use quickwater_proto::{BucketId, ObjectKey};
+use quickwater_rpc::records as wire;
+
+use super::object::{EncodedObject, persist, persist_to_wire};
+use super::shared::id;
+use super::{RecordError, damaged, decode, encode};
+
+const ROW: &str = "journal entry";
+
+/// What an entry says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// Orders the entries of a journal.
+    pub sequence: u64,
+    /// Random id of the operation, also that of the object's detail.
+    pub operation: u128,
+    /// When it began, milliseconds since the Unix epoch.
+    pub now_ms: i64,
+    /// Where the object is.
+    pub bucket: BucketId,
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its rows.
+    pub object: EncodedObject,
+}
+
+impl JournalEntry {
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// Another schema, or damaged.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        decode_journal_entry(bytes)
+    }
+}
+
+/// Makes an entry of at most [`super::ROW_BYTES_MAX`].
+///
+/// # Errors
+/// [`RecordError::TooLarge`].
+pub fn encode_journal_entry(entry: JournalEntry) -> Result<Vec<u8>, RecordError> {
+    let message = wire::JournalEntry {
+        sequence: entry.sequence,
+        operation: entry.operation.to_be_bytes().to_vec(),
+        now_ms: entry.now_ms,
+        bucket: entry.bucket.0,
+        key: entry.key.as_str().to_owned(),
+        row: entry.object.row,
+        pieces: entry.object.pieces,
+        size: entry.object.size,
+        persist: persist_to_wire(entry.object.persist).into(),
+    };
+    encode(ROW, &message)
+}
+
+/// Reads an entry.
+///
+/// # Errors
+/// Another schema, or damaged.
+pub fn decode_journal_entry(bytes: &[u8]) -> Result<JournalEntry, RecordError> {
+    let message: wire::JournalEntry = decode(ROW, bytes)?;
+    Ok(JournalEntry {
+        sequence: message.sequence,
+        operation: id(ROW, &message.operation)?,
+        now_ms: message.now_ms,
+        bucket: BucketId(message.bucket),
+        key: ObjectKey::new(&message.key).map_err(|error| damaged(ROW, error))?,
+        object: EncodedObject {
+            row: message.row,
+            pieces: message.pieces,
+            size: message.size,
+            persist: persist(message.persist)?,
+        },
+    })
+}

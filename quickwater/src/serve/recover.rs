@@ -1,0 +1,235 @@
+//! What a start does before the first request: commits that only the journal has
+//! are made again, pinned data that nobody needs is let go, and what the UFS has
+//! still to be told is queued.
+//!
+//! May be killed at any point: every step can be done again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use quickwater_controlplane::namespace::{Namespace, Replayed};
+use quickwater_controlplane::records::JournalEntry;
+use quickwater_controlplane::store::EmbeddedStore;
+use quickwater_engine::Shared;
+use quickwater_proto::{
+    BlobId, Bucket, BucketId, ObjectKey, PendingChange, PersistState, UploadId,
+};
+use quickwater_worker::store::{Fate, JournalError, Store};
+
+/// Rows read from the metadata at a time.
+const ROWS: usize = 1_000;
+/// How often it is noted how far the journal is settled.
+const NOTE_PERIOD: Duration = Duration::from_secs(1);
+
+/// What a start found.
+#[derive(Debug, Default)]
+struct Found {
+    replayed: u64,
+    known: u64,
+    torn: u64,
+    damaged: u64,
+}
+
+/// Brings metadata, store and queue together. `fence`: how long a request that
+/// the last process sent may still be applied by a UFS that outlives us.
+///
+/// # Errors
+/// The metadata or the store cannot be read; nothing was lost by it.
+pub(super) async fn recover(
+    namespace: &Namespace<EmbeddedStore>,
+    store: &Store,
+    shared: &Arc<Shared>,
+    fence: Duration,
+) -> Result<()> {
+    let mut fates = HashMap::new();
+    let last = replay(namespace, store, &mut fates).await?;
+    shared.journal.resume(last);
+    let buckets = namespace.buckets().await?;
+    let pending = queue_pending(namespace, shared, &buckets, fence, &mut fates).await?;
+    keep_uploads(namespace, &buckets, &mut fates).await?;
+    let reconciled = store.reconcile(|blob| fates.get(&blob).copied().unwrap_or(Fate::Forget));
+    tracing::info!(
+        pending,
+        kept = reconciled.kept,
+        released = reconciled.released,
+        forgotten = reconciled.forgotten,
+        "data that is not in its UFS was looked through"
+    );
+    Ok(())
+}
+
+/// Notes how far the journal is settled, for ever.
+pub(super) async fn note_settled(namespace: Namespace<EmbeddedStore>, shared: Arc<Shared>) {
+    let mut noted = 0;
+    loop {
+        tokio::time::sleep(NOTE_PERIOD).await;
+        let through = shared.journal.through();
+        if through == noted {
+            continue;
+        }
+        match namespace.set_journal_through(through).await {
+            Ok(()) => noted = through,
+            Err(error) => tracing::warn!(%error, "how far the journal is settled cannot be noted"),
+        }
+    }
+}
+
+/// Makes commits again that a power cut took from the metadata, in their order;
+/// the largest sequence seen. `fates` learns of every blob that has an entry.
+async fn replay(
+    namespace: &Namespace<EmbeddedStore>,
+    store: &Store,
+    fates: &mut HashMap<BlobId, Fate>,
+) -> Result<u64> {
+    let through = namespace.journal_through().await?;
+    let mut found = Found::default();
+    let mut last = through;
+    let mut later = Vec::new();
+    for entry in store.journal().context("no memory to read the journal")? {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error @ JournalError::Damaged { .. }) => {
+                tracing::error!(%error, "a commit that was flushed cannot be read");
+                found.damaged += 1;
+                continue;
+            }
+            Err(error) => bail!("the journal cannot be read: {error}"),
+        };
+        // Says that its commit must never be made.
+        if entry.data.is_empty() {
+            continue;
+        }
+        let commit = JournalEntry::decode(&entry.data)
+            .with_context(|| format!("the journal entry of blob {}", entry.blob))?;
+        last = last.max(commit.sequence);
+        if commit.sequence > through {
+            later.push((commit.sequence, entry));
+        } else {
+            found.known += 1;
+            let fate = fate_of(namespace, commit.bucket, &commit.key, entry.blob).await?;
+            fates.insert(entry.blob, fate);
+        }
+    }
+    later.sort_unstable_by_key(|(sequence, _)| *sequence);
+    for (_, entry) in later {
+        let commit = JournalEntry::decode(&entry.data)?;
+        if store.holds(entry.blob, commit.object.size) {
+            match namespace.replay(&entry.data).await? {
+                Replayed::Committed(_) => found.replayed += 1,
+                Replayed::Known => found.known += 1,
+                Replayed::BucketGone => {}
+            }
+            let fate = fate_of(namespace, commit.bucket, &commit.key, entry.blob).await?;
+            fates.insert(entry.blob, fate);
+        } else {
+            // Never acked: the flush that would have covered both did not end.
+            found.torn += 1;
+        }
+    }
+    if found.replayed + found.torn + found.damaged > 0 {
+        let Found {
+            replayed,
+            known,
+            torn,
+            damaged,
+        } = found;
+        tracing::info!(replayed, known, torn, damaged, "the journal was replayed");
+    }
+    Ok(last)
+}
+
+/// What becomes of a blob that was written for a key.
+async fn fate_of(
+    namespace: &Namespace<EmbeddedStore>,
+    bucket: BucketId,
+    key: &ObjectKey,
+    blob: BlobId,
+) -> Result<Fate> {
+    let record = namespace.object(bucket, key).await?;
+    let current = record.filter(|record| record.extents.iter().any(|e| e.blob == blob));
+    Ok(match current {
+        None => Fate::Forget,
+        Some(record) if record.persist == PersistState::Persisted => Fate::Release,
+        Some(_) => Fate::Keep,
+    })
+}
+
+/// Queues every pending change and keeps the bytes of those that are puts.
+async fn queue_pending(
+    namespace: &Namespace<EmbeddedStore>,
+    shared: &Shared,
+    buckets: &[Bucket],
+    fence: Duration,
+    fates: &mut HashMap<BlobId, Fate>,
+) -> Result<u64> {
+    let mut count = 0;
+    let mut after: Option<(BucketId, ObjectKey)> = None;
+    loop {
+        let from = after.as_ref().map(|(bucket, key)| (*bucket, key));
+        let page = namespace.pending_changes(from, ROWS).await?;
+        after = page.entries.last().map(|(b, key, _)| (*b, key.clone()));
+        for (id, key, pending) in page.entries {
+            // The rows of a bucket that was removed are swept some time later.
+            let Some(bucket) = buckets.iter().find(|bucket| bucket.id == id) else {
+                continue;
+            };
+            count += 1;
+            if let PendingChange::Put { .. } | PendingChange::Hold { .. } = pending.change
+                && let Some(record) = namespace.object(id, &key).await?
+            {
+                fates.extend(record.extents.iter().map(|e| (e.blob, Fate::Keep)));
+            }
+            // A request to a file system ended with the process that made it.
+            let late_max = (!bucket.ufs.starts_with("file:")).then_some(fence);
+            let now = (Duration::ZERO, unix_ms());
+            shared.persist.load(id, key, pending, now, late_max);
+        }
+        if !page.more || after.is_none() {
+            return Ok(count);
+        }
+    }
+}
+
+/// Keeps the parts of uploads that are not complete.
+async fn keep_uploads(
+    namespace: &Namespace<EmbeddedStore>,
+    buckets: &[Bucket],
+    fates: &mut HashMap<BlobId, Fate>,
+) -> Result<()> {
+    for bucket in buckets {
+        let mut after: Option<(ObjectKey, UploadId)> = None;
+        loop {
+            let from = after.as_ref().map(|(key, id)| (key.as_str(), Some(*id)));
+            let uploads = namespace.uploads(bucket.id, "", from, ROWS).await?;
+            after = uploads.last().map(|u| (u.key.clone(), u.id));
+            let whole = uploads.len() < ROWS;
+            for upload in uploads {
+                let mut number = 0;
+                loop {
+                    let key = &upload.key;
+                    let parts = namespace
+                        .parts(bucket.id, key, upload.id, number, ROWS)
+                        .await?;
+                    fates.extend(parts.iter().map(|part| (part.blob, Fate::Keep)));
+                    match parts.last() {
+                        Some(last) if parts.len() == ROWS => number = last.number,
+                        _ => break,
+                    }
+                }
+            }
+            if whole {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unix_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}
