@@ -121,7 +121,7 @@ async fn write(store: EmbeddedStore, writer: u8, relaxed: bool, mut acks: std::f
         }
         transaction.set(&[&[b'q', writer][..], &number].concat(), b"");
         // The end of a process takes neither kind from fjall.
-        match relaxed && sequence % 3 > 0 {
+        match relaxed && !sequence.is_multiple_of(3) {
             true => transaction.commit_relaxed().await.expect("commit"),
             false => transaction.commit().await.expect("commit"),
         };
