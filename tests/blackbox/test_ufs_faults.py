@@ -13,7 +13,7 @@ import pytest
 from conftest import ServeFactory
 from harness.payload import KIB, MIB, md5_hex, multipart_etag, payload
 from harness.server import Server
-from harness.under import STORE_BUCKET, TTL_SECONDS, Ended, Place, over
+from harness.under import SCALED, STORE_BUCKET, TTL_SECONDS, Ended, Place, over
 from ufssim.client import Sim
 
 # Connect, request and the look afterwards, each with its own limit.
@@ -400,6 +400,28 @@ def test_read_only_sends_no_mutating_request(place: Place) -> None:
     assert copy.status == 403
     assert place.send("GET", "k").body == b"there"
     assert place.sim.mutating_requests(place.prefix) == []
+
+
+def test_no_cache_leaves_no_byte_on_the_disk(serve: ServeFactory, store: Sim) -> None:
+    store.reset()
+    # Flags of write-back change nothing here; that they are taken is seen.
+    options = over(store)
+    options["flags"] |= SCALED
+    place = Place(serve("passed-by", **options), store)
+    place.policy("NO_CACHE")
+    mark = b"find me on the disk " * 8
+    data = mark + payload(2 * MIB, "no cache") + mark
+    assert place.put("k", data).acked
+    assert place.stored_body("k") == data, "acked when the store had it"
+    place.sim.seed(STORE_BUCKET, f"{place.prefix}cold", data)
+    for key in ("k", "cold"):
+        assert place.send("GET", key).body == data
+    assert place.server.stop() == 0
+    assert not [p for p in place.server.dir.rglob("*") if p.is_file() and _holds(p, mark)]
+
+
+def _holds(path: Path, mark: bytes) -> bool:
+    return mark in path.read_bytes()
 
 
 def test_a_store_away_serves_what_is_cached(place: Place) -> None:
