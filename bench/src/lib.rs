@@ -4,5 +4,12 @@
 //! only by its address, a process only by `/proc`.
 
 pub mod cli;
+mod client;
+mod machine;
 pub mod model;
+mod process;
 pub mod report;
+mod run;
+mod workload;
+
+pub use run::BenchError;

@@ -209,6 +209,12 @@ pub struct Phase {
     pub bytes: u64,
     /// Requests that succeeded.
     pub requests: u64,
+    /// CPU time of the server, where its processes were named.
+    #[serde(default)]
+    pub server_cpu_seconds: Option<f64>,
+    /// Of successful requests.
+    #[serde(default)]
+    pub latency: Latency,
 }
 
 /// What a round cost the server.

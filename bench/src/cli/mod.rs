@@ -2,5 +2,9 @@
 
 mod args;
 mod parse;
+mod write;
 
-pub use args::{BenchArgs, RunArgs, ScenarioName};
+pub use args::{BenchArgs, Profile, RunArgs, ScenarioName};
+pub(crate) use parse::bytes;
+
+pub use write::main;

@@ -26,7 +26,7 @@ const UNITS: [(&str, u64); 13] = [
 ///
 /// # Errors
 /// Says what was wrong, for people.
-pub(super) fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is not a size such as 4096, 10KiB or 2.8MB");
     let (number, unit) = split(text);
     let unit = unit.trim().to_ascii_lowercase();

@@ -1,0 +1,20 @@
+//! What is asked of an endpoint: which request is number n, of which object, of
+//! which size and content, due when. Pure: no IO, no clock, no shared randomness;
+//! the same seed and number always give the same request.
+
+mod action;
+mod content;
+mod keys;
+mod plan;
+mod random;
+mod schedule;
+mod shuffle;
+mod sizes;
+
+pub(crate) use action::{Action, Object};
+pub(crate) use content::Content;
+pub(crate) use keys::KeySpace;
+pub(crate) use plan::{Pattern, Workload};
+pub(crate) use schedule::{Feed, Schedule, Take};
+pub(crate) use shuffle::Shuffle;
+pub(crate) use sizes::Sizes;
