@@ -12,4 +12,4 @@ pub mod report;
 mod run;
 mod workload;
 
-pub use run::BenchError;
+pub use run::{BenchError, run};

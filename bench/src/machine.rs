@@ -39,11 +39,11 @@ pub(crate) fn bind(cpus: &[u32], thread: u32) -> io::Result<()> {
         return Ok(());
     };
     let mut set = CpuSet::new();
-    if *cpu as usize >= CpuSet::MAX_CPU {
-        return Err(io::ErrorKind::InvalidInput.into());
+    if (*cpu as usize) < CpuSet::MAX_CPU {
+        set.set(*cpu as usize);
     }
-    set.set(*cpu as usize);
-    Ok(sched_setaffinity(None, &set)?)
+    sched_setaffinity(None, &set)
+        .map_err(|error| io::Error::other(format!("binding to CPU {cpu}: {error}")))
 }
 
 /// CPU time of this process, seconds.

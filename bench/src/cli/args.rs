@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::parse::{bytes, duration};
-use crate::report::Format;
+use crate::report::{CheckArgs, Format};
 
 const HELP: &str = "\
 Every request is counted and checked (status, length, with --verify every byte).
@@ -32,11 +32,21 @@ Examples:
 
 /// Measure an S3 endpoint, or two beside each other.
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
+    /// Instead of a run.
+    #[command(subcommand)]
+    pub verb: Option<BenchVerb>,
     /// A run.
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+/// What else is done.
+#[derive(Debug, Subcommand)]
+pub enum BenchVerb {
+    /// Compare reports with budgets; ends with 1 when one is missed
+    Check(CheckArgs),
 }
 
 /// What kind of load.

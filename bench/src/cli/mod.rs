@@ -4,7 +4,10 @@ mod args;
 mod parse;
 mod write;
 
-pub use args::{BenchArgs, Profile, RunArgs, ScenarioName};
+pub use args::{
+    BenchArgs, BenchVerb, LoadArgs, ObjectArgs, OutputArgs, Profile, RunArgs, ScenarioName,
+    TargetArgs, VersusArgs,
+};
 pub(crate) use parse::bytes;
 
 pub use write::main;

@@ -5,19 +5,23 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::BenchArgs;
+use super::{BenchArgs, BenchVerb};
 use crate::model::Report;
-use crate::report::{Format, render};
+use crate::report::{Format, check, render};
 use crate::run::{BenchError, run};
 
 /// Flags whose values do not go into reports.
 const SECRETS: [&str; 2] = ["--secret-access-key", "--vs-secret-access-key"];
 
-/// Runs the verb. Exit code 1 when a request failed.
+/// Runs the verb. Exit code 1 when a request failed or a budget is missed.
 ///
 /// # Errors
 /// [`BenchError`].
 pub fn main(args: &BenchArgs) -> Result<ExitCode, BenchError> {
+    if let Some(BenchVerb::Check(args)) = &args.verb {
+        let well = check(args, &mut std::io::stdout().lock())?;
+        return Ok(ExitCode::from(u8::from(!well)));
+    }
     let command = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
     let output = &args.run.output;
     let report = run(&args.run, without_secrets(command))?;

@@ -62,8 +62,8 @@ pub(crate) enum Expect {
     Success,
     /// As [`Expect::Success`], or 404.
     Gone,
-    /// A page of this many keys.
-    Page(u64),
+    /// A page of at least and at most this many keys.
+    Page(u64, u64),
 }
 
 /// What is called.

@@ -268,7 +268,7 @@ fn complete(object: Object, upload: &str, etags: &[String]) -> Call {
 }
 
 fn page(rules: Rules<'_>, after: u64, expected: u64) -> Call {
-    let mut call = Call::new(Method::Get, None, Expect::Page(expected));
+    let mut call = Call::new(Method::Get, None, Expect::Page(expected, rules.page));
     call.query = format!(
         "list-type=2&max-keys={}&prefix={}&start-after={}",
         rules.page,

@@ -204,6 +204,8 @@ fn nothing_of_a_report_becomes_markup() {
         seconds: 1.0,
         bytes: 1,
         requests: 1,
+        server_cpu_seconds: None,
+        latency: crate::model::Latency::default(),
     });
     let html = render(&bad, Format::Html).unwrap();
     assert!(!html.contains("<script") && !html.contains("alert('") && !html.contains('\u{1b}'));

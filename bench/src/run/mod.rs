@@ -45,6 +45,9 @@ pub enum BenchError {
     /// The report could not be written.
     #[error(transparent)]
     Report(#[from] crate::report::ReportError),
+    /// Budgets could not be compared.
+    #[error(transparent)]
+    Check(#[from] crate::report::CheckError),
 }
 
 impl BenchError {
@@ -73,7 +76,7 @@ struct Run {
 ///
 /// # Errors
 /// [`BenchError`]; not for requests that fail.
-pub(crate) fn run(args: &RunArgs, command: Vec<String>) -> Result<Report, BenchError> {
+pub fn run(args: &RunArgs, command: Vec<String>) -> Result<Report, BenchError> {
     let plan = Plan::new(args)?;
     let mut sites = Site::all(args)?;
     let run = Run {

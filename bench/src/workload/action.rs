@@ -29,7 +29,7 @@ pub(crate) enum Action {
     /// A page of keys after the one of index `after`.
     List {
         after: u64,
-        /// Keys the page must have.
+        /// Keys the page must have at least.
         expected: u64,
     },
     Delete(Object),

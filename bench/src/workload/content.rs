@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_period_is_a_prime() {
-        assert!((2..2000).all(|d| PERIOD % d != 0));
+        assert!((2..2000).all(|d| !PERIOD.is_multiple_of(d)));
     }
 
     #[test]

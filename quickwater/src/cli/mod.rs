@@ -71,6 +71,8 @@ enum Verb {
     /// Show settings
     #[command(subcommand)]
     Conf(conf::ConfVerb),
+    /// Measure an S3 endpoint, or two beside each other
+    Bench(Box<quickwater_bench::cli::BenchArgs>),
     /// Print the version
     Version {
         #[command(flatten)]
@@ -140,8 +142,21 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Pathconfig(verb) => pathconfig::run(verb),
         Verb::Doctor(args) => crate::doctor::run(&args),
         Verb::Conf(verb) => conf::run(verb),
+        Verb::Bench(args) => bench(&args),
         Verb::Version { output } => version(output),
     }
+}
+
+fn bench(args: &quickwater_bench::cli::BenchArgs) -> Result<ExitCode> {
+    quickwater_bench::cli::main(args).map_err(|error| {
+        let usage = error.is_usage();
+        let error = anyhow::Error::from(error);
+        if usage {
+            error.context(exit::Kind::Usage)
+        } else {
+            error
+        }
+    })
 }
 
 fn version(output: Output) -> Result<ExitCode> {
