@@ -112,3 +112,44 @@ pub(super) async fn sweep(namespace: Namespace<EmbeddedStore>) {
         tokio::time::sleep(SWEEP_PAUSE).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quickwater_controlplane::namespace::PolicyChange;
+    use quickwater_engine::EngineConfig;
+    use quickwater_proto::PolicyMode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn policies_set_elsewhere_are_followed() {
+        let namespace = Namespace::new(EmbeddedStore::in_memory().unwrap());
+        let shared = Shared::new(EngineConfig {
+            object_cache_bytes: 1 << 20,
+            read_depth: 1,
+            fill_run_chunks: 1,
+            wait_max: Duration::from_secs(1),
+            import_concurrency: 1,
+            content_matches: |_, _| true,
+        });
+        let (version, table) = load_policies(&namespace).await.unwrap();
+        assert_eq!(version, 0);
+        assert_eq!(table.policy("b", "k").mode, PolicyMode::WriteThrough);
+        let text = r#"{"apiVersion":"v1.0","defaultRule":{"policyMode":"READ_ONLY"}}"#;
+        let change = PolicyChange {
+            by: "another worker",
+            expected: None,
+            workers: 1,
+        };
+        namespace.set_policies(text, change).await.unwrap();
+        follow_once(&namespace, &shared).await.unwrap();
+        assert_eq!(shared.policies.version(), 1);
+        assert_eq!(shared.policies.policy("b", "k").mode, PolicyMode::ReadOnly);
+        // A service that starts now begins with them.
+        let (version, table) = load_policies(&namespace).await.unwrap();
+        assert_eq!(
+            (version, table.policy("b", "k").mode),
+            (1, PolicyMode::ReadOnly)
+        );
+    }
+}
