@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use quickwater_controlplane::namespace::Namespace;
 use quickwater_controlplane::policies::Document;
 use quickwater_controlplane::store::{self, EmbeddedStore, EngineKind, EngineOptions};
-use quickwater_engine::Shared;
+use quickwater_engine::{Policies, Shared};
 use quickwater_proto::PolicyTable;
 use quickwater_ufs::{UfsClient, UfsConfig};
 use tokio::runtime::Handle;
@@ -81,7 +81,7 @@ pub(super) async fn follow_policies(namespace: Namespace<EmbeddedStore>, shared:
     let mut healthy = true;
     loop {
         tokio::time::sleep(POLICY_PAUSE).await;
-        let followed = follow_once(&namespace, &shared).await;
+        let followed = follow_once(&namespace, &shared.policies).await;
         if let Err(error) = &followed
             && healthy
         {
@@ -91,12 +91,12 @@ pub(super) async fn follow_policies(namespace: Namespace<EmbeddedStore>, shared:
     }
 }
 
-async fn follow_once(namespace: &Namespace<EmbeddedStore>, shared: &Shared) -> Result<()> {
-    if namespace.policy_version().await? <= shared.policies.version() {
+async fn follow_once(namespace: &Namespace<EmbeddedStore>, policies: &Policies) -> Result<()> {
+    if namespace.policy_version().await? <= policies.version() {
         return Ok(());
     }
     let (version, table) = load_policies(namespace).await?;
-    shared.policies.replace(version, table);
+    policies.replace(version, table);
     tracing::info!(version, "path policies in force");
     Ok(())
 }
@@ -116,7 +116,6 @@ pub(super) async fn sweep(namespace: Namespace<EmbeddedStore>) {
 #[cfg(test)]
 mod tests {
     use quickwater_controlplane::namespace::PolicyChange;
-    use quickwater_engine::EngineConfig;
     use quickwater_proto::PolicyMode;
 
     use super::*;
@@ -124,14 +123,7 @@ mod tests {
     #[tokio::test]
     async fn policies_set_elsewhere_are_followed() {
         let namespace = Namespace::new(EmbeddedStore::in_memory().unwrap());
-        let shared = Shared::new(EngineConfig {
-            object_cache_bytes: 1 << 20,
-            read_depth: 1,
-            fill_run_chunks: 1,
-            wait_max: Duration::from_secs(1),
-            import_concurrency: 1,
-            content_matches: |_, _| true,
-        });
+        let policies = Policies::default();
         let (version, table) = load_policies(&namespace).await.unwrap();
         assert_eq!(version, 0);
         assert_eq!(table.policy("b", "k").mode, PolicyMode::WriteThrough);
@@ -142,9 +134,9 @@ mod tests {
             workers: 1,
         };
         namespace.set_policies(text, change).await.unwrap();
-        follow_once(&namespace, &shared).await.unwrap();
-        assert_eq!(shared.policies.version(), 1);
-        assert_eq!(shared.policies.policy("b", "k").mode, PolicyMode::ReadOnly);
+        follow_once(&namespace, &policies).await.unwrap();
+        assert_eq!(policies.version(), 1);
+        assert_eq!(policies.policy("b", "k").mode, PolicyMode::ReadOnly);
         // A service that starts now begins with them.
         let (version, table) = load_policies(&namespace).await.unwrap();
         assert_eq!(
