@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from . import floors, peers
+from . import floors, own, peers
 from .clients import Load, Request, once_each, wrk
 from .machine import MIB, can_drop_page_cache, drop_page_cache
 from .rounds import Contestant, under_load
-from .servers import (COLD_FILES, DIRECTIO, HOT_FILES, Endpoint, Quickwater, Unavailable,
+from .servers import (COLD_FILES, DIRECTIO, HOT_FILES, SMALL, WRITES, Endpoint, Quickwater, Unavailable,
                       large_gets, make_files, nginx, small_gets)  # fmt: skip
 
 # The flag of `serve` that sizes the RAM tier of small objects.
@@ -29,6 +29,7 @@ class Options:
     large_files: int
     list_keys: list[int]
     capacity: str
+    client: str
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Bench:
     home: Path
     options: Options
     stack: ExitStack = field(default_factory=ExitStack)
+    prepared: set[int] = field(default_factory=set)
 
     def __enter__(self) -> "Bench":
         return self
@@ -109,6 +111,32 @@ class Bench:
         return started
 
     # -- how it is loaded -----------------------------------------------------
+
+    def gets(self, endpoint: Endpoint, files: int, connections: int, *, signed: bool = False) -> Contestant:
+        """A server under GETs of the first of the small files."""
+        if self.options.client == "wrk":
+            return self.by_wrk(endpoint, small_gets(files), connections, SMALL, signed=signed)
+        self._own_files()
+        more = ("--no-prepare",)
+        return own.small(
+            endpoint, "get-hit", files, connections, self.options.seconds, signed=signed, more=more
+        )
+
+    def puts(self, endpoint: Endpoint, requests: list[Request], connections: int) -> Contestant:
+        """A server under PUTs, over and over the same keys."""
+        if self.options.client == "wrk":
+            return self.by_wrk(endpoint, requests, connections, SMALL)
+        more = ("--no-prepare", "--get-share", "0")
+        return own.small(
+            endpoint, "mixed", len(requests), connections, self.options.seconds, bucket=WRITES, more=more
+        )
+
+    def _own_files(self) -> None:
+        """The objects of our own client, as files every server serves; in our caches too."""
+        for ours in (self.quickwater.endpoint, self.quickwater_from_disk):
+            if ours.port not in self.prepared:
+                own.prepare(self.files, ours, COLD_FILES)
+                self.prepared.add(ours.port)
 
     def by_wrk(
         self, endpoint: Endpoint, requests: list[Request], connections: int, size: int, *, signed: bool = False

@@ -22,28 +22,25 @@ DEPTHS = {1: 4, 8: 16}
 
 def get_small_ram(bench: Bench) -> list[Row]:
     """GET 10 KiB from memory, anonymous."""
-    hot = small_gets(HOT_FILES)
     return [Row("get-small-ram", "GET 10 KiB, hit in RAM, 64 connections", [
-        bench.by_wrk(bench.nginx, hot, CONNECTIONS, SMALL),
-        bench.by_wrk(bench.quickwater.endpoint, hot, CONNECTIONS, SMALL),
+        bench.gets(bench.nginx, HOT_FILES, CONNECTIONS),
+        bench.gets(bench.quickwater.endpoint, HOT_FILES, CONNECTIONS),
     ])]  # fmt: skip
 
 
 def get_small_signed(bench: Bench) -> list[Row]:
     """GET 10 KiB from memory, every request's signature verified."""
-    hot = small_gets(HOT_FILES)
     return [Row("get-small-signed", "GET 10 KiB, hit in RAM, 64 connections, SigV4 verified", [
-        bench.by_wrk(bench.nginx, hot, CONNECTIONS, SMALL),
-        bench.by_wrk(bench.quickwater.endpoint, hot, CONNECTIONS, SMALL, signed=True),
+        bench.gets(bench.nginx, HOT_FILES, CONNECTIONS),
+        bench.gets(bench.quickwater.endpoint, HOT_FILES, CONNECTIONS, signed=True),
     ])]  # fmt: skip
 
 
 def get_small_nvme(bench: Bench) -> list[Row]:
     """GET 10 KiB from NVMe beside nginx from its page cache."""
-    cold = small_gets(COLD_FILES)
     return [Row("get-small-nvme", "GET 10 KiB from NVMe, 64 connections", [
-        bench.by_wrk(bench.nginx, cold, CONNECTIONS, SMALL),
-        bench.by_wrk(bench.quickwater_from_disk, cold, CONNECTIONS, SMALL),
+        bench.gets(bench.nginx, COLD_FILES, CONNECTIONS),
+        bench.gets(bench.quickwater_from_disk, COLD_FILES, CONNECTIONS),
     ])]  # fmt: skip
 
 
@@ -86,12 +83,12 @@ def put_small(bench: Bench) -> list[Row]:
     each = " ".join(floors.fio_flush_command(file, seconds))
     return [
         Row("put-small-64", "PUT 10 KiB durable, 64 clients", [
-            bench.by_wrk(ours.endpoint, requests, 64, SMALL),
+            bench.puts(ours.endpoint, requests, 64),
             Contestant("flush-serial", lambda: floors.bare_flush(file, seconds), "lab/floors.py bare_flush"),
             Contestant("flush-merged", lambda: floors.fio_flush_rate(file, seconds), each),
         ], [note, MERGED]),
         Row("put-small-1", "PUT 10 KiB durable, 1 client", [
-            bench.by_wrk(ours.endpoint, requests, 1, SMALL),
+            bench.puts(ours.endpoint, requests, 1),
             Contestant("flush-bare", lambda: floors.bare_flush(file, seconds), "lab/floors.py bare_flush"),
         ], [note]),
     ]  # fmt: skip

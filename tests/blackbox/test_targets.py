@@ -72,7 +72,7 @@ def test_a_quick_run_measures(tmp_path: Path) -> None:
     rows = ["get-small-ram", "get-small-signed", "get-large", "put-small", "get-after-write", "list"]
     words = [REPOSITORY / "bench" / "targets", "--quick", "--rows", ",".join(rows), "--json", out, "--home", tmp_path]
     done = subprocess.run(
-        [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=300, env={**os.environ, "PATH": path}
+        [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=900, env={**os.environ, "PATH": path}
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(out.read_text())
