@@ -219,18 +219,7 @@ impl<W: World> Engine<W> {
     /// [`FlowError::NoSuchBucket`], or the metadata is unavailable.
     pub async fn bucket(&self, name: &BucketName) -> Result<Arc<Bucket>, FlowError> {
         let now = self.environment().monotonic();
-        let known = {
-            let map = self
-                .0
-                .shared
-                .buckets
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            map.get(name).cloned()
-        };
-        if let Some((bucket, read)) = known
-            && now.saturating_sub(read) < BUCKET_TTL
-        {
+        if let Some(bucket) = self.known_bucket(name.as_str(), now, Arc::clone) {
             return Ok(bucket);
         }
         let found = self.metadata().bucket(name).await?;
@@ -283,6 +272,23 @@ impl<W: World> Engine<W> {
     pub fn policy(&self, bucket: &Bucket, key: &ObjectKey) -> PathPolicy {
         let policies = &self.0.shared.policies;
         policies.policy(bucket.name.as_str(), key.as_str())
+    }
+
+    /// Looks at a bucket's row if memory holds it and it is young enough.
+    pub(crate) fn known_bucket<R>(
+        &self,
+        name: &str,
+        now: Duration,
+        look: impl FnOnce(&Arc<Bucket>) -> R,
+    ) -> Option<R> {
+        let map = self
+            .0
+            .shared
+            .buckets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (bucket, read) = map.get(name)?;
+        (now.saturating_sub(*read) < BUCKET_TTL).then(|| look(bucket))
     }
 
     /// Takes the slot of a key, or answers SlowDown when that takes too long.

@@ -4,12 +4,14 @@
 //! Only the holder of a key's slot lock may insert, so that an older record never
 //! replaces a newer one.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Slot;
 use quickwater_proto::{BucketId, ObjectKey, ObjectRecord, Version};
 
 const PARTS: usize = 64;
@@ -27,24 +29,33 @@ pub(crate) struct Known {
 }
 
 struct Entry {
+    /// Kept, so that growing and evicting hash nothing again.
+    hash: u64,
+    bucket: BucketId,
+    key: ObjectKey,
     known: Known,
     used: bool,
     bytes: usize,
 }
 
-type CacheKey = (BucketId, ObjectKey);
+impl Entry {
+    fn is(&self, bucket: BucketId, key: &str) -> bool {
+        self.bucket == bucket && self.key.as_str() == key
+    }
+}
 
 #[derive(Default)]
 struct Part {
-    map: HashMap<CacheKey, Entry>,
+    map: HashTable<Entry>,
     /// Clock hand order: each key once.
-    queue: std::collections::VecDeque<CacheKey>,
+    queue: VecDeque<(u64, BucketId, ObjectKey)>,
     bytes: usize,
 }
 
 /// The cache, shared by all shards.
 pub(crate) struct ObjectCache {
     parts: Vec<Mutex<Part>>,
+    /// Keyed at random: clients choose the keys.
     hasher: RandomState,
     part_bytes_max: usize,
 }
@@ -58,33 +69,52 @@ impl ObjectCache {
         }
     }
 
-    fn part(&self, key: &CacheKey) -> std::sync::MutexGuard<'_, Part> {
-        let index = self.hasher.hash_one(key) as usize % PARTS;
+    fn hash(&self, bucket: BucketId, key: &str) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u64(bucket.0);
+        key.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The table takes the hash's low and top bits; these are neither.
+    fn part(&self, hash: u64) -> MutexGuard<'_, Part> {
+        let index = (hash >> 40) as usize % PARTS;
         self.parts[index]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn get(&self, bucket: BucketId, key: &ObjectKey) -> Option<Known> {
-        let key = (bucket, key.clone());
-        let mut part = self.part(&key);
-        let entry = part.map.get_mut(&key)?;
+    /// What is known of a key: one hash, one short lock, no allocation.
+    pub(crate) fn get(&self, bucket: BucketId, key: &str) -> Option<Known> {
+        let hash = self.hash(bucket, key);
+        let mut part = self.part(hash);
+        let entry = part.map.find_mut(hash, |e| e.is(bucket, key))?;
         entry.used = true;
         Some(entry.known.clone())
     }
 
     pub(crate) fn insert(&self, bucket: BucketId, key: &ObjectKey, known: Known) {
-        let key = (bucket, key.clone());
-        let bytes = entry_bytes(&key, &known);
-        let mut part = self.part(&key);
-        let entry = Entry {
+        let hash = self.hash(bucket, key.as_str());
+        let bytes = entry_bytes(key, &known);
+        let fresh = Entry {
+            hash,
+            bucket,
+            key: key.clone(),
             known,
             used: false,
             bytes,
         };
-        match part.map.insert(key.clone(), entry) {
-            Some(old) => part.bytes -= old.bytes,
-            None => part.queue.push_back(key),
+        let mut part = self.part(hash);
+        let same = |e: &Entry| e.is(bucket, key.as_str());
+        match part.map.entry(hash, same, |e| e.hash) {
+            Slot::Occupied(mut old) => {
+                let old = std::mem::replace(old.get_mut(), fresh);
+                part.bytes -= old.bytes;
+            }
+            Slot::Vacant(place) => {
+                place.insert(fresh);
+                part.queue.push_back((hash, bucket, key.clone()));
+            }
         }
         part.bytes += bytes;
         part.shrink(self.part_bytes_max);
@@ -92,9 +122,10 @@ impl ObjectCache {
 
     /// Forgets when the key was last checked, so that it is checked again.
     pub(crate) fn remove_version(&self, bucket: BucketId, key: &ObjectKey, version: Version) {
-        let key = (bucket, key.clone());
-        let mut part = self.part(&key);
-        if let Some(entry) = part.map.get_mut(&key)
+        let hash = self.hash(bucket, key.as_str());
+        let mut part = self.part(hash);
+        let entry = part.map.find_mut(hash, |e| e.is(bucket, key.as_str()));
+        if let Some(entry) = entry
             && entry
                 .known
                 .record
@@ -106,30 +137,39 @@ impl ObjectCache {
     }
 
     pub(crate) fn remove(&self, bucket: BucketId, key: &ObjectKey) {
-        let key = (bucket, key.clone());
-        let mut part = self.part(&key);
-        if let Some(old) = part.map.remove(&key) {
+        let hash = self.hash(bucket, key.as_str());
+        let mut part = self.part(hash);
+        if let Some(old) = part.take(hash, bucket, key) {
             part.bytes -= old.bytes;
             // A re-insert must not queue it twice.
-            part.queue.retain(|k| *k != key);
+            part.queue.retain(|(_, b, k)| *b != bucket || k != key);
         }
     }
 }
 
 impl Part {
+    fn take(&mut self, hash: u64, bucket: BucketId, key: &ObjectKey) -> Option<Entry> {
+        let found = self
+            .map
+            .find_entry(hash, |e| e.is(bucket, key.as_str()))
+            .ok()?;
+        Some(found.remove().0)
+    }
+
     fn shrink(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max {
-            let Some(key) = self.queue.pop_front() else {
+            let Some((hash, bucket, key)) = self.queue.pop_front() else {
                 return;
             };
-            match self.map.get_mut(&key) {
+            match self.map.find_mut(hash, |e| e.is(bucket, key.as_str())) {
                 Some(entry) if entry.used => {
                     entry.used = false;
-                    self.queue.push_back(key);
+                    self.queue.push_back((hash, bucket, key));
                 }
-                Some(entry) => {
-                    self.bytes -= entry.bytes;
-                    self.map.remove(&key);
+                Some(_) => {
+                    if let Some(old) = self.take(hash, bucket, &key) {
+                        self.bytes -= old.bytes;
+                    }
                 }
                 None => {}
             }
@@ -137,7 +177,7 @@ impl Part {
     }
 }
 
-fn entry_bytes(key: &CacheKey, known: &Known) -> usize {
+fn entry_bytes(key: &ObjectKey, known: &Known) -> usize {
     let record = known.record.as_ref().map_or(0, |r| {
         let pairs = |list: &[(String, String)]| -> usize {
             list.iter().map(|(a, b)| a.len() + b.len() + 64).sum()
@@ -149,7 +189,7 @@ fn entry_bytes(key: &CacheKey, known: &Known) -> usize {
             + pairs(&r.tags)
             + 256
     });
-    ENTRY_BYTES + 2 * key.1.as_str().len() + record
+    ENTRY_BYTES + 2 * key.as_str().len() + record
 }
 
 #[cfg(test)]
@@ -171,7 +211,7 @@ mod tests {
         for n in 1..20_000 {
             cache.insert(BucketId(1), &key(n), absent.clone());
             assert!(
-                cache.get(BucketId(1), &key(0)).is_some(),
+                cache.get(BucketId(1), "key-0").is_some(),
                 "evicted the hot key at {n}"
             );
         }
@@ -202,6 +242,6 @@ mod tests {
             },
         );
         cache.remove(BucketId(1), &key(1));
-        assert!(cache.get(BucketId(1), &key(1)).is_none());
+        assert!(cache.get(BucketId(1), "key-1").is_none());
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quickwater_proto::{
-    Bucket, Extent, ObjectKey, ObjectRecord, PendingChange, PersistState, PutCondition,
+    Bucket, BucketId, Extent, ObjectKey, ObjectRecord, PendingChange, PersistState, PutCondition,
     UfsErrorKind, UfsObject, Version,
 };
 
@@ -45,17 +45,35 @@ impl<W: World> Engine<W> {
             .ok_or(FlowError::NoSuchKey)
     }
 
+    /// The current version of a key when bucket and key are both known to be
+    /// there from memory that is young enough; no wait, no allocation. `None`
+    /// says nothing: ask [`Engine::bucket`] and [`Engine::resolve`].
+    #[must_use]
+    pub fn recall_object(&self, bucket: &str, key: &str) -> Option<Arc<ObjectRecord>> {
+        let now = self.environment().monotonic();
+        let (id, ttl) = self.known_bucket(bucket, now, |row| (row.id, ttl_of(row)))?;
+        self.recall_at(id, key, ttl, now)?
+    }
+
     /// What memory knows, when it is young enough.
     fn recall(&self, bucket: &Bucket, key: &ObjectKey) -> Option<Option<Arc<ObjectRecord>>> {
-        let known = self.shared().objects.get(bucket.id, key)?;
+        let now = self.environment().monotonic();
+        self.recall_at(bucket.id, key.as_str(), ttl_of(bucket), now)
+    }
+
+    fn recall_at(
+        &self,
+        bucket: BucketId,
+        key: &str,
+        ttl: Duration,
+        now: Duration,
+    ) -> Option<Option<Arc<ObjectRecord>>> {
+        let known = self.shared().objects.get(bucket, key)?;
         if known.record.as_ref().is_some_and(|r| r.partial) {
             return None;
         }
-        let age = self
-            .environment()
-            .monotonic()
-            .saturating_sub(known.checked?);
-        (age < ttl_of(bucket)).then_some(known.record)
+        let age = now.saturating_sub(known.checked?);
+        (age < ttl).then_some(known.record)
     }
 
     /// Loads the key and compares it with the UFS where that is due.
@@ -72,7 +90,7 @@ impl<W: World> Engine<W> {
             self.remember(bucket.id, key, None);
             return Ok(None);
         }
-        let known = self.shared().objects.get(bucket.id, key);
+        let known = self.shared().objects.get(bucket.id, key.as_str());
         let record = match &known {
             Some(known) => known.record.clone(),
             None => self.metadata().object(bucket.id, key).await?.map(Arc::new),
