@@ -83,6 +83,19 @@ metrics! {
     CacheStaleAnswers Counter "quickwater_cache_stale_answers_total" []
         "Answers from metadata past its TTL because the UFS was out of reach."
 
+    RamTierBytes Gauge "quickwater_ram_tier_bytes" []
+        "Bytes of small objects held in memory."
+    RamTierBudgetBytes Gauge "quickwater_ram_tier_budget_bytes" []
+        "Memory the RAM tier may take, its bookkeeping included."
+    RamTierObjects Gauge "quickwater_ram_tier_objects" []
+        "Small objects held in memory."
+    RamTierReads Counter "quickwater_ram_tier_reads_total" ["result"]
+        "Reads of small objects by where they were. result: hit (memory), miss (disk)."
+    RamTierAdmissions Counter "quickwater_ram_tier_admissions_total" []
+        "Small objects that entered memory."
+    RamTierEvictions Counter "quickwater_ram_tier_evictions_total" []
+        "Small objects pushed out of memory by others."
+
     StoreUsedBytes Gauge "quickwater_store_used_bytes" []
         "Bytes on disk of live records, heads and padding included."
     StoreCapacityBytes Gauge "quickwater_store_capacity_bytes" []

@@ -2,6 +2,8 @@
 
 /// The program itself, thread stacks, TLS, connections: what no part below counts.
 const BASE_BYTES: u64 = 64 << 20;
+/// Of what the base leaves, the RAM tier gets at most one in this many.
+pub(crate) const RAM_TIER_SHARE_LEAST: u64 = 4;
 /// Pieces of UFS reads need no more than this, however much there is.
 const UFS_READ_BYTES_MAX: u64 = 256 << 20;
 /// fjall holds up to five memtables (see `EngineOptions`).
@@ -12,6 +14,8 @@ const MEMTABLES_HELD: u64 = 5;
 pub(crate) struct Budget {
     /// IO buffers of each shard.
     pub(crate) buffers_per_shard: u64,
+    /// Whole small objects.
+    pub(crate) ram_tier: u64,
     /// Object records the engine remembers.
     pub(crate) object_cache: u64,
     /// Block cache of the metadata engine.
@@ -23,13 +27,16 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Half of what the base leaves for buffers, an eighth each for records,
-    /// metadata and UFS reads, an eighth kept free for the store's index.
-    pub(crate) fn split(memory_bytes: u64, shards: usize) -> Self {
+    /// Half of what the base leaves for buffers and the RAM tier (an eighth of the
+    /// rest unless `ram_tier` says otherwise, a quarter at most), an eighth each for
+    /// records, metadata and UFS reads, an eighth kept free for the store's index.
+    pub(crate) fn split(memory_bytes: u64, shards: usize, ram_tier: Option<u64>) -> Self {
         let rest = memory_bytes.saturating_sub(BASE_BYTES);
         let eighth = rest / 8;
+        let ram_tier = ram_tier.unwrap_or(eighth).min(rest / RAM_TIER_SHARE_LEAST);
         Self {
-            buffers_per_shard: rest / 2 / shards.max(1) as u64,
+            buffers_per_shard: (rest / 2 - ram_tier) / shards.max(1) as u64,
+            ram_tier,
             object_cache: eighth,
             metadata_cache: eighth / 2,
             metadata_memtable: eighth / 2 / MEMTABLES_HELD,
@@ -46,13 +53,16 @@ mod tests {
     fn the_parts_never_exceed_the_whole() {
         for memory in [256 << 20, 1 << 30, 7_777_777_777, 1 << 40] {
             for shards in [1, 2, 16, 255] {
-                let b = Budget::split(memory, shards);
-                let sum = b.buffers_per_shard * shards as u64
-                    + b.object_cache
-                    + b.metadata_cache
-                    + b.metadata_memtable * MEMTABLES_HELD
-                    + b.ufs_reads;
-                assert!(BASE_BYTES + sum <= memory, "{memory} {shards}");
+                for tier in [None, Some(0), Some(100 << 20), Some(u64::MAX)] {
+                    let b = Budget::split(memory, shards, tier);
+                    let sum = b.buffers_per_shard * shards as u64
+                        + b.ram_tier
+                        + b.object_cache
+                        + b.metadata_cache
+                        + b.metadata_memtable * MEMTABLES_HELD
+                        + b.ufs_reads;
+                    assert!(BASE_BYTES + sum <= memory, "{memory} {shards} {tier:?}");
+                }
             }
         }
     }

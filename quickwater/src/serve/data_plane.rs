@@ -80,7 +80,8 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
     let threads = settings.store.threads;
     let listeners = listener::bind(settings.s3.listen, threads)
         .context("cannot open the S3 endpoint; change s3.listen (port 0 = any free port)")?;
-    let store = Store::open(store_config(settings)).context("cannot open the cache store")?;
+    let store = Store::open(store_config(settings, parts.budget)?)
+        .context("cannot open the cache store")?;
     parts.metrics.collect_store(store.clone());
     let pools = (0..threads)
         .map(|_| pool(parts.budget))
@@ -147,13 +148,14 @@ impl DataPlane {
     }
 }
 
-fn store_config(settings: &Settings) -> StoreConfig {
+fn store_config(settings: &Settings, budget: Budget) -> Result<StoreConfig> {
     let (capacity, threads) = (settings.store.capacity_bytes, settings.store.threads);
-    StoreConfig {
+    Ok(StoreConfig {
         segment_bytes: settings.store.segment_bytes,
         dirty_ratio: settings.write_cache.dirty_ratio,
+        ram_tier_bytes: usize::try_from(budget.ram_tier)?,
         ..StoreConfig::new(&settings.dir, capacity, threads)
-    }
+    })
 }
 
 fn pool(budget: Budget) -> Result<Pool> {

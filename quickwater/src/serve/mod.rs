@@ -135,7 +135,8 @@ fn start(
     let admin_listener = listen(runtime, "admin.listen", settings.admin_listen)?;
     let admin_address = admin_listener.local_addr()?;
 
-    let budget = Budget::split(settings.memory_bytes, settings.store.threads);
+    let store = &settings.store;
+    let budget = Budget::split(settings.memory_bytes, store.threads, store.ram_tier_bytes);
     let namespace = control::open_namespace(home, settings, budget)?;
     runtime
         .block_on(namespace.check_format())

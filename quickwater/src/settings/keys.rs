@@ -165,6 +165,8 @@ pub(crate) static KEYS: &[Key] = &[
         "Size of one segment file, 4MiB to 4GiB; cannot change once the store exists. `auto` chooses by capacity.")),
     or("auto", key("store.threads", "threads", Kind::Count, "auto",
         "Data-plane threads (shards), each with its own ring and segments. `auto` = one per CPU.")),
+    or("auto", key("store.ram_tier", "ram-tier", Kind::Bytes, "auto",
+        "Part of `memory` that holds whole small objects (64KiB at most), so that hot ones are read without the disk. `auto` = an eighth; at most a quarter.")),
     key("write_cache.dirty_ratio", "write-cache-dirty-ratio", Kind::Ratio, "0.3",
         "Most of `store.capacity` that data not yet in its UFS (WRITE_BACK, TRANSIENT) may fill; the rest stays for the read cache."),
     key("write_cache.persist_retry_initial", "write-cache-persist-retry-initial", Kind::Duration, "1s",

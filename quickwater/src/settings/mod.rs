@@ -112,6 +112,8 @@ pub(crate) struct StoreSettings {
     pub capacity_bytes: u64,
     /// Bytes of a segment; none = chosen by capacity.
     pub segment_bytes: Option<u64>,
+    /// Bytes of the RAM tier; none = its share of the memory.
+    pub ram_tier_bytes: Option<u64>,
     /// Data-plane threads.
     pub threads: usize,
 }

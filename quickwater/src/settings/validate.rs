@@ -263,6 +263,7 @@ impl Reader<'_> {
         Ok(StoreSettings {
             capacity_bytes: self.value("store.capacity", parse::bytes)?,
             segment_bytes: self.unless_special("store.segment_size", parse::bytes)?,
+            ram_tier_bytes: self.unless_special("store.ram_tier", parse::bytes)?,
             threads,
         })
     }

@@ -74,7 +74,7 @@ impl Mapping {
 }
 
 /// Exclusive use of one run of bytes of the arena. Not `Clone`.
-pub(super) struct Slot {
+pub(crate) struct Slot {
     mapping: Arc<Mapping>,
     base: NonNull<u8>,
     len: usize,
@@ -87,14 +87,14 @@ unsafe impl Sync for Slot {}
 
 impl Slot {
     /// All bytes of the slot.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: `base..base+len` lies in the mapping, which the Arc keeps alive;
         // pages of an anonymous mapping are initialised; `&self` forbids writers.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 
     /// All bytes of the slot, writable.
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, and `&mut self` makes it the only access.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
     }
@@ -109,7 +109,7 @@ impl std::fmt::Debug for Slot {
 
 /// Maps enough for `layout` (count, bytes each) and carves it into slots, in
 /// order of `layout`. Huge pages are a wish; without them all still works.
-pub(super) fn carve(
+pub(crate) fn carve(
     layout: &[(usize, usize)],
     prefault: bool,
 ) -> Result<Vec<Vec<Slot>>, ArenaError> {

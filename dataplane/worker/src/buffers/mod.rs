@@ -12,6 +12,7 @@ mod pool;
 mod transfer;
 
 pub use arena::ArenaError;
+pub(crate) use arena::{Slot, carve};
 pub use buffer::PoolBuf;
 pub use pool::{Exhausted, Pool, PoolConfig, PoolError, PoolStats};
 pub use transfer::{FillTail, Window};

@@ -9,6 +9,7 @@ use super::{Metric, Metrics, Samples};
 use crate::buffers::Pool;
 use crate::http::HttpStats;
 use crate::store::Store;
+use crate::tier::Tier;
 
 impl Metrics {
     /// Reports the HTTP layer; `stats` of all shards are summed.
@@ -23,7 +24,10 @@ impl Metrics {
 
     /// Reports the store.
     pub fn collect_store(&self, store: Store) {
-        self.collect(move |samples| read_store(&store, samples));
+        self.collect(move |samples| {
+            read_store(&store, samples);
+            read_tier(store.tier(), samples);
+        });
     }
 
     /// Reports the flows.
@@ -83,6 +87,18 @@ fn read_engine(shared: &Shared, samples: &mut Samples) {
         read(&stats.external_changes),
     );
     samples.count(Metric::CacheStaleAnswers, &[], read(&stats.stale_answers));
+}
+
+fn read_tier(tier: &Tier, samples: &mut Samples) {
+    let stats = tier.stats();
+    let read = |counter: &AtomicU64| counter.load(Relaxed);
+    samples.count(Metric::RamTierBytes, &[], read(&stats.bytes));
+    samples.count(Metric::RamTierBudgetBytes, &[], tier.budget_bytes());
+    samples.count(Metric::RamTierObjects, &[], read(&stats.objects));
+    samples.count(Metric::RamTierReads, &["hit"], read(&stats.hits));
+    samples.count(Metric::RamTierReads, &["miss"], read(&stats.misses));
+    samples.count(Metric::RamTierAdmissions, &[], read(&stats.admissions));
+    samples.count(Metric::RamTierEvictions, &[], read(&stats.evictions));
 }
 
 fn read_store(store: &Store, samples: &mut Samples) {

@@ -51,6 +51,8 @@ pub struct StoreConfig {
     /// Longest wait for one device operation; a write or flush that takes longer
     /// makes the store suspect.
     pub io_timeout: Duration,
+    /// Memory for the RAM tier of small objects, bytes; 0 = none.
+    pub ram_tier_bytes: usize,
     /// Threads that read segments at open.
     pub recovery_threads: usize,
 }
@@ -69,6 +71,7 @@ impl StoreConfig {
             dirty_records_max: DIRTY_RECORDS_MAX,
             buffer_timeout: Duration::from_secs(5),
             io_timeout: Duration::from_secs(30),
+            ram_tier_bytes: 0,
             recovery_threads: 4,
         }
     }

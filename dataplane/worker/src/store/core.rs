@@ -15,6 +15,7 @@ use super::index::{Index, Location};
 use super::record::Secrets;
 use super::segment::{Pin, Table};
 use super::stats::StoreStats;
+use crate::tier::Tier;
 
 /// Low bits of a generation that are random, so that a lap whose header was
 /// lost in a crash cannot be mistaken for a later one.
@@ -31,6 +32,8 @@ pub(super) struct Core {
     pub(super) index: Index,
     pub(super) table: Table,
     pub(super) stats: StoreStats,
+    /// Whole small objects, also kept in memory.
+    pub(super) tier: Tier,
     pub(super) allocator: Mutex<Allocator>,
     pub(super) laps: AtomicU64,
     /// Most that may be pinned and reserved.
@@ -145,11 +148,12 @@ impl Core {
         self.forget(ChunkId { blob, index });
     }
 
-    /// Removes chunks `0..chunks` of a blob and its journal entry.
+    /// Removes chunks `0..chunks` of a blob, from memory too, and its journal entry.
     pub(super) fn forget_blob(&self, blob: BlobId, chunks: u32) {
         for index in (0..chunks).chain([JOURNAL_CHUNK]) {
             self.forget(ChunkId { blob, index });
         }
+        self.tier.forget(ChunkId { blob, index: 0 });
     }
 
     /// A record did not verify: it is forgotten, the caller answers "not here".

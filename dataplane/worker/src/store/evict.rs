@@ -87,7 +87,7 @@ fn drop_cold(shard: &Shard, mut listed: Vec<(ChunkId, Location)>) -> Kept {
         let bytes = footprint(location.data_len() as usize) as u64;
         if location.pinned() {
             kept.pinned.push((chunk, location));
-        } else if location.reads() > 0 && bytes <= budget {
+        } else if is_hot(shard, chunk, location) && bytes <= budget {
             budget -= bytes;
             kept.hot.push((chunk, location));
         } else {
@@ -95,6 +95,11 @@ fn drop_cold(shard: &Shard, mut listed: Vec<(ChunkId, Location)>) -> Kept {
         }
     }
     kept
+}
+
+/// What the RAM tier holds is not read here, however often it is asked for.
+fn is_hot(shard: &Shard, chunk: ChunkId, location: Location) -> bool {
+    location.reads() > 0 || shard.core.tier.contains(chunk)
 }
 
 fn drop_one(shard: &Shard, chunk: ChunkId, location: Location) {

@@ -64,6 +64,7 @@ pub use self::reconcile::{Fate, Reconciled};
 pub use self::shard::ShardStore;
 pub use self::stats::StoreStats;
 use crate::buffers::{Pool, PoolError};
+use crate::tier::Tier;
 
 /// An open store. Clones share it; it closes when the last clone and the last
 /// [`ShardStore`] are gone.
@@ -87,6 +88,7 @@ impl Store {
         let segments_max = config.segments_of(format.segment_bytes)?;
         let recovered = recovery::recover(&root, &config, &format, segments_max)?;
         let dirty_limits = config.dirty_limits(segments_max, format.segment_bytes);
+        let tier = Tier::new(config.ram_tier_bytes).map_err(PoolError::from)?;
         let stats = StoreStats::default();
         recovery::count(&stats, &recovered);
         let core = Core {
@@ -98,6 +100,7 @@ impl Store {
             index: Index::new(),
             table: recovered.table,
             stats,
+            tier,
             allocator: Mutex::new(recovered.allocator),
             laps: AtomicU64::new(recovered.next_lap),
             dirty_limits,
@@ -128,6 +131,12 @@ impl Store {
     #[must_use]
     pub fn stats(&self) -> &StoreStats {
         &self.core.stats
+    }
+
+    /// The RAM tier in front of it.
+    #[must_use]
+    pub fn tier(&self) -> &Tier {
+        &self.core.tier
     }
 
     /// Chunks in the index.

@@ -15,6 +15,7 @@ use super::segment::{Pin, unit_bytes};
 use super::shard::Shard;
 use super::stats::StoreStats;
 use crate::buffers::{FRONT_ROOM_BYTES, PoolBuf};
+use crate::tier::OBJECT_BYTES_MAX;
 
 /// A range that begins this many blocks into a record or less is fetched in one
 /// read with the head; one longer read costs less than two.
@@ -81,20 +82,39 @@ impl Plan {
     }
 }
 
-/// Reads `range` of a chunk; see `Disk::read`.
+/// Reads `range` of a chunk, from RAM if it is there; see `Disk::read`.
 pub(super) async fn read(
     shard: &Shard,
     chunk: ChunkId,
     range: Range<u32>,
 ) -> Result<Option<PoolBuf>, DiskError> {
+    let range = range.start as usize..range.end as usize;
+    if let Some(found) = recall(shard, chunk, &range) {
+        return Ok(Some(found));
+    }
     let Some((location, pin)) = shard.core.pin(chunk, true) else {
         return Ok(None);
     };
-    let range = range.start as usize..range.end as usize;
-    if range.start > range.end || range.end > location.data_len() as usize {
+    let data_len = location.data_len() as usize;
+    if range.start > range.end || range.end > data_len {
         return Ok(None);
     }
-    fetch(shard, chunk, location, pin, range).await
+    let whole = range == (0..data_len);
+    let found = fetch(shard, chunk, location, pin, range).await?;
+    if let Some(found) = found.as_ref().filter(|_| whole) {
+        shard.core.tier.offer_read(chunk, found.as_slice());
+    }
+    Ok(found)
+}
+
+/// From the RAM tier, without waiting.
+fn recall(shard: &Shard, chunk: ChunkId, range: &Range<usize>) -> Option<PoolBuf> {
+    let tier = &shard.core.tier;
+    if !tier.may_hold(chunk, range.end) {
+        return None;
+    }
+    let mut buffer = shard.pool.try_acquire(OBJECT_BYTES_MAX)?;
+    tier.read(chunk, range, &mut buffer).then_some(buffer)
 }
 
 /// Reads and verifies a range of the record at `location`, which `pin` keeps.

@@ -121,11 +121,18 @@ impl Disk for ShardStore {
         if let Err(data) = append::enqueue(&self.shard, pending) {
             return (data, Err(DiskError::Overloaded));
         }
-        append::outcome(&self.shard, written).await
+        let (data, stored) = append::outcome(&self.shard, written).await;
+        if stored.is_ok() {
+            // The record's checksums were computed over these very bytes. What is
+            // written is read soon; nobody can name the blob before its commit.
+            self.shard.core.tier.offer(chunk, data.as_slice());
+        }
+        (data, stored)
     }
 
     fn contains(&self, chunk: ChunkId) -> bool {
-        self.shard.core.index.get(chunk).is_some()
+        let core = &self.shard.core;
+        core.index.get(chunk).is_some() || core.tier.contains(chunk)
     }
 
     fn forget(&self, blob: BlobId, chunks: u32) {
