@@ -34,14 +34,32 @@ pub fn iso8601(ms: i64) -> String {
 
 /// IMF-fixdate, as in HTTP headers (RFC 9110 5.6.7): `Fri, 24 May 2013 00:00:00 GMT`.
 #[must_use]
-pub fn http_date(ms: i64) -> String {
+pub fn http_date(ms: i64) -> HttpDate {
     let c = civil(ms);
     let month = MONTHS.get(c.month as usize - 1).copied().unwrap_or("Jan");
     let weekday = WEEKDAYS.get(c.weekday).copied().unwrap_or("Thu");
-    format!(
-        "{weekday}, {:02} {month} {:04} {:02}:{:02}:{:02} GMT",
-        c.day, c.year, c.hour, c.minute, c.second
-    )
+    let mut text = *b"Thu, 00 Jan 0000 00:00:00 GMT";
+    text[..3].copy_from_slice(weekday.as_bytes());
+    digits(&mut text[5..7], c.day);
+    text[8..11].copy_from_slice(month.as_bytes());
+    digits(&mut text[12..16], c.year);
+    digits(&mut text[17..19], c.hour);
+    digits(&mut text[20..22], c.minute);
+    digits(&mut text[23..25], c.second);
+    HttpDate(text)
+}
+
+/// The text of a date in an HTTP header, without an allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpDate([u8; 29]);
+
+impl std::ops::Deref for HttpDate {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        // All ASCII, so the default is never used.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 /// Parses the three forms of RFC 9110 5.6.7 (IMF-fixdate, RFC 850, asctime).
@@ -81,14 +99,46 @@ pub fn parse_amz_date(text: &str) -> Option<i64> {
     from_civil(at(0, 4)?, at(4, 6)?, at(6, 8)?, clock)
 }
 
-/// The basic form of SigV4: `20130524T000000Z`.
-#[must_use]
-pub fn amz_date(ms: i64) -> String {
-    let c = civil(ms);
-    format!(
-        "{:04}{:02}{:02}T{:02}{:02}{:02}Z",
-        c.year, c.month, c.day, c.hour, c.minute, c.second
-    )
+/// The basic form of SigV4, `20130524T000000Z`, without an allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AmzDate([u8; 16]);
+
+impl AmzDate {
+    /// That point in time.
+    #[must_use]
+    pub fn new(ms: i64) -> Self {
+        let c = civil(ms);
+        let mut text = *b"00000000T000000Z";
+        digits(&mut text[..4], c.year);
+        digits(&mut text[4..6], c.month);
+        digits(&mut text[6..8], c.day);
+        digits(&mut text[9..11], c.hour);
+        digits(&mut text[11..13], c.minute);
+        digits(&mut text[13..15], c.second);
+        Self(text)
+    }
+
+    /// A text that [`parse_amz_date`] has read, as it is.
+    #[must_use]
+    pub fn verbatim(text: &str) -> Option<Self> {
+        parse_amz_date(text)?;
+        text.as_bytes().try_into().ok().map(Self)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // All ASCII, so the default is never used.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// Fills `field` with the decimal digits of `value`, leading zeros included.
+fn digits(field: &mut [u8], mut value: i64) {
+    for digit in field.iter_mut().rev() {
+        *digit = b'0' + (value.rem_euclid(10)) as u8;
+        value /= 10;
+    }
 }
 
 fn number(text: &str, digits_max: usize) -> Option<i64> {
@@ -181,8 +231,8 @@ mod tests {
     #[test]
     fn the_example_of_the_documentation() {
         assert_eq!(iso8601(EXAMPLE_MS), "2013-05-24T00:00:00.000Z");
-        assert_eq!(http_date(EXAMPLE_MS), "Fri, 24 May 2013 00:00:00 GMT");
-        assert_eq!(amz_date(EXAMPLE_MS), "20130524T000000Z");
+        assert_eq!(&*http_date(EXAMPLE_MS), "Fri, 24 May 2013 00:00:00 GMT");
+        assert_eq!(AmzDate::new(EXAMPLE_MS).as_str(), "20130524T000000Z");
         assert_eq!(parse_amz_date("20130524T000000Z"), Some(EXAMPLE_MS));
         for form in [
             "Fri, 24 May 2013 00:00:00 GMT",
@@ -224,7 +274,7 @@ mod tests {
         #[test]
         fn round_trips(seconds in 0_i64..253_402_300_799) {
             let ms = seconds * 1000;
-            prop_assert_eq!(parse_amz_date(&amz_date(ms)), Some(ms));
+            prop_assert_eq!(parse_amz_date(AmzDate::new(ms).as_str()), Some(ms));
             prop_assert_eq!(parse_http_date(&http_date(ms)), Some(ms));
         }
 

@@ -81,20 +81,38 @@ pub(crate) fn parse_query(query: &str) -> Result<Query, S3Error> {
     Ok(out)
 }
 
+/// Takes bytes in order: a buffer, or a hash of them.
+pub(crate) trait Sink {
+    /// Appends.
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
 /// Appends `bytes` with all but `A-Z a-z 0-9 - . _ ~` (and `/` if `keep_slash`)
 /// as `%XX` (SigV4 `UriEncode`).
-pub(crate) fn encode_into(bytes: &[u8], keep_slash: bool, out: &mut Vec<u8>) {
+pub(crate) fn encode_into(bytes: &[u8], keep_slash: bool, out: &mut impl Sink) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in bytes {
-        let plain = byte.is_ascii_alphanumeric()
+    let plain = |byte: &u8| {
+        byte.is_ascii_alphanumeric()
             || matches!(byte, b'-' | b'.' | b'_' | b'~')
-            || (keep_slash && *byte == b'/');
-        if plain {
-            out.push(*byte);
-        } else {
-            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-            out.extend_from_slice(&[b'%', DIGITS[high], DIGITS[low]]);
-        }
+            || (keep_slash && *byte == b'/')
+    };
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let run = rest.iter().position(|b| !plain(b)).unwrap_or(rest.len());
+        let (as_is, after) = rest.split_at(run);
+        out.put(as_is);
+        let Some((byte, after)) = after.split_first() else {
+            return;
+        };
+        let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
+        out.put(&[b'%', DIGITS[high], DIGITS[low]]);
+        rest = after;
     }
 }
 

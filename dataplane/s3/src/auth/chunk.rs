@@ -23,7 +23,9 @@ impl ChunkSigner {
     pub(super) fn new(key: SigningKey, claim: &Claim<'_>, seed: [u8; 32]) -> Self {
         let context = format!(
             "{}\n{}/{}/s3/aws4_request\n",
-            claim.timestamp, claim.date, claim.region
+            claim.timestamp.as_str(),
+            claim.date,
+            claim.region
         );
         Self {
             key,

@@ -1,7 +1,7 @@
 //! Reads who claims to have signed, from the header or the query. Believes
 //! nothing yet.
 
-use crate::date::{parse_amz_date, parse_http_date};
+use crate::date::{AmzDate, parse_amz_date, parse_http_date};
 use crate::error::{S3Error, S3ErrorCode};
 use crate::uri::Query;
 use crate::view::RequestView;
@@ -23,7 +23,7 @@ pub(super) struct Claim<'a> {
     /// 64 hex digits, not yet looked at.
     pub(super) signature: &'a str,
     /// `YYYYMMDDTHHMMSSZ`, part of the string to sign.
-    pub(super) timestamp: String,
+    pub(super) timestamp: AmzDate,
     timestamp_ms: i64,
     /// Life of a presigned request; none for header authentication.
     pub(super) expires_seconds: Option<i64>,
@@ -85,8 +85,8 @@ impl<'a> Claim<'a> {
         };
         let scope = Scope::parse(credential).map_err(malformed)?;
         let timestamp_ms = header_time(view)?;
-        let timestamp = crate::date::amz_date(timestamp_ms);
-        if !timestamp.starts_with(scope.date) {
+        let timestamp = AmzDate::new(timestamp_ms);
+        if !timestamp.as_str().starts_with(scope.date) {
             return Err(malformed(
                 "The date of the credential is not the date of the request.",
             ));
@@ -119,11 +119,12 @@ impl<'a> Claim<'a> {
             ));
         }
         let scope = Scope::parse(need("X-Amz-Credential")?).map_err(bad_query)?;
-        let timestamp = need("X-Amz-Date")?;
-        let timestamp_ms = parse_amz_date(timestamp).ok_or_else(|| {
+        let text = need("X-Amz-Date")?;
+        let times = parse_amz_date(text).zip(AmzDate::verbatim(text));
+        let (timestamp_ms, timestamp) = times.ok_or_else(|| {
             bad_query("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"")
         })?;
-        if !timestamp.starts_with(scope.date) {
+        if !text.starts_with(scope.date) {
             return Err(bad_query(
                 "The date of the credential is not the date of the request.",
             ));
@@ -134,7 +135,7 @@ impl<'a> Claim<'a> {
             region: scope.region,
             signed_headers: need("X-Amz-SignedHeaders")?,
             signature: need("X-Amz-Signature")?,
-            timestamp: timestamp.to_owned(),
+            timestamp,
             timestamp_ms,
             expires_seconds: Some(parse_expires(need("X-Amz-Expires")?)?),
             query_sha256: get("X-Amz-Content-Sha256")?,
@@ -162,7 +163,7 @@ impl<'a> Claim<'a> {
             }
             None if ahead.saturating_abs() > CLOCK_SKEW_MAX_MS => {
                 Err(S3Error::from(S3ErrorCode::RequestTimeTooSkewed)
-                    .with("RequestTime", self.timestamp.clone())
+                    .with("RequestTime", self.timestamp.as_str())
                     .with("ServerTime", crate::date::iso8601(now_ms))
                     .with("MaxAllowedSkewMilliseconds", CLOCK_SKEW_MAX_MS.to_string()))
             }

@@ -13,7 +13,7 @@ pub use chunk::ChunkSigner;
 pub use key::SigningKeyCache;
 
 use crate::error::{S3Error, S3ErrorCode};
-use crate::uri::parse_query;
+use crate::uri::{Query, parse_query};
 use crate::view::RequestView;
 use claim::Claim;
 
@@ -105,13 +105,57 @@ pub fn authenticate(
 ) -> Result<Identity, S3Error> {
     let (_, query_text) = crate::uri::split_target(view.target)?;
     let query = parse_query(query_text)?;
-    let Some(claim) = Claim::read(view, &query)? else {
+    let caller = judge(view, &query, policy, credentials, now_ms, cache)?;
+    Ok(Identity {
+        access_key: caller.access_key.map(str::to_owned),
+        presigned: caller.presigned,
+        payload: caller.payload,
+    })
+}
+
+/// As [`authenticate`] for a request without query and without signed chunks:
+/// the access key, if one was given; nothing is allocated when it is let in.
+/// `None`: it is another kind of request, or refused; [`authenticate`] says why.
+pub(crate) fn authenticate_plain<'a>(
+    view: &RequestView<'a>,
+    policy: AuthPolicy,
+    credentials: &impl Credentials,
+    now_ms: i64,
+    cache: &mut SigningKeyCache,
+) -> Option<Option<&'a str>> {
+    const NO_QUERY: &Query = &Vec::new();
+    if view.target.contains('?') {
+        return None;
+    }
+    let caller = judge(view, NO_QUERY, policy, credentials, now_ms, cache).ok()?;
+    match caller.payload {
+        PayloadAuth::Unsigned | PayloadAuth::Sha256(_) => Some(caller.access_key),
+        PayloadAuth::Chunked { .. } => None,
+    }
+}
+
+/// An [`Identity`] that borrows from its request.
+struct Caller<'a> {
+    access_key: Option<&'a str>,
+    presigned: bool,
+    payload: PayloadAuth,
+}
+
+fn judge<'a>(
+    view: &RequestView<'a>,
+    query: &'a Query,
+    policy: AuthPolicy,
+    credentials: &impl Credentials,
+    now_ms: i64,
+    cache: &mut SigningKeyCache,
+) -> Result<Caller<'a>, S3Error> {
+    let Some(claim) = Claim::read(view, query)? else {
         return anonymous(view, policy);
     };
     let hash = payload_hash(view, &claim)?;
     let mut payload = parse_payload(hash.effective)?;
     if policy.mode == AuthMode::Simple {
-        return Ok(identity(&claim, payload));
+        return Ok(caller(&claim, payload));
     }
     let secret = credentials.secret(claim.access_key).ok_or_else(|| {
         S3Error::from(S3ErrorCode::InvalidAccessKeyId).with("AWSAccessKeyId", claim.access_key)
@@ -119,8 +163,7 @@ pub fn authenticate(
     claim.check_time(now_ms)?;
     check_signed_headers(view, &claim)?;
     let key = cache.key(&claim, secret);
-    let canonical = canonical::request(view, &claim, hash.canonical)?;
-    let seed = canonical::check(&claim, &key, &canonical)?;
+    let seed = canonical::check(view, &claim, &key, hash.canonical)?;
     cache.remember(&claim, secret, &key);
     if let PayloadAuth::Chunked {
         signed: true,
@@ -130,23 +173,23 @@ pub fn authenticate(
     {
         *signer = Some(Box::new(ChunkSigner::new(key, &claim, seed)));
     }
-    Ok(identity(&claim, payload))
+    Ok(caller(&claim, payload))
 }
 
-fn identity(claim: &Claim<'_>, payload: PayloadAuth) -> Identity {
-    Identity {
-        access_key: Some(claim.access_key.to_owned()),
+const fn caller<'a>(claim: &Claim<'a>, payload: PayloadAuth) -> Caller<'a> {
+    Caller {
+        access_key: Some(claim.access_key),
         presigned: claim.expires_seconds.is_some(),
         payload,
     }
 }
 
-fn anonymous(view: &RequestView<'_>, policy: AuthPolicy) -> Result<Identity, S3Error> {
+fn anonymous<'a>(view: &RequestView<'a>, policy: AuthPolicy) -> Result<Caller<'a>, S3Error> {
     if !policy.anonymous {
         return Err(S3Error::from(S3ErrorCode::AccessDenied));
     }
     let hash = view.header(SHA256_HEADER)?.unwrap_or(UNSIGNED_PAYLOAD);
-    Ok(Identity {
+    Ok(Caller {
         access_key: None,
         presigned: false,
         payload: parse_payload(hash)?,

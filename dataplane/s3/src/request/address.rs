@@ -3,6 +3,7 @@
 
 use quickwater_proto::{BucketName, KEY_BYTES_MAX, ObjectKey};
 
+use super::Dialect;
 use crate::error::{S3Error, S3ErrorCode};
 use crate::uri::decode;
 use crate::view::RequestView;
@@ -45,6 +46,11 @@ pub(super) fn parse(
         bucket: Some(bucket),
         key,
     })
+}
+
+/// Whether the bucket stands in the path and not in `Host`.
+pub(super) fn is_path_style(view: &RequestView<'_>, dialect: &Dialect) -> bool {
+    matches!(virtual_bucket(view, dialect.domain.as_deref()), Ok(None))
 }
 
 /// Checks a bucket name.

@@ -11,6 +11,7 @@ mod multipart;
 mod object;
 mod operation;
 mod payload;
+mod plain;
 mod range;
 mod refuse;
 mod route;
@@ -30,6 +31,7 @@ pub use inputs::{
 pub use listing::{continuation_token, parse_continuation_token};
 pub use operation::{BodyKind, Operation};
 pub use payload::PayloadHeaders;
+pub use plain::PlainRead;
 pub use range::ByteRange;
 pub use tags::{BUCKET_TAGS_MAX, OBJECT_TAGS_MAX, check_tags};
 

@@ -1,6 +1,13 @@
 //! Writes header lines. Nothing that comes from a record can end a line early.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use quickwater_proto::ChecksumKind;
+
 use crate::request::is_token;
+
+/// Base64 digits of the longest checksum, SHA-256.
+const CHECKSUM_DIGITS_MAX: usize = 44;
 
 /// Header lines (`Name: value\r\n`) appended to a buffer.
 #[derive(Debug)]
@@ -43,6 +50,23 @@ impl<'a> HeaderList<'a> {
         self.0.extend_from_slice(b"ETag: \"");
         self.value_bytes(etag.as_str());
         self.0.extend_from_slice(b"\"\r\n");
+    }
+
+    /// Adds a checksum: its value in base64, `-<parts>` behind that of parts.
+    pub fn push_checksum(&mut self, checksum: &quickwater_proto::Checksum) {
+        self.0
+            .extend_from_slice(checksum.algorithm.header().as_bytes());
+        self.0.extend_from_slice(b": ");
+        let mut digits = [0u8; CHECKSUM_DIGITS_MAX];
+        match STANDARD.encode_slice(&checksum.value, &mut digits) {
+            Ok(len) => self.0.extend_from_slice(&digits[..len]),
+            // No algorithm of ours has a value that long.
+            Err(_) => self.value_bytes(&STANDARD.encode(&checksum.value)),
+        }
+        if let ChecksumKind::Composite { parts } = checksum.kind {
+            self.value_bytes(&format!("-{parts}"));
+        }
+        self.0.extend_from_slice(b"\r\n");
     }
 
     fn value(&mut self, value: &str) {

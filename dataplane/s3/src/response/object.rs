@@ -6,7 +6,7 @@ use quickwater_proto::{Checksum, ETag, ObjectHeaders, PartRecord, PersistState};
 
 use super::header::HeaderList;
 use super::write::Xml;
-use crate::checksum::{encode, kind_name};
+use crate::checksum::kind_name;
 use crate::date::http_date;
 use crate::request::{GetAttributes, ResponseOverrides};
 
@@ -123,7 +123,7 @@ fn user_metadata(head: &mut HeaderList<'_>, headers: &ObjectHeaders) {
 
 fn checksums(head: &mut HeaderList<'_>, checksums: &[Checksum]) {
     for checksum in checksums {
-        head.push(checksum.algorithm.header(), &encode(checksum));
+        head.push_checksum(checksum);
     }
     if let Some(first) = checksums.first() {
         head.push("x-amz-checksum-type", kind_name(first.kind));
@@ -172,7 +172,7 @@ pub fn put_part_head(out: &mut Vec<u8>, etag: &ETag, sums: &[Checksum]) {
     let mut head = HeaderList::new(out);
     head.push_etag(etag);
     for checksum in sums {
-        head.push(checksum.algorithm.header(), &encode(checksum));
+        head.push_checksum(checksum);
     }
 }
 
