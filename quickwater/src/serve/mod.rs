@@ -15,6 +15,8 @@ mod recover;
 mod shard;
 mod signals;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

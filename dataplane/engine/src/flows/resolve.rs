@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quickwater_proto::{
-    Bucket, BucketId, Extent, ObjectKey, ObjectRecord, PendingChange, PersistState, PutCondition,
-    UfsErrorKind, UfsObject, Version,
+    Bucket, BucketId, Extent, ObjectKey, ObjectRecord, PendingChange, PersistState, PolicyMode,
+    PutCondition, UfsErrorKind, UfsObject, Version,
 };
 
 use crate::decisions::object_cache::Known;
@@ -46,13 +46,16 @@ impl<W: World> Engine<W> {
     }
 
     /// The current version of a key when bucket and key are both known to be
-    /// there from memory that is young enough; no wait, no allocation. `None`
-    /// says nothing: ask [`Engine::bucket`] and [`Engine::resolve`].
+    /// there from memory that is young enough, and the store may be read for it
+    /// (not NO_CACHE); no wait, no allocation. `None` says nothing: ask
+    /// [`Engine::bucket`] and [`Engine::resolve`].
     #[must_use]
     pub fn recall_object(&self, bucket: &str, key: &str) -> Option<Arc<ObjectRecord>> {
         let now = self.environment().monotonic();
         let (id, ttl) = self.known_bucket(bucket, now, |row| (row.id, ttl_of(row)))?;
-        self.recall_at(id, key, ttl, now)?
+        let record = self.recall_at(id, key, ttl, now)??;
+        let mode = self.shared().policies.policy(bucket, key).mode;
+        (mode != PolicyMode::NoCache).then_some(record)
     }
 
     /// What memory knows, when it is young enough.

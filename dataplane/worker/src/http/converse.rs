@@ -1,6 +1,7 @@
 //! The life of one connection: head, service, response, again. Absent: accepting,
 //! and the grammar of heads and bodies.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
@@ -12,6 +13,7 @@ use super::count::bump;
 use super::identify::IdSource;
 use super::limit::{HEAD_BYTES_MAX, HEAD_BYTES_START, HttpConfig, STOPPING_IDLE};
 use super::parse::{Head, HeadScan, Refusal, header_slots, parse};
+use super::quick::answer_quickly;
 use super::receive::{RequestBody, Rest, linger};
 use super::respond::{Keeping, ResponseHead, Sent, send};
 use super::service::{ConnectionInfo, NoBody, Payload, Response, Service};
@@ -24,10 +26,12 @@ pub(crate) struct Room<S> {
     pub(crate) service: S,
     pub(crate) config: HttpConfig,
     pub(crate) ids: IdSource,
+    /// Where heads of quick answers are put together; never held across a wait.
+    pub(crate) scratch: RefCell<Vec<u8>>,
 }
 
 impl<S: Service> Room<S> {
-    fn info(&self, peer: SocketAddr) -> ConnectionInfo {
+    pub(crate) fn info(&self, peer: SocketAddr) -> ConnectionInfo {
         let (request_id, host_id) = self.ids.next();
         ConnectionInfo {
             peer,
@@ -59,6 +63,14 @@ pub(crate) async fn converse<S: Service>(room: Rc<Room<S>>, mut socket: Socket, 
             Ok(found) => found,
             Err(ending) => return ending.act(&room, socket, peer).await,
         };
+        match answer_quickly(&room, &mut socket, peer, &inbound[..end]).await {
+            Some(true) => {
+                inbound.drain(..end);
+                continue;
+            }
+            Some(false) => return,
+            None => {}
+        }
         // Boxed, so that an idle connection does not hold the memory of a busy one.
         let exchange = Box::pin(exchange(&room, &mut socket, peer, inbound, end));
         match exchange.await {

@@ -13,6 +13,7 @@ mod frame;
 mod identify;
 mod limit;
 mod parse;
+mod quick;
 mod receive;
 mod respond;
 mod serve;
@@ -26,5 +27,8 @@ pub use limit::{ConnectionLimit, FRAMING_READ_BYTES, HEAD_BYTES_MAX, HEADERS_MAX
 pub use quickwater_s3::RequestView;
 pub use receive::RequestBody;
 pub use serve::{ServeError, Server, Stopped};
-pub use service::{BodyAborted, ConnectionInfo, NoBody, Payload, Response, ResponseBody, Service};
+pub use service::{
+    BodyAborted, ConnectionInfo, NoBody, NoQuick, Payload, QuickAnswer, Response, ResponseBody,
+    Service,
+};
 pub use transfer::TransportError;

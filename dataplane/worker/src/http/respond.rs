@@ -46,19 +46,26 @@ pub(crate) struct ResponseHead<'a> {
 impl ResponseHead<'_> {
     fn write(&self, length: Option<u64>, watchdog: &Watchdog, spare: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(OWN_LINES_BYTES + self.headers.len() + spare);
+        self.begin(&mut out, length, watchdog);
+        out.extend_from_slice(b"\r\n");
+        out
+    }
+
+    /// All of it but the empty line at its end.
+    pub(crate) fn begin(&self, out: &mut Vec<u8>, length: Option<u64>, watchdog: &Watchdog) {
         out.extend_from_slice(b"HTTP/1.1 ");
-        push_decimal(&mut out, u64::from(self.status));
+        push_decimal(out, u64::from(self.status));
         out.push(b' ');
         out.extend_from_slice(reason(self.status).as_bytes());
         out.extend_from_slice(b"\r\nDate: ");
-        watchdog.write_date(&mut out);
+        watchdog.write_date(out);
         out.extend_from_slice(b"\r\nServer: Quickwater\r\nx-amz-request-id: ");
         out.extend_from_slice(self.info.request_id.as_str().as_bytes());
         out.extend_from_slice(b"\r\nx-amz-id-2: ");
         out.extend_from_slice(self.info.host_id.as_str().as_bytes());
         if let Some(length) = length {
             out.extend_from_slice(b"\r\nContent-Length: ");
-            push_decimal(&mut out, length);
+            push_decimal(out, length);
         }
         out.extend_from_slice(match self.keeping {
             Keeping::Default => b"\r\n",
@@ -66,8 +73,6 @@ impl ResponseHead<'_> {
             Keeping::Close => b"\r\nConnection: close\r\n",
         });
         out.extend_from_slice(self.headers);
-        out.extend_from_slice(b"\r\n");
-        out
     }
 }
 
@@ -217,7 +222,11 @@ impl Stream {
     }
 }
 
-fn settle(socket: &Socket, keeping: Keeping, result: Result<(), TransportError>) -> Sent {
+pub(crate) fn settle(
+    socket: &Socket,
+    keeping: Keeping,
+    result: Result<(), TransportError>,
+) -> Sent {
     let Err(error) = result else {
         return match keeping {
             Keeping::Close => Sent::Last,

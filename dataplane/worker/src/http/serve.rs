@@ -1,7 +1,7 @@
 //! Accepting connections on one shard, and stopping. Absent: what happens on a
 //! connection.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -81,6 +81,7 @@ impl<S: Service + 'static> Server<S> {
                 service: self.service,
                 config: self.config,
                 ids: IdSource::new().map_err(ServeError::Random)?,
+                scratch: RefCell::default(),
             }),
             watchdog: Watchdog::new(),
             limit: self.limit,

@@ -17,6 +17,15 @@ use quickwater_s3::RequestView;
 pub trait Service {
     /// Response bodies that come piece by piece.
     type Body: ResponseBody;
+    /// Answers that need no more than one read; [`NoQuick`] when there are none.
+    type Quick<'s>: QuickAnswer
+    where
+        Self: 's;
+
+    /// Takes a request without body on the short way, if it is one for it. `front`
+    /// is the whole head the request was parsed from. `None` decides nothing:
+    /// [`Service::call`] is asked next.
+    fn quick(&self, request: RequestView<'_>, front: &[u8]) -> Option<Self::Quick<'_>>;
 
     /// Answers one request. It need not read the body; what is left of it is
     /// thrown away or closes the connection.
@@ -29,6 +38,48 @@ pub trait Service {
 
     /// The XML document for a request that this layer refuses by itself.
     fn error_body(&self, status: u16, code: &str, message: &str, info: &ConnectionInfo) -> Bytes;
+}
+
+/// An answer on the short way: a 2xx with its whole body in one buffer. Methods are
+/// called in the order they stand here.
+pub trait QuickAnswer {
+    /// The body, with room for the head in front of it; empty for HEAD. `None`:
+    /// it cannot be had so quickly, and [`Service::call`] is asked.
+    async fn body(&mut self) -> Option<PoolBuf>;
+    /// Status code.
+    fn status(&self) -> u16;
+    /// `Content-Length`.
+    fn length(&self) -> u64;
+    /// Appends header lines, as in [`Response::headers`].
+    fn write_lines(&self, out: &mut Vec<u8>);
+    /// The answer will be sent: counts it. `front` is that of [`Service::quick`].
+    fn answered(&self, front: &[u8], info: &ConnectionInfo);
+}
+
+/// For services without a short way.
+#[derive(Debug, Clone, Copy)]
+pub enum NoQuick {}
+
+impl QuickAnswer for NoQuick {
+    async fn body(&mut self) -> Option<PoolBuf> {
+        match *self {}
+    }
+
+    fn status(&self) -> u16 {
+        match *self {}
+    }
+
+    fn length(&self) -> u64 {
+        match *self {}
+    }
+
+    fn write_lines(&self, _out: &mut Vec<u8>) {
+        match *self {}
+    }
+
+    fn answered(&self, _front: &[u8], _info: &ConnectionInfo) {
+        match *self {}
+    }
 }
 
 /// A response body of known length.

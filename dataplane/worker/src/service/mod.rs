@@ -11,6 +11,7 @@ mod listings;
 mod objects;
 mod permits;
 mod policy;
+mod quick;
 mod read;
 mod uploads;
 mod xml;
@@ -25,6 +26,7 @@ use quickwater_s3::auth::{AuthPolicy, Credentials, SigningKeyCache};
 use quickwater_s3::request::Dialect;
 
 pub use answer::ServiceAnswer;
+pub use quick::PlainAnswer;
 pub use read::ObjectBytes;
 
 use crate::buffers::PoolBuf;
@@ -78,7 +80,7 @@ impl Credentials for AccessKey {
 }
 
 /// What a shard tells the outside about a finished request.
-pub trait Observer {
+pub trait Observer: 'static {
     /// Called when the head of the answer is ready.
     fn answered(&self, done: &Answered<'_>);
 }
@@ -152,6 +154,11 @@ where
     O: Observer,
 {
     type Body = ObjectBytes<W>;
+    type Quick<'s> = PlainAnswer<'s, W, O>;
+
+    fn quick(&self, request: RequestView<'_>, front: &[u8]) -> Option<PlainAnswer<'_, W, O>> {
+        self.plain_answer(&request, front)
+    }
 
     async fn call<'a>(
         &'a self,

@@ -27,7 +27,7 @@ const HEADER_LINES_BYTES: usize = 512;
 const DELETES_AT_ONCE: usize = 16;
 
 /// What of an object is asked for.
-struct Wanted {
+pub(super) struct Wanted {
     range: Range<u64>,
     /// 206 with Content-Range.
     partial: bool,
@@ -73,7 +73,7 @@ where
         response::persist_state(&mut headers, state);
         if length == 0 {
             seen.cache = Some(CacheResult::Hit);
-            headers.extend_from_slice(b"x-quickwater-cache: hit\r\n");
+            headers.extend_from_slice(cache_line(CacheResult::Hit));
             return Ok(Response {
                 status,
                 headers,
@@ -86,11 +86,7 @@ where
         let mut reader = reader.with_depth(self.permits.depth());
         let cache = reader.forecast();
         seen.cache = Some(cache);
-        headers.extend_from_slice(match cache {
-            CacheResult::Hit => b"x-quickwater-cache: hit\r\n",
-            CacheResult::Miss => b"x-quickwater-cache: miss\r\n",
-            CacheResult::Partial => b"x-quickwater-cache: partial\r\n",
-        });
+        headers.extend_from_slice(cache_line(cache));
         let first = reader.next().await?.ok_or_else(|| {
             FlowError::Damaged("the object has fewer bytes than its record says".into())
         })?;
@@ -284,14 +280,10 @@ fn judge(read: &ReadObject, record: &ObjectRecord) -> Result<Wanted, Refusal> {
     if let Some(number) = read.part_number {
         return part(record, number);
     }
-    let whole = Wanted {
-        range: 0..record.size,
-        partial: false,
-    };
     let Some(range) = read.range.filter(|_| {
         conditional::range_applies(read.if_range.as_ref(), &record.etag, record.modified_ms)
     }) else {
-        return Ok(whole);
+        return Ok(whole(record));
     };
     Ok(Wanted {
         range: range.resolve(record.size)?,
@@ -324,9 +316,38 @@ fn part(record: &ObjectRecord, number: u16) -> Result<Wanted, Refusal> {
 /// Status and header lines.
 fn head(read: &ReadObject, record: &ObjectRecord, wanted: &Wanted) -> (u16, Vec<u8>) {
     let mut headers = Vec::with_capacity(HEADER_LINES_BYTES);
-    let range = wanted.partial.then(|| wanted.range.clone());
-    let status = response::object_head(&mut headers, &view(read, record, range));
+    let status = head_lines(&mut headers, read, record, wanted);
     (status, headers)
+}
+
+/// Appends the header lines of a GET or HEAD that do not depend on where the
+/// bytes are; returns the status. The only place for them: two ways of answering
+/// use it.
+pub(super) fn head_lines(
+    out: &mut Vec<u8>,
+    read: &ReadObject,
+    record: &ObjectRecord,
+    wanted: &Wanted,
+) -> u16 {
+    let range = wanted.partial.then(|| wanted.range.clone());
+    response::object_head(out, &view(read, record, range))
+}
+
+/// The header line that says where the bytes of a GET are.
+pub(super) const fn cache_line(cache: CacheResult) -> &'static [u8] {
+    match cache {
+        CacheResult::Hit => b"x-quickwater-cache: hit\r\n",
+        CacheResult::Miss => b"x-quickwater-cache: miss\r\n",
+        CacheResult::Partial => b"x-quickwater-cache: partial\r\n",
+    }
+}
+
+/// All of an object.
+pub(super) fn whole(record: &ObjectRecord) -> Wanted {
+    Wanted {
+        range: 0..record.size,
+        partial: false,
+    }
 }
 
 fn view<'a>(

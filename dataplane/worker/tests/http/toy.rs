@@ -157,6 +157,11 @@ fn describe(view: &RequestView<'_>, info: &ConnectionInfo, length: Option<u64>) 
 
 impl Service for Toy {
     type Body = ToyBody;
+    type Quick<'s> = NoQuick;
+
+    fn quick(&self, _request: RequestView<'_>, _front: &[u8]) -> Option<NoQuick> {
+        None
+    }
 
     async fn call<'a>(
         &'a self,
