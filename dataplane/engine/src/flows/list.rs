@@ -374,12 +374,12 @@ pub(crate) fn successor(prefix: &str) -> String {
 /// Where a page that continues after `after` begins: past a whole common prefix
 /// when `after` is one.
 fn just_after(after: &str, delimiter: &str, prefix: &str) -> String {
+    // The delimiter may reach into the prefix (`a/` and `//` after `a//`).
+    let rolled_up = after.len().checked_sub(prefix.len() + delimiter.len());
     let is_prefix = !delimiter.is_empty()
         && after.starts_with(prefix)
-        && after.len() > prefix.len()
         && after.ends_with(delimiter)
-        && after[prefix.len()..].find(delimiter)
-            == Some(after.len() - prefix.len() - delimiter.len());
+        && rolled_up.is_some_and(|at| after[prefix.len()..].find(delimiter) == Some(at));
     if is_prefix {
         successor(after)
     } else {
