@@ -12,7 +12,7 @@ use super::read::{Get, all_rows};
 use super::{BUCKETS_MAX, Namespace, Stop, record_error};
 use crate::keyspace;
 use crate::records::{decode_bucket, decode_bucket_id, encode_bucket, encode_bucket_id};
-use crate::store::{Row, Scan, Store, Transaction};
+use crate::store::{KeyRange, Row, Scan, Store, Transaction};
 
 impl<S: Store> Namespace<S> {
     /// Finds a bucket by name.
@@ -58,7 +58,19 @@ impl<S: Store> Namespace<S> {
         bucket: BucketId,
         only_empty: bool,
     ) -> Result<(), MetadataError> {
-        self.mutate(&DeleteBucket { bucket, only_empty }).await?;
+        let only = if only_empty { Only::Empty } else { Only::Any };
+        self.mutate(&DeleteBucket { bucket, only }).await?;
+        Ok(())
+    }
+
+    /// Forgets a bucket unless the UFS is behind for it: what only workers have
+    /// would be lost.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoSuchBucket`], [`MetadataError::BucketNotEmpty`].
+    pub(super) async fn forget_bucket(&self, bucket: BucketId) -> Result<(), MetadataError> {
+        let only = Only::Settled;
+        self.mutate(&DeleteBucket { bucket, only }).await?;
         Ok(())
     }
 
@@ -162,7 +174,34 @@ fn damaged_counter() -> Stop {
 
 struct DeleteBucket {
     bucket: BucketId,
-    only_empty: bool,
+    only: Only,
+}
+
+/// Which buckets may be removed.
+#[derive(Clone, Copy)]
+enum Only {
+    /// Those with nothing in them.
+    Empty,
+    /// Those whose UFS has everything.
+    Settled,
+    /// All.
+    Any,
+}
+
+impl Only {
+    /// Rows there must be none of.
+    fn forbidden(self, bucket: BucketId) -> Vec<KeyRange> {
+        let pendings = keyspace::bucket_pendings(bucket);
+        match self {
+            Self::Empty => vec![
+                keyspace::objects(bucket, "", ""),
+                keyspace::all_uploads(bucket),
+                pendings,
+            ],
+            Self::Settled => vec![pendings],
+            Self::Any => Vec::new(),
+        }
+    }
 }
 
 impl Mutation for DeleteBucket {
@@ -174,16 +213,10 @@ impl Mutation for DeleteBucket {
         _: &Operation,
     ) -> Result<Step<()>, Stop> {
         let name = require_bucket(transaction, self.bucket).await?;
-        if self.only_empty {
-            for range in [
-                keyspace::objects(self.bucket, "", ""),
-                keyspace::all_uploads(self.bucket),
-                keyspace::bucket_pendings(self.bucket),
-            ] {
-                let found = transaction.scan(Scan::new(range, 1)).await?;
-                if !found.rows.is_empty() {
-                    return Err(MetadataError::BucketNotEmpty.into());
-                }
+        for range in self.only.forbidden(self.bucket) {
+            let found = transaction.scan(Scan::new(range, 1)).await?;
+            if !found.rows.is_empty() {
+                return Err(MetadataError::BucketNotEmpty.into());
             }
         }
         transaction.clear(&keyspace::bucket(&name));

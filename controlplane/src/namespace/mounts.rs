@@ -19,6 +19,12 @@ pub enum MountError {
          DeleteBucket"
     )]
     Owned(BucketName),
+    /// The UFS does not have everything yet.
+    #[error(
+        "bucket '{0}' has data that is not in its UFS yet and would be lost: wait for it \
+         (`async-persist wait --path /{0}`), and delete what is TRANSIENT"
+    )]
+    Pending(BucketName),
     /// Name taken, locations overlap, no such bucket, ...
     #[error(transparent)]
     Metadata(#[from] MetadataError),
@@ -86,6 +92,9 @@ impl<S: Store> Namespace<S> {
         if bucket.owned {
             return Err(MountError::Owned(bucket.name));
         }
-        Ok(self.delete_bucket(bucket.id, false).await?)
+        match self.forget_bucket(bucket.id).await {
+            Err(MetadataError::BucketNotEmpty) => Err(MountError::Pending(bucket.name)),
+            done => Ok(done?),
+        }
     }
 }

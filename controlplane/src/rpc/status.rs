@@ -29,7 +29,9 @@ pub(super) fn metadata(error: MetadataError) -> Status {
 pub(super) fn mount(error: MountError) -> Status {
     match error {
         MountError::Location(error) => Status::invalid_argument(error.to_string()),
-        MountError::Owned(_) => Status::failed_precondition(error.to_string()),
+        MountError::Owned(_) | MountError::Pending(_) => {
+            Status::failed_precondition(error.to_string())
+        }
         MountError::Metadata(error) => metadata(error),
     }
 }

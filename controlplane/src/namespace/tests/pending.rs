@@ -4,7 +4,7 @@ use quickwater_proto::{MetadataError, PendingChange, PendingPage, PendingRecord,
 
 use super::hooked::{Fate, HookedStore};
 use super::*;
-use crate::namespace::Usage;
+use crate::namespace::{MountError, Usage};
 
 const NONE: PutCondition = PutCondition::None;
 
@@ -322,4 +322,18 @@ async fn an_end_of_unknown_outcome_never_touches_a_newer_change() {
         let found = pending(&other, id).await.unwrap();
         assert_eq!((found.version, found.superseded), (current.version, !ended));
     }
+}
+
+#[tokio::test]
+async fn a_mount_whose_ufs_is_behind_stays() {
+    let (namespace, _) = with_clock();
+    let mounted = namespace.add_mount(&bucket("one")).await.unwrap();
+    let version = put(&namespace, mounted.id, "k", &dirty("a")).await;
+    let refused = namespace.remove_mount(&mounted.name).await;
+    assert!(
+        matches!(refused, Err(MountError::Pending(_))),
+        "{refused:?}"
+    );
+    assert!(end(&namespace, mounted.id, version).await);
+    namespace.remove_mount(&mounted.name).await.unwrap();
 }
