@@ -7,6 +7,7 @@ mod dirty;
 mod evict;
 mod faults;
 mod figures;
+mod figures_write_back;
 mod power;
 mod refuse;
 mod restart;
