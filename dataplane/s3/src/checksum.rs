@@ -99,13 +99,13 @@ pub fn composite<'a>(
 /// The ETag of a multipart object: MD5 of the parts' MD5s, `-`, their count.
 #[must_use]
 pub fn multipart_etag<'a>(parts: impl IntoIterator<Item = &'a [u8; 16]>) -> ETag {
-    let mut hash = md5::Md5::new();
+    let mut hash = quickwater_hash::Md5::new();
     let mut count = 0usize;
     for part in parts {
         hash.update(part);
         count += 1;
     }
-    ETag::new(&format!("{}-{count}", hex::encode(hash.finalize())))
+    ETag::new(&format!("{}-{count}", hex::encode(hash.finish())))
 }
 
 /// The checksum of bytes that are all there.

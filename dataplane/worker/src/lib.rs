@@ -10,6 +10,7 @@
 
 pub mod buffers;
 pub mod environment;
+mod hashing;
 pub mod http;
 pub mod listener;
 pub mod metrics;

@@ -1,11 +1,14 @@
 //! The payload state machine: takes framing off and holds every promise to the
-//! bytes. Bytes handed out are good only after `finish` has said so.
+//! bytes. Bytes handed out are good only after `finish` has said so. Absent: MD5,
+//! which costs more than all the rest and is computed for many streams at once;
+//! `finish` is given it.
 
+use quickwater_hash::Md5;
 use quickwater_proto::{Checksum, ChecksumAlgorithm, ChecksumKind};
 use sha2::{Digest, Sha256};
 
 use super::frame::{ChunkHeader, Line, Trailers, bad_chunk};
-use super::hash::Hasher;
+use super::hash::Checksums;
 use super::plan::{Framing, PayloadPlan};
 use crate::auth::ChunkSigner;
 use crate::error::{S3Error, S3ErrorCode};
@@ -58,7 +61,7 @@ pub struct PayloadDecoder {
     has_trailer: bool,
     signer: Option<Box<ChunkSigner>>,
     chunk: Option<(Sha256, String)>,
-    hasher: Hasher,
+    checksums: Checksums,
     report: Vec<ChecksumAlgorithm>,
     plan: PayloadPlan,
 }
@@ -94,7 +97,7 @@ impl PayloadDecoder {
             has_trailer,
             signer,
             chunk: None,
-            hasher: Hasher::new(report.iter().copied().chain(hidden)),
+            checksums: Checksums::new(report.iter().copied().chain(hidden)),
             report,
             plan,
         }
@@ -145,7 +148,7 @@ impl PayloadDecoder {
         if data.is_empty() {
             return Ok(());
         }
-        self.hasher.update(data);
+        self.checksums.update(data);
         let bytes = data.len() as u64;
         self.left = self.left.saturating_sub(bytes);
         if let Some((hash, _)) = &mut self.chunk {
@@ -296,14 +299,20 @@ impl PayloadDecoder {
     }
 
     /// After the last wire byte: whether all promises held, and the digests.
+    /// `md5` has taken every byte handed out or absorbed, in order.
     ///
     /// # Errors
-    /// `IncompleteBody`, `XAmzContentSHA256Mismatch`, `BadDigest`.
-    pub fn finish(self) -> Result<PayloadDigests, S3Error> {
+    /// `IncompleteBody`, `XAmzContentSHA256Mismatch`, `BadDigest`; `InternalError`
+    /// when `md5` has taken more or fewer bytes than the payload has.
+    pub fn finish(self, md5: Md5) -> Result<PayloadDigests, S3Error> {
         if !self.is_done() || self.left > 0 {
             return Err(S3ErrorCode::IncompleteBody.into());
         }
-        let (md5, mut checksums) = self.hasher.finish();
+        if md5.length() != self.plan.length {
+            return Err(S3ErrorCode::InternalError.into());
+        }
+        let md5 = md5.finish();
+        let mut checksums = self.checksums.finish();
         let computed = |algorithm| checksums.iter().find(|c| c.algorithm == algorithm);
         if let Some(expect) = self.plan.sha256
             && computed(ChecksumAlgorithm::Sha256).is_none_or(|c| c.value != expect)

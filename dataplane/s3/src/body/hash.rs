@@ -1,40 +1,71 @@
-//! Hashes bytes as they pass: MD5 and the checksums that were asked for.
+//! Hashes bytes as they pass: MD5 and the checksums that were asked for. Absent:
+//! MD5 of many streams at once (`quickwater-hash`), for which the two are apart.
 
 use crc_fast::Digest as Crc;
+use quickwater_hash::Md5;
 use quickwater_proto::{Checksum, ChecksumAlgorithm, ChecksumKind};
 use sha2::Digest;
 
 use crate::checksum::{crc_algorithm, crc_bytes};
 
 /// MD5 and any of the checksums of S3 over the same bytes.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Hasher {
-    md5: md5::Md5,
-    crcs: Vec<(ChecksumAlgorithm, Crc)>,
-    sha1: Option<sha1::Sha1>,
-    sha256: Option<sha2::Sha256>,
-}
-
-impl std::fmt::Debug for Hasher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hasher(..)")
-    }
+    md5: Md5,
+    checksums: Checksums,
 }
 
 impl Hasher {
     /// Computes MD5 and these; naming one twice is the same as once.
     #[must_use]
     pub fn new(algorithms: impl IntoIterator<Item = ChecksumAlgorithm>) -> Self {
-        let mut hasher = Self {
-            md5: md5::Md5::new(),
+        Self {
+            md5: Md5::new(),
+            checksums: Checksums::new(algorithms),
+        }
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, data: &[u8]) {
+        self.md5.update(data);
+        self.checksums.update(data);
+    }
+
+    /// MD5 and the checksums, in the order of [`ChecksumAlgorithm::ALL`].
+    #[must_use]
+    pub fn finish(self) -> ([u8; 16], Vec<Checksum>) {
+        (self.md5.finish(), self.checksums.finish())
+    }
+}
+
+/// Any of the checksums of S3, without MD5: cheap enough to compute while the
+/// bytes are received.
+#[derive(Clone)]
+pub struct Checksums {
+    crcs: Vec<(ChecksumAlgorithm, Crc)>,
+    sha1: Option<sha1::Sha1>,
+    sha256: Option<sha2::Sha256>,
+}
+
+impl std::fmt::Debug for Checksums {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Checksums(..)")
+    }
+}
+
+impl Checksums {
+    /// Computes these; naming one twice is the same as once.
+    #[must_use]
+    pub fn new(algorithms: impl IntoIterator<Item = ChecksumAlgorithm>) -> Self {
+        let mut all = Self {
             crcs: Vec::new(),
             sha1: None,
             sha256: None,
         };
         for algorithm in algorithms {
-            hasher.add(algorithm);
+            all.add(algorithm);
         }
-        hasher
+        all
     }
 
     fn add(&mut self, algorithm: ChecksumAlgorithm) {
@@ -51,7 +82,6 @@ impl Hasher {
 
     /// Takes the next bytes.
     pub fn update(&mut self, data: &[u8]) {
-        self.md5.update(data);
         for (_, crc) in &mut self.crcs {
             crc.update(data);
         }
@@ -63,9 +93,9 @@ impl Hasher {
         }
     }
 
-    /// MD5 and the checksums, in the order of [`ChecksumAlgorithm::ALL`].
+    /// The checksums, in the order of [`ChecksumAlgorithm::ALL`].
     #[must_use]
-    pub fn finish(self) -> ([u8; 16], Vec<Checksum>) {
+    pub fn finish(self) -> Vec<Checksum> {
         let mut values: Vec<(ChecksumAlgorithm, Vec<u8>)> = self
             .crcs
             .iter()
@@ -78,15 +108,14 @@ impl Hasher {
             values.push((ChecksumAlgorithm::Sha256, sha256.finalize().to_vec()));
         }
         values.sort_by_key(|(a, _)| *a);
-        let checksums = values
+        values
             .into_iter()
             .map(|(algorithm, value)| Checksum {
                 algorithm,
                 kind: ChecksumKind::FullObject,
                 value,
             })
-            .collect();
-        (self.md5.finalize().into(), checksums)
+            .collect()
     }
 }
 

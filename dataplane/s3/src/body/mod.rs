@@ -9,5 +9,5 @@ mod plan;
 mod tests;
 
 pub use decode::{PayloadDecoder, PayloadDigests, Progress};
-pub use hash::Hasher;
+pub use hash::{Checksums, Hasher};
 pub use plan::{Framing, PayloadPlan};

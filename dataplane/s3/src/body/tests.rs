@@ -20,6 +20,12 @@ impl Credentials for Example {
     }
 }
 
+fn md5_of(data: &[u8]) -> quickwater_hash::Md5 {
+    let mut md5 = quickwater_hash::Md5::new();
+    md5.update(data);
+    md5
+}
+
 /// Runs a payload through in pieces; `direct` receives runs in place.
 fn decode(
     plan: PayloadPlan,
@@ -52,7 +58,9 @@ fn decode(
         payload.extend_from_slice(&out[..progress.produced]);
         at += progress.consumed;
     }
-    decoder.finish().map(|digests| (payload, digests))
+    decoder
+        .finish(md5_of(&payload))
+        .map(|digests| (payload, digests))
 }
 
 fn code(plan: PayloadPlan, wire: &[u8]) -> S3ErrorCode {
@@ -143,6 +151,16 @@ fn promises_about_plain_payloads_are_kept() {
         });
     };
     assert_eq!(with(wrong), Err(S3ErrorCode::BadDigest));
+}
+
+#[test]
+fn an_md5_of_other_bytes_is_not_taken() {
+    for bytes in [&b""[..], b"ab", b"abcd"] {
+        let mut decoder = PayloadDecoder::new(PayloadPlan::identity(3));
+        decoder.absorb(b"abc").unwrap();
+        let error = decoder.finish(md5_of(bytes)).unwrap_err();
+        assert_eq!(error.code, S3ErrorCode::InternalError);
+    }
 }
 
 #[test]

@@ -45,7 +45,9 @@ fn serve(sent: &sent::Sent) -> (Identity, Request, Vec<u8>) {
     let progress = decoder.decode(body.as_bytes(), &mut payload).unwrap();
     assert_eq!(progress.consumed, body.len());
     payload.truncate(progress.produced);
-    decoder.finish().unwrap();
+    let mut md5 = quickwater_hash::Md5::new();
+    md5.update(&payload);
+    decoder.finish(md5).unwrap();
     (identity, request, payload)
 }
 

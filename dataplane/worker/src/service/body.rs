@@ -7,6 +7,7 @@ use quickwater_s3::body::PayloadDecoder;
 use quickwater_s3::{S3Error, S3ErrorCode};
 
 use crate::buffers::PoolBuf;
+use crate::hashing::{HashDesk, Md5Stream};
 use crate::http::{RequestBody, TransportError};
 
 /// Why a body could not be taken in.
@@ -28,8 +29,9 @@ pub(crate) struct ObjectBody<'b, 'c, D> {
     /// Gone once finished.
     decoder: Option<PayloadDecoder>,
     disk: D,
+    md5: Md5Stream,
     length: u64,
-    taken: u64,
+    received: u64,
 }
 
 impl<'b, 'c, D: Disk<Buffer = PoolBuf>> ObjectBody<'b, 'c, D> {
@@ -37,15 +39,31 @@ impl<'b, 'c, D: Disk<Buffer = PoolBuf>> ObjectBody<'b, 'c, D> {
         transport: &'b mut RequestBody<'c>,
         decoder: PayloadDecoder,
         disk: D,
+        desk: &HashDesk,
     ) -> Self {
         let length = decoder.length();
         Self {
             transport,
             decoder: Some(decoder),
             disk,
+            md5: desk.stream(length > 0),
             length,
-            taken: 0,
+            received: 0,
         }
+    }
+
+    /// The next full chunk, or the shorter last one.
+    async fn receive(&mut self) -> Result<PoolBuf, BodyFailure> {
+        let left = self.length - self.received;
+        let want = left.min(u64::from(CHUNK_BYTES)) as usize;
+        let buffer = self.disk.buffer(want).await;
+        let buffer = buffer.map_err(|_| BodyFailure::Overloaded)?;
+        let buffer = self.fill(buffer, want).await?;
+        if buffer.len() < want {
+            return Err(incomplete());
+        }
+        self.received += want as u64;
+        Ok(buffer)
     }
 
     /// Receives until `buffer` holds `want` bytes or the payload ends.
@@ -104,29 +122,27 @@ impl<D: Disk<Buffer = PoolBuf>> Body for ObjectBody<'_, '_, D> {
     }
 
     async fn next(&mut self) -> Result<Option<PoolBuf>, BodyFailure> {
-        let left = self.length - self.taken;
-        if left == 0 {
-            // What follows the last byte (final chunk, trailers) belongs to it.
-            while self.take_framing().await? {}
-            return Ok(None);
+        // One buffer is hashed while the next is received.
+        while self.received < self.length {
+            let next = self.receive().await?;
+            let more = self.received < self.length;
+            if let Some(hashed) = self.md5.exchange(next, more).await {
+                return Ok(Some(hashed));
+            }
         }
-        let want = left.min(u64::from(CHUNK_BYTES)) as usize;
-        let buffer = self
-            .disk
-            .buffer(want)
-            .await
-            .map_err(|_| BodyFailure::Overloaded)?;
-        let buffer = self.fill(buffer, want).await?;
-        if buffer.len() < want {
-            return Err(incomplete());
+        if let Some(hashed) = self.md5.hashed().await {
+            return Ok(Some(hashed));
         }
-        self.taken += want as u64;
-        Ok(Some(buffer))
+        // What follows the last byte (final chunk, trailers) belongs to it.
+        while self.take_framing().await? {}
+        Ok(None)
     }
 
     fn finish(&mut self) -> Result<BodyDigests, BodyFailure> {
         let decoder = self.decoder.take().ok_or_else(incomplete)?;
-        let digests = decoder.finish().map_err(BodyFailure::Refused)?;
+        let digests = decoder
+            .finish(self.md5.finish())
+            .map_err(BodyFailure::Refused)?;
         Ok(BodyDigests {
             md5: digests.md5,
             checksums: digests.checksums,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quickwater_engine::io::{Body, BodyDigests, Disk};
 use quickwater_engine::{FlowError, ObjectReader, World};
 use quickwater_proto::{Bucket, CHUNK_BYTES, ChecksumAlgorithm, ObjectKey, ObjectRecord};
-use quickwater_s3::body::Hasher;
+use quickwater_s3::body::Checksums;
 use quickwater_s3::conditional::{self, Verdict};
 use quickwater_s3::request::{Conditions, CopyObject, CopyPart, CopySource};
 use quickwater_s3::{Request, S3Error, S3ErrorCode, response};
@@ -16,6 +16,7 @@ use super::body::BodyFailure;
 use super::dispatch::Answer;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
+use crate::hashing::Md5Stream;
 
 /// The bytes of another object as a body: cut anew into full chunks, because
 /// those of the source begin elsewhere (a range, parts of odd sizes).
@@ -25,7 +26,8 @@ struct CopyBody<W: World> {
     /// What the last chunk did not need.
     rest: Option<PoolBuf>,
     /// Gone once finished.
-    hasher: Option<Hasher>,
+    checksums: Option<Checksums>,
+    md5: Md5Stream,
     length: u64,
     taken: u64,
 }
@@ -85,21 +87,28 @@ where
     }
 
     async fn next(&mut self) -> Result<Option<PoolBuf>, BodyFailure> {
-        let want = (self.length - self.taken).min(u64::from(CHUNK_BYTES));
-        if want == 0 {
-            return Ok(None);
+        while self.taken < self.length {
+            let want = (self.length - self.taken).min(u64::from(CHUNK_BYTES));
+            let next = self.chunk(want as usize).await?;
+            self.taken += want;
+            if let Some(checksums) = &mut self.checksums {
+                checksums.update(next.as_slice());
+            }
+            let more = self.taken < self.length;
+            if let Some(hashed) = self.md5.exchange(next, more).await {
+                return Ok(Some(hashed));
+            }
         }
-        let buffer = self.chunk(want as usize).await?;
-        self.taken += want;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(buffer.as_slice());
-        }
-        Ok(Some(buffer))
+        Ok(self.md5.hashed().await)
     }
 
     fn finish(&mut self) -> Result<BodyDigests, BodyFailure> {
-        let hasher = self.hasher.take().ok_or(BodyFailure::Lost)?;
-        let (md5, checksums) = hasher.finish();
+        let checksums = self.checksums.take().ok_or(BodyFailure::Lost)?.finish();
+        let md5 = self.md5.finish();
+        if md5.length() != self.length {
+            return Err(BodyFailure::Refused(S3ErrorCode::InternalError.into()));
+        }
+        let md5 = md5.finish();
         Ok(BodyDigests { md5, checksums })
     }
 }
@@ -219,7 +228,8 @@ where
             reader: reader.with_depth(1),
             disk: self.engine.disk().clone(),
             rest: None,
-            hasher: Some(Hasher::new(algorithm)),
+            checksums: Some(Checksums::new(algorithm)),
+            md5: self.hashing.stream(length > 0),
             length,
             taken: 0,
         }

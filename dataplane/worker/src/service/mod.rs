@@ -30,6 +30,7 @@ pub use quick::PlainAnswer;
 pub use read::ObjectBytes;
 
 use crate::buffers::PoolBuf;
+use crate::hashing::HashDesk;
 use crate::http::{ConnectionInfo, RequestBody, RequestView, Response, Service};
 use permits::Permits;
 
@@ -117,6 +118,7 @@ pub struct S3Service<W: World, O> {
     access_key: AccessKey,
     signing_keys: RefCell<SigningKeyCache>,
     permits: Permits,
+    hashing: HashDesk,
     observer: O,
 }
 
@@ -142,6 +144,7 @@ where
             access_key,
             signing_keys: RefCell::default(),
             permits,
+            hashing: HashDesk::new(),
             observer,
         }
     }

@@ -135,7 +135,7 @@ where
         plan.want_default();
         let _permit = self.enter(plan.length).await?;
         let disk = self.engine.disk().clone();
-        let mut body = ObjectBody::new(call.body, PayloadDecoder::new(plan), disk);
+        let mut body = ObjectBody::new(call.body, PayloadDecoder::new(plan), disk, &self.hashing);
         let put = quickwater_engine::PutObject {
             headers: put.headers.clone(),
             tags: put.tags.clone(),

@@ -61,7 +61,7 @@ where
         plan.want_default();
         let _permit = self.enter(plan.length).await?;
         let disk = self.engine.disk().clone();
-        let mut body = ObjectBody::new(call.body, PayloadDecoder::new(plan), disk);
+        let mut body = ObjectBody::new(call.body, PayloadDecoder::new(plan), disk, &self.hashing);
         let part = self
             .engine
             .put_part(&bucket, &upload, number, &mut body)

@@ -25,7 +25,7 @@ where
         let _permit = self.enter(plan.length).await?;
         let decoder = PayloadDecoder::new(plan);
         let disk = self.engine.disk().clone();
-        let mut body = ObjectBody::new(call.body, decoder, disk);
+        let mut body = ObjectBody::new(call.body, decoder, disk, &self.hashing);
         let mut document = Vec::new();
         while let Some(piece) = body.next().await? {
             document.extend_from_slice(piece.as_slice());
