@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::parse::{bytes, duration};
-use crate::report::{CheckArgs, Format};
+use crate::report::{CheckArgs, Format, ShowArgs};
 
 const HELP: &str = "\
 Every request is counted and checked (status, length, with --verify every byte).
@@ -47,6 +47,8 @@ pub struct BenchArgs {
 pub enum BenchVerb {
     /// Compare reports with budgets; ends with 1 when one is missed
     Check(CheckArgs),
+    /// Print a saved report again, in another format
+    Show(ShowArgs),
 }
 
 /// What kind of load.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use super::{BenchArgs, BenchVerb};
 use crate::model::Report;
-use crate::report::{Format, check, render};
+use crate::report::{self, Format, check, render};
 use crate::run::{BenchError, run};
 
 /// Flags whose values do not go into reports.
@@ -18,9 +18,16 @@ const SECRETS: [&str; 2] = ["--secret-access-key", "--vs-secret-access-key"];
 /// # Errors
 /// [`BenchError`].
 pub fn main(args: &BenchArgs) -> Result<ExitCode, BenchError> {
-    if let Some(BenchVerb::Check(args)) = &args.verb {
-        let well = check(args, &mut std::io::stdout().lock())?;
-        return Ok(ExitCode::from(u8::from(!well)));
+    match &args.verb {
+        Some(BenchVerb::Check(args)) => {
+            let well = check(args, &mut std::io::stdout().lock())?;
+            return Ok(ExitCode::from(u8::from(!well)));
+        }
+        Some(BenchVerb::Show(args)) => {
+            report::show(args, &mut std::io::stdout().lock())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        None => {}
     }
     let command = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
     let output = &args.run.output;
