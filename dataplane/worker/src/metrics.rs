@@ -174,10 +174,14 @@ metrics! {
         "Commits refused as a conflict; they are retried."
     MetadataFailures Counter "quickwater_metadata_failures_total" ["reason"]
         "Commits that failed otherwise. reason: refused (nothing changed), unknown."
+    MetadataBatches Counter "quickwater_metadata_batches_total" []
+        "Batches written; commits divided by batches: the group size."
     MetadataFlushes Counter "quickwater_metadata_flushes_total" []
-        "Durable batches; commits divided by flushes: the group size."
+        "Durable batches, and flushes of those before."
     MetadataFlushSeconds Counter "quickwater_metadata_flush_seconds_total" []
-        "Time spent in durable batches."
+        "Time spent in durable batches and flushes."
+    MetadataFailed Gauge "quickwater_metadata_failed" []
+        "1: a write or flush failed, nothing is committed until a restart."
 
     MemoryBudgetBytes Gauge "quickwater_memory_budget_bytes" []
         "Memory the service plans with (setting `memory`)."

@@ -95,7 +95,8 @@ pub(super) struct ThisNode {
 
 impl ThisNode {
     fn state(&self) -> &'static str {
-        match (self.store.stats().is_suspect(), self.readiness.get()) {
+        let suspect = self.store.stats().is_suspect() || self.readiness.is_broken();
+        match (suspect, self.readiness.get()) {
             (true, _) => "suspect",
             (false, true) => "ready",
             (false, false) => "draining",

@@ -1,10 +1,11 @@
 //! `/metrics`, `/healthz` and `/readyz`: a small HTTP/1.1 server of its own, so
 //! that nothing else can use up what it needs. One answer per connection.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_worker::metrics::{Metric, Metrics};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,17 +26,34 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Whether the service takes requests.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Readiness(Arc<AtomicBool>);
+pub(crate) struct Readiness(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    serving: AtomicBool,
+    metadata: OnceLock<EmbeddedStore>,
+}
 
 impl Readiness {
     /// Says whether it does.
     pub(crate) fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+        self.0.serving.store(ready, Ordering::Release);
+    }
+
+    /// From now on this store must be well, too. Called once.
+    pub(crate) fn depend_on(&self, metadata: EmbeddedStore) {
+        self.0.metadata.get_or_init(|| metadata);
     }
 
     /// Whether it does.
     pub(crate) fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.serving.load(Ordering::Acquire) && !self.is_broken()
+    }
+
+    /// The metadata store takes no more commits until a restart.
+    pub(crate) fn is_broken(&self) -> bool {
+        let metadata = self.0.metadata.get();
+        metadata.is_some_and(EmbeddedStore::has_failed)
     }
 
     /// Shows it as a metric.
@@ -130,6 +148,11 @@ fn respond(head: &str, metrics: &Metrics, readiness: &Readiness) -> Answer {
         "/metrics" => ("200 OK", OPENMETRICS, metrics.encode()),
         "/healthz" => ("200 OK", TEXT, "ok\n".into()),
         "/readyz" if readiness.get() => ("200 OK", TEXT, "ready\n".into()),
+        "/readyz" if readiness.is_broken() => (
+            "503 Service Unavailable",
+            TEXT,
+            "not ready: the metadata store failed to write; restart when the disk is well\n".into(),
+        ),
         "/readyz" => ("503 Service Unavailable", TEXT, "not ready\n".into()),
         _ => (
             "404 Not Found",
@@ -141,6 +164,10 @@ fn respond(head: &str, metrics: &Metrics, readiness: &Readiness) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use quickwater_controlplane::store::{
+        Batch, Durability, Engine, EngineError, MemoryEngine, Snapshot, Store, Transaction,
+    };
+
     use super::*;
 
     async fn start() -> (std::net::SocketAddr, Readiness) {
@@ -191,6 +218,45 @@ mod tests {
         assert!(metrics.contains("\nquickwater_ready 1\n") && metrics.ends_with("# EOF\n"));
         let head = ask(address, "HEAD /metrics HTTP/1.0\r\n\r\n").await;
         assert!(head.starts_with("HTTP/1.1 200 OK") && head.ends_with("\r\n\r\n"));
+    }
+
+    /// Reads, but never writes.
+    struct BrokenEngine(MemoryEngine);
+
+    impl Engine for BrokenEngine {
+        fn snapshot(&self) -> Result<Arc<dyn Snapshot>, EngineError> {
+            self.0.snapshot()
+        }
+
+        fn apply(&self, _: Batch, _: Durability) -> Result<(), EngineError> {
+            Err(EngineError("broken".into()))
+        }
+
+        fn flush(&self) -> Result<(), EngineError> {
+            Err(EngineError("broken".into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_metadata_store_is_not_ready() {
+        let (address, readiness) = start().await;
+        let store = EmbeddedStore::new(BrokenEngine(MemoryEngine::default())).unwrap();
+        readiness.set(true);
+        readiness.depend_on(store.clone());
+        let get = "GET /readyz HTTP/1.1\r\n\r\n";
+        assert!(ask(address, get).await.starts_with("HTTP/1.1 200 OK"));
+        let mut transaction = store.begin();
+        transaction.set(b"a", b"1");
+        transaction.commit().await.unwrap_err();
+        let reply = ask(address, get).await;
+        assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("metadata store"));
+        let metrics = ask(address, "GET /metrics HTTP/1.1\r\n\r\n").await;
+        assert!(metrics.contains("\nquickwater_ready 0\n"));
+        assert!(
+            ask(address, "GET /healthz HTTP/1.1\r\n\r\n")
+                .await
+                .starts_with("HTTP/1.1 200 OK")
+        );
     }
 
     #[tokio::test]

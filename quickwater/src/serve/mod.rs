@@ -143,6 +143,7 @@ fn start(
     runtime
         .block_on(namespace.check_format())
         .context("the metadata cannot be used by this version")?;
+    readiness.depend_on(namespace.store().clone());
     sources::collect_metadata(&metrics, namespace.store().clone());
     let ufs = control::ufs_client(runtime.handle().clone(), settings, budget);
     sources::collect_ufs(&metrics, ufs.stats());

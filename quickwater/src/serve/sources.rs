@@ -15,9 +15,12 @@ pub(super) fn collect_metadata(metrics: &Metrics, store: EmbeddedStore) {
         samples.count(Metric::MetadataConflicts, &[], stats.conflicts);
         samples.count(Metric::MetadataFailures, &["refused"], stats.refused);
         samples.count(Metric::MetadataFailures, &["unknown"], stats.unknown);
+        samples.count(Metric::MetadataBatches, &[], stats.batches);
         samples.count(Metric::MetadataFlushes, &[], stats.flushes);
         let seconds = stats.flush_us as f64 / 1e6;
         samples.number(Metric::MetadataFlushSeconds, &[], seconds);
+        let failed = u64::from(store.has_failed());
+        samples.count(Metric::MetadataFailed, &[], failed);
     });
 }
 
