@@ -46,8 +46,14 @@ pub struct BenchArgs {
 #[derive(Debug, Subcommand)]
 pub enum BenchVerb {
     /// Compare reports with budgets; ends with 1 when one is missed
+    #[command(
+        after_help = "Examples:\n  quickwater bench check --budgets bench/budgets.toml out.json"
+    )]
     Check(CheckArgs),
     /// Print a saved report again, in another format
+    #[command(
+        after_help = "Examples:\n  quickwater bench show out.json\n  quickwater bench show out.json --output html > out.html"
+    )]
     Show(ShowArgs),
 }
 
