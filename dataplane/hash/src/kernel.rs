@@ -125,14 +125,10 @@ impl Kernel {
     /// front and returns their number.
     fn pass(self, lanes: &mut [Lane<'_>], runs: &mut [Run<'_>]) -> usize {
         match (self.0, runs.len()) {
-            (Kind::Scalar, _) | (_, 0 | 1) => {
-                for run in runs {
-                    let md5 = &mut *lanes[run.lane].md5;
-                    scalar::compress(&mut md5.state, run.blocks);
-                    md5.took(run.blocks.len());
-                }
-                0
-            }
+            (Kind::Scalar, _) | (_, 0 | 1) => one_by_one(lanes, runs),
+            // Without AVX-512's instructions a pass costs more than two streams.
+            #[cfg(target_arch = "x86_64")]
+            (Kind::Avx2(_), 2) => one_by_one(lanes, runs),
             #[cfg(target_arch = "x86_64")]
             (Kind::Avx2(cpu), _) => wide::<8>(lanes, runs, |s, d| cpu.hash_8(s, d)),
             #[cfg(target_arch = "x86_64")]
@@ -141,6 +137,16 @@ impl Kernel {
             (Kind::Avx512(cpu), _) => wide::<16>(lanes, runs, |s, d| cpu.hash_16(s, d)),
         }
     }
+}
+
+/// Hashes every run to its end.
+fn one_by_one(lanes: &mut [Lane<'_>], runs: &[Run<'_>]) -> usize {
+    for run in runs {
+        let md5 = &mut *lanes[run.lane].md5;
+        scalar::compress(&mut md5.state, run.blocks);
+        md5.took(run.blocks.len());
+    }
+    0
 }
 
 /// One pass of a kernel with `N` lanes over at most `N` runs.
