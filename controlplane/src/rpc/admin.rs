@@ -11,7 +11,9 @@ use quickwater_rpc::admin::{
     MountRemoveRequest, PathConfigCheckReply, PathConfigCheckRequest, PathConfigGetReply,
     PathConfigGetRequest, PathConfigHistoryReply, PathConfigHistoryRequest,
     PathConfigRollbackRequest, PathConfigSetReply, PathConfigSetRequest, PathConfigTestReply,
-    PathConfigTestRequest, StatusReply, StatusRequest,
+    PathConfigTestRequest, PersistListReply, PersistListRequest, PersistRetryReply,
+    PersistRetryRequest, PersistStatReply, PersistStatRequest, PersistSumReply, PersistSumRequest,
+    StatusReply, StatusRequest,
 };
 use tonic::{Request, Response, Status};
 
@@ -24,7 +26,7 @@ use crate::store::Store;
 /// Longest a call waits for the UFS or for a listing.
 const VIEW_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Most lines in one page of a listing.
-const PAGE_LINES_MAX: u32 = 1_000;
+pub(super) const PAGE_LINES_MAX: u32 = 1_000;
 
 /// The admin service of `admin.proto`.
 #[derive(Clone)]
@@ -38,7 +40,7 @@ impl<S: Store> AdminService<S> {
         Self { namespace, views }
     }
 
-    async fn bucket(&self, name: &str) -> Result<Bucket, Status> {
+    pub(super) async fn bucket(&self, name: &str) -> Result<Bucket, Status> {
         let name = BucketName::new(name).map_err(status::invalid_name)?;
         let bucket = self
             .namespace
@@ -237,9 +239,41 @@ impl<S: Store> Admin for AdminService<S> {
         let set = set.await.map_err(status::policy)?;
         Ok(Response::new(policies::set(set)))
     }
+
+    async fn persist_list(
+        &self,
+        request: Request<PersistListRequest>,
+    ) -> Result<Response<PersistListReply>, Status> {
+        let listed = self.list_pending(request.into_inner()).await;
+        listed.map(Response::new)
+    }
+
+    async fn persist_stat(
+        &self,
+        request: Request<PersistStatRequest>,
+    ) -> Result<Response<PersistStatReply>, Status> {
+        let found = bounded(self.stat_pending(request.into_inner())).await?;
+        found.map(Response::new)
+    }
+
+    async fn persist_retry(
+        &self,
+        request: Request<PersistRetryRequest>,
+    ) -> Result<Response<PersistRetryReply>, Status> {
+        let retried = self.retry_pending(request.into_inner()).await;
+        retried.map(Response::new)
+    }
+
+    async fn persist_sum(
+        &self,
+        request: Request<PersistSumRequest>,
+    ) -> Result<Response<PersistSumReply>, Status> {
+        let summed = self.sum_pending(request.into_inner()).await;
+        summed.map(Response::new)
+    }
 }
 
-fn unknown_token() -> Status {
+pub(super) fn unknown_token() -> Status {
     Status::invalid_argument("the page token is not from a page before")
 }
 

@@ -1,6 +1,6 @@
 //! Records as messages, and page tokens.
 
-use quickwater_proto::{Bucket, ETag, ObjectKey, ObjectRecord, PersistState};
+use quickwater_proto::{Bucket, ETag, ObjectKey, ObjectRecord, PersistState, Version};
 use quickwater_rpc::admin::{FsEntry, FsStatReply, Mount};
 
 use crate::namespace::{Listed, ListingMarker};
@@ -48,14 +48,18 @@ pub(super) fn stat(key: &ObjectKey, record: ObjectRecord) -> FsStatReply {
         entry: Some(object(key, &record)),
         checksums: record.checksums.iter().map(checksum).collect(),
         parts: u32::try_from(record.parts.len()).unwrap_or(u32::MAX),
-        version: format!("{:024x}", record.version.0),
+        version: version(record.version),
         persist_state: persist_state(record.persist).to_owned(),
         content_type: record.headers.content_type.unwrap_or_default(),
         user_metadata: record.headers.user.into_iter().collect(),
     }
 }
 
-const fn persist_state(state: PersistState) -> &'static str {
+pub(super) fn version(version: Version) -> String {
+    format!("{:024x}", version.0)
+}
+
+pub(super) const fn persist_state(state: PersistState) -> &'static str {
     match state {
         PersistState::Persisted => "PERSISTED",
         PersistState::NotPersisted => "NOT_PERSISTED",

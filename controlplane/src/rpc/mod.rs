@@ -4,6 +4,7 @@
 mod admin;
 mod authenticate;
 mod convert;
+mod persist;
 mod policies;
 mod status;
 #[cfg(test)]
@@ -17,7 +18,10 @@ use tonic::service::interceptor::InterceptedService;
 pub use admin::AdminService;
 pub use authenticate::{AdminToken, Authenticator, WeakToken};
 pub(crate) use policies::by;
-pub use views::{AdminViews, FileView, MountCheck, NodeView};
+pub use views::{
+    AdminViews, FileView, MountCheck, NodeView, PersistChange, PersistFilter, PersistPlace,
+    PersistView,
+};
 
 use crate::Namespace;
 use crate::store::Store;

@@ -1,5 +1,6 @@
 //! Tests of the admin service over a loopback connection.
 
+mod persist;
 mod policies;
 mod rest;
 
@@ -31,6 +32,7 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 #[derive(Default)]
 struct World {
+    pending: persist::Queue,
     mount_changes: AtomicUsize,
     policies: Mutex<(u64, PolicyTable)>,
 }
@@ -107,6 +109,7 @@ impl Served {
             node: world.clone(),
             mounts: world.clone(),
             files: Arc::new(namespace.clone()),
+            persist: world.clone(),
         };
         let token = AdminToken::new(TOKEN).unwrap();
         let routes = admin_routes(namespace.clone(), views, token);

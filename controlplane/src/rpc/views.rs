@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quickwater_proto::{Bucket, MetadataError, ObjectKey, ObjectRecord, PolicyTable, UfsError};
-use quickwater_rpc::admin::{Node, Setting};
+use quickwater_proto::{
+    Bucket, BucketId, MetadataError, ObjectKey, ObjectRecord, PendingRecord, PolicyTable, UfsError,
+};
+use quickwater_rpc::admin::{Node, PersistTotals, Setting};
 
 use crate::Namespace;
 use crate::namespace::{Listing, ListingMarker};
@@ -19,6 +21,8 @@ pub struct AdminViews {
     pub mounts: Arc<dyn MountCheck>,
     /// Shows objects: a [`Namespace`], or something that asks the UFS as well.
     pub files: Arc<dyn FileView>,
+    /// What the UFSs do not have yet.
+    pub persist: Arc<dyn PersistView>,
 }
 
 /// This service, its settings and its workers.
@@ -68,6 +72,68 @@ pub trait FileView: Send + Sync + 'static {
         bucket: &Bucket,
         key: &ObjectKey,
     ) -> Result<Option<ObjectRecord>, MetadataError>;
+}
+
+/// A change the UFS does not have yet.
+#[derive(Debug, Clone)]
+pub struct PersistChange {
+    /// Bucket.
+    pub bucket: BucketId,
+    /// Key.
+    pub key: ObjectKey,
+    /// What is pending, and since when.
+    pub pending: PendingRecord,
+    /// It is being sent.
+    pub running: bool,
+    /// Attempts that failed.
+    pub attempts: u32,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+    /// Time until the next attempt.
+    pub due_in: Duration,
+}
+
+/// Changes in one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PersistFilter {
+    /// Not sent yet.
+    Waiting,
+    /// Being sent.
+    Running,
+    /// Failed, tried again.
+    Failing,
+}
+
+/// Where to go on in a list of pending changes.
+pub type PersistPlace = (BucketId, ObjectKey);
+
+/// Changes the UFSs do not have yet. Every call holds the queue for a bounded time.
+pub trait PersistView: Send + Sync + 'static {
+    /// At most `limit` changes whose keys begin with a prefix of a bucket (of all
+    /// buckets without one), and where more may follow.
+    fn page(
+        &self,
+        scope: Option<(BucketId, &str)>,
+        after: Option<&PersistPlace>,
+        filter: Option<PersistFilter>,
+        limit: usize,
+    ) -> (Vec<PersistChange>, Option<PersistPlace>);
+
+    /// The change of one key.
+    fn stat(&self, bucket: BucketId, key: &ObjectKey) -> Option<PersistChange>;
+
+    /// Makes changes of a path (the key itself and what is below it) due now.
+    fn retry(&self, bucket: BucketId, path: &str) -> u64;
+
+    /// Sums over a path, of what was pending at `until_ms` and is still.
+    fn sum(&self, bucket: BucketId, path: &str, until_ms: i64) -> PersistTotals;
+
+    /// Sums over all.
+    fn totals(&self) -> PersistTotals;
+
+    /// Wall time, milliseconds since the Unix epoch, by the clock changes are
+    /// dated with.
+    fn now_ms(&self) -> i64;
 }
 
 /// Shows what the metadata knows; the UFS is not asked.

@@ -16,7 +16,10 @@ mod flows;
 pub mod io;
 
 pub use decisions::journal::Journal;
-pub use decisions::persist_queue::{PersistConfig, PersistQueue, QueueTotals, QueuedChange};
+pub use decisions::persist_queue::{
+    PersistConfig, PersistQueue, QueuePage, QueueScope, QueueSum, QueueTotals, QueuedChange,
+    QueuedState,
+};
 pub use decisions::policies::Policies;
 pub use decisions::slots::SLOTS;
 pub use engine::{Engine, EngineConfig, EngineStats, Shared, World};

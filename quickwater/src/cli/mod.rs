@@ -1,5 +1,6 @@
 //! The command line: verbs, their help, exit codes.
 
+mod async_persist;
 mod conf;
 mod exit;
 mod fs;
@@ -63,6 +64,9 @@ enum Verb {
     /// Say what a write to a path promises: durability, caching, read-only
     #[command(subcommand)]
     Pathconfig(pathconfig::PathconfigVerb),
+    /// See what the UFSs do not have yet, hurry it, wait for it
+    #[command(subcommand)]
+    AsyncPersist(async_persist::AsyncPersistVerb),
     /// Check this machine and what the service depends on
     #[command(
         after_help = "Exits with 1 when a check fails.\n\nExamples:\n  quickwater doctor --dir ./data\n  quickwater doctor --dir ./data --capacity 500GiB --output json"
@@ -140,6 +144,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Status(target) => status::run(&target),
         Verb::Fs(verb) => fs::run(verb),
         Verb::Pathconfig(verb) => pathconfig::run(verb),
+        Verb::AsyncPersist(verb) => async_persist::run(verb),
         Verb::Doctor(args) => crate::doctor::run(&args),
         Verb::Conf(verb) => conf::run(verb),
         Verb::Bench(args) => bench(&args),

@@ -83,6 +83,11 @@ fn admin_verbs_parse() {
         "quickwater fs ls",
         "quickwater fs ls /",
         "quickwater fs stat b/k",
+        "quickwater async-persist list --worker local --state failing --prefix /b/p --limit 5",
+        "quickwater async-persist list --output json",
+        "quickwater async-persist stat --path /b/k",
+        "quickwater async-persist retry --path s3://b",
+        "quickwater async-persist wait --path /b/p --timeout 2h --control 127.0.0.1:1",
         "quickwater doctor --dir /d --capacity 1GiB",
         "quickwater conf get s3.listen --dir /d",
         "quickwater conf show --defaults",
@@ -95,9 +100,32 @@ fn admin_verbs_parse() {
         "quickwater fly",
         "quickwater mount add b",
         "quickwater status --output xml",
+        "quickwater async-persist list --state lost",
+        "quickwater async-persist stat",
         "quickwater serve --nonsense 1",
     ] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn async_persist_says_what_is_wrong_before_it_asks() {
+    for (line, hint) in [
+        ("stat --path /b", "write /BUCKET/KEY"),
+        ("stat --path /", "write /BUCKET"),
+        ("retry --path /", "write /BUCKET"),
+        ("wait --path s3:// --timeout 1s", "write /BUCKET"),
+        ("wait --path /b --timeout soon", "--timeout: "),
+    ] {
+        let Verb::AsyncPersist(verb) = parse(&format!("quickwater async-persist {line}"))
+            .unwrap()
+            .verb
+        else {
+            panic!("{line}")
+        };
+        let error = async_persist::run(verb).unwrap_err();
+        assert_eq!(exit::code_of(&error), 2, "{line}");
+        assert!(format!("{error:#}").contains(hint), "{line}: {error:#}");
     }
 }
 

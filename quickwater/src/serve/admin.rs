@@ -20,6 +20,7 @@ use tonic::transport::server::TcpIncoming;
 
 use super::files::Files;
 use super::health::Readiness;
+use super::pending::Pending;
 use crate::home::Secret;
 use crate::settings::{Values, keys};
 
@@ -35,6 +36,7 @@ pub(super) struct Parts {
     pub(super) namespace: Namespace<EmbeddedStore>,
     pub(super) ufs: UfsClient,
     pub(super) node: ThisNode,
+    pub(super) pending: Pending,
     pub(super) token: Secret,
 }
 
@@ -52,6 +54,7 @@ pub(super) fn serve(
         node: Arc::new(parts.node),
         mounts: Arc::new(Reach(parts.ufs.clone())),
         files: Arc::new(Files::new(parts.namespace.clone(), parts.ufs)),
+        persist: Arc::new(parts.pending),
     };
     let server = Server::builder()
         .timeout(CALL_TIMEOUT)

@@ -66,6 +66,8 @@ pub(super) struct DataPlane {
     pub(super) store: Store,
     /// State all shards share.
     pub(super) shared: Arc<Shared>,
+    /// When the shards' monotonic clock was zero.
+    pub(super) start: Instant,
     stop: Stop,
     shards: Shards,
 }
@@ -130,6 +132,7 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
         address: listeners.address,
         store,
         shared,
+        start,
         stop,
         shards,
     })

@@ -11,6 +11,7 @@ mod files;
 mod health;
 mod metadata;
 mod observe;
+mod pending;
 mod recover;
 mod shard;
 mod signals;
@@ -189,6 +190,7 @@ fn start(
         namespace: namespace.clone(),
         ufs,
         node,
+        pending: pending::Pending::new(Arc::clone(&data_plane.shared), data_plane.start),
         token,
     };
     runtime.spawn(admin::serve(admin, admin_listener)?);

@@ -6,13 +6,17 @@
 //! after a newer one, or bring a deleted key back. Absent: IO, clocks, the rows
 //! (the metadata's).
 
+mod look;
+
 use std::collections::hash_map::Entry as Slot;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_listener::{Event, EventListener};
 use quickwater_proto::{BucketId, ObjectKey, PendingChange, PendingRecord, Version};
+
+pub use look::{QueuePage, QueueScope, QueueSum, QueuedState};
 
 /// Settings of the queue.
 #[derive(Debug, Clone)]
@@ -118,7 +122,7 @@ struct Lane {
 
 #[derive(Default)]
 struct State {
-    lanes: HashMap<Place, Lane>,
+    lanes: BTreeMap<Place, Lane>,
     /// Lanes that are not running, in the order they are to be sent.
     due: BTreeSet<(Duration, u64, Place)>,
     /// Keys whose change is a delete, in order: what the UFS lists of them is void.
@@ -269,13 +273,6 @@ impl PersistQueue {
         self.changed.notify(usize::MAX);
     }
 
-    /// Makes failed changes of keys that begin with `prefix` due now; how many.
-    pub fn retry(&self, bucket: BucketId, prefix: &str, now: Duration) -> usize {
-        let count = self.state().retry(bucket, prefix, now);
-        self.changed.notify(usize::MAX);
-        count
-    }
-
     /// The change of one key.
     #[must_use]
     pub fn stat(&self, bucket: BucketId, key: &ObjectKey, now: Duration) -> Option<QueuedChange> {
@@ -283,20 +280,6 @@ impl PersistQueue {
         let state = self.state();
         let lane = state.lanes.get(&place)?;
         Some(lane.show(&place, now))
-    }
-
-    /// At most `limit` changes, those that are sent first before the others.
-    #[must_use]
-    pub fn list(&self, limit: usize, now: Duration) -> Vec<QueuedChange> {
-        let state = self.state();
-        let running = state.lanes.iter().filter(|(_, lane)| lane.running);
-        let waiting = state.due.iter();
-        let waiting = waiting.filter_map(|(_, _, place)| Some((place, state.lanes.get(place)?)));
-        running
-            .chain(waiting)
-            .take(limit)
-            .map(|(place, lane)| lane.show(place, now))
-            .collect()
     }
 
     /// Sums.
@@ -312,8 +295,7 @@ impl PersistQueue {
     /// Changes of a bucket that are not in its UFS yet.
     #[must_use]
     pub fn any_of(&self, bucket: BucketId) -> bool {
-        let state = self.state();
-        state.lanes.keys().any(|(of, _)| *of == bucket)
+        self.state().from(bucket, "").next().is_some()
     }
 }
 
@@ -478,19 +460,6 @@ impl State {
             Outcome::NotBefore(at) => lane.due = at.max(lane.not_before(now)),
         }
         self.put_in(place.clone(), lane);
-    }
-
-    fn retry(&mut self, bucket: BucketId, prefix: &str, now: Duration) -> usize {
-        let wanted = |(of, key): &Place| *of == bucket && key.as_str().starts_with(prefix);
-        let waiting = self
-            .due
-            .iter()
-            .filter(|(at, _, place)| *at > now && wanted(place));
-        let waiting: Vec<_> = waiting.map(|(_, _, place)| place.clone()).collect();
-        for place in &waiting {
-            self.hurry(place, now);
-        }
-        waiting.len()
     }
 
     fn hurry(&mut self, place: &Place, now: Duration) {

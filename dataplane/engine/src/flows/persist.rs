@@ -11,7 +11,7 @@ use quickwater_proto::{
     PersistState, UfsError, UfsErrorKind, UfsObject, UploadId, UploadRecord, Version,
 };
 
-use crate::decisions::persist_queue::{Outcome, Work};
+use crate::decisions::persist_queue::{Outcome, QueueScope, Work};
 use crate::decisions::read_plan::chunks_of;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
@@ -436,7 +436,7 @@ impl<W: World> Engine<W> {
                     "changes of this bucket are still on their way to the UFS".into(),
                 ));
             }
-            queue.retry(bucket.id, "", now);
+            queue.retry_all(&QueueScope::bucket(bucket.id), now);
             self.within(changed).await;
         }
     }

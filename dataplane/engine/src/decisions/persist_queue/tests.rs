@@ -133,7 +133,7 @@ fn failures_are_tried_again_for_ever_with_growing_waits() {
     assert!(waits[20..].iter().all(|w| *w >= at(30) && *w <= at(60)));
     let shown = queue.stat(BUCKET, &place("a").1, now).unwrap();
     assert_eq!((shown.attempts, shown.error.as_deref()), (40, Some("no")));
-    assert_eq!(queue.retry(BUCKET, "", now - at(1)), 1);
+    assert_eq!(queue.retry_all(&QueueScope::bucket(BUCKET), now - at(1)), 1);
     assert!(queue.take(now - at(1)).is_some());
 }
 
@@ -177,4 +177,126 @@ fn a_restart_does_not_know_what_was_sent() {
     assert_eq!(queue.totals().puts, 2);
     assert!(queue.take(at(899)).is_none());
     assert!(queue.take(at(900)).is_some());
+}
+
+fn keys(page: &QueuePage) -> Vec<&str> {
+    page.changes.iter().map(|c| c.key.as_str()).collect()
+}
+
+#[test]
+fn the_queue_is_shown_by_path_and_state_in_pages() {
+    let queue = queue();
+    let other = (BucketId(2), place("a").1);
+    queue.enqueue(other.clone(), put(1), at(0), None);
+    for (number, key) in ["d", "d/1", "d/2", "d2", "e"].into_iter().enumerate() {
+        queue.enqueue(place(key), put(number as u128 + 2), at(1), None);
+    }
+    queue.take(at(0)).unwrap();
+    queue.finish(&other, Version(1), fail(None), at(1));
+    assert_eq!(queue.take(at(1)).unwrap().place, place("d"));
+
+    let page = |scope: &QueueScope, state, after: Option<&Place>, limit| {
+        queue.page(scope, after, state, limit, at(1))
+    };
+    let all = QueueScope::everything();
+    assert_eq!(
+        keys(&page(&all, None, None, 99)),
+        ["d", "d/1", "d/2", "d2", "e", "a"]
+    );
+    let first = page(&all, None, None, 2);
+    assert_eq!(
+        (keys(&first), &first.next),
+        (vec!["d", "d/1"], &Some(place("d/1")))
+    );
+    let rest = page(&all, None, first.next.as_ref(), 99);
+    assert_eq!(
+        (keys(&rest), rest.next.is_none()),
+        (vec!["d/2", "d2", "e", "a"], true)
+    );
+
+    let path = |path| QueueScope::path(BUCKET, path);
+    assert_eq!(keys(&page(&path("d"), None, None, 99)), ["d", "d/1", "d/2"]);
+    assert_eq!(keys(&page(&path("d/"), None, None, 99)), ["d/1", "d/2"]);
+    assert_eq!(keys(&page(&path(""), None, None, 99)).len(), 5);
+    assert_eq!(
+        keys(&page(&QueueScope::prefix(BUCKET, "d"), None, None, 99)).len(),
+        4
+    );
+    assert!(
+        page(&path(&"x".repeat(2_000)), None, None, 99)
+            .changes
+            .is_empty()
+    );
+
+    let running = page(&all, Some(QueuedState::Running), None, 99);
+    assert_eq!(keys(&running), ["d"]);
+    let failing = page(&all, Some(QueuedState::Failing), None, 99);
+    assert_eq!(
+        (failing.changes[0].bucket, failing.changes[0].attempts),
+        (BucketId(2), 1)
+    );
+    assert_eq!(
+        keys(&page(&all, Some(QueuedState::Waiting), None, 99)).len(),
+        4
+    );
+    assert!(queue.any_of(BUCKET) && queue.any_of(BucketId(2)) && !queue.any_of(BucketId(3)));
+}
+
+#[test]
+fn sums_count_what_the_ufs_lacks_since_then() {
+    let queue = queue();
+    for number in 1..=40 {
+        queue.enqueue(place(&format!("k/{number}")), put(number), at(0), None);
+    }
+    queue.enqueue(place("k/gone"), delete(50), at(0), None);
+    queue.enqueue(place("other"), put(60), at(0), None);
+    queue.take(at(0)).unwrap();
+    queue.take(at(0)).unwrap();
+    queue.finish(&place("k/1"), Version(1), fail(None), at(0));
+    let until_ms = 5_000;
+    let settling = Outcome::Settling {
+        until: at(5),
+        until_ms,
+    };
+    queue.finish(&place("k/2"), Version(2), settling, at(0));
+    let sum = queue.sum(&QueueScope::path(BUCKET, "k"), i64::MAX);
+    let expected = QueueSum {
+        puts: 39,
+        deletes: 1,
+        bytes: 390,
+        running: 0,
+        failing: 1,
+    };
+    assert_eq!(sum, expected);
+    let early = queue.sum(&QueueScope::path(BUCKET, "k"), 10);
+    assert_eq!((early.puts, early.deletes), (9, 0));
+    assert_eq!(
+        queue.sum(&QueueScope::bucket(BucketId(7)), i64::MAX),
+        QueueSum::default()
+    );
+}
+
+#[test]
+fn a_look_is_bounded_and_goes_on_where_it_stopped() {
+    let queue = PersistQueue::new(PersistConfig::default());
+    for number in 0..10_000 {
+        queue.enqueue(place(&format!("{number:05}")), put(1), at(9), None);
+    }
+    let last = QueueScope::everything();
+    let page = queue.page(&last, None, Some(QueuedState::Failing), 5, at(0));
+    assert!(page.changes.is_empty() && page.next == Some(place("04095")));
+    assert_eq!(queue.sum(&last, 1).puts, 10_000);
+    assert_eq!(
+        queue.retry_all(&QueueScope::prefix(BUCKET, "07"), at(0)),
+        1_000
+    );
+    assert!(
+        queue
+            .take(at(0))
+            .unwrap()
+            .place
+            .1
+            .as_str()
+            .starts_with("07")
+    );
 }

@@ -1,0 +1,173 @@
+//! What is not in the UFS yet, for admins: list, stat, retry, sum. Absent: the
+//! queue itself, which the data plane owns, and any change of its order.
+
+use std::collections::HashMap;
+
+use quickwater_proto::{BucketId, ObjectKey, PendingChange};
+use quickwater_rpc::admin::{
+    PersistChange as Change, PersistListReply, PersistListRequest, PersistRetryReply,
+    PersistRetryRequest, PersistStatReply, PersistStatRequest, PersistSumReply, PersistSumRequest,
+};
+use tonic::Status;
+
+use super::admin::{PAGE_LINES_MAX, unknown_token};
+use super::views::{PersistChange, PersistFilter, PersistPlace};
+use super::{AdminService, convert, status};
+use crate::store::Store;
+
+impl<S: Store> AdminService<S> {
+    pub(super) async fn list_pending(
+        &self,
+        request: PersistListRequest,
+    ) -> Result<PersistListReply, Status> {
+        let worker = self.worker(&request.worker)?;
+        let filter = filter(&request.state)?;
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(place(token).ok_or_else(unknown_token)?),
+        };
+        let limit = match request.page_size {
+            0 => PAGE_LINES_MAX,
+            size => size.min(PAGE_LINES_MAX),
+        };
+        let bucket = match (request.bucket.as_str(), request.prefix.as_str()) {
+            ("", "") => None,
+            ("", _) => return Err(Status::invalid_argument("a prefix needs a bucket")),
+            (name, _) => Some(self.bucket(name).await?.id),
+        };
+        let scope = bucket.map(|bucket| (bucket, request.prefix.as_str()));
+        let queue = &self.views.persist;
+        let (changes, next) = queue.page(scope, after.as_ref(), filter, limit as usize);
+        let names = self.bucket_names().await?;
+        // The changes of a bucket that was removed go with it.
+        let named = |change: PersistChange| {
+            let name = names.get(&change.bucket)?;
+            Some(wire(change, name, &worker))
+        };
+        Ok(PersistListReply {
+            changes: changes.into_iter().filter_map(named).collect(),
+            next_page_token: next.as_ref().map(token).unwrap_or_default(),
+            totals: Some(queue.totals()),
+        })
+    }
+
+    pub(super) async fn stat_pending(
+        &self,
+        request: PersistStatRequest,
+    ) -> Result<PersistStatReply, Status> {
+        let bucket = self.bucket(&request.bucket).await?;
+        let key = ObjectKey::new(&request.key).map_err(status::invalid_name)?;
+        if let Some(change) = self.views.persist.stat(bucket.id, &key) {
+            let worker = self.worker("")?;
+            let change = wire(change, &request.bucket, &worker);
+            return Ok(PersistStatReply {
+                state: change.state.clone(),
+                bytes: change.bytes,
+                version: change.version.clone(),
+                change: Some(change),
+            });
+        }
+        let found = self.views.files.stat(&bucket, &key).await;
+        let record = found.map_err(status::metadata)?.ok_or_else(|| {
+            let path = format!("/{}/{key}", request.bucket);
+            Status::not_found(format!(
+                "no object '{path}', and no delete of one is pending"
+            ))
+        })?;
+        Ok(PersistStatReply {
+            state: convert::persist_state(record.persist).to_owned(),
+            bytes: record.size,
+            version: convert::version(record.version),
+            change: None,
+        })
+    }
+
+    pub(super) async fn retry_pending(
+        &self,
+        request: PersistRetryRequest,
+    ) -> Result<PersistRetryReply, Status> {
+        let bucket = self.bucket(&request.bucket).await?.id;
+        let hurried = self.views.persist.retry(bucket, &request.path);
+        Ok(PersistRetryReply { hurried })
+    }
+
+    pub(super) async fn sum_pending(
+        &self,
+        request: PersistSumRequest,
+    ) -> Result<PersistSumReply, Status> {
+        let bucket = self.bucket(&request.bucket).await?.id;
+        let queue = &self.views.persist;
+        let until_ms = match request.until_ms {
+            0 => queue.now_ms(),
+            given => given,
+        };
+        Ok(PersistSumReply {
+            pending: Some(queue.sum(bucket, &request.path, until_ms)),
+            until_ms,
+        })
+    }
+
+    /// The worker that is meant: there is one, and it has a name.
+    fn worker(&self, asked: &str) -> Result<String, Status> {
+        let nodes = self.views.node.nodes();
+        let names: Vec<_> = nodes.into_iter().map(|node| node.name).collect();
+        let found = names.iter().find(|name| asked.is_empty() || *name == asked);
+        found.cloned().ok_or_else(|| {
+            let names = names.join(", ");
+            Status::not_found(format!("no worker '{asked}'; there is: {names}"))
+        })
+    }
+
+    async fn bucket_names(&self) -> Result<HashMap<BucketId, String>, Status> {
+        let buckets = self.namespace.buckets().await.map_err(status::metadata)?;
+        let name = |bucket: quickwater_proto::Bucket| (bucket.id, bucket.name.as_str().to_owned());
+        Ok(buckets.into_iter().map(name).collect())
+    }
+}
+
+fn filter(state: &str) -> Result<Option<PersistFilter>, Status> {
+    match state {
+        "" => Ok(None),
+        "waiting" => Ok(Some(PersistFilter::Waiting)),
+        "running" => Ok(Some(PersistFilter::Running)),
+        "failing" => Ok(Some(PersistFilter::Failing)),
+        other => Err(Status::invalid_argument(format!(
+            "no state '{other}'; waiting, running or failing"
+        ))),
+    }
+}
+
+fn wire(change: PersistChange, bucket: &str, worker: &str) -> Change {
+    let pending = &change.pending;
+    let (state, bytes) = match pending.change {
+        PendingChange::Put { size } if change.running => ("PERSISTING", size),
+        PendingChange::Put { size } => ("NOT_PERSISTED", size),
+        PendingChange::Hold { size } => ("TRANSIENT", size),
+        PendingChange::Delete => ("DELETING", 0),
+        PendingChange::Settling { .. } => ("SETTLING", 0),
+    };
+    Change {
+        bucket: bucket.to_owned(),
+        key: change.key.as_str().to_owned(),
+        state: state.to_owned(),
+        bytes,
+        since_ms: pending.since_ms,
+        running: change.running,
+        attempts: change.attempts,
+        due_in_ms: u64::try_from(change.due_in.as_millis()).unwrap_or(u64::MAX),
+        error: change.error.unwrap_or_default(),
+        version: convert::version(pending.version),
+        worker: worker.to_owned(),
+    }
+}
+
+/// A place as opaque text: the number of its bucket, then the key.
+fn token((bucket, key): &PersistPlace) -> String {
+    format!("{}/{key}", bucket.0)
+}
+
+/// `None`: not one of ours.
+fn place(token: &str) -> Option<PersistPlace> {
+    let (bucket, key) = token.split_once('/')?;
+    Some((BucketId(bucket.parse().ok()?), ObjectKey::new(key).ok()?))
+}

@@ -1,0 +1,273 @@
+//! What is not in the UFS yet, over gRPC.
+
+use quickwater_proto::{PendingChange, PendingRecord};
+use quickwater_rpc::admin::{
+    PersistListRequest, PersistRetryRequest, PersistStatRequest, PersistSumRequest, PersistTotals,
+};
+
+use super::*;
+
+const NOW_MS: i64 = 5_000;
+
+/// A queue of which every change is a fact; what was hurried is written down.
+#[derive(Default)]
+pub(super) struct Queue {
+    changes: Mutex<Vec<PersistChange>>,
+    asked: Mutex<Vec<(Option<PersistFilter>, String)>>,
+}
+
+impl PersistView for World {
+    fn page(
+        &self,
+        scope: Option<(BucketId, &str)>,
+        after: Option<&PersistPlace>,
+        filter: Option<PersistFilter>,
+        limit: usize,
+    ) -> (Vec<PersistChange>, Option<PersistPlace>) {
+        let place = |change: &PersistChange| (change.bucket, change.key.clone());
+        let prefix = scope.map_or("", |(_, prefix)| prefix).to_owned();
+        self.pending.asked.lock().unwrap().push((filter, prefix));
+        let mut left = self.pending.changes.lock().unwrap().clone();
+        left.retain(|c| {
+            scope.is_none_or(|(b, prefix)| c.bucket == b && c.key.as_str().starts_with(prefix))
+                && after.is_none_or(|after| place(c) > *after)
+        });
+        let more = left.len() > limit;
+        left.truncate(limit);
+        let next = left.last().filter(|_| more).map(place);
+        (left, next)
+    }
+
+    fn stat(&self, bucket: BucketId, key: &ObjectKey) -> Option<PersistChange> {
+        let changes = self.pending.changes.lock().unwrap();
+        let mut found = changes
+            .iter()
+            .filter(|c| c.bucket == bucket && c.key == *key);
+        found.next().cloned()
+    }
+
+    fn retry(&self, _: BucketId, path: &str) -> u64 {
+        let asked = (None, path.to_owned());
+        self.pending.asked.lock().unwrap().push(asked);
+        7
+    }
+
+    fn sum(&self, bucket: BucketId, path: &str, until_ms: i64) -> PersistTotals {
+        let changes = self.pending.changes.lock().unwrap();
+        let count = changes.iter().filter(|c| {
+            c.bucket == bucket && c.key.as_str().starts_with(path) && c.pending.since_ms <= until_ms
+        });
+        PersistTotals {
+            puts: count.count() as u64,
+            ..PersistTotals::default()
+        }
+    }
+
+    fn totals(&self) -> PersistTotals {
+        PersistTotals {
+            puts: self.pending.changes.lock().unwrap().len() as u64,
+            oldest_ms: 1,
+            ..PersistTotals::default()
+        }
+    }
+
+    fn now_ms(&self) -> i64 {
+        NOW_MS
+    }
+}
+
+fn change(bucket: BucketId, key: &str, change: PendingChange) -> PersistChange {
+    PersistChange {
+        bucket,
+        key: ObjectKey::new(key).unwrap(),
+        pending: PendingRecord {
+            version: Version(0xAB),
+            change,
+            since_ms: 1_000,
+            superseded: false,
+        },
+        running: false,
+        attempts: 0,
+        error: None,
+        due_in: Duration::ZERO,
+    }
+}
+
+fn listing(bucket: &str, prefix: &str, page_size: u32) -> PersistListRequest {
+    PersistListRequest {
+        bucket: bucket.into(),
+        prefix: prefix.into(),
+        page_size,
+        ..PersistListRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn pending_changes_are_listed_in_pages_with_their_state() {
+    let served = Served::start().await;
+    let id = served.bucket("data").await;
+    let put = PendingChange::Put { size: 9 };
+    *served.world.pending.changes.lock().unwrap() = vec![
+        PersistChange {
+            attempts: 3,
+            error: Some("refused".into()),
+            due_in: Duration::from_millis(1_500),
+            ..change(id, "a", put)
+        },
+        PersistChange {
+            running: true,
+            ..change(id, "b/1", put)
+        },
+        change(id, "b/2", PendingChange::Delete),
+        change(id, "b/3", PendingChange::Settling { until_ms: 9 }),
+        // Its bucket was removed.
+        change(BucketId(u64::MAX), "z", put),
+    ];
+    let mut client = served.client();
+    let (mut shown, mut request) = (Vec::new(), listing("", "", 2));
+    loop {
+        let page = client.persist_list(request.clone()).await.unwrap();
+        let page = page.into_inner();
+        assert!(page.changes.len() <= 2);
+        assert_eq!(page.totals.unwrap().puts, 5);
+        shown.extend(page.changes);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    let states: Vec<_> = shown
+        .iter()
+        .map(|c| (c.key.as_str(), c.state.as_str()))
+        .collect();
+    let expected = [
+        ("a", "NOT_PERSISTED"),
+        ("b/1", "PERSISTING"),
+        ("b/2", "DELETING"),
+        ("b/3", "SETTLING"),
+    ];
+    assert_eq!(states, expected);
+    let first = &shown[0];
+    assert_eq!(
+        (first.bucket.as_str(), first.worker.as_str()),
+        ("data", "n1")
+    );
+    assert_eq!(
+        (first.bytes, first.attempts, first.due_in_ms),
+        (9, 3, 1_500)
+    );
+    assert_eq!((first.error.as_str(), first.since_ms), ("refused", 1_000));
+    assert_eq!(first.version, "0000000000000000000000ab");
+
+    let below = client.persist_list(listing("data", "b/", 0)).await.unwrap();
+    assert_eq!(below.into_inner().changes.len(), 3);
+    let failing = PersistListRequest {
+        state: "failing".into(),
+        worker: "n1".into(),
+        ..PersistListRequest::default()
+    };
+    client.persist_list(failing).await.unwrap();
+    let asked = served.world.pending.asked.lock().unwrap().pop();
+    assert_eq!(asked, Some((Some(PersistFilter::Failing), String::new())));
+}
+
+#[tokio::test]
+async fn what_cannot_be_listed_is_told() {
+    let served = Served::start().await;
+    let mut client = served.client();
+    let state = PersistListRequest {
+        state: "lost".into(),
+        ..PersistListRequest::default()
+    };
+    let worker = PersistListRequest {
+        worker: "n9".into(),
+        ..PersistListRequest::default()
+    };
+    let token = PersistListRequest {
+        page_token: "x".into(),
+        ..PersistListRequest::default()
+    };
+    for (request, code, text) in [
+        (state, Code::InvalidArgument, "waiting, running or failing"),
+        (worker, Code::NotFound, "there is: n1"),
+        (token, Code::InvalidArgument, "page token"),
+        (listing("", "p", 0), Code::InvalidArgument, "needs a bucket"),
+        (listing("none", "", 0), Code::NotFound, "no bucket 'none'"),
+    ] {
+        let error = client.persist_list(request).await.unwrap_err();
+        assert_eq!(error.code(), code);
+        assert!(error.message().contains(text), "{}", error.message());
+    }
+    let mut stranger = AdminClient::new(served.channel.clone());
+    let refused = stranger.persist_list(listing("", "", 0)).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+    let refused = stranger.persist_retry(PersistRetryRequest::default()).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn one_key_is_shown_whether_it_is_pending_or_not() {
+    let served = Served::start().await;
+    let id = served.bucket("data").await;
+    let key = ObjectKey::new("there").unwrap();
+    served
+        .namespace
+        .commit_object(id, &key, &object(), &PutCondition::None)
+        .await
+        .unwrap();
+    let gone = change(id, "gone", PendingChange::Delete);
+    served.world.pending.changes.lock().unwrap().push(gone);
+    let mut client = served.client();
+    let stat = |key: &str| PersistStatRequest {
+        bucket: "data".into(),
+        key: key.into(),
+    };
+    let there = client.persist_stat(stat("there")).await.unwrap();
+    let there = there.into_inner();
+    assert_eq!((there.state.as_str(), there.bytes), ("PERSISTED", 3));
+    assert!(there.change.is_none());
+    let gone = client
+        .persist_stat(stat("gone"))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(gone.state, "DELETING");
+    assert_eq!(gone.change.unwrap().since_ms, 1_000);
+    let none = client.persist_stat(stat("none")).await.unwrap_err();
+    assert_eq!(none.code(), Code::NotFound);
+    assert!(none.message().contains("/data/none"), "{}", none.message());
+    let empty = client.persist_stat(stat("")).await.unwrap_err();
+    assert_eq!(empty.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_path_is_hurried_and_summed_up_to_a_time() {
+    let served = Served::start().await;
+    let id = served.bucket("data").await;
+    let put = PendingChange::Put { size: 9 };
+    let mut late = change(id, "p/2", put);
+    late.pending.since_ms = NOW_MS + 1;
+    *served.world.pending.changes.lock().unwrap() = vec![change(id, "p/1", put), late];
+    let mut client = served.client();
+    let retry = PersistRetryRequest {
+        bucket: "data".into(),
+        path: "p".into(),
+    };
+    let reply = client.persist_retry(retry).await.unwrap().into_inner();
+    assert_eq!(reply.hurried, 7);
+    let asked = served.world.pending.asked.lock().unwrap().pop();
+    assert_eq!(asked, Some((None, "p".into())));
+    let mut sum = PersistSumRequest {
+        bucket: "data".into(),
+        path: "p".into(),
+        until_ms: 0,
+    };
+    let reply = client.persist_sum(sum.clone()).await.unwrap().into_inner();
+    assert_eq!((reply.until_ms, reply.pending.unwrap().puts), (NOW_MS, 1));
+    sum.until_ms = NOW_MS + 1;
+    let reply = client.persist_sum(sum.clone()).await.unwrap().into_inner();
+    assert_eq!(reply.pending.unwrap().puts, 2);
+    sum.bucket = "none".into();
+    let missing = client.persist_sum(sum).await.unwrap_err();
+    assert_eq!(missing.code(), Code::NotFound);
+}

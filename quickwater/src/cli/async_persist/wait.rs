@@ -1,0 +1,99 @@
+//! `wait`: until the UFS has what was pending.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use quickwater_rpc::admin::{PersistSumRequest, PersistTotals};
+use serde_json::json;
+
+use super::{place, totals_json};
+use crate::cli::exit::Kind;
+use crate::cli::output::size;
+use crate::cli::remote::{Remote, Target, explain};
+use crate::settings::parse;
+
+/// Wait between two looks, at least; longer when a look takes long.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// A look that took a while is not repeated for so many times as long.
+const LOOK_SHARE: u32 = 9;
+/// Progress is told this often.
+const PROGRESS_PAUSE: Duration = Duration::from_secs(2);
+
+pub(super) fn run(path: &str, timeout: &str, target: &Target) -> Result<ExitCode> {
+    let (bucket, below) = place(path)?;
+    let longest =
+        parse::duration(timeout).map_err(|why| anyhow!("--timeout: {why}").context(Kind::Usage))?;
+    let request = PersistSumRequest {
+        bucket,
+        path: below,
+        until_ms: 0,
+    };
+    let begun = Instant::now();
+    let left = target.with(|remote| look(remote, request, begun, longest))?;
+    let waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let done = is_done(&left);
+    let json = json!({
+        "path": path,
+        "persisted": done,
+        "waited_ms": waited_ms,
+        "pending": totals_json(&left),
+    });
+    let code = target.output.show(&json, || match done {
+        true => "the UFS has everything\n".into(),
+        false => format!("time is up; {}\n", left_text(&left)),
+    })?;
+    Ok(if done { code } else { ExitCode::FAILURE })
+}
+
+/// Looks until nothing is left or time is up; what is left then.
+async fn look(
+    mut remote: Remote,
+    mut request: PersistSumRequest,
+    begun: Instant,
+    longest: Duration,
+) -> Result<PersistTotals> {
+    let mut told = begun;
+    loop {
+        let asked = Instant::now();
+        let reply = remote.persist_sum(request.clone()).await;
+        let reply = reply.map_err(|s| explain(&s))?.into_inner();
+        request.until_ms = reply.until_ms;
+        let left = reply.pending.unwrap_or_default();
+        let time = longest.saturating_sub(begun.elapsed());
+        if is_done(&left) || time.is_zero() {
+            return Ok(left);
+        }
+        if told.elapsed() >= PROGRESS_PAUSE {
+            told = Instant::now();
+            progress(&left);
+        }
+        let pause = LOOK_PAUSE.max(asked.elapsed() * LOOK_SHARE);
+        tokio::time::sleep(pause.min(time)).await;
+    }
+}
+
+fn is_done(left: &PersistTotals) -> bool {
+    left.puts + left.deletes == 0
+}
+
+fn left_text(left: &PersistTotals) -> String {
+    let failing = match left.failing {
+        0 => String::new(),
+        many => format!(", {many} failing (`quickwater async-persist list --state failing`)"),
+    };
+    format!(
+        "{} objects ({}) and {} deletes are not in the UFS{failing}",
+        left.puts,
+        size(left.bytes),
+        left.deletes
+    )
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "progress is for the person at the terminal"
+)]
+fn progress(left: &PersistTotals) {
+    eprintln!("{}", left_text(left));
+}
