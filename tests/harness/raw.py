@@ -36,7 +36,8 @@ class Reply:
 
     def text(self, path: str) -> str:
         """Text of the first element with this name, whatever its namespace."""
-        if not self.body.lstrip().startswith(b"<"):
+        # Objects may begin like a document, too.
+        if "xml" not in self.headers.get("content-type", ""):
             return ""
         for element in ElementTree.fromstring(self.body).iter():
             if element.tag.rsplit("}", 1)[-1] == path:
