@@ -1,8 +1,9 @@
 //! Single reads, writes and flushes of segment files on a shard's ring.
 //!
-//! Every operation runs in a task of its own, which owns the buffer and keeps
+//! A write or flush runs in a task of its own, which owns the buffer and keeps
 //! the file open, and hands the outcome over: a caller may be dropped at any
-//! time without dropping a pending operation. Absent: what the bytes mean.
+//! time without dropping a pending operation. A read is kept by `reads` for the
+//! same end. Absent: what the bytes mean.
 
 use std::io;
 use std::rc::Rc;
@@ -19,29 +20,25 @@ use crate::buffers::{PoolBuf, Window};
 /// A transfer and its outcome.
 pub(super) type Transferred = (PoolBuf, io::Result<()>);
 
-/// Starts to fill `range` of the buffer's memory from `offset` of a file.
-/// `pin` is held until the operation has ended. Ending early is an error of
-/// kind `UnexpectedEof`.
-pub(super) fn read(
+/// Fills `range` of the buffer's memory from `offset` of a file. `pin` is held
+/// until the operation has ended. Ending early is an error of kind
+/// `UnexpectedEof`. Not to be dropped once polled: see `reads`.
+pub(super) async fn read(
     file: Rc<File>,
-    pin: Option<Pin>,
+    pin: Pin,
     buf: PoolBuf,
     range: std::ops::Range<usize>,
     offset: u64,
-) -> Receiver<Transferred> {
-    let (sender, receiver) = oneshot();
-    monoio::spawn(async move {
-        let wanted = range.len();
-        let (outcome, window) = file.read_at(Window::new(buf, range), offset).await;
-        let outcome = match outcome {
-            Ok(got) if got == wanted => Ok(()),
-            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(cause) => Err(cause),
-        };
-        drop(pin);
-        sender.send((window.into_inner(), outcome));
-    });
-    receiver
+) -> Transferred {
+    let wanted = range.len();
+    let (outcome, window) = file.read_at(Window::new(buf, range), offset).await;
+    let outcome = match outcome {
+        Ok(got) if got == wanted => Ok(()),
+        Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Err(cause) => Err(cause),
+    };
+    drop(pin);
+    (window.into_inner(), outcome)
 }
 
 /// Starts to write `range` of the buffer's memory to `offset` of a file.

@@ -13,7 +13,6 @@ use futures_util::future::join_all;
 use quickwater_engine::io::{ChunkId, Durability};
 
 use super::append::{enqueue_copy, outcome};
-use super::device;
 use super::footer::{Entry, decode_entries, decode_trailer, footer_bytes};
 use super::index::Location;
 use super::log::Pending;
@@ -198,9 +197,8 @@ async fn read_piece(
 ) -> Option<PoolBuf> {
     let file = shard.file(segment).ok()?;
     let range = FRONT_ROOM_BYTES..FRONT_ROOM_BYTES + len;
-    let operation = device::read(file, Some(Pin::new(segment)), buffer, range, offset);
-    let ended = device::within(shard.core.config.io_timeout, operation).await;
-    let (buffer, outcome) = ended?;
+    let pin = Pin::new(segment);
+    let (buffer, outcome) = shard.reads.read(file, pin, buffer, range, offset).await?;
     if let Err(cause) = outcome {
         StoreStats::add(&shard.core.stats.io_errors, 1);
         tracing::warn!(segment = segment.id, %cause, "reading a segment's footer");

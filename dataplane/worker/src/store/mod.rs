@@ -37,6 +37,7 @@ mod local;
 mod log;
 mod prepare;
 mod read;
+mod reads;
 mod reconcile;
 mod record;
 mod recovery;

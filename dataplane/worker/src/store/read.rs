@@ -6,10 +6,12 @@
 use std::io;
 use std::ops::Range;
 
+use futures_util::future::join;
 use quickwater_engine::io::{ChunkId, DiskError};
 
-use super::device;
+use super::device::Transferred;
 use super::index::Location;
+use super::reads::Reading;
 use super::record::{BLOCK_BYTES, COMPACT_LIMIT, Head, UNIT_BYTES, data_at, footprint};
 use super::segment::{Pin, unit_bytes};
 use super::shard::Shard;
@@ -170,25 +172,22 @@ async fn transfer(
     } else {
         None
     };
-    let parallel = aside.map(|aside| start(shard, pin, aside, plan.head.clone(), record));
-    let main = start(shard, pin, buffer, range, record + from as u64);
-    let mut buffer = wait(shard, main?).await?;
-    match parallel {
-        Some(head) => {
-            let head = wait(shard, head?).await?;
-            let bytes = &head.memory()[plan.head.clone()];
-            buffer.memory_mut()[plan.head.clone()].copy_from_slice(bytes);
+    let main = start(shard, pin, buffer, range, record + from as u64)?;
+    let Some(aside) = aside else {
+        let buffer = ended(main.await)?;
+        if !plan.head_apart {
+            return Ok(buffer);
         }
-        None if plan.head_apart => {
-            let head = start(shard, pin, buffer, plan.head.clone(), record);
-            buffer = wait(shard, head?).await?;
-        }
-        None => {}
-    }
+        let head = start(shard, pin, buffer, plan.head.clone(), record)?;
+        return ended(head.await);
+    };
+    let head = start(shard, pin, aside, plan.head.clone(), record)?;
+    let (main, head) = join(main, head).await;
+    let (mut buffer, head) = (ended(main)?, ended(head)?);
+    let bytes = &head.memory()[plan.head.clone()];
+    buffer.memory_mut()[plan.head.clone()].copy_from_slice(bytes);
     Ok(buffer)
 }
-
-type Started = super::local::Receiver<device::Transferred>;
 
 fn start(
     shard: &Shard,
@@ -196,17 +195,16 @@ fn start(
     buffer: PoolBuf,
     range: Range<usize>,
     offset: u64,
-) -> io::Result<Started> {
+) -> io::Result<Reading> {
     let file = shard.file(pin.segment())?;
     StoreStats::add(&shard.core.stats.read_ops, 1);
     StoreStats::add(&shard.core.stats.read_bytes, range.len() as u64);
     let pin = Pin::new(pin.segment());
-    Ok(device::read(file, Some(pin), buffer, range, offset))
+    Ok(shard.reads.read(file, pin, buffer, range, offset))
 }
 
-async fn wait(shard: &Shard, operation: Started) -> io::Result<PoolBuf> {
-    let ended = device::within(shard.core.config.io_timeout, operation).await;
-    let (buffer, outcome) = ended.ok_or(io::ErrorKind::TimedOut)?;
+fn ended(transferred: Option<Transferred>) -> io::Result<PoolBuf> {
+    let (buffer, outcome) = transferred.ok_or(io::ErrorKind::TimedOut)?;
     outcome.map(|()| buffer)
 }
 

@@ -17,6 +17,7 @@ use super::core::Core;
 use super::dirty::{self, Reservation};
 use super::local::Signal;
 use super::log::{Log, Pending};
+use super::reads::Reads;
 use super::record::COMPACT_LIMIT;
 use super::segment::Segment;
 use super::{prepare, read};
@@ -39,6 +40,8 @@ pub(super) struct Shard {
     pub(super) log: RefCell<Log>,
     /// Something the commit task waits for happened.
     pub(super) signal: Signal,
+    /// Reads under way.
+    pub(super) reads: Rc<Reads>,
     /// Segment files as this thread's ring knows them.
     pub(super) files: RefCell<HashMap<u32, Rc<File>>>,
 }
@@ -58,6 +61,7 @@ impl Shard {
 impl ShardStore {
     pub(super) fn new(core: Arc<Core>, number: usize, pool: Pool) -> Self {
         let shard = Rc::new(Shard {
+            reads: Reads::new(core.config.io_timeout),
             core,
             number,
             pool,

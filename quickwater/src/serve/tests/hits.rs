@@ -133,14 +133,14 @@ fn a_hit_in_memory_allocates_nothing() {
     assert_eq!(world.allocations(&signed), 0, "signed");
 }
 
-/// The read's task, its hand-over and its timer: what lets a caller be dropped
-/// while the kernel still writes to the buffer.
+/// The operation: it outlives a caller that is dropped while the kernel still
+/// writes to the buffer. The keeper of all reads may begin and count time beside it.
 #[test]
 fn a_hit_on_disk_allocates_for_its_read_only() {
     let world = World::start("0");
     let plain = request("GET", "/bucket/small", &[]);
     let each = world.allocations(&plain) as f64 / BURST as f64;
-    assert!(each <= 4.0, "{each} allocations a request");
+    assert!(each < 1.5, "{each} allocations a request");
 }
 
 /// The same request on the short way, and with a header that sends it the long
