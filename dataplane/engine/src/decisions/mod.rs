@@ -9,4 +9,5 @@ pub(crate) mod persist_queue;
 pub(crate) mod policies;
 pub(crate) mod read_plan;
 pub(crate) mod retired;
+pub(crate) mod scan_pace;
 pub(crate) mod slots;

@@ -6,12 +6,10 @@ use std::sync::Arc;
 use quickwater_proto::{Bucket, ObjectKey, ObjectRecord, PersistState};
 
 use crate::decisions::freshness::{Scan, Scope};
+use crate::decisions::scan_pace::ScanPace;
 use crate::engine::{Engine, World, ttl_of};
 use crate::error::FlowError;
 use crate::io::{Environment, Metadata};
-
-/// Rows read from the metadata at a time.
-const SCAN_ROWS: usize = 1_000;
 
 /// What to list.
 #[derive(Debug, Clone, Default)]
@@ -154,15 +152,18 @@ impl<W: World> Engine<W> {
         scan: &Scan,
     ) -> Result<ListPage, FlowError> {
         let mut page = PageBuilder::new(query, scan);
+        let mut pace = ScanPace::new();
         let mut from = query.after.clone();
         if !from.is_empty() {
             from = just_after(&from, &query.delimiter, &query.prefix);
         }
         loop {
+            let missing = page.missing();
             let rows = self
                 .metadata()
-                .scan(bucket.id, &query.prefix, &from, SCAN_ROWS)
+                .scan(bucket.id, &query.prefix, &from, pace.rows(missing))
                 .await?;
+            let read = rows.entries.len();
             let last = rows.entries.last().map(|(key, _)| key.as_str().to_owned());
             let mut skip_to = None;
             for (key, record) in rows.entries {
@@ -189,6 +190,7 @@ impl<W: World> Engine<W> {
             let Some(last) = last else {
                 return Ok(page.finish());
             };
+            pace.note(read, missing - page.missing());
             from = match skip_to {
                 Some(to) if to > last => to,
                 _ => format!("{last}\0"),
@@ -296,8 +298,13 @@ impl<'a> PageBuilder<'a> {
         self.entries.push(entry);
     }
 
+    /// Entries until it is full.
+    fn missing(&self) -> usize {
+        (self.query.limit + 1).saturating_sub(self.entries.len())
+    }
+
     fn full(&self) -> bool {
-        self.entries.len() > self.query.limit
+        self.missing() == 0
     }
 
     fn finish(mut self) -> ListPage {

@@ -11,6 +11,7 @@
 mod bypass;
 mod checker;
 mod executor;
+mod listing;
 mod world;
 
 mod scenarios;

@@ -73,7 +73,7 @@ pub(crate) struct Setup {
     pub(crate) engines: Vec<SimEngine>,
     pub(crate) disk: SimDisk,
     pub(crate) ufs: SimUfs,
-    metadata: SimMetadata,
+    pub(crate) metadata: SimMetadata,
     faults: Rc<Cell<Faults>>,
     pub(crate) bucket: Arc<Bucket>,
 }

@@ -419,6 +419,10 @@ pub struct SimMetadata {
     pub objects: Rc<RefCell<BTreeMap<ObjectKey, ObjectRecord>>>,
     pub buckets: Rc<RefCell<BTreeMap<BucketName, Bucket>>>,
     pub pending: Rc<RefCell<BTreeMap<ObjectKey, PendingRecord>>>,
+    /// Most rows of a scan; few, so that every listing takes several.
+    pub scan_rows_max: Rc<Cell<usize>>,
+    /// Rows and scans so far.
+    pub scanned: Rc<Cell<(usize, usize)>>,
     /// What the entries handed out stand for.
     entries: Rc<RefCell<Vec<(ObjectKey, ObjectRecord)>>>,
     version: Rc<Cell<u128>>,
@@ -432,6 +436,8 @@ impl SimMetadata {
             objects: Rc::default(),
             buckets: Rc::default(),
             pending: Rc::default(),
+            scan_rows_max: Rc::new(Cell::new(2)),
+            scanned: Rc::default(),
             entries: Rc::default(),
             version: Rc::default(),
         }
@@ -690,13 +696,15 @@ impl Metadata for SimMetadata {
         let rows = objects
             .iter()
             .filter(|(k, _)| k.as_str().starts_with(prefix) && k.as_str() >= from);
-        let limit = limit.min(2);
+        let limit = limit.min(self.scan_rows_max.get());
         let mut entries: Vec<_> = rows
             .take(limit + 1)
             .map(|(k, r)| (k.clone(), r.clone()))
             .collect();
         let more = entries.len() > limit;
         entries.truncate(limit);
+        let (rows, scans) = self.scanned.get();
+        self.scanned.set((rows + entries.len(), scans + 1));
         Ok(ScanPage { entries, more })
     }
 
