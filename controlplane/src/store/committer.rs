@@ -192,7 +192,7 @@ impl Work {
 
     /// Checks one transaction and lays its writes over the group's.
     fn accept(
-        &self,
+        &mut self,
         pending: &Pending,
         stamp: CommitVersion,
         base: &dyn Snapshot,

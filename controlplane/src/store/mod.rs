@@ -10,6 +10,7 @@ mod engine;
 #[cfg(any(test, feature = "test-support"))]
 mod faulty;
 mod fjall;
+mod generation;
 mod journal;
 pub mod limits;
 mod memory;

@@ -185,6 +185,14 @@ impl KeyRange {
         self.start >= self.end
     }
 
+    /// Whether it is one key, as [`KeyRange::point`] makes it.
+    #[must_use]
+    pub fn is_point(&self) -> bool {
+        self.end.len() == self.start.len() + 1
+            && self.end.ends_with(&[0])
+            && self.end.starts_with(&self.start)
+    }
+
     /// Whether `key` is in it.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
