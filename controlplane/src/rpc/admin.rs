@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 use super::views::AdminViews;
 use super::{convert, policies, status};
 use crate::Namespace;
-use crate::namespace::NewMount;
+use crate::namespace::{Listed, NewMount};
 use crate::store::Store;
 
 /// Longest a call waits for the UFS or for a listing.
@@ -142,7 +142,12 @@ impl<S: Store> Admin for AdminService<S> {
         let (prefix, delimiter) = (&request.prefix, &request.delimiter);
         let files = &self.views.files;
         let listing = files.list(&bucket, prefix, delimiter, after.as_ref(), limit as usize);
-        let page = bounded(listing).await?.map_err(status::metadata)?;
+        let mut page = bounded(listing).await?.map_err(status::metadata)?;
+        for line in &mut page.entries {
+            if let Listed::Object(key, record) = line {
+                record.persist = self.persist_state(bucket.id, key, record.persist);
+            }
+        }
         Ok(Response::new(FsListReply {
             entries: page.entries.into_iter().map(convert::line).collect(),
             next_page_token: convert::page_token(page.next),
@@ -157,9 +162,10 @@ impl<S: Store> Admin for AdminService<S> {
         let bucket = self.bucket(&request.bucket).await?;
         let key = ObjectKey::new(&request.key).map_err(status::invalid_name)?;
         let found = bounded(self.views.files.stat(&bucket, &key)).await?;
-        let record = found
+        let mut record = found
             .map_err(status::metadata)?
             .ok_or_else(|| Status::not_found(format!("no object '{key}'")))?;
+        record.persist = self.persist_state(bucket.id, &key, record.persist);
         Ok(Response::new(convert::stat(&key, record)))
     }
 

@@ -34,6 +34,7 @@ fn object(key: &ObjectKey, record: &ObjectRecord) -> FsEntry {
         size: record.size,
         etag: ETag::as_str(&record.etag).to_owned(),
         modified_ms: record.modified_ms,
+        persist_state: persist_state(record.persist).to_owned(),
     }
 }
 

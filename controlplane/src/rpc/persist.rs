@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use quickwater_proto::{BucketId, ObjectKey, PendingChange};
+use quickwater_proto::{BucketId, ObjectKey, PendingChange, PersistState};
 use quickwater_rpc::admin::{
     PersistChange as Change, PersistListReply, PersistListRequest, PersistRetryReply,
     PersistRetryRequest, PersistStatReply, PersistStatRequest, PersistSumReply, PersistSumRequest,
@@ -105,6 +105,22 @@ impl<S: Store> AdminService<S> {
             pending: Some(queue.sum(bucket, &request.path, until_ms)),
             until_ms,
         })
+    }
+
+    /// The state of a version as of now: what is being sent is known to the queue only.
+    pub(super) fn persist_state(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        stored: PersistState,
+    ) -> PersistState {
+        if stored != PersistState::NotPersisted {
+            return stored;
+        }
+        match self.views.persist.stat(bucket, key) {
+            Some(change) if change.running => PersistState::Persisting,
+            _ => stored,
+        }
     }
 
     /// The worker that is meant: there is one, and it has a name.

@@ -83,6 +83,25 @@ metrics! {
     CacheStaleAnswers Counter "quickwater_cache_stale_answers_total" []
         "Answers from metadata past its TTL because the UFS was out of reach."
 
+    PersistDirtyObjects Gauge "quickwater_persist_dirty_objects" []
+        "Objects whose current version only this worker has; their UFS is still to get it."
+    PersistDirtyBytes Gauge "quickwater_persist_dirty_bytes" []
+        "Bytes of those objects: what would be lost with this worker's disk."
+    PersistPendingDeletes Gauge "quickwater_persist_pending_deletes" []
+        "Keys deleted here that their UFS still has to delete."
+    PersistOldestSeconds Gauge "quickwater_persist_oldest_seconds" []
+        "How long the UFS has been behind for the oldest of both; 0: nothing is pending."
+    PersistRunning Gauge "quickwater_persist_running" []
+        "Changes being sent to UFSs now."
+    PersistFailing Gauge "quickwater_persist_failing" []
+        "Changes whose last attempt failed; they are tried again."
+    PersistAttempts Counter "quickwater_persist_attempts_total" ["outcome"]
+        "Attempts to tell a UFS. outcome: ok, failed, lost (bytes that only this worker had are missing)."
+    PersistBytes Counter "quickwater_persist_bytes_total" []
+        "Bytes of objects that reached their UFS after the write was acked."
+    PersistDirtyLimit Counter "quickwater_persist_dirty_limit_total" ["outcome"]
+        "Write-backs that met the dirty limit. outcome: refused (SlowDown), through (written through instead)."
+
     RamTierBytes Gauge "quickwater_ram_tier_bytes" []
         "Bytes of small objects held in memory."
     RamTierBudgetBytes Gauge "quickwater_ram_tier_budget_bytes" []

@@ -215,6 +215,7 @@ fn entry_json(entry: &FsEntry) -> serde_json::Value {
         "size": entry.size,
         "etag": entry.etag,
         "modified": date::text(entry.modified_ms),
+        "persist_state": entry.persist_state,
     })
 }
 
@@ -222,7 +223,12 @@ fn entry_json(entry: &FsEntry) -> serde_json::Value {
 fn entry_row(entry: &FsEntry) -> Vec<String> {
     let name = entry.name.escape_debug().to_string();
     if entry.is_prefix {
-        return vec!["PRE".into(), String::new(), name];
+        return vec!["PRE".into(), String::new(), String::new(), name];
     }
-    vec![date::text(entry.modified_ms), entry.size.to_string(), name]
+    vec![
+        date::text(entry.modified_ms),
+        entry.size.to_string(),
+        entry.persist_state.clone(),
+        name,
+    ]
 }

@@ -12,6 +12,7 @@ mod health;
 mod metadata;
 mod observe;
 mod pending;
+mod persist_watch;
 mod recover;
 mod shard;
 mod signals;
@@ -195,6 +196,7 @@ fn start(
     };
     runtime.spawn(admin::serve(admin, admin_listener)?);
     let shared = Arc::clone(&data_plane.shared);
+    runtime.spawn(persist_watch::run(Arc::clone(&shared)));
     runtime.spawn(control::follow_policies(namespace.clone(), shared));
     runtime.spawn(control::sweep(namespace));
     Ok(Service {

@@ -271,3 +271,50 @@ async fn a_path_is_hurried_and_summed_up_to_a_time() {
     let missing = client.persist_sum(sum).await.unwrap_err();
     assert_eq!(missing.code(), Code::NotFound);
 }
+
+#[tokio::test]
+async fn objects_are_shown_with_their_state() {
+    let served = Served::start().await;
+    let id = served.bucket("data").await;
+    let put = PendingChange::Put { size: 3 };
+    for (key, persist) in [
+        ("held", PersistState::Transient),
+        ("sending", PersistState::NotPersisted),
+        ("there", PersistState::Persisted),
+        ("waiting", PersistState::NotPersisted),
+    ] {
+        let record = ObjectRecord {
+            persist,
+            ..object()
+        };
+        let name = ObjectKey::new(key).unwrap();
+        let made = served
+            .namespace
+            .commit_object(id, &name, &record, &PutCondition::None);
+        made.await.unwrap();
+        if persist == PersistState::NotPersisted {
+            let pending = PersistChange {
+                running: key == "sending",
+                ..change(id, key, put)
+            };
+            served.world.pending.changes.lock().unwrap().push(pending);
+        }
+    }
+    let mut client = served.client();
+    let request = FsListRequest {
+        bucket: "data".into(),
+        ..FsListRequest::default()
+    };
+    let listed = client.fs_list(request).await.unwrap().into_inner().entries;
+    let states: Vec<_> = listed.iter().map(|e| e.persist_state.as_str()).collect();
+    assert_eq!(
+        states,
+        ["TRANSIENT", "PERSISTING", "PERSISTED", "NOT_PERSISTED"]
+    );
+    let stat = FsStatRequest {
+        bucket: "data".into(),
+        key: "sending".into(),
+    };
+    let shown = client.fs_stat(stat).await.unwrap().into_inner();
+    assert_eq!(shown.persist_state, "PERSISTING");
+}

@@ -231,7 +231,10 @@ impl<W: World> Engine<W> {
             Err(error) => return failed(error.to_string()),
         }
         let stats = &self.shared().stats;
-        stats.persisted.fetch_add(1, Ordering::Relaxed);
+        // What only settled was counted when the UFS acked it.
+        if !matches!(work.pending.change, PendingChange::Settling { .. }) {
+            stats.persisted.fetch_add(1, Ordering::Relaxed);
+        }
         match put {
             Some((mut record, object)) => {
                 stats

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::UNIX_EPOCH;
 
 use quickwater_engine::Shared;
 
@@ -87,6 +88,38 @@ fn read_engine(shared: &Shared, samples: &mut Samples) {
         read(&stats.external_changes),
     );
     samples.count(Metric::CacheStaleAnswers, &[], read(&stats.stale_answers));
+    read_persist(shared, samples);
+}
+
+fn read_persist(shared: &Shared, samples: &mut Samples) {
+    let totals = shared.persist.totals();
+    samples.count(Metric::PersistDirtyObjects, &[], totals.puts);
+    samples.count(Metric::PersistDirtyBytes, &[], totals.bytes);
+    samples.count(Metric::PersistPendingDeletes, &[], totals.deletes);
+    samples.count(Metric::PersistRunning, &[], totals.running);
+    samples.count(Metric::PersistFailing, &[], totals.failing);
+    let oldest = totals.oldest_ms.map_or(0.0, seconds_since);
+    samples.number(Metric::PersistOldestSeconds, &[], oldest);
+    let stats = &shared.stats;
+    let read = |counter: &AtomicU64| counter.load(Relaxed);
+    // In this order: what is lost is counted before it is counted as failed.
+    let failures = read(&stats.persist_failures);
+    let lost = read(&stats.persist_lost);
+    let attempts = Metric::PersistAttempts;
+    samples.count(attempts, &["ok"], read(&stats.persisted));
+    samples.count(attempts, &["failed"], failures.saturating_sub(lost));
+    samples.count(attempts, &["lost"], lost);
+    samples.count(Metric::PersistBytes, &[], read(&stats.persisted_bytes));
+    let limit = Metric::PersistDirtyLimit;
+    samples.count(limit, &["refused"], read(&stats.dirty_refused));
+    samples.count(limit, &["through"], read(&stats.dirty_through));
+}
+
+/// Seconds from a wall time (milliseconds since the Unix epoch) until now.
+fn seconds_since(ms: i64) -> f64 {
+    let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    now.saturating_sub(ms).max(0) as f64 / 1e3
 }
 
 fn read_tier(tier: &Tier, samples: &mut Samples) {
