@@ -13,7 +13,7 @@ pub struct PendingRecord {
     /// Since when the UFS is behind for this key, milliseconds since the Unix epoch.
     pub since_ms: i64,
     /// An older change of this key was pending when this one was committed: a
-    /// request for that one may have been sent.
+    /// request for that one may have been sent. A held one hands this on.
     pub superseded: bool,
 }
 

@@ -125,7 +125,11 @@ pub(super) async fn follow_object<T: Transaction>(
             begin_pending(transaction, operation, place, change).await
         }
         PersistState::Persisted => {
-            if current_pending(transaction, place).await?.is_some() {
+            let pending = current_pending(transaction, place).await?;
+            // A request that may still be applied stays noted.
+            let ended =
+                |pending: PendingRecord| !matches!(pending.change, PendingChange::Settling { .. });
+            if pending.is_some_and(ended) {
                 transaction.clear(&keyspace::pending(place.0, place.1));
             }
             Ok(())
@@ -159,23 +163,28 @@ async fn begin_pending<T: Transaction>(
     change: PendingChange,
 ) -> Result<(), Stop> {
     let older = current_pending(transaction, place).await?;
-    // Of what is held here no request was ever sent.
-    let older = older.filter(|older| !matches!(older.change, PendingChange::Hold { .. }));
     let pending = PendingRecord {
         version: Version(0),
         change,
         since_ms: match &older {
-            // While a request settles, the UFS is not behind.
-            Some(older) if !matches!(older.change, PendingChange::Settling { .. }) => {
-                older.since_ms
-            }
+            Some(older) if is_untold(older.change) => older.since_ms,
             _ => operation.now_ms,
         },
-        superseded: older.is_some(),
+        superseded: older.is_some_and(|older| match older.change {
+            // Of what is held here no request was ever sent, but one of the change
+            // that it replaced may be.
+            PendingChange::Hold { .. } => older.superseded,
+            _ => true,
+        }),
     };
     let row = keyspace::pending(place.0, place.1);
     transaction.set_versionstamped_value(&row, &encode_pending(&pending)?, VERSION_OFFSET);
     Ok(())
+}
+
+/// Whether the UFS is behind: not while a request settles, or the object is held.
+fn is_untold(change: PendingChange) -> bool {
+    matches!(change, PendingChange::Put { .. } | PendingChange::Delete)
 }
 
 async fn current_pending<T: Transaction>(

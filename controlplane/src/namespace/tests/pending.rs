@@ -127,10 +127,37 @@ async fn a_transient_record_is_held_and_nothing_is_told_of_it() {
     let (_, removed) = remove_pending(&namespace, id).await;
     assert_eq!(removed.unwrap().version, version);
     let gone = pending(&namespace, id).await.unwrap();
+    // A request of what was replaced by the held one may still be applied.
     assert_eq!(
         (gone.change, gone.superseded),
-        (PendingChange::Delete, false)
+        (PendingChange::Delete, true)
     );
+}
+
+#[tokio::test]
+async fn a_held_change_of_which_nothing_was_sent_supersedes_nothing() {
+    let (namespace, id) = with_bucket().await;
+    let transient = ObjectRecord {
+        persist: PersistState::Transient,
+        ..object("b")
+    };
+    put(&namespace, id, "k", &transient).await;
+    assert!(!pending(&namespace, id).await.unwrap().superseded);
+    put(&namespace, id, "k", &dirty("a")).await;
+    assert!(!pending(&namespace, id).await.unwrap().superseded);
+}
+
+#[tokio::test]
+async fn a_persisted_record_leaves_a_settling_request_noted() {
+    let (namespace, id) = with_bucket().await;
+    let version = put(&namespace, id, "k", &dirty("a")).await;
+    settle(&namespace, id, version, 99).await;
+    // Tags, or another content that appeared in the UFS.
+    put(&namespace, id, "k", &object("a")).await;
+    let found = pending(&namespace, id).await.unwrap();
+    assert_eq!(found.change, PendingChange::Settling { until_ms: 99 });
+    assert!(end(&namespace, id, version).await);
+    assert_eq!(pending(&namespace, id).await, None);
 }
 
 #[tokio::test]

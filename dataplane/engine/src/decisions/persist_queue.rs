@@ -206,13 +206,21 @@ impl PersistQueue {
         &self,
         bucket: BucketId,
         key: ObjectKey,
-        pending: PendingRecord,
+        mut pending: PendingRecord,
         (now, now_ms): (Duration, i64),
         late_max: Option<Duration>,
     ) {
         let until = match pending.change {
-            // Nothing is ever sent of it.
-            PendingChange::Hold { .. } => return,
+            PendingChange::Hold { .. } => match late_max.filter(|_| pending.superseded) {
+                // Nothing is ever sent of it, but something was of what it replaced.
+                Some(longest) => {
+                    let left = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
+                    let until_ms = now_ms.saturating_add(left);
+                    pending.change = PendingChange::Settling { until_ms };
+                    Some(now.saturating_add(longest))
+                }
+                None => return,
+            },
             PendingChange::Settling { until_ms } => {
                 let left = u64::try_from(until_ms.saturating_sub(now_ms)).unwrap_or(0);
                 Some(now.saturating_add(Duration::from_millis(left)))
@@ -267,10 +275,11 @@ impl PersistQueue {
 
     /// Makes the change of one key due now, if it waits.
     pub(crate) fn hurry(&self, bucket: BucketId, key: &ObjectKey, now: Duration) {
-        let mut state = self.state();
-        state.hurry(&(bucket, key.clone()), now);
-        drop(state);
-        self.changed.notify(usize::MAX);
+        let moved = self.state().hurry(&(bucket, key.clone()), now);
+        // Who waits for a change is not woken by others who wait.
+        if moved {
+            self.changed.notify(usize::MAX);
+        }
     }
 
     /// The change of one key.
@@ -462,13 +471,18 @@ impl State {
         self.put_in(place.clone(), lane);
     }
 
-    fn hurry(&mut self, place: &Place, now: Duration) {
-        if let Some(mut lane) = self.take_out(place) {
-            if !lane.running && !matches!(lane.pending.change, PendingChange::Settling { .. }) {
-                lane.due = lane.not_before(now);
-            }
-            self.put_in(place.clone(), lane);
+    /// Whether it is due sooner now.
+    fn hurry(&mut self, place: &Place, now: Duration) -> bool {
+        let Some(mut lane) = self.take_out(place) else {
+            return false;
+        };
+        let before = lane.due;
+        if !lane.running && !matches!(lane.pending.change, PendingChange::Settling { .. }) {
+            lane.due = before.min(lane.not_before(now));
         }
+        let moved = lane.due < before;
+        self.put_in(place.clone(), lane);
+        moved
     }
 }
 

@@ -405,7 +405,10 @@ impl<W: World> Engine<W> {
         key: &ObjectKey,
     ) -> Result<crate::decisions::slots::SlotGuard<'_>, FlowError> {
         let queue = &self.shared().persist;
-        let deadline = self.environment().monotonic() + self.config().wait_max;
+        let begun = self.environment().monotonic();
+        let deadline = begun + self.config().wait_max;
+        // Once: a change that fails is due again when its backoff says so.
+        queue.hurry(bucket.id, key, begun);
         loop {
             let changed = queue.listen();
             let guard = self.lock_key(bucket.id, key).await?;
@@ -413,9 +416,7 @@ impl<W: World> Engine<W> {
                 return Ok(guard);
             }
             drop(guard);
-            let now = self.environment().monotonic();
-            queue.hurry(bucket.id, key, now);
-            if now >= deadline {
+            if self.environment().monotonic() >= deadline {
                 return Err(FlowError::SlowDown(
                     "an earlier change of this key is still on its way to the UFS".into(),
                 ));
@@ -427,19 +428,19 @@ impl<W: World> Engine<W> {
     /// Waits until the UFS has every change of a bucket.
     pub(crate) async fn settle_bucket(&self, bucket: &Bucket) -> Result<(), FlowError> {
         let queue = &self.shared().persist;
-        let deadline = self.environment().monotonic() + self.config().wait_max;
+        let begun = self.environment().monotonic();
+        let deadline = begun + self.config().wait_max;
+        queue.retry_all(&QueueScope::bucket(bucket.id), begun);
         loop {
             let changed = queue.listen();
             if !queue.any_of(bucket.id) {
                 return Ok(());
             }
-            let now = self.environment().monotonic();
-            if now >= deadline {
+            if self.environment().monotonic() >= deadline {
                 return Err(FlowError::SlowDown(
                     "changes of this bucket are still on their way to the UFS".into(),
                 ));
             }
-            queue.retry_all(&QueueScope::bucket(bucket.id), now);
             self.within(changed).await;
         }
     }

@@ -187,7 +187,10 @@ impl PersistQueue {
             }
             drop(state);
             count += waiting.len() as u64;
-            self.changed.notify(usize::MAX);
+            // Who waits for a change is not woken by others who wait.
+            if !waiting.is_empty() {
+                self.changed.notify(usize::MAX);
+            }
             if after.is_none() {
                 return count;
             }

@@ -117,6 +117,47 @@ fn what_was_acked_while_an_older_request_may_live_is_kept_until_that_is_dead() {
 }
 
 #[test]
+fn a_held_object_keeps_the_fence_of_what_it_replaced() {
+    let queue = queue();
+    let held = |superseded| PendingRecord {
+        change: PendingChange::Hold { size: 10 },
+        superseded,
+        ..put(2)
+    };
+    let (bucket, key) = place("a");
+    queue.load(bucket, key.clone(), held(false), (at(0), 0), Some(at(900)));
+    assert_eq!(queue.pending(bucket, &key), None);
+    queue.load(bucket, key.clone(), held(true), (at(0), 0), None);
+    assert_eq!(queue.pending(bucket, &key), None, "nothing outlived us");
+    queue.load(bucket, key.clone(), held(true), (at(0), 0), Some(at(900)));
+    queue.enqueue(place("a"), put(3), at(1), None);
+    queue.hurry(bucket, &key, at(2));
+    assert!(queue.take(at(899)).is_none());
+    assert_eq!(queue.take(at(900)).unwrap().pending.version, Version(3));
+}
+
+#[test]
+fn who_hurries_a_change_wakes_nobody_when_it_is_due_already() {
+    use futures_util::FutureExt;
+    let queue = queue();
+    queue.enqueue(place("a"), put(1), at(5), None);
+    let (bucket, key) = place("a");
+    let woken = queue.listen();
+    queue.hurry(bucket, &key, at(6));
+    assert_eq!(queue.retry_all(&QueueScope::bucket(bucket), at(6)), 0);
+    assert!(
+        woken.now_or_never().is_none(),
+        "or it would wake itself for ever"
+    );
+    queue.take(at(6)).unwrap();
+    queue.finish(&place("a"), Version(1), fail(None), at(6));
+    let woken = queue.listen();
+    queue.hurry(bucket, &key, at(6));
+    assert!(woken.now_or_never().is_some());
+    assert!(queue.take(at(6)).is_some());
+}
+
+#[test]
 fn failures_are_tried_again_for_ever_with_growing_waits() {
     let queue = queue();
     queue.enqueue(place("a"), put(1), at(0), None);
