@@ -74,7 +74,10 @@ impl<W: World> Engine<W> {
             .metadata()
             .remove_object_pending(bucket.id, key, &PutCondition::None)
             .await;
-        let (version, old) = removed.inspect_err(|_| self.distrust(bucket.id, key))?;
+        let (version, old) = match removed {
+            Ok(removed) => removed,
+            Err(error) => return Err(self.give_up_change(bucket, key, error, guard)),
+        };
         self.told_later(bucket, key, version, PendingChange::Delete);
         if let Some(old) = old {
             self.forget_bytes(&old);

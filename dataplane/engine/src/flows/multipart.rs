@@ -261,7 +261,7 @@ impl<W: World> Engine<W> {
         let _gate = self.close_upload(upload.id).await?;
         // An Abort, another Complete or a part sent again may have won meanwhile.
         self.upload(bucket, key, upload.id).await?;
-        self.check_parts(bucket, upload, &done.parts).await?;
+        let unnamed = self.check_parts(bucket, upload, &done.parts).await?;
         self.check_condition(bucket, key, &done.condition, &guard)
             .await?;
         guard.mark_changed();
@@ -301,41 +301,55 @@ impl<W: World> Engine<W> {
             .metadata()
             .complete_upload(bucket.id, upload, &record, &PutCondition::None)
             .await;
-        let committed = committed.map_err(|error| {
-            self.distrust(bucket.id, key);
-            FlowError::Unknown(error.to_string())
-        })?;
+        let committed = match committed {
+            Ok(committed) => committed,
+            Err(error) if held(upload).is_some() => {
+                return Err(self.give_up_change(bucket, key, error, guard));
+            }
+            Err(error) => {
+                // The UFS holds the new object already: old or new.
+                self.distrust(bucket.id, key);
+                return Err(FlowError::Unknown(error.to_string()));
+            }
+        };
+        // Their rows went with the upload.
+        for part in &unnamed {
+            forget_part(self, part);
+        }
         Ok(self.made_current(bucket, key, record, committed, &guard))
     }
 
     /// Whether exactly these parts are still the uploaded ones: what the UFS makes
-    /// an object of must be what is committed.
+    /// an object of must be what is committed. The others are returned.
     async fn check_parts(
         &self,
         bucket: &Bucket,
         upload: &UploadRecord,
         named: &[PartRecord],
-    ) -> Result<(), FlowError> {
+    ) -> Result<Vec<PartRecord>, FlowError> {
         let mut named = named.iter().peekable();
+        let mut unnamed = Vec::new();
         let mut after = 0;
-        while named.peek().is_some() {
+        loop {
             let page = self
                 .parts(bucket, &upload.key, upload.id, after, PARTS_READ)
                 .await?;
             let Some(last) = page.last() else {
-                return Err(FlowError::InvalidPart);
+                break;
             };
             after = last.number;
-            while let Some(want) = named.next_if(|part| part.number <= after) {
-                if !page
-                    .iter()
-                    .any(|part| part.number == want.number && part.blob == want.blob)
-                {
-                    return Err(FlowError::InvalidPart);
+            for part in page {
+                match named.next_if(|want| want.number <= part.number) {
+                    Some(want) if want.number == part.number && want.blob == part.blob => {}
+                    Some(_) => return Err(FlowError::InvalidPart),
+                    None => unnamed.push(part),
                 }
             }
         }
-        Ok(())
+        match named.peek() {
+            Some(_) => Err(FlowError::InvalidPart),
+            None => Ok(unnamed),
+        }
     }
 
     /// Throws an upload away.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quickwater_proto::{Bucket, ObjectKey, PutCondition};
+use quickwater_proto::{Bucket, ObjectKey, PersistState, PutCondition};
 
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
@@ -31,7 +31,16 @@ impl<W: World> Engine<W> {
             .metadata()
             .commit_object(bucket.id, key, &record, &condition)
             .await;
-        let committed = committed.inspect_err(|_| self.distrust(bucket.id, key))?;
+        let committed = match committed {
+            Ok(committed) => committed,
+            Err(error) if current.persist != PersistState::Persisted => {
+                return Err(self.give_up_change(bucket, key, error, guard));
+            }
+            Err(error) => {
+                self.distrust(bucket.id, key);
+                return Err(error.into());
+            }
+        };
         self.made_current(bucket, key, record, committed, &guard);
         Ok(())
     }

@@ -205,8 +205,10 @@ impl<W: World> Engine<W> {
                 .metadata()
                 .commit_object(bucket.id, key, &record, &PutCondition::None)
                 .await;
-            let committed = committed.inspect_err(|_| self.distrust(bucket.id, key))?;
-            return Ok(self.made_current(bucket, key, record, committed, &guard));
+            return match committed {
+                Ok(committed) => Ok(self.made_current(bucket, key, record, committed, &guard)),
+                Err(error) => Err(self.give_up_change(bucket, key, error, guard)),
+            };
         };
         record.extents = vec![Extent {
             blob: pinned.blob,
@@ -299,6 +301,23 @@ impl<W: World> Engine<W> {
         };
         let (_, voided) = self.disk().write(place, buffer, Durability::Flushed).await;
         voided.is_ok()
+    }
+
+    /// After the commit of a change that the UFS must be told of has failed. If it
+    /// may have been made all the same, the queue does not know what is pending, nor
+    /// may the UFS be believed: the key is nobody's until the next start.
+    pub(crate) fn give_up_change(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        error: MetadataError,
+        guard: SlotGuard<'_>,
+    ) -> FlowError {
+        self.distrust(bucket.id, key);
+        if let MetadataError::Unknown(_) = error {
+            guard.keep_for_ever();
+        }
+        error.into()
     }
 
     /// What follows a commit, under the key's slot: memory, the queue, old bytes.
