@@ -19,6 +19,7 @@ use crate::decisions::freshness::{PREFIXES_MAX, Scan};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::list::{comparable, successor};
+use crate::flows::resolve::is_content_of;
 use crate::io::{Environment, Metadata, Ufs, UfsListing};
 
 /// Rows of the metadata read at a time.
@@ -204,28 +205,41 @@ impl<W: World> Engine<W> {
             self.check(bucket, key, true, &guard).await?;
             return Ok(());
         };
-        self.shared()
-            .stats
-            .external_changes
-            .fetch_add(1, Ordering::Relaxed);
-        let object = UfsObject {
-            identity,
-            etag,
-            headers: Default::default(),
-            checksums: Vec::new(),
+        let kept = row.filter(|row| is_content_of(row, &identity, &etag));
+        let same_bytes = kept.is_some();
+        let record = match kept {
+            Some(row) => ObjectRecord {
+                ufs: Some(identity),
+                ..row
+            },
+            None => self.import_partly(identity, etag),
         };
-        let mut record: ObjectRecord = self.import(&object);
-        record.partial = true;
         guard.mark_changed();
         self.distrust(bucket.id, key);
         let committed = self
             .metadata()
             .commit_object(bucket.id, key, &record, &PutCondition::None)
             .await?;
-        if let Some(old) = &committed.replaced {
-            self.forget_bytes(old);
+        if let Some(old) = committed.replaced.filter(|_| !same_bytes) {
+            self.forget_bytes(&old);
         }
         Ok(())
+    }
+
+    /// A record for what a listing shows: headers are still to be read.
+    fn import_partly(&self, identity: UfsIdentity, etag: ETag) -> ObjectRecord {
+        let changes = &self.shared().stats.external_changes;
+        changes.fetch_add(1, Ordering::Relaxed);
+        let object = UfsObject {
+            identity,
+            etag,
+            headers: Default::default(),
+            checksums: Vec::new(),
+        };
+        ObjectRecord {
+            partial: true,
+            ..self.import(&object)
+        }
     }
 
     async fn settle_gone(&self, bucket: &Arc<Bucket>, key: &ObjectKey) -> Result<(), FlowError> {

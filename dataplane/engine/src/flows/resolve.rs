@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quickwater_proto::{
-    Bucket, BucketId, Extent, ObjectKey, ObjectRecord, PendingChange, PersistState, PolicyMode,
-    PutCondition, UfsErrorKind, UfsObject, Version,
+    Bucket, BucketId, ETag, Extent, ObjectKey, ObjectRecord, PendingChange, PersistState,
+    PolicyMode, PutCondition, UfsErrorKind, UfsIdentity, UfsObject, Version,
 };
 
 use crate::decisions::object_cache::Known;
@@ -160,13 +160,21 @@ impl<W: World> Engine<W> {
             return Ok(Some(Arc::clone(record)));
         }
         let mut fresh = self.import(&object);
-        match &record {
-            // Only the headers were missing: bytes cached meanwhile stay good.
-            Some(old) if same => {
+        let kept = record.as_ref().filter(|old| {
+            // Only the headers were missing, or the same bytes were put there again:
+            // what is cached stays good.
+            same || is_content_of(old, &object.identity, &object.etag)
+        });
+        match kept {
+            Some(old) => {
                 fresh.extents.clone_from(&old.extents);
                 fresh.tags.clone_from(&old.tags);
+                fresh.parts.clone_from(&old.parts);
+                if fresh.checksums.is_empty() {
+                    fresh.checksums.clone_from(&old.checksums);
+                }
             }
-            Some(_) | None => {
+            None => {
                 self.shared()
                     .stats
                     .external_changes
@@ -180,7 +188,9 @@ impl<W: World> Engine<W> {
             .await;
         let committed = committed.inspect_err(|_| self.distrust(bucket.id, key))?;
         fresh.version = committed.version;
-        if !same && let Some(old) = &record {
+        if kept.is_none()
+            && let Some(old) = &record
+        {
             self.forget_bytes(old);
         }
         let fresh = Arc::new(fresh);
@@ -251,4 +261,10 @@ impl<W: World> Engine<W> {
             self.disk().forget(extent.blob, chunks_of(extent.size));
         }
     }
+}
+
+/// Whether what the UFS shows is the content of a record, put there anew: by a
+/// request of ours that was applied late, or twice.
+pub(crate) fn is_content_of(record: &ObjectRecord, identity: &UfsIdentity, etag: &ETag) -> bool {
+    !record.partial && record.size == identity.size && record.etag == *etag
 }
