@@ -87,6 +87,7 @@ async fn replay(
     let mut found = Found::default();
     let mut last = through;
     let mut later = Vec::new();
+    let mut settled = Vec::new();
     for entry in store.journal().context("no memory to read the journal")? {
         let entry = match entry {
             Ok(entry) => entry,
@@ -108,8 +109,7 @@ async fn replay(
             later.push((commit.sequence, entry));
         } else {
             found.known += 1;
-            let fate = fate_of(namespace, commit.bucket, &commit.key, entry.blob).await?;
-            fates.insert(entry.blob, fate);
+            settled.push((commit.bucket, commit.key, entry.blob));
         }
     }
     later.sort_unstable_by_key(|(sequence, _)| *sequence);
@@ -121,12 +121,15 @@ async fn replay(
                 Replayed::Known => found.known += 1,
                 Replayed::BucketGone => {}
             }
-            let fate = fate_of(namespace, commit.bucket, &commit.key, entry.blob).await?;
-            fates.insert(entry.blob, fate);
+            settled.push((commit.bucket, commit.key, entry.blob));
         } else {
             // Never acked: the flush that would have covered both did not end.
             found.torn += 1;
         }
+    }
+    // Not before: a later entry may have replaced what an earlier one made.
+    for (bucket, key, blob) in settled {
+        fates.insert(blob, fate_of(namespace, bucket, &key, blob).await?);
     }
     if found.replayed + found.torn + found.damaged > 0 {
         let Found {
