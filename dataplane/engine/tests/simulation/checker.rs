@@ -12,6 +12,18 @@ pub enum Op {
     Read(Option<u64>),
     /// Was in a listing, or not.
     Listed(bool),
+    /// Set the tag of what is there, see [`tagged`].
+    Tag(u64),
+    /// Was refused: nothing happened.
+    Nothing,
+}
+
+/// Tags that a value can have.
+const TAGS: u64 = 1_000;
+
+/// Content and tag as one value; 0: no tag.
+pub fn tagged(content: u64, tag: u64) -> u64 {
+    content * TAGS + tag
 }
 
 #[derive(Debug, Clone)]
@@ -25,16 +37,16 @@ pub struct Event {
 /// Searches for an order that explains all reads (Wing and Gong, with memory of
 /// dead ends).
 pub fn linearizable(history: &[Event], initial: Option<u64>) -> bool {
-    assert!(history.len() < 64, "history too long to check");
+    assert!(history.len() < 128, "history too long to check");
     let mut dead = HashSet::new();
     search(history, 0, initial, &mut dead)
 }
 
 fn search(
     history: &[Event],
-    done: u64,
+    done: u128,
     value: Option<u64>,
-    dead: &mut HashSet<(u64, Option<u64>)>,
+    dead: &mut HashSet<(u128, Option<u64>)>,
 ) -> bool {
     let open = |i: usize| done & (1 << i) == 0;
     if (0..history.len()).all(|i| !open(i) || history[i].ended.is_none()) {
@@ -55,7 +67,9 @@ fn search(
             Op::Write(new) => new,
             Op::Read(seen) if seen == value => value,
             Op::Listed(there) if there == value.is_some() => value,
-            Op::Read(_) | Op::Listed(_) => continue,
+            Op::Tag(tag) if value.is_some() => value.map(|now| tagged(now / TAGS, tag)),
+            Op::Nothing => value,
+            Op::Read(_) | Op::Listed(_) | Op::Tag(_) => continue,
         };
         if search(history, done | 1 << i, next, dead) {
             return true;

@@ -125,7 +125,30 @@ impl Sim {
 
     /// Runs until no task is left; panics when tasks wait for what never comes.
     pub fn run(&self) {
-        loop {
+        self.run_while(|| true);
+        let left = self.inner.borrow().tasks.len();
+        assert_eq!(left, 0, "{left} tasks wait for ever");
+    }
+
+    /// Drops every task and timer, as the end of a process does.
+    pub fn crash(&self) {
+        let (tasks, spawned, timers) = {
+            let mut inner = self.inner.borrow_mut();
+            (
+                std::mem::take(&mut inner.tasks),
+                std::mem::take(&mut inner.spawned),
+                std::mem::take(&mut inner.timers),
+            )
+        };
+        drop((tasks, spawned, timers));
+        // What is dropped wakes others that are gone as well.
+        self.inner.borrow_mut().spawned.clear();
+        self.ready.lock().unwrap().clear();
+    }
+
+    /// Runs while `wanted` says so and a task is left that can go on.
+    pub fn run_while(&self, wanted: impl Fn() -> bool) {
+        while wanted() {
             self.adopt_spawned();
             let ready = {
                 let mut ready = self.ready.lock().unwrap();
@@ -136,8 +159,6 @@ impl Sim {
             };
             let Some(id) = ready else {
                 if !self.advance() {
-                    let left = self.inner.borrow().tasks.len();
-                    assert_eq!(left, 0, "{left} tasks wait for ever");
                     return;
                 }
                 continue;

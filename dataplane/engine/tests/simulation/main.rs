@@ -10,6 +10,7 @@
 
 mod bypass;
 mod checker;
+mod crash;
 mod executor;
 mod listing;
 mod world;

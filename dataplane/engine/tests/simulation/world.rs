@@ -54,7 +54,7 @@ impl Environment for SimEnvironment {
     }
 }
 
-pub struct SimBuffer(Vec<u8>);
+pub struct SimBuffer(pub Vec<u8>);
 
 impl Buffer for SimBuffer {
     fn as_slice(&self) -> &[u8] {

@@ -1,0 +1,618 @@
+//! Metadata with what is visible and what a crash leaves: relaxed commits become
+//! durable in their order, some time later.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use quickwater_engine::io::Metadata;
+use quickwater_proto::*;
+
+use super::content::content_of_etag;
+use super::{Break, Faults, Trace};
+use crate::executor::Sim;
+
+/// Rows of all kinds, as one commit left them.
+#[derive(Clone, Default)]
+struct Rows {
+    version: u128,
+    objects: BTreeMap<ObjectKey, ObjectRecord>,
+    pending: BTreeMap<ObjectKey, PendingRecord>,
+    /// Of each key's last delete, the place in the true order of changes.
+    deletes: BTreeMap<ObjectKey, u64>,
+    uploads: BTreeMap<(ObjectKey, UploadId), UploadRecord>,
+    parts: BTreeMap<(UploadId, u16), PartRecord>,
+    /// Operations of journaled commits and their sequences.
+    operations: BTreeMap<u128, u64>,
+    through: u64,
+}
+
+/// What the bytes of a journal entry stand for.
+#[derive(Clone)]
+struct Journaled {
+    sequence: u64,
+    key: ObjectKey,
+    record: ObjectRecord,
+}
+
+#[derive(Default)]
+struct State {
+    live: Rows,
+    durable: Rows,
+    /// Relaxed commits that are not durable yet, oldest first.
+    relaxed: VecDeque<Rows>,
+    journaled: BTreeMap<u128, Journaled>,
+    /// The true order of changes: of a content when it was committed first (a
+    /// replay is not newer).
+    contents: BTreeMap<u64, u64>,
+    order: u64,
+}
+
+#[derive(Clone)]
+pub struct CrashMetadata {
+    sim: Sim,
+    faults: Rc<Cell<Faults>>,
+    trace: Trace,
+    bucket: Bucket,
+    state: Rc<RefCell<State>>,
+}
+
+fn unknown<T>() -> Result<T, MetadataError> {
+    Err(MetadataError::Unknown("simulated".into()))
+}
+
+impl Rows {
+    fn next_version(&mut self) -> Version {
+        self.version += 1;
+        Version(self.version)
+    }
+
+    /// Makes a record current, and what the UFS must be told pending.
+    fn make_current(&mut self, key: &ObjectKey, record: &ObjectRecord, now_ms: i64) -> Committed {
+        let version = self.next_version();
+        let size = record.size;
+        let record = ObjectRecord {
+            version,
+            ..record.clone()
+        };
+        let change = match record.persist {
+            PersistState::NotPersisted | PersistState::Persisting => PendingChange::Put { size },
+            PersistState::Transient => PendingChange::Hold { size },
+            PersistState::Persisted => {
+                let settling =
+                    |p: &PendingRecord| matches!(p.change, PendingChange::Settling { .. });
+                if !self.pending.get(key).is_some_and(settling) {
+                    self.pending.remove(key);
+                }
+                let replaced = self.objects.insert(key.clone(), record);
+                return Committed { version, replaced };
+            }
+        };
+        self.note(key, version, change, now_ms);
+        let replaced = self.objects.insert(key.clone(), record);
+        Committed { version, replaced }
+    }
+
+    fn note(&mut self, key: &ObjectKey, version: Version, change: PendingChange, now_ms: i64) {
+        let older = self.pending.get(key);
+        let superseded = older.is_some_and(|older| match older.change {
+            PendingChange::Hold { .. } => older.superseded,
+            _ => true,
+        });
+        let pending = PendingRecord {
+            version,
+            change,
+            since_ms: now_ms,
+            superseded,
+        };
+        self.pending.insert(key.clone(), pending);
+    }
+}
+
+impl CrashMetadata {
+    pub fn new(sim: &Sim, faults: &Rc<Cell<Faults>>, trace: &Trace, bucket: &Bucket) -> Self {
+        Self {
+            sim: sim.clone(),
+            faults: Rc::clone(faults),
+            trace: trace.clone(),
+            bucket: bucket.clone(),
+            state: Rc::default(),
+        }
+    }
+
+    /// What is not durable is undone, some of it.
+    pub fn crash(&self) {
+        let mut state = self.state.borrow_mut();
+        let kept = self.sim.below(1 + state.relaxed.len() as u64) as usize;
+        if kept > 0 {
+            state.durable = state.relaxed[kept - 1].clone();
+        }
+        state.relaxed.clear();
+        state.live = state.durable.clone();
+    }
+
+    /// The place of a change that begins now in the true order of all changes.
+    pub fn next_order(&self) -> u64 {
+        let mut state = self.state.borrow_mut();
+        state.order += 1;
+        state.order
+    }
+
+    /// The place of a content, if it was committed or sent before.
+    pub fn order_of(&self, content: u64) -> u64 {
+        let next = self.next_order();
+        *self
+            .state
+            .borrow_mut()
+            .contents
+            .entry(content)
+            .or_insert(next)
+    }
+
+    /// The place of a delete that the UFS is told of now, and whether it was
+    /// pending.
+    pub fn delete_order(&self, key: &ObjectKey) -> u64 {
+        let pending = {
+            let state = self.state.borrow();
+            match state.live.pending.get(key) {
+                Some(row) if !matches!(row.change, PendingChange::Hold { .. }) => {
+                    state.live.deletes.get(key).copied()
+                }
+                _ => None,
+            }
+        };
+        pending.unwrap_or_else(|| self.next_order())
+    }
+
+    /// Whether a late request for the key is waited for by whoever comes next.
+    pub fn fenced(&self, key: &ObjectKey) -> bool {
+        let state = self.state.borrow();
+        let row = state.live.pending.get(key);
+        row.is_some_and(|row| !matches!(row.change, PendingChange::Hold { .. }))
+    }
+
+    pub fn current(&self, key: &ObjectKey) -> Option<ObjectRecord> {
+        self.state.borrow().live.objects.get(key).cloned()
+    }
+
+    /// Blobs that an object or a part names and that only the store has.
+    pub fn named(&self) -> Vec<BlobId> {
+        let state = self.state.borrow();
+        let dirty = |record: &&ObjectRecord| record.persist != PersistState::Persisted;
+        let objects = state.live.objects.values().filter(dirty);
+        let extents = objects.flat_map(|record| record.extents.iter().map(|e| e.blob));
+        let parts = state.live.parts.values().map(|part| part.blob);
+        extents.chain(parts).collect()
+    }
+
+    pub fn open_uploads(&self) -> Vec<UploadRecord> {
+        self.state.borrow().live.uploads.values().cloned().collect()
+    }
+
+    pub fn through(&self) -> u64 {
+        self.state.borrow().live.through
+    }
+
+    /// Notes up to where the journal is settled: relaxed.
+    pub fn set_through(&self, through: u64) {
+        let mut state = self.state.borrow_mut();
+        if state.live.through < through {
+            state.live.through = through;
+            // Rows of settled operations are swept.
+            state.live.operations.retain(|_, at| *at > through);
+            Self::relax(&mut state);
+        }
+    }
+
+    fn relax(state: &mut State) {
+        let live = state.live.clone();
+        state.relaxed.push_back(live);
+    }
+
+    /// Sequence and record of an entry.
+    pub fn decode(&self, entry: &[u8]) -> Option<(u64, ObjectKey, ObjectRecord)> {
+        let operation = u128::from_be_bytes(entry.try_into().ok()?);
+        let state = self.state.borrow();
+        let Journaled {
+            sequence,
+            key,
+            record,
+        } = state.journaled.get(&operation)?.clone();
+        Some((sequence, key, record))
+    }
+
+    /// Commits what an entry says, unless that was done before.
+    pub async fn replay(&self, entry: &[u8]) {
+        self.sim.jitter().await;
+        self.commit_entry(entry);
+    }
+
+    fn commit_entry(&self, entry: &[u8]) -> Option<Committed> {
+        let operation = u128::from_be_bytes(entry.try_into().unwrap());
+        let entry = {
+            let state = self.state.borrow();
+            if state.live.operations.contains_key(&operation) {
+                return None;
+            }
+            state.journaled[&operation].clone()
+        };
+        let order = self.order_of(content_of_etag(&entry.record.etag));
+        let now_ms = self.now_ms();
+        let mut state = self.state.borrow_mut();
+        state.live.operations.insert(operation, entry.sequence);
+        let committed = state.live.make_current(&entry.key, &entry.record, now_ms);
+        Self::relax(&mut state);
+        self.trace.note("journaled", &(entry.sequence, order));
+        Some(committed)
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.sim.now().as_millis() as i64
+    }
+
+    /// Commits what `change` does; durable on return.
+    async fn commit<T>(
+        &self,
+        change: impl FnOnce(&mut Rows, i64) -> Result<T, MetadataError>,
+    ) -> Result<T, MetadataError> {
+        self.sim.jitter().await;
+        let faults = self.faults.get();
+        if self.sim.below(100) < faults.metadata_refuses {
+            return Err(MetadataError::Unavailable("simulated".into()));
+        }
+        let lost = self.sim.below(100) < faults.metadata_unknown;
+        if lost && self.sim.below(2) == 0 {
+            return unknown();
+        }
+        let answer = {
+            let mut state = self.state.borrow_mut();
+            let answer = change(&mut state.live, self.now_ms())?;
+            state.durable = state.live.clone();
+            state.relaxed.clear();
+            answer
+        };
+        self.trace.note("commit", &self.state.borrow().live.version);
+        self.sim.jitter().await;
+        if lost { unknown() } else { Ok(answer) }
+    }
+
+    async fn read<T>(&self, look: impl FnOnce(&Rows) -> T) -> T {
+        self.sim.jitter().await;
+        let found = look(&self.state.borrow().live);
+        // Relaxed commits reach the disk while others wait.
+        if self.sim.below(8) == 0 {
+            let mut state = self.state.borrow_mut();
+            if let Some(rows) = state.relaxed.pop_front() {
+                state.durable = rows;
+            }
+        }
+        self.sim.jitter().await;
+        found
+    }
+}
+
+fn holds(condition: &PutCondition, current: Option<&ObjectRecord>) -> Result<(), MetadataError> {
+    match (condition, current) {
+        (PutCondition::Version(version), Some(now)) if now.version != *version => {
+            Err(MetadataError::ConditionFailed)
+        }
+        (PutCondition::Version(_), None) => Err(MetadataError::NoSuchObject),
+        _ => Ok(()),
+    }
+}
+
+impl Metadata for CrashMetadata {
+    async fn bucket(&self, _: &BucketName) -> Result<Option<Bucket>, MetadataError> {
+        Ok(Some(self.bucket.clone()))
+    }
+    async fn buckets(&self) -> Result<Vec<Bucket>, MetadataError> {
+        Ok(vec![self.bucket.clone()])
+    }
+    async fn create_bucket(&self, _: &Bucket) -> Result<Bucket, MetadataError> {
+        Err(MetadataError::BucketExists)
+    }
+    async fn delete_bucket(&self, _: BucketId, _: bool) -> Result<(), MetadataError> {
+        Err(MetadataError::BucketNotEmpty)
+    }
+    async fn set_bucket_tags(
+        &self,
+        _: BucketId,
+        _: &[(String, String)],
+    ) -> Result<(), MetadataError> {
+        Err(MetadataError::Unavailable("not simulated".into()))
+    }
+
+    async fn object(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+    ) -> Result<Option<ObjectRecord>, MetadataError> {
+        Ok(self.read(|rows| rows.objects.get(key).cloned()).await)
+    }
+
+    async fn commit_object(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+        condition: &PutCondition,
+    ) -> Result<Committed, MetadataError> {
+        self.order_of(content_of_etag(&record.etag));
+        let change = |rows: &mut Rows, at: i64| {
+            holds(condition, rows.objects.get(key))?;
+            Ok(rows.make_current(key, record, at))
+        };
+        self.commit(change).await
+    }
+
+    async fn remove_object(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        _: &PutCondition,
+    ) -> Result<Option<ObjectRecord>, MetadataError> {
+        let change = |rows: &mut Rows, _: i64| {
+            let of_object = |p: &PendingRecord| {
+                matches!(
+                    p.change,
+                    PendingChange::Put { .. } | PendingChange::Hold { .. }
+                )
+            };
+            let removed = rows.objects.remove(key);
+            if removed.is_some() && rows.pending.get(key).is_some_and(of_object) {
+                rows.pending.remove(key);
+            }
+            Ok(removed)
+        };
+        self.commit(change).await
+    }
+
+    fn journal_entry(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+        sequence: u64,
+    ) -> Result<Bytes, MetadataError> {
+        let operation = self.sim.random_u128();
+        let journaled = Journaled {
+            sequence,
+            key: key.clone(),
+            record: record.clone(),
+        };
+        let mut state = self.state.borrow_mut();
+        state.journaled.insert(operation, journaled);
+        Ok(Bytes::copy_from_slice(&operation.to_be_bytes()))
+    }
+
+    async fn commit_journaled(&self, entry: Bytes) -> Result<Committed, MetadataError> {
+        self.sim.jitter().await;
+        let faults = self.faults.get();
+        if self.sim.below(100) < faults.metadata_refuses {
+            return Err(MetadataError::Unavailable("simulated".into()));
+        }
+        let lost = self.sim.below(100) < faults.metadata_unknown;
+        if lost && self.sim.below(2) == 0 {
+            return unknown();
+        }
+        let committed = self.commit_entry(&entry);
+        self.sim.jitter().await;
+        if lost {
+            return unknown();
+        }
+        let key = self.decode(&entry).map(|(_, key, _)| key);
+        // Its operation is known.
+        let known = key.and_then(|key| self.current(&key));
+        let known = known.map(|record| Committed {
+            version: record.version,
+            replaced: None,
+        });
+        committed.or(known).map_or_else(unknown, Ok)
+    }
+
+    async fn remove_object_pending(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        _: &PutCondition,
+    ) -> Result<(Version, Option<ObjectRecord>), MetadataError> {
+        let dropped = self.faults.get().broken == Some(Break::DeleteIsNotPending);
+        let order = self.next_order();
+        let change = |rows: &mut Rows, at: i64| {
+            let version = rows.next_version();
+            rows.deletes.insert(key.clone(), order);
+            match dropped {
+                true => drop(rows.pending.remove(key)),
+                false => rows.note(key, version, PendingChange::Delete, at),
+            }
+            Ok((version, rows.objects.remove(key)))
+        };
+        self.commit(change).await
+    }
+
+    async fn pending(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+    ) -> Result<Option<PendingRecord>, MetadataError> {
+        Ok(self.read(|rows| rows.pending.get(key).cloned()).await)
+    }
+
+    async fn pending_changes(
+        &self,
+        after: Option<(BucketId, &ObjectKey)>,
+        limit: usize,
+    ) -> Result<PendingPage, MetadataError> {
+        let page = self.read(|rows| {
+            let wanted = |key: &ObjectKey| after.is_none_or(|(_, after)| key > after);
+            let found = rows.pending.iter().filter(|(key, _)| wanted(key));
+            let found = found.map(|(key, row)| (BucketId(1), key.clone(), row.clone()));
+            let mut entries: Vec<_> = found.take(limit + 1).collect();
+            let more = entries.len() > limit;
+            entries.truncate(limit);
+            PendingPage { entries, more }
+        });
+        Ok(page.await)
+    }
+
+    async fn end_pending(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        version: Version,
+        ufs: Option<&UfsIdentity>,
+        settling: Option<i64>,
+    ) -> Result<bool, MetadataError> {
+        let change = |rows: &mut Rows, _: i64| {
+            let held = |p: &PendingRecord| matches!(p.change, PendingChange::Hold { .. });
+            let Some(pending) = rows.pending.get_mut(key) else {
+                return Ok(false);
+            };
+            if pending.version != version || held(pending) {
+                return Ok(false);
+            }
+            if let PendingChange::Put { .. } = pending.change
+                && let Some(object) = rows.objects.get_mut(key)
+                && object.version == version
+            {
+                object.persist = PersistState::Persisted;
+                object.ufs = ufs.cloned();
+            }
+            match settling {
+                Some(until_ms) => pending.change = PendingChange::Settling { until_ms },
+                None => drop(rows.pending.remove(key)),
+            }
+            Ok(true)
+        };
+        self.commit(change).await
+    }
+
+    async fn scan(
+        &self,
+        _: BucketId,
+        prefix: &str,
+        from: &str,
+        limit: usize,
+    ) -> Result<ScanPage, MetadataError> {
+        let page = self.read(|rows| {
+            let wanted = |key: &str| key.starts_with(prefix) && key >= from;
+            let found = rows.objects.iter().filter(|(key, _)| wanted(key.as_str()));
+            let found = found.map(|(key, row)| (key.clone(), row.clone()));
+            let mut entries: Vec<_> = found.take(limit + 1).collect();
+            let more = entries.len() > limit;
+            entries.truncate(limit);
+            ScanPage { entries, more }
+        });
+        Ok(page.await)
+    }
+
+    async fn create_upload(&self, _: BucketId, upload: &UploadRecord) -> Result<(), MetadataError> {
+        let change = |rows: &mut Rows, _: i64| {
+            let place = (upload.key.clone(), upload.id);
+            rows.uploads.insert(place, upload.clone());
+            Ok(())
+        };
+        self.commit(change).await
+    }
+
+    async fn upload(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+    ) -> Result<Option<UploadRecord>, MetadataError> {
+        let place = (key.clone(), id);
+        Ok(self.read(|rows| rows.uploads.get(&place).cloned()).await)
+    }
+
+    async fn put_part(
+        &self,
+        _: BucketId,
+        upload: &UploadRecord,
+        part: &PartRecord,
+    ) -> Result<Option<PartRecord>, MetadataError> {
+        let change = |rows: &mut Rows, _: i64| {
+            let place = (upload.key.clone(), upload.id);
+            if !rows.uploads.contains_key(&place) {
+                return Err(MetadataError::NoSuchUpload);
+            }
+            Ok(rows.parts.insert((upload.id, part.number), part.clone()))
+        };
+        self.commit(change).await
+    }
+
+    async fn parts(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+        after: u16,
+        limit: usize,
+    ) -> Result<Vec<PartRecord>, MetadataError> {
+        let place = (key.clone(), id);
+        let found = self.read(|rows| {
+            if !rows.uploads.contains_key(&place) {
+                return Err(MetadataError::NoSuchUpload);
+            }
+            let range = rows.parts.range((id, after + 1)..=(id, u16::MAX));
+            Ok(range.take(limit).map(|(_, part)| part.clone()).collect())
+        });
+        found.await
+    }
+
+    async fn uploads(
+        &self,
+        _: BucketId,
+        _: &str,
+        _: Option<(&str, Option<UploadId>)>,
+        _: usize,
+    ) -> Result<Vec<UploadRecord>, MetadataError> {
+        Ok(self.open_uploads())
+    }
+
+    async fn complete_upload(
+        &self,
+        _: BucketId,
+        upload: &UploadRecord,
+        record: &ObjectRecord,
+        _: &PutCondition,
+    ) -> Result<Committed, MetadataError> {
+        self.order_of(content_of_etag(&record.etag));
+        let change = |rows: &mut Rows, at: i64| {
+            let place = (upload.key.clone(), upload.id);
+            if rows.uploads.remove(&place).is_none() {
+                return Err(MetadataError::NoSuchUpload);
+            }
+            rows.parts.retain(|(of, _), _| *of != upload.id);
+            Ok(rows.make_current(&upload.key, record, at))
+        };
+        self.commit(change).await
+    }
+
+    async fn completed(
+        &self,
+        _: BucketId,
+        _: &ObjectKey,
+        _: UploadId,
+    ) -> Result<Option<ETag>, MetadataError> {
+        Ok(None)
+    }
+
+    async fn abort_upload(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+    ) -> Result<Vec<PartRecord>, MetadataError> {
+        let change = |rows: &mut Rows, _: i64| {
+            let place = (key.clone(), id);
+            if rows.uploads.remove(&place).is_none() {
+                return Err(MetadataError::NoSuchUpload);
+            }
+            let parts = rows.parts.extract_if(.., |(of, _), _| *of == id);
+            Ok(parts.map(|(_, part)| part).collect())
+        };
+        self.commit(change).await
+    }
+}
