@@ -85,7 +85,10 @@ impl<S: Store> Namespace<S> {
     /// [`MetadataError::Unavailable`], [`MetadataError::Unknown`]: replay it again.
     pub async fn replay(&self, entry: &[u8]) -> Result<Replayed, MetadataError> {
         let entry = decode_journal_entry(entry).map_err(record_error)?;
-        let operation = Operation::journaled(&entry);
+        let operation = Operation {
+            replayed: true,
+            ..Operation::journaled(&entry)
+        };
         match self.mutate_as(&Replay(&entry), &operation).await {
             Ok((Some(replaced), version)) => {
                 Ok(Replayed::Committed(Box::new(committed(replaced, version)?)))

@@ -71,7 +71,9 @@ pub(super) struct Operation {
     /// Its row: there once it is committed.
     pub(super) key: Vec<u8>,
     /// A power cut may undo it: a journal has it.
-    relaxed: bool,
+    pub(super) relaxed: bool,
+    /// A power cut has undone it, and maybe earlier ones of which no entry is left.
+    pub(super) replayed: bool,
 }
 
 impl Operation {
@@ -83,6 +85,7 @@ impl Operation {
             now_ms,
             key: keyspace::operation(minute, id.0),
             relaxed: false,
+            replayed: false,
         })
     }
 
@@ -93,6 +96,7 @@ impl Operation {
             now_ms: entry.now_ms,
             key: keyspace::journaled(entry.sequence, entry.operation),
             relaxed: true,
+            replayed: false,
         }
     }
 

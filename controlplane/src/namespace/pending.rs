@@ -170,12 +170,13 @@ async fn begin_pending<T: Transaction>(
             Some(older) if is_untold(older.change) => older.since_ms,
             _ => operation.now_ms,
         },
-        superseded: older.is_some_and(|older| match older.change {
-            // Of what is held here no request was ever sent, but one of the change
-            // that it replaced may be.
-            PendingChange::Hold { .. } => older.superseded,
-            _ => true,
-        }),
+        superseded: operation.replayed
+            || older.is_some_and(|older| match older.change {
+                // Of what is held here no request was ever sent, but one of the change
+                // that it replaced may be.
+                PendingChange::Hold { .. } => older.superseded,
+                _ => true,
+            }),
     };
     let row = keyspace::pending(place.0, place.1);
     transaction.set_versionstamped_value(&row, &encode_pending(&pending)?, VERSION_OFFSET);
