@@ -69,8 +69,6 @@ pub(crate) enum Outcome {
         error: String,
         late: Option<Duration>,
     },
-    /// It was not tried; come back then.
-    NotBefore(Duration),
 }
 
 /// A change as it is shown to administrators.
@@ -466,7 +464,6 @@ impl State {
                     lane.due = lane.not_before(now);
                 }
             }
-            Outcome::NotBefore(at) => lane.due = at.max(lane.not_before(now)),
         }
         self.put_in(place.clone(), lane);
     }

@@ -22,8 +22,6 @@ use crate::io::{
 
 /// Longest sleep of a persister with nothing due.
 const IDLE: Duration = Duration::from_secs(1);
-/// Wait when the queue and the metadata disagree: a commit is about to be queued.
-const SETTLE: Duration = Duration::from_millis(50);
 
 /// Why an object did not reach the UFS.
 enum Unsent {
@@ -151,8 +149,13 @@ impl<W: World> Engine<W> {
     async fn try_put(&self, bucket: &Arc<Bucket>, work: &Work) -> Outcome {
         let key = &work.place.1;
         let record = match self.metadata().object(bucket.id, key).await {
-            Ok(Some(record)) if record.version == work.pending.version => record,
-            Ok(_) => return Outcome::NotBefore(self.environment().monotonic() + SETTLE),
+            Ok(Some(record))
+                if record.version == work.pending.version
+                    && record.persist != PersistState::Persisted =>
+            {
+                record
+            }
+            Ok(_) => return self.reconsider(bucket, work).await,
             Err(error) => return failed(error.to_string()),
         };
         let sent = match record.parts.is_empty() {
@@ -166,7 +169,16 @@ impl<W: World> Engine<W> {
     }
 
     async fn try_delete(&self, bucket: &Arc<Bucket>, work: &Work) -> Outcome {
-        match self.ufs().delete(bucket, &work.place.1).await {
+        let key = &work.place.1;
+        // Told again after its row is gone it would be waited for by nobody after a
+        // crash, and could take what is put under the key then.
+        match self.metadata().pending(bucket.id, key).await {
+            Ok(Some(row))
+                if row.version == work.pending.version && row.change == PendingChange::Delete => {}
+            Ok(_) => return self.reconsider(bucket, work).await,
+            Err(error) => return failed(error.to_string()),
+        }
+        match self.ufs().delete(bucket, key).await {
             Ok(()) => self.conclude(bucket, work, None).await,
             // A key the UFS cannot hold is not there.
             Err(error) if error.kind == UfsErrorKind::Unsupported => {
@@ -174,6 +186,42 @@ impl<W: World> Engine<W> {
             }
             Err(error) => self.unsent(bucket, work, error.into()),
         }
+    }
+
+    /// The metadata does not have what the queue wants to be sent: a newer change is
+    /// about to be queued, or this one was ended by a commit whose answer was lost.
+    /// Which of them can be told under the key's slot.
+    async fn reconsider(&self, bucket: &Arc<Bucket>, work: &Work) -> Outcome {
+        match self.release_ended(bucket, work).await {
+            Ok(true) => self.conclude(bucket, work, None).await,
+            Ok(false) => Outcome::Ended,
+            Err(error) => failed(error.to_string()),
+        }
+    }
+
+    /// Whether a change is the last one of its key and ended, but for what may still
+    /// settle; its bytes may be evicted then. If not, a newer one is queued.
+    async fn release_ended(&self, bucket: &Bucket, work: &Work) -> Result<bool, FlowError> {
+        let (key, version) = (&work.place.1, work.pending.version);
+        let _guard = self.lock_key(bucket.id, key).await?;
+        let queued = self.shared().persist.pending(bucket.id, key);
+        if queued.is_none_or(|queued| queued.version != version) {
+            return Ok(false);
+        }
+        let row = self.metadata().pending(bucket.id, key).await?;
+        let untold = |change| !matches!(change, PendingChange::Settling { .. });
+        if row.is_some_and(|row| untold(row.change)) {
+            // Tried again, and shown to administrators.
+            let text = "the metadata has another change of this key than the queue";
+            return Err(FlowError::Unavailable(text.into()));
+        }
+        if let Some(record) = self.metadata().object(bucket.id, key).await?
+            && record.persist == PersistState::Persisted
+        {
+            self.release_bytes(&record);
+        }
+        self.distrust(bucket.id, key);
+        Ok(true)
     }
 
     fn unsent(&self, bucket: &Bucket, work: &Work, error: Unsent) -> Outcome {
@@ -228,7 +276,11 @@ impl<W: World> Engine<W> {
             Ok(true) => {}
             // A newer change waits.
             Ok(false) => return Outcome::Ended,
-            Err(error) => return failed(error.to_string()),
+            Err(error) => {
+                // It may be ended: memory must not say that it is not persisted.
+                self.distrust(bucket.id, key);
+                return failed(error.to_string());
+            }
         }
         let stats = &self.shared().stats;
         // What only settled was counted when the UFS acked it.
@@ -242,9 +294,7 @@ impl<W: World> Engine<W> {
                     .fetch_add(record.size, Ordering::Relaxed);
                 record.persist = PersistState::Persisted;
                 record.ufs = Some(object.identity);
-                for extent in &record.extents {
-                    self.disk().release(extent.blob, chunks_of(extent.size));
-                }
+                self.release_bytes(&record);
                 self.remember(bucket.id, key, Some(Arc::new(record)));
             }
             None => self.distrust(bucket.id, key),
@@ -252,6 +302,13 @@ impl<W: World> Engine<W> {
         match settling {
             Some((until, until_ms)) => Outcome::Settling { until, until_ms },
             None => Outcome::Ended,
+        }
+    }
+
+    /// Lets the bytes of a version be evicted that the UFS has.
+    fn release_bytes(&self, record: &ObjectRecord) {
+        for extent in &record.extents {
+            self.disk().release(extent.blob, chunks_of(extent.size));
         }
     }
 
