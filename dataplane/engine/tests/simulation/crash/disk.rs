@@ -14,8 +14,8 @@ use super::{Break, Faults, Trace};
 use crate::executor::Sim;
 use crate::world::SimBuffer;
 
-/// Pinned and reserved bytes at most: a few large objects.
-const DIRTY_MAX: u64 = 4 << 20;
+/// Pinned and reserved bytes at most: one large object and many small ones.
+const DIRTY_MAX: u64 = 2 << 20;
 
 /// A record on the medium, in the order of writing.
 struct Record {
@@ -96,16 +96,23 @@ impl CrashDisk {
     /// released or forgotten is there again, unless its space was used.
     pub fn crash(&self) {
         let mut state = self.state.borrow_mut();
-        state.index.clear();
+        let before = std::mem::take(&mut state.index);
         state.reserved = 0;
         for at in 0..state.medium.len() {
             let record = &mut state.medium[at];
             let safe = record.pinned && record.flushed;
             let kept = safe || (record.written && self.sim.below(2) == 0);
+            if !record.gone && !kept {
+                self.trace.note("chunk lost", &record.chunk.index);
+            }
             record.gone |= !kept;
             if record.gone {
                 record.data = Bytes::new();
                 continue;
+            }
+            let was_pinned = before.get(&place(record.chunk)).is_some_and(|e| e.pinned);
+            if record.pinned && !was_pinned {
+                self.trace.note("pinned again", &record.chunk.index);
             }
             record.flushed = true;
             let (chunk, pinned) = (record.chunk, record.pinned);
@@ -197,6 +204,7 @@ impl CrashDisk {
             clean.map(|(c, _)| chunk_at(*c)).collect()
         };
         if !clean.is_empty() {
+            self.trace.note("evicted", &clean.len());
             self.remove(clean[self.sim.below(clean.len() as u64) as usize]);
         }
     }
@@ -225,6 +233,7 @@ impl Disk for CrashDisk {
             .map(|e| state.medium[e.record].data.len() as u64)
             .sum();
         if pinned + state.reserved + bytes > DIRTY_MAX {
+            self.trace.note("dirty full", &bytes);
             return Err(DiskError::DirtyFull);
         }
         state.reserved += bytes;

@@ -128,6 +128,10 @@ impl CrashMetadata {
         if kept > 0 {
             state.durable = state.relaxed[kept - 1].clone();
         }
+        let undone = state.relaxed.len() - kept;
+        if undone > 0 {
+            self.trace.note("commits undone", &undone);
+        }
         state.relaxed.clear();
         state.live = state.durable.clone();
     }
@@ -225,7 +229,19 @@ impl CrashMetadata {
     /// Commits what an entry says, unless that was done before.
     pub async fn replay(&self, entry: &[u8]) {
         self.sim.jitter().await;
-        self.commit_entry(entry);
+        if self.commit_entry(entry).is_none() {
+            return;
+        }
+        let key = self.decode(entry).map(|(_, key, _)| key);
+        self.trace.note("replayed", &key);
+        let mut state = self.state.borrow_mut();
+        // One with the commit: an older change may be lost for good.
+        let rows = state.relaxed.pop_back();
+        let row = key.and_then(|key| state.live.pending.get_mut(&key));
+        if let (Some(row), Some(_)) = (row, rows) {
+            row.superseded = true;
+            Self::relax(&mut state);
+        }
     }
 
     fn commit_entry(&self, entry: &[u8]) -> Option<Committed> {
@@ -274,7 +290,11 @@ impl CrashMetadata {
         };
         self.trace.note("commit", &self.state.borrow().live.version);
         self.sim.jitter().await;
-        if lost { unknown() } else { Ok(answer) }
+        if lost {
+            self.trace.note("answer lost", &());
+            return unknown();
+        }
+        Ok(answer)
     }
 
     async fn read<T>(&self, look: impl FnOnce(&Rows) -> T) -> T {
@@ -485,7 +505,12 @@ impl Metadata for CrashMetadata {
             }
             Ok(true)
         };
-        self.commit(change).await
+        let ended = self.commit(change).await;
+        if self.sim.below(100) < self.faults.get().end_unknown {
+            self.trace.note("end not heard of", &ended.is_ok());
+            return unknown();
+        }
+        ended
     }
 
     async fn scan(

@@ -2,14 +2,19 @@
 //! a store that keeps what was flushed, metadata that keeps a prefix, a UFS that
 //! applies late. Others who write to the UFS are absent.
 
+mod check;
+mod client;
 mod content;
 mod disk;
+mod ending;
 mod metadata;
 mod node;
 mod run;
+mod seeds;
 mod ufs;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
@@ -49,6 +54,8 @@ pub struct Faults {
     disk_evicts: u64,
     metadata_refuses: u64,
     metadata_unknown: u64,
+    /// The commit that ends a pending change was made, but its answer is lost.
+    end_unknown: u64,
     ufs_refuses: u64,
     ufs_throttles: u64,
     ufs_never_answers: u64,
@@ -68,6 +75,7 @@ impl Faults {
             } else {
                 0
             },
+            end_unknown: if seed % 4 == 1 { 20 } else { 0 },
             ufs_refuses: 8,
             ufs_throttles: 4,
             ufs_never_answers: 20,
@@ -75,10 +83,12 @@ impl Faults {
         }
     }
 
-    /// Nothing fails any more, but what is broken stays so.
+    /// Nothing fails any more but answers that need no restart to be got over; what
+    /// is broken stays so.
     fn over(self) -> Self {
         Self {
             broken: self.broken,
+            end_unknown: self.end_unknown,
             ..Self::default()
         }
     }
@@ -89,11 +99,15 @@ impl Faults {
     }
 }
 
+/// How often each kind of thing happened.
+pub type Counts = BTreeMap<&'static str, u64>;
+
 /// A hash of all that happened, in its order.
 #[derive(Clone)]
 pub struct Trace {
     sim: Sim,
     hash: Rc<Cell<u64>>,
+    counts: Rc<RefCell<Counts>>,
     shown: bool,
 }
 
@@ -102,11 +116,13 @@ impl Trace {
         Self {
             sim: sim.clone(),
             hash: Rc::default(),
+            counts: Rc::default(),
             shown: std::env::var_os("QUICKWATER_SIM_TRACE").is_some(),
         }
     }
 
-    fn note(&self, what: &str, of: &(impl Hash + Debug)) {
+    fn note(&self, what: &'static str, of: &(impl Hash + Debug)) {
+        *self.counts.borrow_mut().entry(what).or_default() += 1;
         let mut hasher = DefaultHasher::new();
         (self.hash.get(), self.sim.now(), what).hash(&mut hasher);
         of.hash(&mut hasher);

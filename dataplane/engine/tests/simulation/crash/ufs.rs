@@ -56,6 +56,8 @@ struct Request {
     /// Whoever comes next to the key waits until it is dead.
     fenced: bool,
     sent: Duration,
+    /// Our process has ended since.
+    orphaned: bool,
 }
 
 /// A change that was applied.
@@ -114,7 +116,8 @@ impl CrashUfs {
         let mut state = self.state.borrow_mut();
         let under_way = std::mem::take(&mut state.under_way);
         let now = self.sim.now();
-        for ((at, id), request) in under_way {
+        for ((at, id), mut request) in under_way {
+            request.orphaned = true;
             let until = request.sent + LATE_MAX;
             let at = match (request.fenced, self.sim.below(4)) {
                 (_, 0) => continue,
@@ -161,6 +164,12 @@ impl CrashUfs {
                 .as_ref()
                 .map(|file| content_of(&file.etag, &file.content));
             self.trace.note("ufs", &(request.order, content));
+            if request.orphaned {
+                self.trace.note("applied after we ended", &request.order);
+            }
+            if at > request.sent + REQUEST_TIMEOUT {
+                self.trace.note("applied late", &request.order);
+            }
             state.journal.push(Applied {
                 key: request.key.clone(),
                 order: request.order,
@@ -229,6 +238,7 @@ impl CrashUfs {
             order,
             fenced,
             sent: now,
+            orphaned: false,
         };
         self.trace
             .note("send", &(key.as_str(), order, fenced, sent.at));
