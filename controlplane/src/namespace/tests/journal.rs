@@ -54,6 +54,7 @@ async fn a_journaled_commit_is_visible_and_pending() {
         let pending = namespace.pending(id, &key("k")).await.unwrap().unwrap();
         assert_eq!(pending.version, done.version);
         assert_eq!(pending.change, PendingChange::Put { size: 7 });
+        assert_eq!(pending.superseded, sequence == 2);
     }
     let usage = Usage {
         objects: 1,
@@ -72,6 +73,9 @@ async fn a_replay_commits_what_was_lost_and_only_that() {
     assert_eq!(done.replaced, None);
     let current = namespace.object(id, &key("k")).await.unwrap().unwrap();
     assert_eq!(current.version, done.version);
+    // Of an older change that was lost with it a request may have been sent.
+    let pending = namespace.pending(id, &key("k")).await.unwrap().unwrap();
+    assert!(pending.superseded);
     assert_eq!(namespace.replay(&lost).await, Ok(Replayed::Known));
     let again = namespace.object(id, &key("k")).await.unwrap().unwrap();
     assert_eq!(again, current);
