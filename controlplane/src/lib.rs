@@ -1,5 +1,6 @@
 //! Who owns what and what is committed. Absent: data bytes, S3 text.
 
+pub mod jobs;
 pub mod keyspace;
 pub mod namespace;
 pub mod policies;

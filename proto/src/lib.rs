@@ -2,6 +2,7 @@
 //!
 //! Absent on purpose: rules, IO, clocks, randomness other than [`BlobId::random`].
 
+mod job;
 mod metadata;
 mod names;
 mod object;
@@ -9,6 +10,7 @@ mod pending;
 mod policy;
 mod ufs;
 
+pub use job::{JobAction, JobOutcome, LeftAlone};
 pub use metadata::{Committed, MetadataError, ScanPage};
 pub use names::{BlobId, BucketId, BucketName, ETag, InvalidName, ObjectKey, UploadId, Version};
 pub use object::{

@@ -23,10 +23,10 @@
 //! | 50 | pending: what the UFS has still to be told | bucket, S3 key |
 //! | 70 | path policies | version |
 //! | 71 | text of path policies | version, piece |
+//! | 72 | job | number |
 //!
 //! Kept free: 12 versions of an object; 51 to 5f
-//! dirty copies by blob and by worker; 6x leases, members, placement slots; 7x
-//! jobs.
+//! dirty copies by blob and by worker; 6x leases, members, placement slots.
 
 mod escape;
 #[cfg(test)]
@@ -53,6 +53,7 @@ const COUNTER: u8 = 0x40;
 const PENDING: u8 = 0x50;
 const POLICY: u8 = 0x70;
 const POLICY_TEXT: u8 = 0x71;
+const JOB: u8 = 0x72;
 
 /// Shards of tables that grow with time, and of counters.
 pub const SHARDS: u8 = 16;
@@ -114,6 +115,32 @@ pub fn policy_text(version: u64, piece: u32) -> Vec<u8> {
 #[must_use]
 pub fn policy_texts(version: u64) -> KeyRange {
     KeyRange::prefix(&Key::new(POLICY_TEXT).u64(version).done())
+}
+
+/// The counter from which numbers of jobs are taken.
+#[must_use]
+pub fn last_job() -> Vec<u8> {
+    Key::new(META).raw(b"last-job")
+}
+
+/// A job.
+#[must_use]
+pub fn job(number: u64) -> Vec<u8> {
+    Key::new(JOB).u64(number).done()
+}
+
+/// All jobs that are kept, oldest first.
+#[must_use]
+pub fn jobs() -> KeyRange {
+    KeyRange::prefix(&[JOB])
+}
+
+/// Takes a [`job`] key apart.
+#[must_use]
+pub fn parse_job(key: &[u8]) -> Option<u64> {
+    let mut rest = Parser::of(key, JOB)?;
+    let number = u64::from_be_bytes(rest.take()?);
+    rest.end(number)
 }
 
 /// The sequence up to which all entries of the journal are settled.

@@ -10,6 +10,7 @@ mod buckets;
 mod clock;
 mod complete;
 mod format;
+mod jobs;
 mod journal;
 mod listing;
 mod location;
@@ -31,6 +32,7 @@ use quickwater_proto::MetadataError;
 
 pub use clock::{SystemClock, WallClock};
 pub use format::FormatError;
+pub use jobs::{JobLimits, Saved};
 pub use journal::Replayed;
 pub use listing::{Listed, Listing, ListingMarker};
 pub use location::{Location, LocationError};

@@ -7,6 +7,7 @@
 //! error, never a guess.
 
 mod bucket;
+mod job;
 mod journal;
 mod object;
 mod operation;
@@ -24,6 +25,7 @@ use quickwater_proto::Version;
 use crate::store::CommitVersion;
 
 pub use bucket::{decode_bucket, decode_bucket_id, encode_bucket, encode_bucket_id};
+pub use job::{decode_job, encode_job};
 pub use journal::{JournalEntry, decode_journal_entry, encode_journal_entry};
 pub use object::{DetailRef, EncodedObject, ObjectRow, encode_object};
 pub use operation::{

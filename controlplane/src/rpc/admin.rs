@@ -6,20 +6,22 @@ use std::time::Duration;
 use quickwater_proto::{Bucket, BucketName, ObjectKey};
 use quickwater_rpc::admin::admin_server::Admin;
 use quickwater_rpc::admin::{
-    FsListReply, FsListRequest, FsStatReply, FsStatRequest, GetConfReply, GetConfRequest,
-    MountAddReply, MountAddRequest, MountListReply, MountListRequest, MountRemoveReply,
-    MountRemoveRequest, PathConfigCheckReply, PathConfigCheckRequest, PathConfigGetReply,
-    PathConfigGetRequest, PathConfigHistoryReply, PathConfigHistoryRequest,
-    PathConfigRollbackRequest, PathConfigSetReply, PathConfigSetRequest, PathConfigTestReply,
-    PathConfigTestRequest, PersistListReply, PersistListRequest, PersistRetryReply,
-    PersistRetryRequest, PersistStatReply, PersistStatRequest, PersistSumReply, PersistSumRequest,
-    StatusReply, StatusRequest,
+    FsListReply, FsListRequest, FsRemoveReply, FsRemoveRequest, FsStatReply, FsStatRequest,
+    GetConfReply, GetConfRequest, JobListReply, JobListRequest, JobStartReply, JobStartRequest,
+    JobStatusReply, JobStatusRequest, JobStopReply, JobStopRequest, MountAddReply, MountAddRequest,
+    MountListReply, MountListRequest, MountRemoveReply, MountRemoveRequest, PathConfigCheckReply,
+    PathConfigCheckRequest, PathConfigGetReply, PathConfigGetRequest, PathConfigHistoryReply,
+    PathConfigHistoryRequest, PathConfigRollbackRequest, PathConfigSetReply, PathConfigSetRequest,
+    PathConfigTestReply, PathConfigTestRequest, PersistListReply, PersistListRequest,
+    PersistRetryReply, PersistRetryRequest, PersistStatReply, PersistStatRequest, PersistSumReply,
+    PersistSumRequest, StatusReply, StatusRequest,
 };
 use tonic::{Request, Response, Status};
 
 use super::views::AdminViews;
 use super::{convert, policies, status};
 use crate::Namespace;
+use crate::jobs::Jobs;
 use crate::namespace::{Listed, NewMount};
 use crate::store::Store;
 
@@ -32,12 +34,17 @@ pub(super) const PAGE_LINES_MAX: u32 = 1_000;
 #[derive(Clone)]
 pub struct AdminService<S> {
     pub(super) namespace: Namespace<S>,
+    pub(super) jobs: Jobs<S>,
     pub(super) views: AdminViews,
 }
 
 impl<S: Store> AdminService<S> {
-    pub(super) fn new(namespace: Namespace<S>, views: AdminViews) -> Self {
-        Self { namespace, views }
+    pub(super) fn new(namespace: Namespace<S>, jobs: Jobs<S>, views: AdminViews) -> Self {
+        Self {
+            namespace,
+            jobs,
+            views,
+        }
     }
 
     pub(super) async fn bucket(&self, name: &str) -> Result<Bucket, Status> {
@@ -276,6 +283,46 @@ impl<S: Store> Admin for AdminService<S> {
     ) -> Result<Response<PersistSumReply>, Status> {
         let summed = self.sum_pending(request.into_inner()).await;
         summed.map(Response::new)
+    }
+
+    async fn job_start(
+        &self,
+        request: Request<JobStartRequest>,
+    ) -> Result<Response<JobStartReply>, Status> {
+        let started = self.start_job(request.into_inner()).await;
+        started.map(Response::new)
+    }
+
+    async fn job_list(
+        &self,
+        request: Request<JobListRequest>,
+    ) -> Result<Response<JobListReply>, Status> {
+        let listed = self.list_jobs(request.into_inner()).await;
+        listed.map(Response::new)
+    }
+
+    async fn job_status(
+        &self,
+        request: Request<JobStatusRequest>,
+    ) -> Result<Response<JobStatusReply>, Status> {
+        let job = self.job_status(request.into_inner().id).await?;
+        Ok(Response::new(JobStatusReply { job }))
+    }
+
+    async fn job_stop(
+        &self,
+        request: Request<JobStopRequest>,
+    ) -> Result<Response<JobStopReply>, Status> {
+        let job = self.stop_job(request.into_inner().id).await?;
+        Ok(Response::new(JobStopReply { job }))
+    }
+
+    async fn fs_remove(
+        &self,
+        request: Request<FsRemoveRequest>,
+    ) -> Result<Response<FsRemoveReply>, Status> {
+        let removed = bounded(self.remove_object(request.into_inner())).await?;
+        removed.map(Response::new)
     }
 }
 

@@ -4,6 +4,7 @@
 mod admin;
 mod authenticate;
 mod convert;
+mod jobs;
 mod persist;
 mod policies;
 mod status;
@@ -24,6 +25,7 @@ pub use views::{
 };
 
 use crate::Namespace;
+use crate::jobs::Jobs;
 use crate::store::Store;
 
 /// Largest request taken, bytes.
@@ -34,10 +36,11 @@ const REQUEST_BYTES_MAX: usize = 1 << 20;
 #[must_use]
 pub fn admin_routes<S: Store>(
     namespace: Namespace<S>,
+    jobs: Jobs<S>,
     views: AdminViews,
     token: AdminToken,
 ) -> Routes {
-    let service = AdminService::new(namespace, views);
+    let service = AdminService::new(namespace, jobs, views);
     let rest = crate::rest::routes(service.clone(), token.clone());
     let server = AdminServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX);
     let server = InterceptedService::new(server, Authenticator::new(token));

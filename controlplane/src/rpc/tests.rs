@@ -1,5 +1,6 @@
 //! Tests of the admin service over a loopback connection.
 
+mod jobs;
 mod persist;
 mod policies;
 mod rest;
@@ -112,7 +113,8 @@ impl Served {
             persist: world.clone(),
         };
         let token = AdminToken::new(TOKEN).unwrap();
-        let routes = admin_routes(namespace.clone(), views, token);
+        let jobs = jobs::start(&namespace);
+        let routes = admin_routes(namespace.clone(), jobs.clone(), views, token);
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = incoming.local_addr().unwrap();
         let serving = Server::builder()

@@ -16,6 +16,7 @@ use quickwater_proto::{
 use crate::decisions::flights::Flights;
 use crate::decisions::freshness::Freshness;
 use crate::decisions::gates::Gates;
+use crate::decisions::job_tasks::JobTasks;
 use crate::decisions::journal::Journal;
 use crate::decisions::object_cache::{Known, ObjectCache};
 use crate::decisions::persist_queue::{PersistConfig, PersistQueue};
@@ -103,6 +104,8 @@ pub struct Shared {
     pub persist: PersistQueue,
     /// Numbers of the journal of commits.
     pub journal: Journal,
+    /// What jobs want done to single objects.
+    pub jobs: JobTasks,
     /// Counters.
     pub stats: EngineStats,
 }
@@ -127,6 +130,7 @@ impl Shared {
             policies: Policies::default(),
             persist: PersistQueue::new(config.persist.clone()),
             journal: Journal::new(0),
+            jobs: JobTasks::default(),
             stats: EngineStats::default(),
             config,
         })

@@ -15,6 +15,7 @@ mod error;
 mod flows;
 pub mod io;
 
+pub use decisions::job_tasks::{JobAnswer, JobTasks, TASKS_MAX};
 pub use decisions::journal::Journal;
 pub use decisions::persist_queue::{
     PersistConfig, PersistQueue, QueuePage, QueueScope, QueueSum, QueueTotals, QueuedChange,

@@ -102,6 +102,13 @@ metrics! {
     PersistDirtyLimit Counter "quickwater_persist_dirty_limit_total" ["outcome"]
         "Write-backs that met the dirty limit. outcome: refused (SlowDown), through (written through instead)."
 
+    JobsRunning Gauge "quickwater_jobs_running" ["kind"]
+        "Jobs that run now. kind: load, free, delete."
+    JobObjects Counter "quickwater_job_objects_total" ["kind", "outcome"]
+        "Objects handled by jobs. outcome: done, left (nothing to do, or it must not be done), failed."
+    JobBytes Counter "quickwater_job_bytes_total" ["kind"]
+        "Bytes of objects that jobs loaded or deleted; of free, bytes dropped from the cache."
+
     RamTierBytes Gauge "quickwater_ram_tier_bytes" []
         "Bytes of small objects held in memory."
     RamTierBudgetBytes Gauge "quickwater_ram_tier_budget_bytes" []

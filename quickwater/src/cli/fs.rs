@@ -1,4 +1,4 @@
-//! `fs ls|stat`.
+//! `fs ls|stat|rm`.
 
 use std::process::ExitCode;
 
@@ -44,7 +44,32 @@ pub(super) enum FsVerb {
         #[command(flatten)]
         target: Target,
     },
+    /// Delete one object, or with -r all below a path
+    #[command(after_help = RM_HELP)]
+    Rm {
+        /// BUCKET/KEY; with -r BUCKET or BUCKET/PATH
+        path: String,
+        /// The key itself and all below it, as a job
+        #[arg(long, short)]
+        recursive: bool,
+        /// Do not wait for the end of the job
+        #[arg(long, requires = "recursive")]
+        detach: bool,
+        #[command(flatten)]
+        target: Target,
+    },
 }
+
+const RM_HELP: &str = "\
+With -r a job deletes what was there when it began, one key after the other, each as
+its path policy says; it goes on after a restart of the service, and running it again
+is harmless. What is written later stays. BUCKET/a/b means the key a/b and those
+below a/b/. Exits with 1 when something could not be deleted.
+
+Examples:
+  quickwater fs rm corpus/2026/shard-0001.tar --dir ./data
+  quickwater fs rm -r checkpoints/run-7 --dir ./data
+  quickwater fs rm -r checkpoints/run-7 --detach";
 
 pub(super) fn run(verb: FsVerb) -> Result<ExitCode> {
     match verb {
@@ -55,6 +80,18 @@ pub(super) fn run(verb: FsVerb) -> Result<ExitCode> {
             target,
         } => list(&path, recursive, limit, &target),
         FsVerb::Stat { path, target } => stat(&path, &target),
+        FsVerb::Rm {
+            path,
+            recursive: false,
+            target,
+            ..
+        } => remove(&path, &target),
+        FsVerb::Rm {
+            path,
+            detach,
+            target,
+            ..
+        } => super::job::delete(&path, !detach, &target),
     }
 }
 
@@ -174,6 +211,27 @@ fn stat(path: &str, target: &Target) -> Result<ExitCode> {
     json["version"] = json!(reply.version);
     json["persist_state"] = json!(reply.persist_state);
     target.output.show(&json, || stat_text(&entry, &reply))
+}
+
+fn remove(path: &str, target: &Target) -> Result<ExitCode> {
+    let (bucket, key) = split(path);
+    if key.is_empty() {
+        let text = format!("'{path}' names no object; write BUCKET/KEY, or -r for all of a bucket");
+        return Err(anyhow!(text).context(Kind::Usage));
+    }
+    let request = admin::FsRemoveRequest {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+    };
+    let deleted = target.with(|mut remote| async move {
+        let reply = remote.fs_remove(request).await;
+        Ok(reply.map_err(|s| explain(&s))?.into_inner().deleted)
+    })?;
+    let json = json!({ "path": path, "deleted": deleted });
+    target.output.show(&json, || match deleted {
+        true => format!("deleted {}\n", path.escape_debug()),
+        false => format!("{} was gone already\n", path.escape_debug()),
+    })
 }
 
 fn stat_text(entry: &FsEntry, reply: &admin::FsStatReply) -> String {

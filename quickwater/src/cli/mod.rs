@@ -4,6 +4,7 @@ mod async_persist;
 mod conf;
 mod exit;
 mod fs;
+mod job;
 mod mount;
 mod output;
 mod pathconfig;
@@ -58,7 +59,7 @@ enum Verb {
         after_help = "Examples:\n  quickwater status --dir ./data\n  quickwater status --control 10.0.0.7:29990 --token-file token --output json"
     )]
     Status(Target),
-    /// Look at the objects of a bucket
+    /// Look at the objects of a bucket, delete them
     #[command(subcommand)]
     Fs(fs::FsVerb),
     /// Say what a write to a path promises: durability, caching, read-only
@@ -67,6 +68,9 @@ enum Verb {
     /// See what the UFSs do not have yet, hurry it, wait for it
     #[command(subcommand)]
     AsyncPersist(async_persist::AsyncPersistVerb),
+    /// Load paths into the cache, free them, and follow such jobs
+    #[command(subcommand)]
+    Job(job::JobVerb),
     /// Check this machine and what the service depends on
     #[command(
         after_help = "Exits with 1 when a check fails.\n\nExamples:\n  quickwater doctor --dir ./data\n  quickwater doctor --dir ./data --capacity 500GiB --output json"
@@ -145,6 +149,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Fs(verb) => fs::run(verb),
         Verb::Pathconfig(verb) => pathconfig::run(verb),
         Verb::AsyncPersist(verb) => async_persist::run(verb),
+        Verb::Job(verb) => job::run(verb),
         Verb::Doctor(args) => crate::doctor::run(&args),
         Verb::Conf(verb) => conf::run(verb),
         Verb::Bench(args) => bench(&args),

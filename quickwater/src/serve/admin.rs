@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use quickwater_controlplane::Namespace;
+use quickwater_controlplane::jobs::Jobs;
 use quickwater_controlplane::rpc::{AdminToken, AdminViews, MountCheck, NodeView, admin_routes};
 use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::Shared;
@@ -36,6 +37,7 @@ pub(super) struct Parts {
     pub(super) namespace: Namespace<EmbeddedStore>,
     pub(super) ufs: UfsClient,
     pub(super) node: ThisNode,
+    pub(super) jobs: Jobs<EmbeddedStore>,
     pub(super) pending: Pending,
     pub(super) token: Secret,
 }
@@ -63,7 +65,7 @@ pub(super) fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         // REST clients speak HTTP/1.1.
         .accept_http1(true)
-        .add_routes(admin_routes(parts.namespace, views, token));
+        .add_routes(admin_routes(parts.namespace, parts.jobs, views, token));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Ok(async move {
         if let Err(error) = server.serve_with_incoming(incoming).await {

@@ -88,6 +88,7 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
     let pools = (0..threads)
         .map(|_| pool(parts.budget))
         .collect::<Result<Vec<Pool>>>()?;
+    let large_buffers = pools.first().map_or(0, |pool| pool.available().large_total);
     parts.metrics.collect_buffers(pools.clone());
     let shared = Shared::new(engine_config(parts.budget, settings));
     let (version, table) = &parts.policies;
@@ -105,7 +106,7 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
     let stats: Vec<Arc<HttpStats>> = (0..threads).map(|_| Arc::default()).collect();
     parts.metrics.collect_http(stats.clone());
 
-    let common = shard::Common::new(&parts, store.clone(), Arc::clone(&shared));
+    let common = shard::Common::new(&parts, store.clone(), Arc::clone(&shared), large_buffers);
     let stop = Stop::new();
     let limit = ConnectionLimit::new(settings.s3.connections_max);
     let http = http_config(settings);

@@ -9,6 +9,7 @@ mod control;
 mod data_plane;
 mod files;
 mod health;
+mod jobs;
 mod metadata;
 mod observe;
 mod pending;
@@ -175,6 +176,9 @@ fn start(
         namespace.clone(),
         Arc::clone(&data_plane.shared),
     ));
+    let shared = Arc::clone(&data_plane.shared);
+    let jobs = jobs::jobs(namespace.clone(), shared, &settings.jobs, &metrics);
+    runtime.spawn(jobs.clone().run());
     let node = admin::ThisNode {
         started: Instant::now(),
         readiness: readiness.clone(),
@@ -191,6 +195,7 @@ fn start(
         namespace: namespace.clone(),
         ufs,
         node,
+        jobs,
         pending: pending::Pending::new(Arc::clone(&data_plane.shared), data_plane.start),
         token,
     };

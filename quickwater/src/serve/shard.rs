@@ -19,6 +19,7 @@ use quickwater_worker::service::{AccessKey, S3Service, ServiceConfig};
 use quickwater_worker::store::{ShardStore, Store};
 
 use super::data_plane::Parts;
+use super::jobs::tasks_per_shard;
 use super::metadata::LocalMetadata;
 use super::observe::Observe;
 use crate::settings::{AuthMode, Settings};
@@ -46,10 +47,17 @@ pub(super) struct Common {
     service: Arc<ServiceConfig>,
     access_key: AccessKey,
     observe: Observe,
+    /// Tasks of jobs at a time on this shard.
+    job_tasks: usize,
 }
 
 impl Common {
-    pub(super) fn new(parts: &Parts<'_>, store: Store, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        parts: &Parts<'_>,
+        store: Store,
+        shared: Arc<Shared>,
+        large_buffers: usize,
+    ) -> Self {
         let credentials = parts.credentials;
         Self {
             store,
@@ -62,6 +70,7 @@ impl Common {
                 secret: credentials.secret_access_key.reveal().to_owned(),
             },
             observe: Observe::new(Arc::clone(&parts.metrics), parts.access_log.clone()),
+            job_tasks: tasks_per_shard(parts.settings, large_buffers),
         }
     }
 }
@@ -94,6 +103,12 @@ pub(super) async fn run(common: Common, seat: Seat) {
     engine
         .environment()
         .spawn(async move { persister.run_persister(|| stop.is_requested()).await });
+    for _ in 0..common.job_tasks {
+        let (worker, stop) = (engine.clone(), seat.stop.clone());
+        engine
+            .environment()
+            .spawn(async move { worker.run_job_tasks(|| stop.is_requested()).await });
+    }
     let server = Server {
         service: S3Service::new(
             engine,

@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     pub store: StoreSettings,
     /// Data on its way to the UFS.
     pub write_cache: WriteCacheSettings,
+    /// Jobs.
+    pub jobs: JobsSettings,
     /// Embedded metadata engine.
     pub metadata_engine: MetadataEngine,
     /// The default UFS and limits of all.
@@ -116,6 +118,19 @@ pub(crate) struct StoreSettings {
     pub ram_tier_bytes: Option<u64>,
     /// Data-plane threads.
     pub threads: usize,
+}
+
+/// Jobs over many objects.
+#[derive(Debug, Clone)]
+pub(crate) struct JobsSettings {
+    /// Jobs at a time.
+    pub running_max: usize,
+    /// Objects of one job at a time.
+    pub concurrency: usize,
+    /// How long one that has ended is listed.
+    pub keep: Duration,
+    /// Jobs kept in all.
+    pub kept_max: usize,
 }
 
 /// Data on its way to the UFS.

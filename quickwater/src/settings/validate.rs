@@ -9,8 +9,8 @@ use anyhow::{Result, anyhow, bail};
 
 use super::parse::{self, Parsed};
 use super::{
-    AuthMode, IoDriver, MetadataEngine, S3Settings, Settings, StoreSettings, UfsSettings, Values,
-    WriteCacheSettings, keys,
+    AuthMode, IoDriver, JobsSettings, MetadataEngine, S3Settings, Settings, StoreSettings,
+    UfsSettings, Values, WriteCacheSettings, keys,
 };
 
 const MIB: u64 = 1 << 20;
@@ -30,6 +30,12 @@ const USER_METADATA_BYTES_MAX: u64 = 8 << 10;
 const PART_BYTES_MAX: u64 = 5 << 30;
 /// Most requests to one UFS at a time.
 const UFS_CONCURRENCY_MAX: u64 = 4096;
+/// Most jobs at a time; times objects of each, the queue of the shards holds them.
+const JOBS_RUNNING_MAX: u64 = 16;
+/// Most objects of one job at a time.
+const JOBS_CONCURRENCY_MAX: u64 = 256;
+/// Most jobs kept.
+const JOBS_KEPT_MAX: u64 = 10_000;
 /// Longest timeout that still counts as a deadline.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// Longest time of housekeeping.
@@ -53,6 +59,7 @@ impl Settings {
             metrics_listen: read.value("metrics.listen", parse::address)?,
             store: read.store()?,
             write_cache: read.write_cache()?,
+            jobs: read.jobs()?,
             metadata_engine: match read.word("metadata.engine")?.as_str() {
                 "redb" => MetadataEngine::Redb,
                 _ => MetadataEngine::Fjall,
@@ -288,6 +295,15 @@ impl Reader<'_> {
             orphan_timeout: self.housekeeping("write_cache.orphan_timeout")?,
             orphan_period: self.housekeeping("write_cache.orphan_period")?,
             writing_timeout: self.housekeeping("write_cache.writing_timeout")?,
+        })
+    }
+
+    fn jobs(&self) -> Result<JobsSettings> {
+        Ok(JobsSettings {
+            running_max: self.bounded("jobs.running", 1, JOBS_RUNNING_MAX)?,
+            concurrency: self.bounded("jobs.concurrency", 1, JOBS_CONCURRENCY_MAX)?,
+            keep: self.housekeeping("jobs.keep")?,
+            kept_max: self.bounded("jobs.kept", 1, JOBS_KEPT_MAX)?,
         })
     }
 

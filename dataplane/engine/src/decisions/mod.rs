@@ -3,6 +3,7 @@
 pub(crate) mod flights;
 pub(crate) mod freshness;
 pub(crate) mod gates;
+pub(crate) mod job_tasks;
 pub(crate) mod journal;
 pub(crate) mod object_cache;
 pub(crate) mod persist_queue;

@@ -3,12 +3,25 @@
 
 use std::sync::Arc;
 
-use quickwater_proto::{Bucket, ObjectKey, PendingChange, PolicyMode, PutCondition, UfsErrorKind};
+use quickwater_proto::{
+    Bucket, JobOutcome, LeftAlone, ObjectKey, ObjectRecord, PendingChange, PolicyMode,
+    PutCondition, UfsErrorKind, Version,
+};
 
+use crate::decisions::slots::SlotGuard;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::put::read_only;
 use crate::io::{Metadata, Ufs};
+
+/// Which version of a key may be removed.
+#[derive(Clone, Copy)]
+enum Which<'a> {
+    /// One for which this holds, or none at all.
+    Condition(&'a PutCondition),
+    /// One that is there and was committed up to here.
+    Through(Version),
+}
 
 impl<W: World> Engine<W> {
     /// Removes an object; not being there is success, as S3 has it.
@@ -21,15 +34,60 @@ impl<W: World> Engine<W> {
         key: &ObjectKey,
         condition: &PutCondition,
     ) -> Result<(), FlowError> {
+        let which = Which::Condition(condition);
+        self.remove(bucket, key, which).await.map(drop)
+    }
+
+    /// Removes an object for a job; one that is not known here is gone.
+    pub(crate) async fn delete_for_job(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        through: Option<Version>,
+    ) -> Result<JobOutcome, FlowError> {
+        match through {
+            Some(version) => self.remove(bucket, key, Which::Through(version)).await,
+            None => self.delete_known(bucket, key).await,
+        }
+    }
+
+    /// Removes the current version of a key, whatever it is, and tells whether
+    /// there was one.
+    async fn delete_known(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+    ) -> Result<JobOutcome, FlowError> {
+        if self.policy(bucket, key).mode == PolicyMode::ReadOnly {
+            return Err(read_only());
+        }
+        match self.resolve(bucket, key, false).await {
+            Err(FlowError::NoSuchKey) => return Ok(JobOutcome::Left(LeftAlone::Gone)),
+            // Under write-back the UFS need not be there.
+            Err(FlowError::Unavailable(_)) | Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+        let which = Which::Condition(&PutCondition::None);
+        self.remove(bucket, key, which).await
+    }
+
+    async fn remove(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        which: Which<'_>,
+    ) -> Result<JobOutcome, FlowError> {
         match self.policy(bucket, key).mode {
             PolicyMode::ReadOnly => return Err(read_only()),
             PolicyMode::WriteBack | PolicyMode::Transient => {
-                return self.delete_back(bucket, key, condition).await;
+                return self.delete_back(bucket, key, which).await;
             }
             PolicyMode::WriteThrough | PolicyMode::NoCache => {}
         }
         let guard = self.lock_settled(bucket, key).await?;
-        self.check_condition(bucket, key, condition, &guard).await?;
+        if let Some(left) = self.judge(bucket, key, which, &guard).await? {
+            return Ok(JobOutcome::Left(left));
+        }
         guard.mark_changed();
         match self.ufs().delete(bucket, key).await {
             Ok(()) => {}
@@ -48,11 +106,41 @@ impl<W: World> Engine<W> {
             self.distrust(bucket.id, key);
             FlowError::Unknown(error.to_string())
         })?;
-        if let Some(old) = removed {
-            self.forget_bytes(&old);
+        Ok(self.removed(bucket, key, removed))
+    }
+
+    /// Whether the object must stay, and why. Only under the slot's lock.
+    async fn judge(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        which: Which<'_>,
+        guard: &SlotGuard<'_>,
+    ) -> Result<Option<LeftAlone>, FlowError> {
+        let through = match which {
+            Which::Condition(condition) => {
+                self.check_condition(bucket, key, condition, guard).await?;
+                return Ok(None);
+            }
+            Which::Through(version) => version,
+        };
+        let current = self.metadata().object(bucket.id, key).await?;
+        Ok(match current {
+            None => Some(LeftAlone::Gone),
+            Some(current) if current.version > through => Some(LeftAlone::Newer),
+            Some(_) => None,
+        })
+    }
+
+    /// The object's row is gone: so are its bytes.
+    fn removed(&self, bucket: &Bucket, key: &ObjectKey, old: Option<ObjectRecord>) -> JobOutcome {
+        if let Some(old) = &old {
+            self.forget_bytes(old);
         }
         self.remember(bucket.id, key, None);
-        Ok(())
+        JobOutcome::Done {
+            bytes: old.map_or(0, |old| old.size),
+        }
     }
 
     /// Removes an object here and tells the UFS later. The UFS is not asked: what
@@ -61,10 +149,12 @@ impl<W: World> Engine<W> {
         &self,
         bucket: &Arc<Bucket>,
         key: &ObjectKey,
-        condition: &PutCondition,
-    ) -> Result<(), FlowError> {
+        which: Which<'_>,
+    ) -> Result<JobOutcome, FlowError> {
         let guard = self.lock_key(bucket.id, key).await?;
-        self.check_condition(bucket, key, condition, &guard).await?;
+        if let Some(left) = self.judge(bucket, key, which, &guard).await? {
+            return Ok(JobOutcome::Left(left));
+        }
         if !self.shared().persist.has_room() {
             let text = "too many changes are not persisted yet";
             return Err(FlowError::SlowDown(text.into()));
@@ -79,10 +169,6 @@ impl<W: World> Engine<W> {
             Err(error) => return Err(self.give_up_change(bucket, key, error, guard)),
         };
         self.told_later(bucket, key, version, PendingChange::Delete);
-        if let Some(old) = old {
-            self.forget_bytes(&old);
-        }
-        self.remember(bucket.id, key, None);
-        Ok(())
+        Ok(self.removed(bucket, key, old))
     }
 }

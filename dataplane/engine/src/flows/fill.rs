@@ -90,9 +90,7 @@ where
             }
             if let Some(buffer) = self.reread(piece).await? {
                 let stats = &self.parts().0.shared().stats;
-                stats
-                    .ufs_bytes
-                    .fetch_add(buffer.as_slice().len() as u64, Ordering::Relaxed);
+                self.count(&stats.ufs_bytes, buffer.as_slice().len());
                 return Ok(Some(buffer));
             }
         }

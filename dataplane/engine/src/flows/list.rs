@@ -200,9 +200,18 @@ impl<W: World> Engine<W> {
 
     /// Compares all of a bucket with the UFS and waits for the end.
     pub(crate) async fn compare_whole(&self, bucket: &Arc<Bucket>) -> Result<(), FlowError> {
+        self.compare_below(bucket, "").await
+    }
+
+    /// Compares all keys that begin with a prefix with the UFS and waits for the end.
+    pub(crate) async fn compare_below(
+        &self,
+        bucket: &Arc<Bucket>,
+        prefix: &str,
+    ) -> Result<(), FlowError> {
         let scope = Scope {
             bucket: bucket.id,
-            prefix: String::new(),
+            prefix: prefix.to_owned(),
             from: String::new(),
             one_level: false,
         };

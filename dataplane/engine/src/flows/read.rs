@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
@@ -49,6 +49,8 @@ pub struct ObjectReader<W: World> {
     pub(crate) fetched_to: u64,
     /// Everything comes from the UFS, past the store (NO_CACHE).
     bypass: bool,
+    /// Bytes count as sent to a client.
+    counted: bool,
     /// Straight from the UFS when the store takes nothing.
     direct: Option<(u64, <W::Ufs as Ufs>::Reader)>,
 }
@@ -77,6 +79,7 @@ impl<W: World> Engine<W> {
             reading: FuturesOrdered::new(),
             ready: VecDeque::new(),
             fetched_to: 0,
+            counted: true,
             direct: None,
         }
     }
@@ -90,6 +93,13 @@ where
     #[must_use]
     pub fn with_depth(mut self, chunks: usize) -> Self {
         self.depth = chunks;
+        self
+    }
+
+    /// Reads for nobody: what it gives is not counted as sent to a client.
+    #[must_use]
+    pub(crate) fn uncounted(mut self) -> Self {
+        self.counted = false;
         self
     }
 
@@ -153,9 +163,7 @@ where
         match found {
             Ok(Some(buffer)) => {
                 let stats = &self.engine.shared().stats;
-                stats
-                    .store_bytes
-                    .fetch_add(buffer.as_slice().len() as u64, Ordering::Relaxed);
+                self.count(&stats.store_bytes, buffer.as_slice().len());
                 Ok(Some(buffer))
             }
             Ok(None) => self.fetch(piece).await.map(Some),
@@ -196,6 +204,13 @@ where
 
     pub(crate) fn parts(&self) -> (&Engine<W>, &Arc<Bucket>, &ObjectKey, &Arc<ObjectRecord>) {
         (&self.engine, &self.bucket, &self.key, &self.record)
+    }
+
+    /// Counts bytes that are sent to a client.
+    pub(crate) fn count(&self, counter: &AtomicU64, bytes: usize) {
+        if self.counted {
+            counter.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn range_end(&self) -> u64 {
@@ -245,10 +260,7 @@ where
         let mut buffer = self.engine.disk().buffer(bytes.len()).await?;
         buffer.set_len(bytes.len());
         buffer.as_mut_slice().copy_from_slice(&bytes);
-        let stats = &self.engine.shared().stats;
-        stats
-            .ufs_bytes
-            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.count(&self.engine.shared().stats.ufs_bytes, bytes.len());
         Ok(Some(buffer))
     }
 }

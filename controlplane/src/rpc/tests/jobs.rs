@@ -1,0 +1,3 @@
+//! Jobs over gRPC.
+
+use crate::jobs::{Jobs, JobsConfig};
