@@ -9,8 +9,8 @@ use quickwater_proto::{JobOutcome, LeftAlone, MetadataError, ObjectKey, Version}
 
 use super::job::{Job, JobKind, JobState, Tally};
 use super::service::{Inner, Live};
-use super::worker::JobFailure;
-use super::{ATTEMPT_PAUSE, ATTEMPTS_MAX, PAGE_BYTES, PAGE_OBJECTS, UNREACHED_MAX};
+use super::worker::{JobFailure, Retry};
+use super::{ATTEMPT_PAUSE, ATTEMPT_PAUSE_MAX, PAGE_BYTES, PAGE_OBJECTS, UNREACHED_MAX};
 use crate::namespace::{SCAN_ROWS_MAX, Saved};
 use crate::store::Store;
 
@@ -105,7 +105,7 @@ impl<S: Store> Run<S> {
                 Some(Ok(())) => {}
                 Some(Err(failure)) => {
                     self.unlisted(&failure);
-                    if kind != JobKind::Delete || failure.bucket_gone {
+                    if kind != JobKind::Delete || failure.retry == Retry::BucketGone {
                         return Ok(Next::Break);
                     }
                 }
@@ -128,9 +128,9 @@ impl<S: Store> Run<S> {
     }
 
     fn unlisted(&self, failure: &JobFailure) {
-        let message = match failure.bucket_gone {
-            true => "the bucket was removed".to_owned(),
-            false => format!("the UFS cannot be listed: {}", failure.message),
+        let message = match failure.retry {
+            Retry::BucketGone => "the bucket was removed".to_owned(),
+            _ => format!("the UFS cannot be listed: {}", failure.message),
         };
         self.live.with(|job| {
             job.unlisted = true;
@@ -148,7 +148,7 @@ impl<S: Store> Run<S> {
                 .worker
                 .compare(&name, bucket, path, &self.live.stop);
             match self.live.stop.unless(compare).await? {
-                Err(failure) if failure.again && attempt < ATTEMPTS_MAX => {
+                Err(failure) if attempt < failure.retry.attempts_max() => {
                     self.pause(attempt).await?;
                     attempt += 1;
                 }
@@ -159,7 +159,9 @@ impl<S: Store> Run<S> {
 
     /// Waits before the next attempt; `None`: told to stop.
     async fn pause(&self, attempt: u32) -> Option<()> {
-        let pause = ATTEMPT_PAUSE * 4_u32.saturating_pow(attempt - 1);
+        let pause = ATTEMPT_PAUSE
+            .saturating_mul(4_u32.saturating_pow(attempt - 1))
+            .min(ATTEMPT_PAUSE_MAX);
         self.live.stop.unless(tokio::time::sleep(pause)).await
     }
 
@@ -274,7 +276,7 @@ impl<S: Store> Run<S> {
             let act = worker.act(&job.bucket_name, job.bucket, key, job.action(), stop);
             // Not cut short: what came of it must be known.
             match act.await {
-                Err(failure) if failure.again && attempt < ATTEMPTS_MAX => {
+                Err(failure) if attempt < failure.retry.attempts_max() => {
                     if self.pause(attempt).await.is_none() {
                         return Err(failure);
                     }
@@ -310,14 +312,13 @@ impl<S: Store> Run<S> {
     }
 
     fn failed(&self, key: &ObjectKey, failure: &JobFailure) {
-        if failure.bucket_gone {
-            self.bucket_gone.store(true, Ordering::Relaxed);
-            return;
+        match failure.retry {
+            Retry::BucketGone => return self.bucket_gone.store(true, Ordering::Relaxed),
+            Retry::Final => self.unreached.store(0, Ordering::Relaxed),
+            Retry::Unreached | Retry::Busy => {
+                self.unreached.fetch_add(1, Ordering::Relaxed);
+            }
         }
-        match failure.again {
-            true => self.unreached.fetch_add(1, Ordering::Relaxed),
-            false => self.unreached.swap(0, Ordering::Relaxed),
-        };
         let kind = self.live.with(|job| {
             job.fail(key.as_str(), &failure.message);
             job.kind.index()

@@ -6,15 +6,39 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use quickwater_proto::{BucketId, BucketName, JobAction, JobOutcome, ObjectKey};
 use tokio::sync::Notify;
 
+use super::{ATTEMPTS_BUSY_MAX, ATTEMPTS_MAX};
+
+/// What another attempt may bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Nothing: the answer is final.
+    Final,
+    /// The bucket is not there any more.
+    BucketGone,
+    /// The UFS or the service was out of reach.
+    Unreached,
+    /// The UFS or the service is overloaded: there is no hurry.
+    Busy,
+}
+
+impl Retry {
+    /// Most attempts.
+    pub(super) const fn attempts_max(self) -> u32 {
+        match self {
+            Self::Final | Self::BucketGone => 1,
+            Self::Unreached => ATTEMPTS_MAX,
+            Self::Busy => ATTEMPTS_BUSY_MAX,
+        }
+    }
+}
+
 /// Why it could not be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobFailure {
     /// For people.
     pub message: String,
-    /// The UFS or the service is out of reach or overloaded: worth another attempt.
-    pub again: bool,
-    /// The bucket is not there any more.
-    pub bucket_gone: bool,
+    /// Whether to try again.
+    pub retry: Retry,
 }
 
 /// Acts on objects. Every call has a deadline of its own.

@@ -9,7 +9,7 @@ use quickwater_rpc::admin::{
 use tonic::Status;
 
 use super::{AdminService, status};
-use crate::jobs::{Job, JobFailure, JobKind, JobState, NewJob, StartError, Tally};
+use crate::jobs::{Job, JobFailure, JobKind, JobState, NewJob, Retry, StartError, Tally};
 use crate::policies::Document;
 use crate::store::Store;
 
@@ -132,10 +132,11 @@ fn not_started(error: StartError) -> Status {
 
 /// What came of it may be unknown when another attempt could help.
 fn not_removed(failure: JobFailure) -> Status {
-    match (failure.bucket_gone, failure.again) {
-        (true, _) => Status::not_found(failure.message),
-        (false, true) => Status::aborted(failure.message),
-        (false, false) => Status::failed_precondition(failure.message),
+    match failure.retry {
+        Retry::BucketGone => Status::not_found(failure.message),
+        Retry::Unreached => Status::aborted(failure.message),
+        Retry::Busy => Status::unavailable(failure.message),
+        Retry::Final => Status::failed_precondition(failure.message),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use quickwater_controlplane::Namespace;
 use quickwater_controlplane::jobs::{
-    JobFailure, JobKind, JobStats, JobWorker, Jobs, JobsConfig, StopFlag,
+    JobFailure, JobKind, JobStats, JobWorker, Jobs, JobsConfig, Retry, StopFlag,
 };
 use quickwater_controlplane::namespace::JobLimits;
 use quickwater_controlplane::store::EmbeddedStore;
@@ -95,16 +95,15 @@ impl JobWorker for Shards {
 }
 
 fn failure(error: FlowError) -> JobFailure {
-    JobFailure {
-        again: matches!(
-            error,
-            FlowError::SlowDown(_)
-                | FlowError::Unavailable(_)
-                | FlowError::Unknown(_)
-                | FlowError::Unsettled(_)
-                | FlowError::Changed
-        ),
-        bucket_gone: error == FlowError::NoSuchBucket,
-        message: error.to_string(),
-    }
+    let retry = match &error {
+        FlowError::NoSuchBucket => Retry::BucketGone,
+        FlowError::SlowDown(_) => Retry::Busy,
+        FlowError::Unavailable(_)
+        | FlowError::Unknown(_)
+        | FlowError::Unsettled(_)
+        | FlowError::Changed => Retry::Unreached,
+        _ => Retry::Final,
+    };
+    let message = error.to_string();
+    JobFailure { message, retry }
 }
