@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 from botocore.exceptions import ClientError
 
@@ -16,6 +17,8 @@ from .journal import Journal, Seen, Value
 from .load import Mismatch, OpenUpload, describe, fetch, match
 
 MESSAGES_MAX = 20
+# How long dirty space may stay full once the UFS takes what it is given.
+ROOM_SECONDS = 60.0
 
 
 @dataclass
@@ -37,6 +40,9 @@ class Below(Protocol):
 
     def differences(self, bucket: str, present: dict[str, bytes]) -> list[str]:
         """Between what clients see and what it has; it may wait for them to agree."""
+
+    def relieve(self) -> None:
+        """Something was answered SlowDown: from here on the UFS has no fault."""
 
 
 class Files:
@@ -62,6 +68,9 @@ class Files:
                 wrong.append(f"{key}: the UFS file differs from the object")
         return wrong
 
+    def relieve(self) -> None:
+        """It never has one."""
+
 
 def check(
     target: Target, bucket: str, journal: Journal, below: Below, uploads: list[OpenUpload]
@@ -81,7 +90,8 @@ def check(
         return report
     for message in below.differences(bucket, present):
         report.add(message)
-    _open_uploads(s3, bucket, journal, uploads, report)
+    _open_uploads(s3, bucket, journal, uploads, report, below)
+    _abandoned_uploads(s3, bucket, report)
     return report
 
 
@@ -102,7 +112,7 @@ def _objects(
         if found is not None:
             present[key] = found
             _again(s3, bucket, key, found, report)
-            _metadata(s3, bucket, key, found, journal, report)
+            seen = _named(s3, bucket, key, found, journal, report) or seen
         journal.settle(key, _seen(seen))
 
 
@@ -111,14 +121,17 @@ def _seen(seen: Any) -> Seen:
     return seen
 
 
-def _metadata(
+def _named(
     s3: Any, bucket: str, key: str, found: bytes, journal: Journal, report: Report
-) -> None:
-    """User metadata belongs to one of the values that have these bytes."""
+) -> Value | None:
+    """User metadata belongs to one of the values that have these bytes, and says which:
+    the shortest ones are all alike."""
     values = [v for v in journal.current(key) if isinstance(v, Value) and v.data() == found]
     stored = _metadata_of(s3, bucket, key)
-    if stored not in [value.metadata() for value in values]:
+    named = [value for value in values if value.metadata() == stored]
+    if not named:
         report.add(f"{key}: metadata {stored}, allowed {values}")
+    return named[0] if named else None
 
 
 def _again(s3: Any, bucket: str, key: str, found: bytes, report: Report) -> None:
@@ -142,7 +155,8 @@ def _listing(s3: Any, bucket: str, present: dict[str, bytes], report: Report) ->
 
 
 def _open_uploads(
-    s3: Any, bucket: str, journal: Journal, uploads: list[OpenUpload], report: Report
+    s3: Any, bucket: str, journal: Journal, uploads: list[OpenUpload], report: Report,
+    below: Below,
 ) -> None:
     """An acked part survives the crash: the upload can be completed."""
     for number, upload in enumerate(uploads):
@@ -159,12 +173,39 @@ def _open_uploads(
             metadata = _metadata_of(s3, bucket, upload.key) if before is not None else {}
             manifest = {"Parts": [{"PartNumber": 1, "ETag": upload.etag}]}
             journal.note(upload.key, [upload.data, before])
-            s3.complete_multipart_upload(MultipartUpload=manifest, **where)
+            _in_time(below, lambda: s3.complete_multipart_upload(MultipartUpload=manifest, **where))
             if fetch(s3, bucket, upload.key) != upload.data:
                 report.add(f"upload {upload.key}: completed to other bytes")
-            _put_back(s3, bucket, upload.key, before, metadata)
+            _in_time(below, lambda: _put_back(s3, bucket, upload.key, before, metadata))
         except ClientError as error:
             report.add(f"upload {upload.key}: {error}")
+
+
+def _abandoned_uploads(s3: Any, bucket: str, report: Report) -> None:
+    """What a dying client left behind. Its parts hold dirty space until the sweep of
+    orphans, which is later than a run: after some crashes they would fill it."""
+    try:
+        for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
+            for left in page.get("Uploads", []):
+                where = {"Bucket": bucket, "Key": left["Key"], "UploadId": left["UploadId"]}
+                s3.abort_multipart_upload(**where)
+    except ClientError as error:
+        report.add(f"abandoned uploads: {error}")
+
+
+def _in_time(below: Below, write: Callable[[], Any]) -> None:
+    """A write that may be told to slow down while dirty space is full and the UFS takes
+    nothing, but not for long once it does."""
+    end = time.monotonic() + ROOM_SECONDS
+    while True:
+        try:
+            write()
+            return
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "SlowDown" or time.monotonic() > end:
+                raise
+            below.relieve()
+            time.sleep(0.1)
 
 
 def _metadata_of(s3: Any, bucket: str, key: str) -> dict[str, str]:

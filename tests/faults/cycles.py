@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import random
+import shutil
+import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Callable
+from pathlib import Path
+from typing import Callable, Iterator
 
 from harness.payload import MIB
 from harness.server import Server
@@ -89,8 +93,30 @@ def run(
         outcome.wrong += report.wrong
         plan.say(f"cycle {number + 1}/{plan.cycles}: {outcome.line()}")
         if report.wrong:
+            _keep_evidence(server)
             break
     return outcome
+
+
+def _keep_evidence(server: Server) -> None:
+    """Beside the log: what the service says of itself, and all it had on disk."""
+    said = [server.metrics_text(), server.cli("async-persist", "list", check=False).stdout]
+    (server.home / "said.txt").write_text("\n".join(said))
+    server.kill()
+    shutil.copytree(server.dir, server.home / "evidence", dirs_exist_ok=True)
+
+
+@contextmanager
+def home_of(name: str) -> Iterator[Path]:
+    """A directory for a run, gone afterwards unless the run says `keep`."""
+    home = Path(tempfile.mkdtemp(prefix=f"quickwater-{name}-"))
+    try:
+        yield home
+    finally:
+        if (home / "keep").exists():
+            print(f"kept: {home}")
+        else:
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def _cycle(

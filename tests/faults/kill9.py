@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 from harness.server import Server
 
 from .check import Files
-from .cycles import FLAGS, Crash, Outcome, Plan, run
+from .cycles import FLAGS, Crash, Outcome, Plan, home_of, run
 from .write_back import WriteBack
 
 
@@ -49,9 +48,11 @@ def main() -> int:
     parser.add_argument("--write-back", action="store_true", help="under WRITE_BACK")
     options = parser.parse_args()
     plan = Plan(options.cycles, options.seconds, options.writers, options.seed)
-    with tempfile.TemporaryDirectory(prefix="quickwater-kill9-") as home:
+    with home_of("kill9") as home:
         kill = kill9_write_back if options.write_back else kill9
-        outcome = kill(Path(home), plan, options.program)
+        outcome = kill(home, plan, options.program)
+        if outcome.wrong:
+            (home / "keep").touch()
     print(outcome.line())
     for message in outcome.wrong:
         print("WRONG", message)

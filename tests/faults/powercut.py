@@ -14,7 +14,6 @@ import argparse
 import os
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from harness.payload import MIB
 from harness.server import Server, StartFailed
 
 from .check import Files
-from .cycles import FLAGS, Crash, Outcome, Plan, run
+from .cycles import FLAGS, Crash, Outcome, Plan, home_of, run
 from .load import Load
 from .write_back import WriteBack
 
@@ -114,8 +113,10 @@ def main() -> int:
             print(f"{kind}: cannot run here: {reason}")
             return 2
         plan = Plan(options.cycles, options.seconds, options.writers, options.seed)
-        with tempfile.TemporaryDirectory(prefix="quickwater-powercut-") as home:
-            outcome = cut(Path(home), kind, plan, options.program)
+        with home_of("powercut") as home:
+            outcome = cut(home, kind, plan, options.program)
+            if outcome.wrong and not options.expect_loss:
+                (home / "keep").touch()
         print(f"{kind}: {outcome.line()}")
         for message in outcome.wrong:
             print("LOST" if options.expect_loss else "WRONG", message)

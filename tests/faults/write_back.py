@@ -89,6 +89,10 @@ class Elsewhere:
             return []
         return self.converge(present)
 
+    def relieve(self) -> None:
+        """Good weather: dirty space gets free again."""
+        calm(self.sim)
+
     def converge(self, present: dict[str, bytes]) -> list[str]:
         """No fault any more: how the store differs when it has had its time."""
         calm(self.sim)
@@ -116,10 +120,7 @@ class Struck(Crash):
         self.killed_starts = 0
 
     def ready(self, server: Server) -> None:
-        path = server.home / "policies.json"
-        path.write_text(POLICY % BUCKET)
-        server.cli("pathconfig", "apply", str(path))
-        time.sleep(1.0)
+        write_back(server)
 
     def begin(self) -> None:
         storm(self.sim, self.random)
@@ -138,6 +139,14 @@ class Struck(Crash):
             time.sleep(self.random.uniform(0.0, KILL_START_SECONDS))
             self.server.kill()
             self.killed_starts += 1
+
+
+def write_back(server: Server) -> None:
+    """Puts the bucket under WRITE_BACK."""
+    path = server.home / "policies.json"
+    path.write_text(POLICY % BUCKET)
+    server.cli("pathconfig", "apply", str(path))
+    time.sleep(1.0)  # in force in every shard within a second
 
 
 def storm(sim: Sim, choose: random.Random) -> None:
@@ -193,6 +202,10 @@ class WriteBack:
         outcome = run(server, below, crash, replace(plan, rough=True), self.journal)
         if not outcome.wrong:
             outcome.wrong += below.converge(_present(self.journal))
+        if outcome.wrong:
+            lines = [str(line) for line in self.sim.journal(PREFIX)]
+            lines += [f"{key}: {past}" for key, past in self.journal.history.keys.items()]
+            (server.home / "journal.txt").write_text("\n".join(lines))
         plan.say(f"{crash.killed_starts} starts killed, {self.sim.state()['applied']} changes applied")
         return outcome
 
