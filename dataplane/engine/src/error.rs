@@ -53,6 +53,9 @@ pub enum FlowError {
     /// The bytes at hand are not the bytes promised; they were not sent.
     #[error("damaged data: {0}")]
     Damaged(String),
+    /// Bytes that only this node had are gone. Retrying does not bring them back.
+    #[error("lost: no copy is left of bytes that the UFS never had")]
+    Lost,
     /// The UFS holds another content than the one being read; look again.
     #[error("the object changed in the UFS")]
     Changed,

@@ -82,6 +82,7 @@ codes! {
     NoSuchWebsiteConfiguration "NoSuchWebsiteConfiguration" 404 "The specified bucket does not have a website configuration.";
     NotImplemented "NotImplemented" 501 "A header you provided implies functionality that is not implemented.";
     ObjectLockConfigurationNotFound "ObjectLockConfigurationNotFoundError" 404 "Object Lock configuration does not exist for this bucket.";
+    ObjectLost "ObjectLost" 410 "The only copy of this object is lost. Write it again or delete it.";
     OperationAborted "OperationAborted" 409 "A conflicting conditional operation is currently in progress against this resource. Please try again.";
     OwnershipControlsNotFound "OwnershipControlsNotFoundError" 404 "The bucket ownership controls were not found.";
     PreconditionFailed "PreconditionFailed" 412 "At least one of the preconditions you specified did not hold.";

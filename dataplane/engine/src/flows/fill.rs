@@ -143,9 +143,7 @@ where
     ) -> Result<(), FlowError> {
         let (engine, bucket, key, record) = self.parts();
         let Some(identity) = record.ufs.clone() else {
-            return Err(FlowError::Unavailable(
-                "no copy of these bytes can be read now".into(),
-            ));
+            return Err(FlowError::Lost);
         };
         let mut plan = ReadPlan::new(piece.chunk_start..self.range_end());
         let mut chunks = Vec::new();

@@ -13,7 +13,7 @@ use quickwater_proto::{Bucket, ObjectKey, ObjectRecord, PersistState};
 use crate::decisions::read_plan::{Piece, ReadPlan};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
-use crate::io::{Buffer, Disk, DiskError, Ufs, UfsReader};
+use crate::io::{Buffer, Disk, DiskError, Metadata, Ufs, UfsReader};
 
 /// Where the bytes of an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -132,13 +132,32 @@ where
     /// # Errors
     /// The range cannot be completed; no byte of another version was given.
     pub async fn next(&mut self) -> Result<Option<BufferOf<W>>, FlowError> {
-        let next = self.next_piece().await;
+        let next = match self.next_piece().await {
+            Err(FlowError::Lost) => Err(self.lost_or_changed().await),
+            next => next,
+        };
         if let Err(FlowError::Changed) = &next {
             // Whoever asks next has to look at the UFS first.
             let (bucket, version) = (self.bucket.id, self.record.version);
             self.engine.distrust_version(bucket, &self.key, version);
         }
         next
+    }
+
+    /// The store does not have bytes of a version that the UFS did not have when
+    /// this read began. They are lost only if that is still the current version and
+    /// the UFS still does not have it; else they were freed, and were free to go.
+    async fn lost_or_changed(&self) -> FlowError {
+        let metadata = self.engine.metadata();
+        match metadata.object(self.bucket.id, &self.key).await {
+            Ok(Some(now))
+                if now.version == self.record.version && now.persist != PersistState::Persisted =>
+            {
+                FlowError::Lost
+            }
+            Ok(_) => FlowError::Changed,
+            Err(error) => error.into(),
+        }
     }
 
     async fn next_piece(&mut self) -> Result<Option<BufferOf<W>>, FlowError> {

@@ -83,12 +83,14 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
             S3ErrorCode::ServiceUnavailable
         }
         FlowError::Unknown(_) | FlowError::Damaged(_) => S3ErrorCode::InternalError,
+        FlowError::Lost => S3ErrorCode::ObjectLost,
         FlowError::TooLarge(_) => S3ErrorCode::MetadataTooLarge,
     };
     match error {
         FlowError::Unsupported(text) | FlowError::Invalid(text) => S3Error::new(code, text),
         error => {
-            if code.status() >= 500 || code == S3ErrorCode::AccessDenied {
+            let denied = code == S3ErrorCode::AccessDenied;
+            if code.status() >= 500 || denied || code == S3ErrorCode::ObjectLost {
                 tracing::warn!(code = code.as_str(), %error, "request failed");
             }
             code.into()
