@@ -254,6 +254,11 @@ pub trait Ufs {
 
 /// A write to the UFS in progress. Dropping it aborts it.
 pub trait UfsUpload {
+    /// Says, before the first [`send`](Self::send), what the bytes will be, so that
+    /// a UFS that can check them does so before it makes them visible.
+    async fn expect(&mut self, _digests: &BodyDigests) -> Result<(), UfsError> {
+        Ok(())
+    }
     /// Hands over the next bytes; waits while the UFS is slower than we are.
     async fn send(&mut self, data: Bytes) -> Result<(), UfsError>;
     /// Publishes the object (or part) and returns only when the UFS has accepted

@@ -33,7 +33,7 @@ fn gone() -> UfsError {
 /// The caller's end of a write.
 #[derive(Debug)]
 pub struct Upload {
-    pieces: mpsc::Sender<Piece>,
+    pieces: mpsc::Sender<Sent>,
     result: oneshot::Receiver<Result<UfsObject, UfsError>>,
 }
 
@@ -44,10 +44,20 @@ pub(crate) enum Piece {
     Finish(BodyDigests),
 }
 
+/// What goes through the channel of a write.
+#[derive(Debug)]
+enum Sent {
+    /// What the bytes will be, if that comes at all: before them.
+    Expect(BodyDigests),
+    Piece(Piece),
+}
+
 /// The task's end of a write: checks that exactly `size` bytes come.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    pieces: mpsc::Receiver<Piece>,
+    pieces: mpsc::Receiver<Sent>,
+    /// What came while the caller's expectation was waited for.
+    first: Option<Piece>,
     size: u64,
     received: u64,
     caller_timeout: Duration,
@@ -67,6 +77,7 @@ pub(crate) fn upload(
     let (reply, result) = oneshot::channel();
     let incoming = Incoming {
         pieces: receiver,
+        first: None,
         size,
         received: 0,
         caller_timeout,
@@ -93,15 +104,32 @@ impl Incoming {
         self.size - self.received
     }
 
+    /// What the caller says the bytes will be, if it knows; waits for its first word.
+    /// To be called before [`next`](Self::next).
+    pub(crate) async fn expected(&mut self) -> Result<Option<BodyDigests>, UfsError> {
+        match self.receive().await? {
+            Some(Sent::Expect(digests)) => Ok(Some(digests)),
+            Some(Sent::Piece(piece)) => {
+                self.first = Some(piece);
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
     /// The next piece; `None`: the caller gave up, nothing may be published.
     pub(crate) async fn next(&mut self) -> Result<Option<Piece>, UfsError> {
-        let piece = timeout(self.caller_timeout, self.pieces.recv()).await;
-        let piece = piece.map_err(|_| {
-            UfsError::new(
-                UfsErrorKind::Timeout,
-                "the writer sent nothing for too long",
-            )
-        })?;
+        let piece = loop {
+            match self.first.take() {
+                Some(piece) => break Some(piece),
+                None => match self.receive().await? {
+                    Some(Sent::Piece(piece)) => break Some(piece),
+                    // Nobody asked for it.
+                    Some(Sent::Expect(_)) => {}
+                    None => break None,
+                },
+            }
+        };
         match &piece {
             None => {}
             Some(Piece::Data(data)) => self.account(data.len() as u64)?,
@@ -111,6 +139,16 @@ impl Incoming {
             Some(Piece::Finish(_)) => {}
         }
         Ok(piece)
+    }
+
+    async fn receive(&mut self) -> Result<Option<Sent>, UfsError> {
+        let sent = timeout(self.caller_timeout, self.pieces.recv()).await;
+        sent.map_err(|_| {
+            UfsError::new(
+                UfsErrorKind::Timeout,
+                "the writer sent nothing for too long",
+            )
+        })
     }
 
     fn account(&mut self, bytes: u64) -> Result<(), UfsError> {
@@ -137,8 +175,8 @@ impl Upload {
         }
     }
 
-    async fn deliver(&mut self, piece: Piece) -> Result<(), UfsError> {
-        if self.pieces.send(piece).await.is_ok() {
+    async fn deliver(&mut self, sent: Sent) -> Result<(), UfsError> {
+        if self.pieces.send(sent).await.is_ok() {
             return Ok(());
         }
         // Once its reason has been told, the answer stays "gone".
@@ -148,15 +186,20 @@ impl Upload {
 }
 
 impl UfsUpload for Upload {
+    async fn expect(&mut self, digests: &BodyDigests) -> Result<(), UfsError> {
+        self.deliver(Sent::Expect(digests.clone())).await
+    }
+
     async fn send(&mut self, data: Bytes) -> Result<(), UfsError> {
         if data.is_empty() {
             return Ok(());
         }
-        self.deliver(Piece::Data(data)).await
+        self.deliver(Sent::Piece(Piece::Data(data))).await
     }
 
     async fn finish(mut self, digests: &BodyDigests) -> Result<UfsObject, UfsError> {
-        self.deliver(Piece::Finish(digests.clone())).await?;
+        let finish = Piece::Finish(digests.clone());
+        self.deliver(Sent::Piece(finish)).await?;
         self.result.await.unwrap_or_else(|_| Err(gone()))
     }
 

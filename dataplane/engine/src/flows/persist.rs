@@ -415,6 +415,10 @@ impl<W: World> Engine<W> {
         pieces: Vec<(BlobId, u64)>,
         digests: &BodyDigests,
     ) -> Result<UfsObject, Unsent> {
+        if let Err(error) = upload.expect(digests).await {
+            upload.abort().await;
+            return Err(error.into());
+        }
         let chunks: Vec<_> = pieces.into_iter().flat_map(chunks_of_piece).collect();
         let mut chunks = chunks.into_iter();
         let mut held = match chunks.next() {

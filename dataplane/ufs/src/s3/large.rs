@@ -91,7 +91,7 @@ impl S3 {
                 number,
             };
             let sent = self
-                .write_streamed(target, size, |feeder| cutter.feed(size, feeder))
+                .write_streamed(target, size, None, |feeder| cutter.feed(size, feeder))
                 .await?;
             let Some((written, md5)) = sent else {
                 return Ok(None);

@@ -2,8 +2,9 @@
 //!
 //! A PUT publishes when its last byte arrives, so the bytes that complete the
 //! length are held back until the caller has said that all checks passed. Objects
-//! of one chunk or less are sent as a whole then, with Content-MD5 and checksum;
-//! larger ones are compared by ETag (or checksum) afterwards.
+//! of one chunk or less are sent as a whole then, with Content-MD5 and checksum, and
+//! so are larger ones whose caller knows both beforehand; the others are compared by
+//! ETag (or checksum) afterwards.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -106,13 +107,14 @@ impl S3 {
     async fn write(
         &self,
         target: Target,
-        incoming: Incoming,
+        mut incoming: Incoming,
     ) -> Result<Option<(Written, BodyDigests)>, UfsError> {
         if incoming.size() <= COLLECT_BYTES_MAX {
             self.write_collected(target, incoming).await
         } else {
             let size = incoming.size();
-            self.write_streamed(target, size, |feeder| feed(incoming, feeder))
+            let known = incoming.expected().await?;
+            self.write_streamed(target, size, known, |feeder| feed(incoming, feeder))
                 .await
         }
     }
@@ -143,12 +145,14 @@ impl S3 {
         Ok(Some((written, digests)))
     }
 
-    /// Sends a body while `feed` fills it. `feed` returns `None` to give up: the
-    /// connection is broken before the announced length, so nothing is published.
+    /// Sends a body while `feed` fills it; the store compares it with what is `known`.
+    /// `feed` returns `None` to give up: the connection is broken before the announced
+    /// length, so nothing is published.
     pub(super) async fn write_streamed<T, F>(
         &self,
         target: Target,
         size: u64,
+        known: Option<BodyDigests>,
         feed: impl FnOnce(mpsc::Sender<Bytes>) -> F,
     ) -> Result<Option<(Written, T)>, UfsError>
     where
@@ -156,7 +160,8 @@ impl S3 {
     {
         let config = &self.context.config;
         let (feeder, body, watch) = channel(size);
-        let sending = self.send(target, size, SdkBody::from_body_1_x(body), None);
+        let body = SdkBody::from_body_1_x(body);
+        let sending = self.send(target, size, body, known.as_ref());
         let feeding = feed(feeder);
         tokio::pin!(sending);
         let fed = tokio::select! {
