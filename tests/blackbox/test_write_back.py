@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import re
-import threading
 import time
 from typing import Any, Callable, Iterator
 
@@ -198,6 +197,25 @@ def test_intermediate_versions_may_be_skipped_never_reordered(place: Place) -> N
     assert 1 <= len(changes) < 40 and changes[-1].sha256 == place.history.keys["k"][-1].content
 
 
+def test_persisted_objects_stay_cached_over_a_restart(own: Callable[..., Place]) -> None:
+    """With the store away, what it has is read from here as before."""
+    place = own()
+    bodies = {"small": payload(10 * KIB, "s"), "large": payload(3 * MIB, "l"), "empty": b""}
+    for key, body in bodies.items():
+        assert place.put(key, body).acked
+    parts = [payload(2 * MIB, 1), payload(100 * KIB, 2)]
+    assert place.multipart("multi", parts).acked
+    assert place.copy("multi", "copy", b"".join(parts)).acked
+    bodies |= {"multi": b"".join(parts), "copy": b"".join(parts)}
+    place.wait_persisted()
+    place.sim.down("refuse")
+    for again in (place.server.restart, lambda: (place.server.kill(), place.server.start())):
+        again()
+        for key, body in bodies.items():
+            assert place.read(key).body == body, key
+    finish(place)
+
+
 # -- outages --------------------------------------------------------------------------
 
 
@@ -378,36 +396,6 @@ def _wait_for(true: Callable[[], bool], seconds: float = 20.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not come to that"
         time.sleep(0.02)
-
-
-# -- dirty space -------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_dirty_space_fills_gracefully(own: Callable[..., Place]) -> None:
-    """Ten times the persist rate: SlowDown and nothing else; then all is persisted."""
-    place = own(**{"capacity": str(128 * MIB), "segment-size": str(8 * MIB)})
-    place.sim.rule("latency", delay_s=1.0, operation="PutObject|UploadPart")
-    codes: list[tuple[int, str]] = []
-
-    def write(number: int) -> None:
-        for turn in range(40):
-            ended = place.put(f"w{number}/k{turn}", payload(MIB, (number, turn)))
-            codes.append((ended.status, ended.code))
-            if ended.status == 503:
-                time.sleep(0.05)
-
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-        assert not thread.is_alive()
-    assert set(codes) <= {(200, ""), (503, "SlowDown")} and (200, "") in codes, set(codes)
-    assert sum(p.stat().st_size for p in place.server.dir.rglob("*") if p.is_file()) < 400 * MIB
-    finish(place, 120.0)
-    assert place.put("after", payload(MIB)).acked
-    finish(place)
 
 
 # -- the command line ---------------------------------------------------------------------------

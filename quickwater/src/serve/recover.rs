@@ -49,7 +49,9 @@ pub(super) async fn recover(
     let buckets = namespace.buckets().await?;
     let pending = queue_pending(namespace, shared, &buckets, fence, &mut fates).await?;
     keep_uploads(namespace, &buckets, &mut fates).await?;
-    let reconciled = store.reconcile(|blob| fates.get(&blob).copied().unwrap_or(Fate::Forget));
+    // What has neither entry nor row is a part: of an object that its UFS has, and
+    // then worth keeping, or of nothing, and then the first to be evicted.
+    let reconciled = store.reconcile(|blob| fates.get(&blob).copied().unwrap_or(Fate::Release));
     tracing::info!(
         pending,
         kept = reconciled.kept,
@@ -100,6 +102,7 @@ async fn replay(
         };
         // Says that its commit must never be made.
         if entry.data.is_empty() {
+            fates.insert(entry.blob, Fate::Forget);
             continue;
         }
         let commit = JournalEntry::decode(&entry.data)
