@@ -18,6 +18,13 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def busy_seconds() -> float:
+    """Time all cores were not idle so far: every process, interrupts and the kernel's own threads."""
+    fields = [int(text) for text in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    idle, iowait, steal = fields[3], fields[4], fields[7]
+    return (sum(fields) - idle - iowait - steal) / TICKS
+
+
 def family(pid: int) -> list[int]:
     """A process and its children; its threads may come and go meanwhile."""
     found = [pid]

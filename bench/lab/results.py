@@ -16,6 +16,7 @@ BUDGETS = Path(__file__).resolve().parents[1] / "budgets.toml"
 MEASURES = {
     "server_us_per_request": lambda r: _ratio(r["server"] and r["server"]["cpu_seconds"] * 1e6, r["requests"]),
     "server_seconds_per_gb": lambda r: _ratio(r["server"] and r["server"]["cpu_seconds"] * 1e9, r["bytes"]),
+    "machine_seconds_per_gb": lambda r: _ratio(_times(r["server"] and r["server"].get("machine_seconds"), 1e9), r["bytes"]),
     "requests_per_second": lambda r: _ratio(r["requests"], r["seconds"]),
     "bytes_per_second": lambda r: _ratio(r["bytes"], r["seconds"]),
     "bytes_per_request": lambda r: _ratio(r["bytes"], r["requests"]),
@@ -25,9 +26,14 @@ MEASURES = {
 }
 COLUMNS = {
     "CPU us/request": ("server_us_per_request", 1.0), "CPU s/GB": ("server_seconds_per_gb", 1.0),
+    "machine s/GB": ("machine_seconds_per_gb", 1.0),
     "requests/s": ("requests_per_second", 1.0), "GB/s": ("bytes_per_second", 1e-9),
     "p50 us": ("p50_us", 1.0), "p99 us": ("p99_us", 1.0), "peak MiB": ("rss_peak_bytes", 1 / (1 << 20)),
 }  # fmt: skip
+
+
+def _times(figure: float | None, factor: float) -> float | None:
+    return figure * factor if figure is not None else None
 
 
 def _ratio(above: float | None, below: float) -> float | None:

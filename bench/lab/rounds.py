@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import Callable, Protocol
 
+from .machine import busy_seconds
+
 SIGNIFICANT = 2
 Latencies = list[tuple[float, int]]  # microseconds and how often, any order
 
@@ -32,6 +34,7 @@ class Load:
     latencies: Latencies = field(default_factory=list)
     cpu_seconds: float | None = None
     peak_rss_bytes: int = 0
+    machine_seconds: float | None = None
 
     @classmethod
     def nothing(cls) -> "Load":
@@ -43,6 +46,8 @@ class Load:
         cost = None
         if self.cpu_seconds is not None:
             cost = {"cpu_seconds": self.cpu_seconds, "rss_peak_bytes": self.peak_rss_bytes}
+            if self.machine_seconds is not None:
+                cost["machine_seconds"] = self.machine_seconds
         return {
             "requests": self.requests, "calls": self.requests, "errors": {}, "error_examples": [],
             "unsent": 0, "reconnects": 0, "bytes": self.body_bytes, "seconds": self.seconds,
@@ -85,9 +90,10 @@ def _quantile(pairs: Latencies, count: int, share: float) -> float:
 def under_load(endpoint: Costly, load: Callable[[], Load]) -> Load:
     """One run of a load with the server's CPU and peak memory beside it."""
     endpoint.reset_peak()
-    before = endpoint.cpu_seconds()
+    before, busy = endpoint.cpu_seconds(), busy_seconds()
     seen = load()
     seen.cpu_seconds = endpoint.cpu_seconds() - before
+    seen.machine_seconds = busy_seconds() - busy
     seen.peak_rss_bytes = endpoint.peak_rss_bytes()
     return seen
 
