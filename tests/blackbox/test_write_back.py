@@ -126,6 +126,30 @@ def test_acks_with_the_store_down(place: Place, mode: str) -> None:
     assert {place.persist_state(k) for k in ("d/small", "d/large")} == {"PERSISTED"}
 
 
+def test_both_ways_of_answering_say_the_same_of_what_is_not_persisted(place: Place) -> None:
+    """A header without meaning keeps a request off the short way of plain reads."""
+    body = payload(10 * KIB, "plain")
+    own = {"date", "x-amz-request-id", "x-amz-id-2"}
+
+    def both(method: str) -> str:
+        short, long = (place.send(method, "k", headers=more) for more in ([], [("x-custom", "1")]))
+        assert short.status == long.status == 200 and short.body == long.body
+        lines = [{n: v for n, v in r.headers.items() if n not in own} for r in (short, long)]
+        state = {line.pop("x-quickwater-persist-state") for line in lines}
+        assert lines[0] == lines[1]
+        # An attempt may begin or end between the two.
+        assert state <= UNSETTLED or state == {"PERSISTED"}
+        return state.pop()
+
+    place.sim.down("black_hole")
+    assert place.put("k", body).acked
+    assert place.read("k").body == body
+    assert both("GET") in UNSETTLED and both("HEAD") in UNSETTLED
+    # The only attempt is under way until it times out: both ways know.
+    finish(place)
+    assert both("GET") == both("HEAD") == "PERSISTED"
+
+
 def test_all_kinds_of_writes_with_the_store_down(place: Place) -> None:
     before = payload(20 * KIB, "before")
     assert place.put("old", before).acked

@@ -289,6 +289,13 @@ impl PersistQueue {
         Some(lane.show(&place, now))
     }
 
+    /// Whether the key's change is being sent now.
+    pub(crate) fn is_running(&self, bucket: BucketId, key: &ObjectKey) -> bool {
+        let place = (bucket, key.clone());
+        let state = self.state();
+        state.lanes.get(&place).is_some_and(|lane| lane.running)
+    }
+
     /// Sums.
     #[must_use]
     pub fn totals(&self) -> QueueTotals {

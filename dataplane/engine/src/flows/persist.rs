@@ -110,10 +110,9 @@ impl<W: World> Engine<W> {
         if record.persist != PersistState::NotPersisted {
             return record.persist;
         }
-        let now = self.environment().monotonic();
-        match self.shared().persist.stat(bucket, key, now) {
-            Some(change) if change.running => PersistState::Persisting,
-            _ => PersistState::NotPersisted,
+        match self.shared().persist.is_running(bucket, key) {
+            true => PersistState::Persisting,
+            false => PersistState::NotPersisted,
         }
     }
 

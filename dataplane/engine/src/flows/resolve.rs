@@ -50,12 +50,12 @@ impl<W: World> Engine<W> {
     /// (not NO_CACHE); no wait, no allocation. `None` says nothing: ask
     /// [`Engine::bucket`] and [`Engine::resolve`].
     #[must_use]
-    pub fn recall_object(&self, bucket: &str, key: &str) -> Option<Arc<ObjectRecord>> {
+    pub fn recall_object(&self, bucket: &str, key: &str) -> Option<(BucketId, Arc<ObjectRecord>)> {
         let now = self.environment().monotonic();
         let (id, ttl) = self.known_bucket(bucket, now, |row| (row.id, ttl_of(row)))?;
         let record = self.recall_at(id, key, ttl, now)??;
         let mode = self.shared().policies.policy(bucket, key).mode;
-        (mode != PolicyMode::NoCache).then_some(record)
+        (mode != PolicyMode::NoCache).then_some((id, record))
     }
 
     /// What memory knows, when it is young enough.

@@ -1,6 +1,7 @@
 //! A plain GET or HEAD of an object that memory knows: no allocation but those of
-//! a device read. Absent: ranges, conditions, misses, refusals: whatever is not
-//! plain or does not come out right goes through `dispatch`, from the beginning.
+//! a device read and of a question to the persist queue. Absent: ranges,
+//! conditions, misses, refusals: whatever is not plain or does not come out right
+//! goes through `dispatch`, from the beginning.
 //!
 //! What is decided here is decided by the same code as there: the signature by
 //! `s3::auth`, which version is current by `Engine::recall_object`, the header
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 use quickwater_engine::io::{ChunkId, Disk, Environment};
 use quickwater_engine::{CacheResult, World};
-use quickwater_proto::{ObjectRecord, PersistState};
+use quickwater_proto::{ObjectKey, ObjectRecord, PersistState};
 use quickwater_s3::request::{PlainRead, ReadObject};
 use quickwater_s3::{RequestView, response};
 
@@ -52,6 +53,8 @@ impl Span {
 pub struct PlainAnswer<'s, W: World, O> {
     service: &'s S3Service<W, O>,
     record: Arc<ObjectRecord>,
+    /// Where the bytes are safe.
+    state: PersistState,
     /// GET and HEAD differ in this: what has to be read.
     chunk: Option<ChunkId>,
     read: ReadObject,
@@ -80,11 +83,15 @@ where
             self.engine.environment().wall_ms(),
             &mut self.signing_keys.borrow_mut(),
         )?;
-        let record = self.engine.recall_object(plain.bucket, plain.key)?;
-        // Whether it is on its way to the UFS has to be looked up.
-        if record.persist == PersistState::NotPersisted {
-            return None;
-        }
+        let (bucket, record) = self.engine.recall_object(plain.bucket, plain.key)?;
+        let state = match record.persist {
+            // Whether it is on its way to the UFS has to be looked up.
+            PersistState::NotPersisted => {
+                let key = ObjectKey::new(plain.key).ok()?;
+                self.engine.persist_state(bucket, &key, &record)
+            }
+            settled => settled,
+        };
         let chunk = match plain.head {
             true => None,
             false => Some(only_chunk(&record)?),
@@ -92,6 +99,7 @@ where
         Some(PlainAnswer {
             service: self,
             record,
+            state,
             chunk,
             read: ReadObject {
                 checksums: plain.checksums,
@@ -150,7 +158,7 @@ where
 
     fn write_lines(&self, out: &mut Vec<u8>) {
         head_lines(out, &self.read, &self.record, &whole(&self.record));
-        response::persist_state(out, self.record.persist);
+        response::persist_state(out, self.state);
         if self.chunk.is_some() {
             out.extend_from_slice(cache_line(CacheResult::Hit));
         }
