@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
-use futures_util::stream::{FuturesOrdered, StreamExt};
 use quickwater_proto::{Bucket, ObjectKey, ObjectRecord, PersistState};
 
 use crate::decisions::read_plan::{Piece, ReadPlan};
@@ -28,8 +27,11 @@ pub enum CacheResult {
 
 /// What a store read gives.
 type Found<B> = Result<Option<B>, DiskError>;
-/// A store read under way, together with what it is for.
-type Reading<B> = Pin<Box<dyn Future<Output = (Piece, Found<B>)>>>;
+/// A store read that was begun, or what came of it when it needed no wait.
+enum Reading<B> {
+    Begun(Pin<Box<dyn Future<Output = Found<B>>>>),
+    Ended(Found<B>),
+}
 
 /// The buffers of a shard's store.
 pub(crate) type BufferOf<W> = <<W as World>::Disk as Disk>::Buffer;
@@ -43,8 +45,9 @@ pub struct ObjectReader<W: World> {
     range: Range<u64>,
     plan: ReadPlan,
     depth: usize,
-    reading: FuturesOrdered<Reading<BufferOf<W>>>,
-    ready: VecDeque<(Piece, Found<BufferOf<W>>)>,
+    /// In order. Only the first is driven on: it is verified right before it is
+    /// sent, so that the send finds it in the CPU's cache.
+    reading: VecDeque<(Piece, Reading<BufferOf<W>>)>,
     /// End of the last chunk a fetch was begun for, in the object.
     pub(crate) fetched_to: u64,
     /// Everything comes from the UFS, past the store (NO_CACHE).
@@ -76,8 +79,7 @@ impl<W: World> Engine<W> {
             plan: ReadPlan::new(range.clone()),
             depth: self.config().read_depth,
             range,
-            reading: FuturesOrdered::new(),
-            ready: VecDeque::new(),
+            reading: VecDeque::new(),
             fetched_to: 0,
             counted: true,
             direct: None,
@@ -171,11 +173,15 @@ where
             };
         }
         self.read_ahead();
-        let read = match self.ready.pop_front() {
-            Some(read) => Some(read),
-            None => self.reading.next().await,
+        let Some((_, first)) = self.reading.front_mut() else {
+            return Ok(None);
         };
-        let Some((piece, found)) = read else {
+        // In its place until it ends: this future may be dropped meanwhile.
+        if let Reading::Begun(read) = first {
+            let found = read.as_mut().await;
+            *first = Reading::Ended(found);
+        }
+        let Some((piece, Reading::Ended(found))) = self.reading.pop_front() else {
             return Ok(None);
         };
         self.read_ahead();
@@ -195,19 +201,19 @@ where
 
     /// Keeps the configured number of store reads under way.
     fn read_ahead(&mut self) {
-        while self.reading.len() + self.ready.len() < self.depth.max(1) {
+        while self.reading.len() < self.depth.max(1) {
             let Some(piece) = self.plan.next(&self.record.extents) else {
                 break;
             };
             let disk = self.engine.disk().clone();
-            self.reading.push_back(Box::pin(async move {
-                let found = disk.read(piece.chunk, piece.range.clone()).await;
-                (piece, found)
-            }));
-        }
-        // Polling once starts the new reads; results are kept in order.
-        while let Some(Some(read)) = self.reading.next().now_or_never() {
-            self.ready.push_back(read);
+            let (chunk, range) = (piece.chunk, piece.range.clone());
+            let mut read = Box::pin(async move { disk.read(chunk, range).await });
+            // Polling once begins it.
+            let reading = match (&mut read).now_or_never() {
+                Some(found) => Reading::Ended(found),
+                None => Reading::Begun(read),
+            };
+            self.reading.push_back((piece, reading));
         }
     }
 
@@ -238,8 +244,7 @@ where
 
     /// From `piece` on the rest comes from the UFS, past the store.
     async fn go_direct(&mut self, piece: &Piece) -> Result<Option<BufferOf<W>>, FlowError> {
-        self.reading = FuturesOrdered::new();
-        self.ready.clear();
+        self.reading.clear();
         self.engine
             .shared()
             .stats
