@@ -144,6 +144,54 @@ def test_dribbling_bodies(serve: ServeFactory) -> None:
         close_all(stuck)
 
 
+STALLS = 200  # more than a memory of 256 MiB has places for
+STALLED_BYTES = 16 * MIB  # more than the sockets between take by themselves
+
+
+def stall(target: Target, number: int) -> socket.socket:
+    """A client that asks for a large object and never reads of it."""
+    request = Request("GET", "/b-1/large")
+    connection = connect(target, f"127.0.{1 + number % SOURCES}.1")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+    connection.sendall(head_bytes(request, sign(target, request)))
+    return connection
+
+
+def stalled_cut(server: Server) -> int:
+    name = 'quickwater_s3_http_failures_total{reason="stalled"}'
+    lines = server.metrics_text().splitlines()
+    return next(int(float(line.split()[-1])) for line in lines if line.startswith(name))
+
+
+def test_stalled_readers_do_not_starve_others(serve: ServeFactory) -> None:
+    """While others wait for memory the longest stalled are cut, none besides, and nobody
+    is told to slow down; with nobody waiting a client may stall on."""
+    flags = {"memory": str(256 * MIB), "threads": "1", "s3-stall-timeout": "1s"}
+    server = serve(flags=flags)
+    target = server.target()
+    client = target.client(retries={"total_max_attempts": 1}, read_timeout=30)
+    client.create_bucket(Bucket="b-1")
+    body = payload(STALLED_BYTES, "large")
+    client.put_object(Bucket="b-1", Key="large", Body=body)
+    first = [stall(target, 0)]
+    time.sleep(3)
+    assert stalled_cut(server) == 0, "nobody waits: a client may take its time"
+    stalled = first + [stall(target, number) for number in range(1, STALLS)]
+    try:
+        time.sleep(1.5)
+        for _ in range(5):
+            begun = time.monotonic()
+            assert client.get_object(Bucket="b-1", Key="large")["Body"].read() == body
+            client.put_object(Bucket="b-1", Key="other", Body=body)
+            assert time.monotonic() - begun < 10
+        assert 0 < stalled_cut(server) <= STALLS
+        poller = select.poll()
+        poller.register(first[0], select.POLLRDHUP | select.POLLHUP)
+        assert poller.poll(0), "the longest stalled is among those cut"
+    finally:
+        close_all(stalled)
+
+
 # -- memory -------------------------------------------------------------------
 
 

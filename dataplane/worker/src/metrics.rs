@@ -70,7 +70,7 @@ metrics! {
     S3HttpRequests Counter "quickwater_s3_http_requests_total" []
         "HTTP requests handed to the S3 service."
     S3HttpFailures Counter "quickwater_s3_http_failures_total" ["reason"]
-        "HTTP exchanges that failed below S3. reason: parse, idle_timeout, header_timeout, body_timeout, write_timeout, response_broken, client_abort."
+        "HTTP exchanges that failed below S3. reason: parse, idle_timeout, header_timeout, body_timeout, write_timeout, stalled (others waited for its buffers; a timeout too), response_broken, client_abort."
 
     CacheRequests Counter "quickwater_cache_requests_total" ["result"]
         "GET requests by where their bytes were. result: hit, miss, partial."

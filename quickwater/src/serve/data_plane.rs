@@ -194,6 +194,7 @@ fn http_config(settings: &Settings) -> HttpConfig {
         idle_timeout: s3.idle_timeout,
         body_timeout: s3.body_timeout,
         write_timeout: s3.write_timeout,
+        stall_timeout: s3.stall_timeout,
         shutdown_grace: settings.shutdown_grace,
         ..HttpConfig::default()
     }

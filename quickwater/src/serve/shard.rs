@@ -90,8 +90,7 @@ pub(super) struct Seat {
 /// The life of a shard.
 pub(super) async fn run(common: Common, seat: Seat) {
     let shard = seat.index;
-    let large_buffers = seat.pool.available().large_total;
-    let disk = common.store.shard(shard, seat.pool);
+    let disk = common.store.shard(shard, seat.pool.clone());
     let engine = Engine::<Local>::new(
         common.shared,
         disk,
@@ -114,7 +113,7 @@ pub(super) async fn run(common: Common, seat: Seat) {
             engine,
             common.service,
             common.access_key,
-            large_buffers,
+            seat.pool,
             common.observe,
         ),
         config: seat.http,

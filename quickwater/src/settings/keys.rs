@@ -153,6 +153,8 @@ pub(crate) static KEYS: &[Key] = &[
         "Longest wait for the next bytes of a request body."),
     key("s3.write_timeout", "s3-write-timeout", Kind::Duration, "2min",
         "Longest wait for a client to take the next bytes of an answer; a data loader may pause between batches."),
+    key("s3.stall_timeout", "s3-stall-timeout", Kind::Duration, "3s",
+        "While requests wait for memory, connections whose clients have taken or sent nothing of a body for so long are cut, the longest stalled first."),
     or("off", key("s3.access_log", "s3-access-log", Kind::Path, "off",
         "File that gets one line per request.")),
     key("admin.listen", "admin-listen", Kind::Address, "127.0.0.1:29990",

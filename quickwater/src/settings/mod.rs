@@ -94,6 +94,8 @@ pub(crate) struct S3Settings {
     pub body_timeout: Duration,
     /// Time a client may leave an answer untaken.
     pub write_timeout: Duration,
+    /// Time a client may stall while others wait for the memory its body takes.
+    pub stall_timeout: Duration,
     /// One line per request goes here.
     pub access_log: Option<PathBuf>,
 }

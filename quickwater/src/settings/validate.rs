@@ -258,6 +258,7 @@ impl Reader<'_> {
             header_timeout: self.timeout("s3.header_timeout")?,
             body_timeout: self.timeout("s3.body_timeout")?,
             write_timeout: self.timeout("s3.write_timeout")?,
+            stall_timeout: self.timeout("s3.stall_timeout")?,
             access_log: self.unless_special("s3.access_log", path)?,
         })
     }

@@ -134,6 +134,7 @@ async fn read_head(
     socket: &mut Socket,
     mut inbound: Vec<u8>,
 ) -> Result<(Vec<u8>, usize), Ending> {
+    socket.set_holding(false);
     let mut scan = HeadScan::default();
     let mut deadline_ms = None;
     loop {

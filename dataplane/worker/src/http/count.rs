@@ -30,6 +30,9 @@ pub struct HttpStats {
     pub body_timeouts: AtomicU64,
     /// Responses the client did not take in time.
     pub write_timeouts: AtomicU64,
+    /// Connections cut because others waited for the buffers they held while their
+    /// clients did nothing. Counted as a body or write timeout too.
+    pub stalled: AtomicU64,
     /// Response bodies broken off because the service could not finish them.
     pub responses_broken: AtomicU64,
     /// Connections the client ended in the middle of a request or response.

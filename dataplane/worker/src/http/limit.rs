@@ -48,6 +48,9 @@ pub struct HttpConfig {
     pub body_timeout: Duration,
     /// Longest wait for the client to take the next bytes of a response.
     pub write_timeout: Duration,
+    /// A connection that holds buffers and whose client did nothing for so long is
+    /// cut while requests wait for buffers.
+    pub stall_timeout: Duration,
     /// Bytes per second a transfer must average over the time spent waiting for
     /// the client, after a grace of one `body_timeout` or `write_timeout`.
     pub min_rate: u64,
@@ -67,6 +70,7 @@ impl Default for HttpConfig {
             idle_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(3),
             min_rate: 1024,
             drain_bytes: 256 * 1024,
             linger: Duration::from_secs(3),
@@ -84,6 +88,7 @@ impl HttpConfig {
             .min(self.idle_timeout)
             .min(self.body_timeout)
             .min(self.write_timeout)
+            .min(self.stall_timeout)
             .min(self.linger);
         (shortest / 4).clamp(Duration::from_millis(10), Duration::from_millis(500))
     }

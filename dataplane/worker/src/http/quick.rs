@@ -46,6 +46,7 @@ pub(crate) async fn answer_quickly<S: Service>(
     bump(&socket.stats().requests);
     answer.answered(front, &info);
     drop(answer);
+    socket.set_holding(true);
     let mut pace = Pace::new(room.config.write_timeout, room.config.min_rate);
     let sent = socket.send(buffer, &mut pace).await;
     Some(settle(socket, Keeping::Default, sent) == Sent::Whole)

@@ -186,6 +186,7 @@ impl<'c> RequestBody<'c> {
         if let Err(error) = self.send_continue().await {
             return (Err(self.fail(error)), buffer);
         }
+        self.socket.set_holding(true);
         let (result, buffer) = self.socket.receive(buffer, &mut self.pace).await;
         let result = match result {
             Ok(0) => Err(self.fail(TransportError::Closed)),

@@ -181,6 +181,7 @@ impl Stream {
         mut body: B,
         pace: &mut Pace,
     ) -> Sent {
+        socket.set_holding(true);
         let front = head.write(Some(self.length), socket.watchdog(), 0);
         let mut piece = match self.accept(first) {
             Ok(piece) => piece,

@@ -12,7 +12,7 @@ use monoio::net::{TcpListener, TcpStream};
 use rustix::net::Shutdown;
 
 use super::converse::{Room, converse, refuse};
-use super::count::{HttpStats, OpenConnection, bump};
+use super::count::{HttpStats, OpenConnection, add, bump};
 use super::identify::IdSource;
 use super::limit::{
     ACCEPT_PAUSE, ConnectionLimit, ConnectionPermit, HttpConfig, REFUSALS_MAX, UNWIND_LIMIT,
@@ -110,9 +110,10 @@ struct Shard<S> {
 }
 
 /// Moves the shard's clock and ends what is overdue.
-async fn keep_time<S>(shard: Rc<Shard<S>>, tick: Duration) {
+async fn keep_time<S: Service + 'static>(shard: Rc<Shard<S>>, tick: Duration) {
     while !shard.ended.get() {
         shard.watchdog.tick();
+        shard.shed_stalled();
         monoio::time::sleep(tick).await;
     }
 }
@@ -141,6 +142,22 @@ impl<S: Service + 'static> Shard<S> {
                     }
                 }
             }
+        }
+    }
+
+    /// While requests wait for buffers, cuts as many connections that hold some and
+    /// do nothing with them.
+    fn shed_stalled(&self) {
+        let starved = self.room.service.starved();
+        if starved == 0 {
+            return;
+        }
+        let stalled = self.room.config.stall_timeout;
+        let stalled_ms = u64::try_from(stalled.as_millis()).unwrap_or(u64::MAX);
+        let cut = self.watchdog.shed(starved, stalled_ms);
+        if cut > 0 {
+            add(&self.stats.stalled, cut as u64);
+            tracing::debug!(cut, starved, "stalled connections cut: others need memory");
         }
     }
 

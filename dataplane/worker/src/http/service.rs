@@ -36,6 +36,11 @@ pub trait Service {
         body: &'a mut RequestBody<'_>,
     ) -> Response<Self::Body>;
 
+    /// How many requests wait now for buffers that other connections hold.
+    fn starved(&self) -> usize {
+        0
+    }
+
     /// The XML document for a request that this layer refuses by itself.
     fn error_body(&self, status: u16, code: &str, message: &str, info: &ConnectionInfo) -> Bytes;
 }

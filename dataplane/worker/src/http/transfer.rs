@@ -157,6 +157,12 @@ impl Socket {
         Ok(())
     }
 
+    /// Whether buffers that others may want are bound to this connection from now
+    /// on: then it may be cut while its client stalls and others wait for them.
+    pub(crate) fn set_holding(&self, holds: bool) {
+        self.watch.set_holding(holds);
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) async fn finish_sending(&mut self) {
         // Fails only when the connection is gone, and then there is nothing to do.

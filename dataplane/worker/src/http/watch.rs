@@ -35,6 +35,10 @@ struct Slot {
     fd: RawFd,
     deadline_ms: u64,
     waiting: Waiting,
+    /// When this wait began: the client did nothing since.
+    since_ms: u64,
+    /// Buffers others may want are bound to this connection.
+    holds: bool,
     fired: bool,
 }
 
@@ -86,6 +90,8 @@ impl Watchdog {
             fd,
             deadline_ms: NEVER,
             waiting: Waiting::Read,
+            since_ms: 0,
+            holds: false,
             fired: false,
         };
         let mut slots = self.slots.borrow_mut();
@@ -117,6 +123,26 @@ impl Watchdog {
     pub(crate) fn stop(&self) {
         self.stopping.set(true);
         self.end_where(|slot| slot.deadline_ms != NEVER && slot.waiting == Waiting::Idle);
+    }
+
+    /// Ends up to `most` connections that hold buffers while their clients have done
+    /// nothing for `stalled_ms`, the longest stalled first; how many it were.
+    pub(crate) fn shed(&self, most: usize, stalled_ms: u64) -> usize {
+        let now_ms = self.now_ms.get();
+        let mut slots = self.slots.borrow_mut();
+        let mut stalled: Vec<&mut Slot> = slots
+            .iter_mut()
+            .flatten()
+            .filter(|slot| slot.holds && slot.deadline_ms != NEVER)
+            .filter(|slot| now_ms.saturating_sub(slot.since_ms) >= stalled_ms)
+            .collect();
+        stalled.sort_by_key(|slot| slot.since_ms);
+        let ended = stalled.into_iter().take(most).map(|slot| {
+            slot.deadline_ms = NEVER;
+            slot.fired = true;
+            end(slot);
+        });
+        ended.count()
     }
 
     /// Breaks every connection.
@@ -174,10 +200,17 @@ impl Watch {
 
     /// From now on the socket is shut at a point in time of [`Watchdog::now_ms`].
     pub(crate) fn arm_until(&self, waiting: Waiting, deadline_ms: u64) {
+        let now_ms = self.watchdog.now_ms();
         self.with(|slot| {
             slot.deadline_ms = deadline_ms.min(NEVER - 1);
             slot.waiting = waiting;
+            slot.since_ms = now_ms;
         });
+    }
+
+    /// Whether buffers that others may want are bound to the connection from now on.
+    pub(crate) fn set_holding(&self, holds: bool) {
+        self.with(|slot| slot.holds = holds);
     }
 
     /// No deadline any more. `true`: one passed since the socket was registered,
@@ -258,6 +291,28 @@ mod tests {
         let second = watchdog.register(s2.as_raw_fd());
         assert_eq!(watchdog.slots.borrow().len(), 1);
         assert!(!second.disarm());
+    }
+
+    #[test]
+    fn the_longest_stalled_holder_is_shed_first() {
+        let (pairs, watchdog) = ([pair(), pair(), pair(), pair()], Watchdog::new());
+        let watches = pairs
+            .each_ref()
+            .map(|(_, s)| watchdog.register(s.as_raw_fd()));
+        let [late, early, fresh, bare] = &watches;
+        for (watch, since_ms) in [(late, 200), (early, 100), (fresh, 950), (bare, 0)] {
+            watchdog.now_ms.set(since_ms);
+            watch.set_holding(since_ms > 0);
+            watch.arm_until(Waiting::Write, 60_000);
+        }
+        watchdog.now_ms.set(1_000);
+        assert_eq!(watchdog.shed(1, 500), 1);
+        assert!(early.disarm() && !late.disarm(), "the slowest first");
+        late.arm_until(Waiting::Write, 60_000);
+        assert_eq!(watchdog.shed(9, 500), 0, "it went on meanwhile");
+        watchdog.now_ms.set(1_500);
+        assert_eq!(watchdog.shed(9, 500), 2);
+        assert!(late.disarm() && fresh.disarm() && !bare.disarm());
     }
 
     #[test]

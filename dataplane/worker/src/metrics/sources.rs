@@ -57,6 +57,7 @@ fn read_http(stats: &[Arc<HttpStats>], samples: &mut Samples) {
     samples.count(failures, &["header_timeout"], sum(|s| &s.header_timeouts));
     samples.count(failures, &["body_timeout"], sum(|s| &s.body_timeouts));
     samples.count(failures, &["write_timeout"], sum(|s| &s.write_timeouts));
+    samples.count(failures, &["stalled"], sum(|s| &s.stalled));
     samples.count(failures, &["response_broken"], sum(|s| &s.responses_broken));
     samples.count(failures, &["client_abort"], sum(|s| &s.client_aborts));
 }

@@ -29,7 +29,7 @@ pub use answer::ServiceAnswer;
 pub use quick::PlainAnswer;
 pub use read::ObjectBytes;
 
-use crate::buffers::PoolBuf;
+use crate::buffers::{Pool, PoolBuf};
 use crate::hashing::HashDesk;
 use crate::http::{ConnectionInfo, RequestBody, RequestView, Response, Service};
 use permits::Permits;
@@ -118,6 +118,7 @@ pub struct S3Service<W: World, O> {
     access_key: AccessKey,
     signing_keys: RefCell<SigningKeyCache>,
     permits: Permits,
+    pool: Pool,
     hashing: HashDesk,
     observer: O,
 }
@@ -128,22 +129,23 @@ where
     W::Disk: quickwater_engine::io::Disk<Buffer = PoolBuf> + Clone,
     O: Observer,
 {
-    /// Puts the service of a shard together. `large_buffers` of the shard decide
-    /// how many bodies stream at once.
+    /// Puts the service of a shard together. `pool`, the shard's, decides how many
+    /// bodies stream at once.
     pub fn new(
         engine: Engine<W>,
         config: Arc<ServiceConfig>,
         access_key: AccessKey,
-        large_buffers: usize,
+        pool: Pool,
         observer: O,
     ) -> Self {
-        let permits = Permits::new(large_buffers, config.admission_wait);
+        let permits = Permits::new(pool.available().large_total, config.admission_wait);
         Self {
             engine,
             config,
             access_key,
             signing_keys: RefCell::default(),
             permits,
+            pool,
             hashing: HashDesk::new(),
             observer,
         }
@@ -192,6 +194,10 @@ where
             cache: seen.cache,
         });
         response
+    }
+
+    fn starved(&self) -> usize {
+        self.permits.waiting() + self.pool.available().waiting
     }
 
     fn error_body(&self, _: u16, code: &str, message: &str, info: &ConnectionInfo) -> Bytes {

@@ -77,6 +77,11 @@ impl Permits {
         }
     }
 
+    /// Requests that wait for a place.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.get()
+    }
+
     /// Store reads one stream should keep under way now.
     pub(crate) fn depth(&self) -> usize {
         if self.streams.get() <= ALONE_MAX {
