@@ -440,6 +440,7 @@ def test_the_queue_on_the_command_line(own: Callable[..., Place]) -> None:
     assert place.stored() == {}, "the next attempt is due in half a minute"
     cli("async-persist", "retry", "--path", path)
     cli("async-persist", "wait", "--path", path, "--timeout", "20s")
+    cli("async-persist", "wait", "--path", "/", "--timeout", "20s")
     assert place.stored_body("k") == b"waits"
     assert path not in cli("async-persist", "list").stdout
     finish(place)

@@ -30,12 +30,7 @@ impl<S: Store> AdminService<S> {
             0 => PAGE_LINES_MAX,
             size => size.min(PAGE_LINES_MAX),
         };
-        let bucket = match (request.bucket.as_str(), request.prefix.as_str()) {
-            ("", "") => None,
-            ("", _) => return Err(Status::invalid_argument("a prefix needs a bucket")),
-            (name, _) => Some(self.bucket(name).await?.id),
-        };
-        let scope = bucket.map(|bucket| (bucket, request.prefix.as_str()));
+        let scope = self.scope(&request.bucket, &request.prefix).await?;
         let queue = &self.views.persist;
         let (changes, next) = queue.page(scope, after.as_ref(), filter, limit as usize);
         let names = self.bucket_names().await?;
@@ -86,8 +81,8 @@ impl<S: Store> AdminService<S> {
         &self,
         request: PersistRetryRequest,
     ) -> Result<PersistRetryReply, Status> {
-        let bucket = self.bucket(&request.bucket).await?.id;
-        let hurried = self.views.persist.retry(bucket, &request.path);
+        let scope = self.scope(&request.bucket, &request.path).await?;
+        let hurried = self.views.persist.retry(scope);
         Ok(PersistRetryReply { hurried })
     }
 
@@ -95,14 +90,14 @@ impl<S: Store> AdminService<S> {
         &self,
         request: PersistSumRequest,
     ) -> Result<PersistSumReply, Status> {
-        let bucket = self.bucket(&request.bucket).await?.id;
+        let scope = self.scope(&request.bucket, &request.path).await?;
         let queue = &self.views.persist;
         let until_ms = match request.until_ms {
             0 => queue.now_ms(),
             given => given,
         };
         Ok(PersistSumReply {
-            pending: Some(queue.sum(bucket, &request.path, until_ms)),
+            pending: Some(queue.sum(scope, until_ms)),
             until_ms,
         })
     }
@@ -120,6 +115,19 @@ impl<S: Store> AdminService<S> {
         match self.views.persist.stat(bucket, key) {
             Some(change) if change.running => PersistState::Persisting,
             _ => stored,
+        }
+    }
+
+    /// The bucket that is meant, and the path in it; none for all buckets.
+    async fn scope<'a>(
+        &self,
+        bucket: &str,
+        path: &'a str,
+    ) -> Result<Option<(BucketId, &'a str)>, Status> {
+        match (bucket, path) {
+            ("", "") => Ok(None),
+            ("", _) => Err(Status::invalid_argument("a path needs a bucket")),
+            (name, path) => Ok(Some((self.bucket(name).await?.id, path))),
         }
     }
 

@@ -122,11 +122,11 @@ pub trait PersistView: Send + Sync + 'static {
     /// The change of one key.
     fn stat(&self, bucket: BucketId, key: &ObjectKey) -> Option<PersistChange>;
 
-    /// Makes changes of a path (the key itself and what is below it) due now.
-    fn retry(&self, bucket: BucketId, path: &str) -> u64;
+    /// Makes changes of a path (the key itself and what is below it), or all, due now.
+    fn retry(&self, scope: Option<(BucketId, &str)>) -> u64;
 
-    /// Sums over a path, of what was pending at `until_ms` and is still.
-    fn sum(&self, bucket: BucketId, path: &str, until_ms: i64) -> PersistTotals;
+    /// Sums over a path, or all, of what was pending at `until_ms` and is still.
+    fn sum(&self, scope: Option<(BucketId, &str)>, until_ms: i64) -> PersistTotals;
 
     /// Sums over all.
     fn totals(&self) -> PersistTotals;

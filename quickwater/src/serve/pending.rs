@@ -31,6 +31,12 @@ impl Pending {
     }
 }
 
+fn path(scope: Option<(BucketId, &str)>) -> QueueScope {
+    scope.map_or_else(QueueScope::everything, |(bucket, path)| {
+        QueueScope::path(bucket, path)
+    })
+}
+
 impl PersistView for Pending {
     fn page(
         &self,
@@ -57,13 +63,13 @@ impl PersistView for Pending {
         change.map(shown)
     }
 
-    fn retry(&self, bucket: BucketId, path: &str) -> u64 {
-        let scope = QueueScope::path(bucket, path);
+    fn retry(&self, scope: Option<(BucketId, &str)>) -> u64 {
+        let scope = path(scope);
         self.shared.persist.retry_all(&scope, self.now())
     }
 
-    fn sum(&self, bucket: BucketId, path: &str, until_ms: i64) -> PersistTotals {
-        let scope = QueueScope::path(bucket, path);
+    fn sum(&self, scope: Option<(BucketId, &str)>, until_ms: i64) -> PersistTotals {
+        let scope = path(scope);
         let sum = self.shared.persist.sum(&scope, until_ms);
         PersistTotals {
             puts: sum.puts,

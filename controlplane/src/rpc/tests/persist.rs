@@ -46,17 +46,21 @@ impl PersistView for World {
         found.next().cloned()
     }
 
-    fn retry(&self, _: BucketId, path: &str) -> u64 {
-        let asked = (None, path.to_owned());
+    fn retry(&self, scope: Option<(BucketId, &str)>) -> u64 {
+        let asked = (None, scope.map_or("/", |(_, path)| path).to_owned());
         self.pending.asked.lock().unwrap().push(asked);
         7
     }
 
-    fn sum(&self, bucket: BucketId, path: &str, until_ms: i64) -> PersistTotals {
+    fn sum(&self, scope: Option<(BucketId, &str)>, until_ms: i64) -> PersistTotals {
         let changes = self.pending.changes.lock().unwrap();
-        let count = changes.iter().filter(|c| {
-            c.bucket == bucket && c.key.as_str().starts_with(path) && c.pending.since_ms <= until_ms
-        });
+        let within = |c: &PersistChange| {
+            scope
+                .is_none_or(|(bucket, path)| c.bucket == bucket && c.key.as_str().starts_with(path))
+        };
+        let count = changes
+            .iter()
+            .filter(|c| within(c) && c.pending.since_ms <= until_ms);
         PersistTotals {
             puts: count.count() as u64,
             ..PersistTotals::default()
@@ -267,6 +271,16 @@ async fn a_path_is_hurried_and_summed_up_to_a_time() {
     sum.until_ms = NOW_MS + 1;
     let reply = client.persist_sum(sum.clone()).await.unwrap().into_inner();
     assert_eq!(reply.pending.unwrap().puts, 2);
+    let everything = PersistSumRequest::default();
+    let reply = client.persist_sum(everything).await.unwrap().into_inner();
+    assert_eq!(reply.pending.unwrap().puts, 1);
+    let retry = PersistRetryRequest::default();
+    client.persist_retry(retry).await.unwrap();
+    let asked = served.world.pending.asked.lock().unwrap().pop();
+    assert_eq!(asked, Some((None, "/".into())));
+    sum.bucket = String::new();
+    let nowhere = client.persist_sum(sum.clone()).await.unwrap_err();
+    assert_eq!(nowhere.code(), Code::InvalidArgument);
     sum.bucket = "none".into();
     let missing = client.persist_sum(sum).await.unwrap_err();
     assert_eq!(missing.code(), Code::NotFound);

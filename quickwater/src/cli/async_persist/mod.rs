@@ -47,7 +47,7 @@ pub(super) enum AsyncPersistVerb {
     /// Try now what failed and waits for its next attempt
     #[command(after_help = RETRY_HELP)]
     Retry {
-        /// /BUCKET, or /BUCKET/KEY and all below it
+        /// /BUCKET, or /BUCKET/KEY and all below it; / for all buckets
         #[arg(long, value_name = "PATH")]
         path: String,
         #[command(flatten)]
@@ -56,7 +56,7 @@ pub(super) enum AsyncPersistVerb {
     /// Wait until the UFS has all that was pending when this began
     #[command(after_help = WAIT_HELP)]
     Wait {
-        /// /BUCKET, or /BUCKET/KEY and all below it
+        /// /BUCKET, or /BUCKET/KEY and all below it; / for all buckets
         #[arg(long, value_name = "PATH")]
         path: String,
         /// Longest wait, such as 30s or 2h
@@ -161,12 +161,14 @@ fn retry(path: &str, target: &Target) -> Result<ExitCode> {
     })
 }
 
-/// The bucket and the rest of a path that must name a bucket.
+/// The bucket and the rest of a path; both empty for `/`, which is all buckets.
 fn place(path: &str) -> Result<(String, String)> {
     match split(path) {
-        ("", _) => Err(
-            anyhow!("'{path}' names no bucket; write /BUCKET or /BUCKET/KEY").context(Kind::Usage),
-        ),
+        ("", "") if path == "/" => Ok((String::new(), String::new())),
+        ("", _) => Err(anyhow!(
+            "'{path}' names no bucket; write /BUCKET or /BUCKET/KEY, or / for all"
+        )
+        .context(Kind::Usage)),
         (bucket, rest) => Ok((bucket.to_owned(), rest.to_owned())),
     }
 }
