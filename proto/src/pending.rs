@@ -35,9 +35,16 @@ pub enum PendingChange {
     /// Nothing any more, but a request without an answer may still be applied:
     /// until then no other change may be sent.
     Settling {
-        /// When it is certain to be dead, milliseconds since the Unix epoch.
+        /// When it is certain to be dead, milliseconds since the Unix epoch; see
+        /// [`PendingChange::UNDER_WAY`].
         until_ms: i64,
     },
+}
+
+impl PendingChange {
+    /// A request is being sent, or was by a process that has ended without saying
+    /// what became of it.
+    pub const UNDER_WAY: Self = Self::Settling { until_ms: i64::MAX };
 }
 
 /// A page of pending changes in order of bucket and key.

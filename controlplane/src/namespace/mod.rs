@@ -20,6 +20,7 @@ mod objects;
 mod pending;
 mod policies;
 mod read;
+mod requests;
 mod sweeper;
 #[cfg(test)]
 mod tests;

@@ -281,12 +281,15 @@ impl Mutation for RemoveObject<'_> {
             self.condition,
             current.as_ref().map(|current| &current.record),
         )?;
-        let Some(current) = current else {
-            return Ok(Step::Nothing(None));
-        };
         let place = (self.bucket, self.key);
+        let ended = follow_removal(transaction, place).await?;
+        let Some(current) = current else {
+            return Ok(match ended {
+                true => Step::Commit(None),
+                false => Step::Nothing(None),
+            });
+        };
         clear_object(transaction, operation, place, &current);
-        follow_removal(transaction, place).await?;
         Ok(Step::Commit(Some(current.record)))
     }
 }

@@ -17,7 +17,7 @@ use crate::records::{EncodedObject, ObjectRow, VERSION_OFFSET, decode_pending, e
 use crate::store::{Row, Store, Transaction};
 
 /// A bucket and a key in it.
-type Place<'a> = (BucketId, &'a ObjectKey);
+pub(super) type Place<'a> = (BucketId, &'a ObjectKey);
 
 impl<S: Store> Namespace<S> {
     /// Removes an object that the UFS may still have: a pending
@@ -126,10 +126,7 @@ pub(super) async fn follow_object<T: Transaction>(
         }
         PersistState::Persisted => {
             let pending = current_pending(transaction, place).await?;
-            // A request that may still be applied stays noted.
-            let ended =
-                |pending: PendingRecord| !matches!(pending.change, PendingChange::Settling { .. });
-            if pending.is_some_and(ended) {
+            if pending.is_some_and(|pending| !is_unanswered(pending.change)) {
                 transaction.clear(&keyspace::pending(place.0, place.1));
             }
             Ok(())
@@ -137,23 +134,27 @@ pub(super) async fn follow_object<T: Transaction>(
     }
 }
 
-/// The object of a key is removed without the UFS being told: a put of it is not
-/// pending any more. A request that may still be applied stays noted.
+/// The object of a key is removed without the UFS being told later: a put of it is
+/// not pending any more, nor is the request that the UFS has answered. Whether
+/// there was something to forget.
 pub(super) async fn follow_removal<T: Transaction>(
     transaction: &mut T,
     place: Place<'_>,
-) -> Result<(), Stop> {
+) -> Result<bool, Stop> {
     let pending = current_pending(transaction, place).await?;
-    let of_object = |pending: PendingRecord| {
-        matches!(
-            pending.change,
-            PendingChange::Put { .. } | PendingChange::Hold { .. }
-        )
-    };
-    if pending.is_some_and(of_object) {
+    let ended = pending.is_some_and(|pending| {
+        pending.change != PendingChange::Delete && !is_unanswered(pending.change)
+    });
+    if ended {
         transaction.clear(&keyspace::pending(place.0, place.1));
     }
-    Ok(())
+    Ok(ended)
+}
+
+/// Whether a request may still be applied although nobody waits for its answer: it
+/// stays noted, whatever is committed.
+fn is_unanswered(change: PendingChange) -> bool {
+    change != PendingChange::UNDER_WAY && matches!(change, PendingChange::Settling { .. })
 }
 
 async fn begin_pending<T: Transaction>(
@@ -188,7 +189,7 @@ fn is_untold(change: PendingChange) -> bool {
     matches!(change, PendingChange::Put { .. } | PendingChange::Delete)
 }
 
-async fn current_pending<T: Transaction>(
+pub(super) async fn current_pending<T: Transaction>(
     transaction: &mut T,
     (bucket, key): Place<'_>,
 ) -> Result<Option<PendingRecord>, Stop> {

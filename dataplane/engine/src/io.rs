@@ -374,6 +374,19 @@ pub trait Metadata {
         settling: Option<i64>,
     ) -> Result<bool, MetadataError>;
 
+    /// Notes that a request which changes a key is about to be sent to a UFS that may
+    /// apply it after this process has ended; a kill of this process leaves the
+    /// note, a power cut may take it for a second. It settles at `until_ms`; with that
+    /// of [`quickwater_proto::PendingChange::UNDER_WAY`] the next commit or
+    /// removal of the object ends it, else [`Metadata::end_pending`] with the
+    /// version answered. What is pending for the key already stays.
+    async fn note_request(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        until_ms: i64,
+    ) -> Result<Version, MetadataError>;
+
     /// Objects with `key >= from` and `key` beginning with `prefix`, at most `limit`.
     async fn scan(
         &self,

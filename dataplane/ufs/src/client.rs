@@ -199,7 +199,7 @@ impl UfsClient {
                 let _ = reply.send(result);
             }
         });
-        answer.await.unwrap_or_else(|_| Err(ended()))
+        answer.await.unwrap_or_else(|_| Err(ended(orphan)))
     }
 
     /// Starts the task of a write. `run` returns `None` when the caller gave up.
@@ -238,11 +238,13 @@ impl UfsClient {
     }
 }
 
-fn ended() -> UfsError {
-    UfsError::new(
-        UfsErrorKind::Unavailable,
-        "the UFS runtime is shutting down",
-    )
+fn ended(orphan: Orphan) -> UfsError {
+    let kind = match orphan {
+        Orphan::Stop => UfsErrorKind::Unavailable,
+        // Nobody will say what became of it.
+        Orphan::Finish => UfsErrorKind::Timeout,
+    };
+    UfsError::new(kind, "the UFS runtime is shutting down")
 }
 
 impl MountKey {

@@ -200,7 +200,9 @@ impl UfsUpload for Upload {
     async fn finish(mut self, digests: &BodyDigests) -> Result<UfsObject, UfsError> {
         let finish = Piece::Finish(digests.clone());
         self.deliver(Sent::Piece(finish)).await?;
-        self.result.await.unwrap_or_else(|_| Err(gone()))
+        // Nobody will say what became of it.
+        let lost = |_| Err(UfsError::new(UfsErrorKind::Timeout, gone().message));
+        self.result.await.unwrap_or_else(lost)
     }
 
     async fn abort(self) {

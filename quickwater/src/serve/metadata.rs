@@ -164,6 +164,17 @@ impl Metadata for LocalMetadata {
         .await
     }
 
+    async fn note_request(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        until_ms: i64,
+    ) -> Answer<Version> {
+        let key = key.clone();
+        self.run(move |n| async move { n.note_request(bucket, &key, until_ms).await })
+            .await
+    }
+
     async fn scan(
         &self,
         bucket: BucketId,

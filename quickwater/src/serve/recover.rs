@@ -14,7 +14,7 @@ use quickwater_controlplane::records::JournalEntry;
 use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::Shared;
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, ObjectKey, PendingChange, PersistState, UploadId,
+    BlobId, Bucket, BucketId, ObjectKey, PendingChange, PendingRecord, PersistState, UploadId,
 };
 use quickwater_worker::store::{Fate, JournalError, Store};
 
@@ -189,6 +189,7 @@ async fn queue_pending(
             }
             // A request to a file system ended with the process that made it.
             let late_max = (!bucket.ufs.starts_with("file:")).then_some(fence);
+            let pending = fence_request(namespace, id, &key, pending, late_max).await?;
             let now = (Duration::ZERO, unix_ms());
             shared.persist.load(id, key, pending, now, late_max);
         }
@@ -196,6 +197,28 @@ async fn queue_pending(
             return Ok(count);
         }
     }
+}
+
+/// Of a request that was under way when the last process ended it is known from
+/// now on how long it may be applied: whatever is committed, its row stays till then.
+async fn fence_request(
+    namespace: &Namespace<EmbeddedStore>,
+    bucket: BucketId,
+    key: &ObjectKey,
+    pending: PendingRecord,
+    late_max: Option<Duration>,
+) -> Result<PendingRecord> {
+    let Some(late_max) = late_max.filter(|_| pending.change == PendingChange::UNDER_WAY) else {
+        return Ok(pending);
+    };
+    let left_ms = i64::try_from(late_max.as_millis()).unwrap_or(i64::MAX);
+    let until_ms = unix_ms().saturating_add(left_ms);
+    let version = pending.version;
+    namespace
+        .end_pending(bucket, key, version, None, Some(until_ms))
+        .await?;
+    let change = PendingChange::Settling { until_ms };
+    Ok(PendingRecord { change, ..pending })
 }
 
 /// Keeps the parts of uploads that are not complete.

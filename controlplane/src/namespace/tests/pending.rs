@@ -364,3 +364,61 @@ async fn a_mount_whose_ufs_is_behind_stays() {
     assert!(end(&namespace, mounted.id, version).await);
     namespace.remove_mount(&mounted.name).await.unwrap();
 }
+
+fn settling(until_ms: i64) -> Option<PendingChange> {
+    Some(PendingChange::Settling { until_ms })
+}
+
+async fn change(namespace: &Memory, id: BucketId) -> Option<PendingChange> {
+    pending(namespace, id).await.map(|pending| pending.change)
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_noted_until_the_commit_after_its_answer() {
+    let (namespace, _, id) = clocked().await;
+    const FOR_EVER: i64 = i64::MAX;
+    let note = async |until_ms| {
+        let noted = namespace.note_request(id, &key("k"), until_ms).await;
+        noted.unwrap()
+    };
+    assert_eq!(settling(FOR_EVER), Some(PendingChange::UNDER_WAY));
+    note(FOR_EVER).await;
+    assert_eq!(change(&namespace, id).await, settling(FOR_EVER));
+    put(&namespace, id, "k", &object("a")).await;
+    assert_eq!(change(&namespace, id).await, None, "the commit ends it");
+    for there in [true, false] {
+        note(FOR_EVER).await;
+        let removed = namespace.remove_object(id, &key("k"), &NONE).await.unwrap();
+        assert_eq!(removed.is_some(), there);
+        assert_eq!(change(&namespace, id).await, None, "a removal ends it");
+    }
+    // One without an answer stays, whatever is committed, until it is ended.
+    let version = note(FOR_EVER).await;
+    settle(&namespace, id, version, 99).await;
+    put(&namespace, id, "k", &object("b")).await;
+    namespace.remove_object(id, &key("k"), &NONE).await.unwrap();
+    assert_eq!(change(&namespace, id).await, settling(99));
+    let again = note(100).await;
+    assert!(again > version);
+    assert!(!end(&namespace, id, version).await, "another request since");
+    assert!(end(&namespace, id, again).await);
+    assert_eq!(change(&namespace, id).await, None);
+}
+
+#[tokio::test]
+async fn a_request_that_is_noted_leaves_what_is_pending() {
+    let (namespace, _, id) = clocked().await;
+    let held = ObjectRecord {
+        persist: PersistState::Transient,
+        ..object("a")
+    };
+    let version = put(&namespace, id, "k", &held).await;
+    let noted = namespace.note_request(id, &key("k"), 99).await;
+    assert_eq!(noted, Ok(version));
+    let found = pending(&namespace, id).await.unwrap();
+    assert!(matches!(found.change, PendingChange::Hold { .. }));
+    assert!(found.superseded, "the next start waits for it");
+    let gone = BucketId(id.0 + 1);
+    let noted = namespace.note_request(gone, &key("k"), 99).await;
+    assert_eq!(noted, Err(MetadataError::NoSuchBucket));
+}

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_listener::{Event, EventListener};
-use quickwater_proto::{BucketId, ObjectKey, PendingChange, PendingRecord, Version};
+use quickwater_proto::{BucketId, ETag, ObjectKey, PendingChange, PendingRecord, Version};
 
 pub use look::{QueuePage, QueueScope, QueueSum, QueuedState};
 
@@ -55,6 +55,26 @@ pub(crate) struct Work {
     pub(crate) pending: PendingRecord,
     /// A request of this very change got no answer before.
     pub(crate) unanswered: Option<Duration>,
+}
+
+/// A request of write-through that got no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unanswered {
+    /// The row that notes it.
+    pub(crate) version: Version,
+    /// It may be applied until then (monotonic).
+    pub(crate) until: Duration,
+    /// What it does; `None`: a process that has ended sent it.
+    pub(crate) sent: Option<SentChange>,
+}
+
+/// What a request does to its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SentChange {
+    /// The same for requests that do the same.
+    pub(crate) same: u64,
+    /// What the UFS shows when it was applied (`None`: nothing) and did not before.
+    pub(crate) shows: Option<Option<ETag>>,
 }
 
 /// What became of an attempt.
@@ -116,6 +136,8 @@ struct Lane {
     error: Option<String>,
     /// A request of this version got no answer and may be applied until then.
     late: Option<(Version, Duration)>,
+    /// What a request that settles does, where this process sent it.
+    sent: Option<SentChange>,
 }
 
 #[derive(Default)]
@@ -198,6 +220,63 @@ impl PersistQueue {
         self.changed.notify(usize::MAX);
     }
 
+    /// Takes in a request that got no answer; `place`'s slot is held, and nothing
+    /// else is pending for it but, maybe, an earlier request that does the same.
+    pub(crate) fn settle(&self, place: Place, request: Unanswered, (now, now_ms): (Duration, i64)) {
+        let Unanswered {
+            version,
+            mut until,
+            sent,
+        } = request;
+        let mut state = self.state();
+        if let Some((_, other)) = state.lanes.get(&place).and_then(|lane| lane.late) {
+            until = until.max(other);
+        }
+        let left = i64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(i64::MAX);
+        let pending = PendingRecord {
+            version,
+            change: PendingChange::Settling {
+                until_ms: now_ms.saturating_add(left),
+            },
+            since_ms: now_ms,
+            superseded: false,
+        };
+        state.enqueue(place.clone(), pending, now, None);
+        if let Some(mut lane) = state.take_out(&place) {
+            lane.late = Some((version, until));
+            lane.due = until;
+            lane.sent = sent;
+            state.put_in(place, lane);
+        }
+        drop(state);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// The request of a key that got no answer, if that is all that is pending.
+    pub(crate) fn unanswered(&self, bucket: BucketId, key: &ObjectKey) -> Option<Unanswered> {
+        let state = self.state();
+        if state.lanes.is_empty() {
+            return None;
+        }
+        let lane = state.lanes.get(&(bucket, key.clone()))?;
+        lane.settles().then(|| Unanswered {
+            version: lane.pending.version,
+            until: lane.due,
+            sent: lane.sent.clone(),
+        })
+    }
+
+    /// A request that got no answer is dead; the key's slot is held.
+    pub(crate) fn settled(&self, place: &Place, version: Version) {
+        let mut state = self.state();
+        let current = state.lanes.get(place);
+        if current.is_some_and(|lane| lane.settles() && lane.pending.version == version) {
+            state.take_out(place);
+        }
+        drop(state);
+        self.changed.notify(usize::MAX);
+    }
+
     /// Takes in a change that was pending when the last process ended. `late_max`:
     /// a request that process sent may be applied for that long from now.
     pub fn load(
@@ -219,11 +298,11 @@ impl PersistQueue {
                 }
                 None => return,
             },
-            PendingChange::Settling { until_ms } => {
+            PendingChange::Settling { until_ms } if pending.change != PendingChange::UNDER_WAY => {
                 let left = u64::try_from(until_ms.saturating_sub(now_ms)).unwrap_or(0);
                 Some(now.saturating_add(Duration::from_millis(left)))
             }
-            PendingChange::Put { .. } | PendingChange::Delete => {
+            PendingChange::Settling { .. } | PendingChange::Put { .. } | PendingChange::Delete => {
                 late_max.map(|longest| now.saturating_add(longest))
             }
         };
@@ -329,9 +408,15 @@ impl Lane {
     /// Not before a request for another change is certainly dead.
     fn not_before(&self, now: Duration) -> Duration {
         match self.late {
-            Some((version, until)) if version != self.pending.version => until.max(now),
+            Some((version, until)) if version != self.pending.version || self.settles() => {
+                until.max(now)
+            }
             _ => now,
         }
+    }
+
+    fn settles(&self) -> bool {
+        matches!(self.pending.change, PendingChange::Settling { .. })
     }
 }
 
@@ -359,11 +444,9 @@ impl State {
             attempts: 0,
             error: None,
             late: dead_at,
+            sent: None,
         };
-        lane.due = match lane.pending.change {
-            PendingChange::Settling { .. } => dead_at.map_or(now, |(_, until)| until),
-            _ => lane.not_before(now),
-        };
+        lane.due = lane.not_before(now);
         self.put_in(place, lane);
     }
 

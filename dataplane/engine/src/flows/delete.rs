@@ -11,6 +11,7 @@ use quickwater_proto::{
 use crate::decisions::slots::SlotGuard;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
+use crate::flows::fence::Change;
 use crate::flows::put::read_only;
 use crate::io::{Metadata, Ufs};
 
@@ -84,20 +85,23 @@ impl<W: World> Engine<W> {
             }
             PolicyMode::WriteThrough | PolicyMode::NoCache => {}
         }
-        let guard = self.lock_settled(bucket, key).await?;
+        let change = Change::Delete;
+        let guard = self.lock_settled(bucket, key, change).await?;
         if let Some(left) = self.judge(bucket, key, which, &guard).await? {
             return Ok(JobOutcome::Left(left));
         }
+        let noted = self.note_request(bucket, key, &guard).await?;
         guard.mark_changed();
         match self.ufs().delete(bucket, key).await {
             Ok(()) => {}
             // A key the UFS cannot hold is not there.
             Err(error) if error.kind == UfsErrorKind::Unsupported => {}
             Err(error) => {
-                self.distrust(bucket.id, key);
-                return Err(error.into());
+                let failed = self.failed_request(bucket, key, noted, change, error, guard);
+                return Err(failed.await.into());
             }
         }
+        self.answered(bucket, key, &noted);
         let removed = self
             .metadata()
             .remove_object(bucket.id, key, &PutCondition::None)

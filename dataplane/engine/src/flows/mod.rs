@@ -4,6 +4,7 @@
 pub(crate) mod bucket;
 pub(crate) mod compare;
 pub(crate) mod delete;
+pub(crate) mod fence;
 pub(crate) mod fill;
 pub(crate) mod free;
 pub(crate) mod job;

@@ -12,6 +12,7 @@ use quickwater_proto::{
 use crate::decisions::slots::Slots;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
+use crate::flows::fence::Change;
 use crate::flows::put::{PutError, forget_part, read_only};
 use crate::flows::read::BufferOf;
 use crate::flows::write_back::Pinned;
@@ -254,9 +255,10 @@ impl<W: World> Engine<W> {
         done: CompletedUpload,
     ) -> Result<Arc<ObjectRecord>, FlowError> {
         let key = &upload.key;
+        let change = Change::Complete(upload.id, &done.etag);
         let guard = match held(upload) {
             Some(_) => self.lock_key(bucket.id, key).await?,
-            None => self.lock_settled(bucket, key).await?,
+            None => self.lock_settled(bucket, key, change).await?,
         };
         let _gate = self.close_upload(upload.id).await?;
         // An Abort, another Complete or a part sent again may have won meanwhile.
@@ -268,14 +270,19 @@ impl<W: World> Engine<W> {
         let (identity, persist) = match held(upload) {
             Some(persist) => (None, persist),
             None => {
+                let noted = self.note_request(bucket, key, &guard).await?;
                 let published = self
                     .ufs()
                     .complete_upload(bucket, upload, &done.parts, &done.etag, &done.checksums)
                     .await;
-                let object = published.map_err(|error| {
-                    self.distrust(bucket.id, key);
-                    no_such_upload(error)
-                })?;
+                let object = match published {
+                    Ok(object) => object,
+                    Err(error) => {
+                        let failed = self.failed_request(bucket, key, noted, change, error, guard);
+                        return Err(no_such_upload(failed.await));
+                    }
+                };
+                self.answered(bucket, key, &noted);
                 (Some(object.identity), PersistState::Persisted)
             }
         };

@@ -457,34 +457,6 @@ impl<W: World> Engine<W> {
         })
     }
 
-    /// Waits until the UFS has every change of a key, then takes its slot: what is
-    /// written to the UFS now cannot be overtaken by an older change.
-    pub(crate) async fn lock_settled(
-        &self,
-        bucket: &Bucket,
-        key: &ObjectKey,
-    ) -> Result<crate::decisions::slots::SlotGuard<'_>, FlowError> {
-        let queue = &self.shared().persist;
-        let begun = self.environment().monotonic();
-        let deadline = begun + self.config().wait_max;
-        // Once: a change that fails is due again when its backoff says so.
-        queue.hurry(bucket.id, key, begun);
-        loop {
-            let changed = queue.listen();
-            let guard = self.lock_key(bucket.id, key).await?;
-            if queue.pending(bucket.id, key).is_none() {
-                return Ok(guard);
-            }
-            drop(guard);
-            if self.environment().monotonic() >= deadline {
-                return Err(FlowError::SlowDown(
-                    "an earlier change of this key is still on its way to the UFS".into(),
-                ));
-            }
-            self.within(changed).await;
-        }
-    }
-
     /// Waits until the UFS has every change of a bucket.
     pub(crate) async fn settle_bucket(&self, bucket: &Bucket) -> Result<(), FlowError> {
         let queue = &self.shared().persist;

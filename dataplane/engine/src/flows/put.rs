@@ -8,13 +8,14 @@ use async_lock::RwLockReadGuard;
 use bytes::Bytes;
 use quickwater_proto::{
     BlobId, Bucket, CHUNK_BYTES, Extent, ObjectHeaders, ObjectKey, ObjectRecord, PersistState,
-    PolicyMode, PutCondition, UfsErrorKind, UfsObject, UploadRecord, Version,
+    PolicyMode, PutCondition, UfsError, UfsErrorKind, UfsObject, UploadRecord, Version,
 };
 
 use crate::decisions::read_plan::chunks_of;
 use crate::decisions::slots::SlotGuard;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
+use crate::flows::fence::Change;
 use crate::flows::read::BufferOf;
 use crate::flows::write_back::Room;
 use crate::io::{
@@ -135,7 +136,8 @@ impl<W: World> Engine<W> {
             }
         };
         let published = async {
-            let guard = match self.lock_settled(bucket, key).await {
+            let change = Change::Put(&put.headers, &digests);
+            let guard = match self.lock_settled(bucket, key, change).await {
                 Ok(guard) => guard,
                 Err(error) => {
                     upload.abort().await;
@@ -149,9 +151,22 @@ impl<W: World> Engine<W> {
                 upload.abort().await;
                 return Err(error);
             }
+            let noted = match self.note_request(bucket, key, &guard).await {
+                Ok(noted) => noted,
+                Err(error) => {
+                    upload.abort().await;
+                    return Err(error);
+                }
+            };
             guard.mark_changed();
-            let object = self.publish(upload, last, &digests).await;
-            let object = object.inspect_err(|_| self.distrust(bucket.id, key))?;
+            let object = match self.publish(upload, last, &digests).await {
+                Ok(object) => object,
+                Err(error) => {
+                    let failed = self.failed_request(bucket, key, noted, change, error, guard);
+                    return Err(after_publish_began(failed.await));
+                }
+            };
+            self.answered(bucket, key, &noted);
             let record = self.record_of(&put, size, blob, &digests, &object);
             self.commit(bucket, key, record, &guard).await
         };
@@ -190,11 +205,11 @@ impl<W: World> Engine<W> {
         mut upload: impl UfsUpload,
         last: Option<Bytes>,
         digests: &BodyDigests,
-    ) -> Result<UfsObject, FlowError> {
+    ) -> Result<UfsObject, UfsError> {
         if let Some(last) = last {
-            upload.send(last).await.map_err(after_publish_began)?;
+            upload.send(last).await?;
         }
-        upload.finish(digests).await.map_err(after_publish_began)
+        upload.finish(digests).await
     }
 
     fn record_of(
@@ -313,7 +328,8 @@ impl<W: World> Engine<W> {
             // parts find out here that the upload has ended.
             let gate = self.enter_upload(of.id).await?;
             self.upload(bucket, &of.key, of.id).await?;
-            let object = self.publish(upload, last, &digests).await?;
+            let published = self.publish(upload, last, &digests).await;
+            let object = published.map_err(after_publish_began)?;
             Ok::<_, FlowError>((guard, gate, object))
         };
         let (guard, gate, object) = published.await.inspect_err(|_| copy.discard())?;
@@ -337,7 +353,7 @@ pub(crate) struct Received<'a> {
 }
 
 /// From the last byte on, the UFS may have accepted the object whatever it says.
-fn after_publish_began(error: quickwater_proto::UfsError) -> FlowError {
+fn after_publish_began(error: UfsError) -> FlowError {
     match error.kind {
         UfsErrorKind::AccessDenied | UfsErrorKind::Unsupported | UfsErrorKind::NoSpace => {
             error.into()

@@ -669,6 +669,16 @@ impl Metadata for SimMetadata {
         }
     }
 
+    async fn note_request(
+        &self,
+        _: BucketId,
+        _: &ObjectKey,
+        _: i64,
+    ) -> Result<Version, MetadataError> {
+        // This UFS does not outlive us.
+        unknown()
+    }
+
     async fn remove_object(
         &self,
         _: BucketId,

@@ -80,9 +80,7 @@ impl Rows {
             PersistState::NotPersisted | PersistState::Persisting => PendingChange::Put { size },
             PersistState::Transient => PendingChange::Hold { size },
             PersistState::Persisted => {
-                let settling =
-                    |p: &PendingRecord| matches!(p.change, PendingChange::Settling { .. });
-                if !self.pending.get(key).is_some_and(settling) {
+                if !self.pending.get(key).is_some_and(is_unanswered) {
                     self.pending.remove(key);
                 }
                 let replaced = self.objects.insert(key.clone(), record);
@@ -92,6 +90,23 @@ impl Rows {
         self.note(key, version, change, now_ms);
         let replaced = self.objects.insert(key.clone(), record);
         Committed { version, replaced }
+    }
+
+    fn note_request(&mut self, key: &ObjectKey, until_ms: i64, now_ms: i64) -> Version {
+        let settles = |row: &PendingRecord| matches!(row.change, PendingChange::Settling { .. });
+        if let Some(row) = self.pending.get_mut(key).filter(|row| !settles(row)) {
+            row.superseded = true;
+            return row.version;
+        }
+        let version = self.next_version();
+        let noted = PendingRecord {
+            version,
+            change: PendingChange::Settling { until_ms },
+            since_ms: now_ms,
+            superseded: false,
+        };
+        self.pending.insert(key.clone(), noted);
+        version
     }
 
     fn note(&mut self, key: &ObjectKey, version: Version, change: PendingChange, now_ms: i64) {
@@ -108,6 +123,11 @@ impl Rows {
         };
         self.pending.insert(key.clone(), pending);
     }
+}
+
+/// Whether a row stays whatever is committed.
+fn is_unanswered(row: &PendingRecord) -> bool {
+    row.change != PendingChange::UNDER_WAY && matches!(row.change, PendingChange::Settling { .. })
 }
 
 impl CrashMetadata {
@@ -160,7 +180,12 @@ impl CrashMetadata {
         let pending = {
             let state = self.state.borrow();
             match state.live.pending.get(key) {
-                Some(row) if !matches!(row.change, PendingChange::Hold { .. }) => {
+                Some(row)
+                    if !matches!(
+                        row.change,
+                        PendingChange::Hold { .. } | PendingChange::Settling { .. }
+                    ) =>
+                {
                     state.live.deletes.get(key).copied()
                 }
                 _ => None,
@@ -173,7 +198,10 @@ impl CrashMetadata {
     pub fn fenced(&self, key: &ObjectKey) -> bool {
         let state = self.state.borrow();
         let row = state.live.pending.get(key);
-        row.is_some_and(|row| !matches!(row.change, PendingChange::Hold { .. }))
+        row.is_some_and(|row| match row.change {
+            PendingChange::Hold { .. } => row.superseded,
+            _ => true,
+        })
     }
 
     pub fn current(&self, key: &ObjectKey) -> Option<ObjectRecord> {
@@ -207,6 +235,17 @@ impl CrashMetadata {
             state.live.operations.retain(|_, at| *at > through);
             Self::relax(&mut state);
         }
+    }
+
+    /// Of a request under way when the last process ended it is known now how long
+    /// it may be applied; durable on return.
+    pub fn fence_request(&self, key: &ObjectKey, until_ms: i64) {
+        let mut state = self.state.borrow_mut();
+        if let Some(row) = state.live.pending.get_mut(key) {
+            row.change = PendingChange::Settling { until_ms };
+        }
+        state.durable = state.live.clone();
+        state.relaxed.clear();
     }
 
     fn relax(state: &mut State) {
@@ -373,17 +412,12 @@ impl Metadata for CrashMetadata {
         _: &PutCondition,
     ) -> Result<Option<ObjectRecord>, MetadataError> {
         let change = |rows: &mut Rows, _: i64| {
-            let of_object = |p: &PendingRecord| {
-                matches!(
-                    p.change,
-                    PendingChange::Put { .. } | PendingChange::Hold { .. }
-                )
-            };
-            let removed = rows.objects.remove(key);
-            if removed.is_some() && rows.pending.get(key).is_some_and(of_object) {
+            let ended =
+                |row: &PendingRecord| row.change != PendingChange::Delete && !is_unanswered(row);
+            if rows.pending.get(key).is_some_and(ended) {
                 rows.pending.remove(key);
             }
-            Ok(removed)
+            Ok(rows.objects.remove(key))
         };
         self.commit(change).await
     }
@@ -511,6 +545,31 @@ impl Metadata for CrashMetadata {
             return unknown();
         }
         ended
+    }
+
+    async fn note_request(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        until_ms: i64,
+    ) -> Result<Version, MetadataError> {
+        self.sim.jitter().await;
+        let faults = self.faults.get();
+        if self.sim.below(100) < faults.metadata_refuses {
+            return Err(MetadataError::Unavailable("simulated".into()));
+        }
+        if faults.broken == Some(Break::SentIsNotNoted) {
+            return Ok(Version::default());
+        }
+        let now_ms = self.now_ms();
+        let noted = {
+            let mut state = self.state.borrow_mut();
+            let noted = state.live.note_request(key, until_ms, now_ms);
+            Self::relax(&mut state);
+            noted
+        };
+        self.sim.jitter().await;
+        Ok(noted)
     }
 
     async fn scan(

@@ -39,6 +39,8 @@ impl World for CrashWorld {
 pub enum Break {
     /// A newer change is sent though an older one may still be applied.
     LateIsNotFenced,
+    /// A write-through request is sent without being noted before.
+    SentIsNotNoted,
     /// The flush of the commit does not cover the data before it.
     FlushCoversItselfOnly,
     /// A delete does not become pending.

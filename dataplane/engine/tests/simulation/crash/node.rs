@@ -137,6 +137,12 @@ async fn queue_pending(outside: &Outside, shared: &Shared, fates: &mut Fates) {
             let late_max = outside.ufs.late_max(&outside.bucket);
             let now = outside.sim.now();
             let now = (now, now.as_millis() as i64);
+            let mut pending = pending;
+            if pending.change == PendingChange::UNDER_WAY {
+                let until_ms = now.1 + late_max.as_millis() as i64;
+                metadata.fence_request(&key, until_ms);
+                pending.change = PendingChange::Settling { until_ms };
+            }
             shared.persist.load(id, key, pending, now, Some(late_max));
         }
         if !page.more || after.is_none() {

@@ -102,7 +102,7 @@ fn the_same_seed_gives_the_same_run() {
 /// What a run says when it sees the mistake, and not something else.
 fn reasons(broken: Break) -> &'static [&'static str] {
     match broken {
-        Break::LateIsNotFenced => &[REORDERED],
+        Break::LateIsNotFenced | Break::SentIsNotNoted => &[REORDERED],
         // Lost, or known and without bytes.
         Break::FlushCoversItselfOnly => &[HISTORY, NEVER],
         Break::DeleteIsNotPending => &[HISTORY, LEFT],
@@ -126,6 +126,7 @@ fn first_to_see(broken: Break) -> Option<(u64, String)> {
 fn mistakes_are_seen() {
     for broken in [
         Break::LateIsNotFenced,
+        Break::SentIsNotNoted,
         Break::FlushCoversItselfOnly,
         Break::DeleteIsNotPending,
         Break::RefusedIsNotVoided,

@@ -53,8 +53,8 @@ struct Request {
     key: ObjectKey,
     file: Option<File>,
     order: u64,
-    /// Whoever comes next to the key waits until it is dead.
-    fenced: bool,
+    /// A row said so when it was sent.
+    noted: bool,
     sent: Duration,
     /// Our process has ended since.
     orphaned: bool,
@@ -110,8 +110,9 @@ impl CrashUfs {
         }
     }
 
-    /// Our process ends. What it has sent may be applied all the same: of requests
-    /// that somebody will wait for at any time up to the limit.
+    /// Our process ends. What it has sent may be applied all the same, at any time up
+    /// to the limit; but what it has sent so shortly before a power cut that its row
+    /// was not flushed is applied at once or never.
     pub fn crash(&self) {
         let mut state = self.state.borrow_mut();
         let under_way = std::mem::take(&mut state.under_way);
@@ -119,7 +120,8 @@ impl CrashUfs {
         for ((at, id), mut request) in under_way {
             request.orphaned = true;
             let until = request.sent + LATE_MAX;
-            let at = match (request.fenced, self.sim.below(4)) {
+            let undone = request.noted && !self.metadata.fenced(&request.key);
+            let at = match (!undone, self.sim.below(4)) {
                 (_, 0) => continue,
                 (false, _) => now,
                 (true, 1) if now < until => {
@@ -209,7 +211,7 @@ impl CrashUfs {
             Some(file) => self.metadata.order_of(content_of_etag(&file.etag)),
             None => self.metadata.delete_order(key),
         };
-        let fenced = self.metadata.fenced(key);
+        let noted = self.metadata.fenced(key);
         let now = self.sim.now();
         let soon = now + Duration::from_micros(self.sim.below(2_000));
         let mut sent = Sent {
@@ -225,8 +227,7 @@ impl CrashUfs {
                 0 => soon,
                 // Never applied.
                 1 => return sent,
-                _ if fenced => now + REQUEST_TIMEOUT + Duration::from_millis(self.sim.below(limit)),
-                _ => soon,
+                _ => now + REQUEST_TIMEOUT + Duration::from_millis(self.sim.below(limit)),
             };
         }
         let mut state = self.state.borrow_mut();
@@ -236,12 +237,12 @@ impl CrashUfs {
             key: key.clone(),
             file,
             order,
-            fenced,
+            noted,
             sent: now,
             orphaned: false,
         };
         self.trace
-            .note("send", &(key.as_str(), order, fenced, sent.at));
+            .note("send", &(key.as_str(), order, noted, sent.at));
         state.under_way.insert((sent.at, sent.id), request);
         sent
     }
