@@ -13,7 +13,7 @@ import pytest
 from conftest import ServeFactory
 from harness.payload import KIB, MIB, md5_hex, multipart_etag, payload
 from harness.server import Server
-from harness.under import SCALED, STORE_BUCKET, TTL_SECONDS, Ended, Place, over
+from harness.under import FENCE_SECONDS, SCALED, STORE_BUCKET, TTL_SECONDS, Ended, Place, over
 from ufssim.client import Sim
 
 # Connect, request and the look afterwards, each with its own limit.
@@ -32,7 +32,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
 
 @pytest.fixture(scope="module")
 def front(serve_long: ServeFactory, store: Sim) -> Server:
-    return serve_long("front", **over(store))
+    return serve_long("front", **fenced(store))
+
+
+def fenced(sim: Sim) -> dict[str, Any]:
+    """A store that has given up on a request within seconds, not minutes."""
+    options = over(sim)
+    options["flags"] |= {"write-cache-fence": f"{FENCE_SECONDS:g}s"}
+    return options
 
 
 @pytest.fixture
@@ -201,21 +208,102 @@ def test_latency_is_no_fault(place: Place) -> None:
     place.settled()
 
 
-@pytest.mark.xfail(
-    reason="C7 is not promised by WRITE_THROUGH yet: a write given up is neither fenced nor conditional",
-    strict=True,
-    raises=AssertionError,
-)
+def give_up(place: Place, key: str, body: bytes) -> None:
+    """A PUT that the store holds until `release`, and that is given up."""
+    place.sim.rule("late", delay_s=None, operation="PutObject", times=1)
+    assert place.put(key, body).status in UNKNOWN
+    place.sim.clear_rules()
+
+
+def change(place: Place, key: str, later: str) -> Ended:
+    return place.put(key, b"newest") if later == "overwrite" else place.delete(key)
+
+
 @pytest.mark.parametrize("later", ["overwrite", "delete"])
 def test_a_late_write_does_not_revert_what_followed(place: Place, later: str) -> None:
+    """What follows waits until the store can no longer apply what was given up."""
     place.put("k", b"old")
-    place.sim.rule("late", delay_s=None, operation="PutObject", times=1)
-    assert place.put("k", b"given up").status in UNKNOWN
-    if later == "overwrite":
-        assert place.put("k", b"newest").acked
-    else:
-        assert place.delete("k").acked
+    give_up(place, "k", b"given up")
+    released: list[int] = []
+    timer = threading.Timer(FENCE_SECONDS / 3, lambda: released.append(place.sim.release()))
+    timer.start()
+    begun = time.monotonic()
+    assert change(place, "k", later).acked
+    assert time.monotonic() - begun > FENCE_SECONDS / 2
+    timer.join()
+    assert released == [1]
+    place.settled()
+
+
+def test_what_was_given_up_may_be_sent_again_at_once(place: Place) -> None:
+    """A client's own retry does not wait; what it replaces nobody can revert."""
+    place.put("k", b"old")
+    give_up(place, "k", b"the same")
+    begun = time.monotonic()
+    assert place.put("k", b"the same").acked
+    assert time.monotonic() - begun < FENCE_SECONDS / 2
     assert place.sim.release() == 1
+    assert place.put("k", b"newest").acked
+    place.settled()
+
+
+def test_a_write_seen_in_the_store_is_not_waited_for(place: Place) -> None:
+    assert place.put("k", b"old").acked
+    place.sim.script("lose_reply", operation="PutObject")
+    assert place.put("k", b"applied").status in UNKNOWN
+    begun = time.monotonic()
+    assert place.put("k", b"newest").acked
+    assert time.monotonic() - begun < FENCE_SECONDS / 2
+    place.settled()
+
+
+def test_a_long_fence_is_told_at_once(serve: ServeFactory, store: Sim) -> None:
+    store.reset()
+    place = Place(serve("long-fence", **over(store)), store)
+    assert place.put("k", b"old").acked
+    give_up(place, "k", b"given up")
+    for later in ("overwrite", "delete"):
+        begun = time.monotonic()
+        ended = change(place, "k", later)
+        assert (ended.status, ended.code) == (503, "SlowDown"), ended
+        assert time.monotonic() - begun < 1.0
+    assert place.read("k").body == b"old"
+    assert "SETTLING" in place.server.cli("async-persist", "list").stdout
+    assert place.put("other", b"x").acked
+    assert place.sim.release() == 1
+    # Applied, and seen to be.
+    assert place.delete("k").acked
+    place.settled()
+
+
+@pytest.mark.parametrize("when", ["waiting", "given up"])
+@pytest.mark.parametrize("later", ["overwrite", "delete"])
+def test_a_late_write_of_a_killed_process(
+    serve: ServeFactory, store: Sim, when: str, later: str
+) -> None:
+    """kill -9: nobody knows the request any more, but for the row written before it."""
+    store.reset()
+    place = Place(serve("killed-late", **fenced(store)), store)
+    assert place.put("k", b"old").acked
+    if when == "waiting":
+        place.sim.rule("late", delay_s=None, operation="PutObject", times=1)
+        lost = threading.Thread(target=place.put, args=("k", b"given up"), daemon=True)
+        lost.start()
+        end = time.monotonic() + 10
+        while not place.sim.state()["pending"]:
+            assert time.monotonic() < end, "the request did not reach the store"
+            time.sleep(0.02)
+        place.server.kill()
+        lost.join(10)
+        place.sim.clear_rules()
+    else:
+        give_up(place, "k", b"given up")
+        place.server.kill()
+    place.server.start()
+    timer = threading.Timer(FENCE_SECONDS / 3, place.sim.release)
+    timer.start()
+    assert change(place, "k", later).acked
+    timer.join()
     place.settled()
 
 
