@@ -528,7 +528,8 @@ impl State {
         lane.running = false;
         let current = lane.pending.version == version;
         match outcome {
-            Outcome::Ended if current => return,
+            // Unless it got no answer again meanwhile.
+            Outcome::Ended if current && !(lane.settles() && lane.due > now) => return,
             Outcome::Ended => lane.due = lane.not_before(now),
             Outcome::Settling { until, until_ms } => {
                 lane.late = Some((version, until));

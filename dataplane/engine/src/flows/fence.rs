@@ -190,20 +190,29 @@ impl<W: World> Engine<W> {
     /// After a request was answered with success: an earlier one that does the same
     /// and got no answer is still waited for.
     pub(crate) fn answered(&self, bucket: &Bucket, key: &ObjectKey, noted: &Noted) {
-        let queue = &self.shared().persist;
+        // The content is there now, so that seeing it says nothing.
+        self.wait_for_first(bucket, key, noted, |sent| SentChange {
+            shows: None,
+            ..sent
+        });
+    }
+
+    /// The row of the request that was sent again now notes the first one.
+    fn wait_for_first(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        noted: &Noted,
+        learned: impl Fn(SentChange) -> SentChange,
+    ) {
         if !noted.again {
             return;
         }
-        if let Some(first) = queue.unanswered(bucket.id, key) {
-            // Its content is there now, so that seeing it says nothing.
-            let sent = first.sent.map(|sent| SentChange {
-                shows: None,
-                ..sent
-            });
+        if let Some(first) = self.shared().persist.unanswered(bucket.id, key) {
             let request = Unanswered {
                 version: noted.row.unwrap_or(first.version),
                 until: first.until,
-                sent,
+                sent: first.sent.map(learned),
             };
             self.queue_unanswered(bucket, key, request);
         }
@@ -223,6 +232,7 @@ impl<W: World> Engine<W> {
         let late_max = self.ufs().late_max(bucket);
         if error.kind != UfsErrorKind::Timeout || late_max.is_zero() {
             self.distrust(bucket.id, key);
+            self.wait_for_first(bucket, key, &noted, |sent| sent);
             if let (Some(row), false) = (noted.row, noted.again) {
                 // Best effort: the next commit or start ends what stays.
                 let ending = self.metadata().end_pending(bucket.id, key, row, None, None);

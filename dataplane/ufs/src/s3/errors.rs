@@ -23,6 +23,7 @@ where
             let status = service.raw().status().as_u16();
             let code = service.err().code().unwrap_or_default();
             let kind = match kind(status, code) {
+                _ if write && is_gateway(status) => UfsErrorKind::Timeout,
                 // A body that is no answer to the request; of a write it is not
                 // known whether it was applied.
                 UfsErrorKind::Other if status < 300 && write => UfsErrorKind::Timeout,
@@ -34,6 +35,7 @@ where
         SdkError::ResponseError(response) => {
             let status = response.raw().status().as_u16();
             let kind = match status {
+                _ if write && is_gateway(status) => UfsErrorKind::Timeout,
                 200..=299 if write => UfsErrorKind::Timeout,
                 200..=299 => UfsErrorKind::Corrupt,
                 _ => kind(status, ""),
@@ -74,6 +76,12 @@ where
             format!("{what}: {}", cause(Some(error))),
         ),
     }
+}
+
+/// A gateway before the store got no answer of it: the store may still apply the
+/// request (RFC 9110, 15.6.3 and 15.6.5).
+fn is_gateway(status: u16) -> bool {
+    matches!(status, 502 | 504)
 }
 
 /// S3 "Error responses": code first, then status.

@@ -98,7 +98,6 @@ fn refusals_and_failures() {
             "InternalError",
             UfsErrorKind::Unavailable,
         ),
-        ("502 Bad Gateway", "", UfsErrorKind::Unavailable),
         (
             "503 Service Unavailable",
             "SlowDown",
@@ -130,6 +129,16 @@ fn refusals_and_failures() {
             .unwrap_err();
         assert_eq!(error.kind, UfsErrorKind::Changed);
     });
+}
+
+#[test]
+fn a_gateway_without_an_answer_leaves_writes_unknown() {
+    for status in ["502 Bad Gateway", "504 Gateway Timeout"] {
+        let fake = Fake::start(refusal(status, ""));
+        let [head, get, listed, deleted, put] = kinds(&fake.endpoint);
+        assert_eq!([head, get, listed], [UfsErrorKind::Unavailable; 3]);
+        assert_eq!([deleted, put], [UfsErrorKind::Timeout; 2], "{status}");
+    }
 }
 
 #[test]
