@@ -43,7 +43,7 @@ class Faulty:
         self.proxy = FaultProxy(self.store.address)
         self.prefix = fresh_name("far")
         uri, keys = mount_of(self.store, self.prefix, f"http://127.0.0.1:{self.proxy.port}")
-        flags = {**TIMEOUTS, "metadata-ttl": "1s"}
+        flags = {**TIMEOUTS, "metadata-ttl": "1s", "write-cache-fence": "3s"}
         self.server: Server = serve("faulty", flags=flags, mounts={"far": uri}, env=keys)
         self.s3 = self.server.target().client()
         self.direct = self.store.client()
