@@ -3,6 +3,7 @@ nothing half applied, never a wrong byte."""
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
@@ -452,6 +453,55 @@ def test_a_store_that_damages_what_it_gives(place: Place, size: str) -> None:
         ended = timed(place.send, "GET", "k")
         assert ended.status in (0, 500, 503) or ended.body == data
     assert place.send("GET", "k").body == data
+
+
+def names(ended: Ended) -> list[str]:
+    """Keys and common prefixes of a listing, in order."""
+    assert ended.status == 200, ended
+    found = re.findall(rb"<(?:Key|CommonPrefixes><Prefix)>([^<]*)<", ended.body)
+    return sorted(name.decode() for name in found)
+
+
+def listing(place: Place, prefix: str = "", **more: Any) -> Ended:
+    query = [("list-type", "2"), ("delimiter", "/"), ("prefix", prefix)]
+    return timed(lambda: place.send("GET", "", query=query, **more))
+
+
+@pytest.mark.parametrize("mode", ["refuse", "black_hole"])
+def test_listings_while_the_store_is_away(place: Place, mode: str) -> None:
+    """What was listed before is listed, with our own changes; the rest is not known."""
+    for key in ("a", "d/b", "e/c", "x"):
+        assert place.put(key, b"1").acked
+    assert names(listing(place)) == ["a", "d/", "e/", "x"]
+    assert names(listing(place, "d/")) == ["d/b"]
+    assert place.put("n", b"2").acked
+    assert place.delete("x").acked
+    stale = "quickwater_cache_stale_answers_total"
+    before = place.server.metric(stale)
+    place.sim.down(mode)
+    time.sleep(2 * TTL_SECONDS)
+    assert names(listing(place)) == ["a", "d/", "e/", "n"]
+    assert names(listing(place, "d/")) == ["d/b"]
+    assert place.server.metric(stale) == before + 2
+    assert listing(place, "e/").status == 503, "nobody has looked there"
+    assert listing(place, headers=[("Cache-Control", "no-cache")]).status == 503
+    place.sim.up()
+    place.sim.seed(STORE_BUCKET, place.prefix + "y", b"3")
+    time.sleep(1.0 + TTL_SECONDS)
+    assert names(listing(place)) == ["a", "d/", "e/", "n", "y"]
+    assert names(listing(place, "e/")) == ["e/c"]
+
+
+def test_a_listing_without_cache(serve: ServeFactory, store: Sim) -> None:
+    store.reset()
+    options = over(store)
+    options["flags"] |= {"metadata-ttl": "1h"}
+    place = Place(serve("hour", **options), store)
+    assert place.put("a", b"1").acked
+    assert names(listing(place)) == ["a"]
+    store.seed(STORE_BUCKET, place.prefix + "b", b"2")
+    assert names(listing(place)) == ["a"]
+    assert names(listing(place, headers=[("Cache-Control", "no-cache")])) == ["a", "b"]
 
 
 def test_listing_over_a_store_that_fails(place: Place) -> None:

@@ -50,6 +50,17 @@ pub(crate) struct Progress {
     pub(crate) took: Duration,
     /// Too many sub-prefixes to remember.
     pub(crate) overflow: bool,
+    /// It failed because the UFS is out of reach.
+    pub(crate) out_of_reach: bool,
+    /// The UFS was out of reach since: it is asked again from then on only.
+    pub(crate) ask_again_at: Duration,
+}
+
+impl Progress {
+    /// It saw all of its scope.
+    fn is_whole(&self) -> bool {
+        matches!(self.done, Some(Ok(()))) && !self.overflow
+    }
 }
 
 /// A comparison under way or done.
@@ -90,16 +101,18 @@ impl Freshness {
         now: Duration,
         age_max: Duration,
     ) -> (Arc<Scan>, bool) {
-        let mut scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        let scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
         let usable = |scan: &Arc<Scan>| {
             // One that takes longer than its age limit is still worth its run:
             // else the pages of a huge listing would start over each time.
             let age = now.saturating_sub(scan.begun);
             let good = scan.with(|p| match &p.done {
                 None => !p.overflow,
-                Some(result) => {
+                Some(_) => {
                     // `never` is an age no sum with another one fits into.
-                    result.is_ok() && !p.overflow && age <= age_max.saturating_add(p.took)
+                    let young = age <= age_max.saturating_add(p.took);
+                    let spared = !age_max.is_zero() && now < p.ask_again_at;
+                    p.is_whole() && (young || spared)
                 }
             });
             good && scan.scope.covers(scope)
@@ -107,7 +120,21 @@ impl Freshness {
         if let Some(scan) = scans.iter().rev().find(|s| usable(s)) {
             return (Arc::clone(scan), false);
         }
-        scans.retain(|s| s.scope != *scope || s.with(|p| p.done.is_none()));
+        drop(scans);
+        (self.begin(scope, now), true)
+    }
+
+    /// A new comparison, which the caller has to run.
+    pub(crate) fn begin(&self, scope: &Scope, now: Duration) -> Arc<Scan> {
+        let mut scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = scans
+            .iter()
+            .rev()
+            .find(|s| s.scope == *scope && s.with(Progress::is_whole))
+            .cloned();
+        // The last whole one answers if the UFS should be away.
+        let is_kept = |s: &Arc<Scan>| whole.as_ref().is_some_and(|whole| Arc::ptr_eq(s, whole));
+        scans.retain(|s| s.scope != *scope || is_kept(s) || s.with(|p| p.done.is_none()));
         let scan = Arc::new(Scan {
             scope: scope.clone(),
             begun: now,
@@ -118,7 +145,17 @@ impl Freshness {
         while scans.len() > SCANS_MAX {
             scans.pop_front();
         }
-        (scan, true)
+        scan
+    }
+
+    /// The last comparison that answered for all of `scope`, however old: for when
+    /// the UFS cannot be asked, which is not tried again before `ask_again_at`.
+    pub(crate) fn last_whole(&self, scope: &Scope, ask_again_at: Duration) -> Option<Arc<Scan>> {
+        let scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = |s: &&Arc<Scan>| s.scope.covers(scope) && s.with(Progress::is_whole);
+        let scan = scans.iter().filter(answers).max_by_key(|s| s.begun)?;
+        scan.update(|p| p.ask_again_at = ask_again_at);
+        Some(Arc::clone(scan))
     }
 
     /// Forgets what is known of a bucket.
@@ -161,6 +198,31 @@ mod tests {
         });
         let later = Duration::from_secs(1 << 40);
         assert!(!all.find_or_begin(&scope("", "", false), later, never).1);
+    }
+
+    #[test]
+    fn the_last_whole_scan_answers_while_the_ufs_is_away() {
+        let all = Freshness::default();
+        let second = Duration::from_secs(1);
+        let again_at = 101 * second;
+        let away = || Some(Err(FlowError::Unavailable("away".into())));
+        let begin = |now| all.find_or_begin(&scope("a/", "", false), now, second);
+        let (failed, _) = begin(second);
+        failed.update(|p| p.done = away());
+        assert!(all.last_whole(&scope("a/", "", false), again_at).is_none());
+        let (whole, _) = begin(2 * second);
+        whole.update(|p| p.done = Some(Ok(())));
+        for at in [100, 200] {
+            let (failed, new) = begin(at * second);
+            assert!(new, "too old while the UFS is there");
+            failed.update(|p| p.done = away());
+            let found = all.last_whole(&scope("a/b", "a/b1", true), again_at);
+            assert!(Arc::ptr_eq(&found.unwrap(), &whole));
+        }
+        let (found, new) = begin(again_at - Duration::from_millis(1));
+        assert!(!new && Arc::ptr_eq(&found, &whole), "not asked yet");
+        assert!(begin(again_at).1);
+        assert!(all.last_whole(&scope("", "", false), again_at).is_none());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::decisions::freshness::{PREFIXES_MAX, Scan};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::list::{comparable, successor};
-use crate::flows::resolve::is_content_of;
+use crate::flows::resolve::{is_content_of, is_out_of_reach};
 use crate::io::{Environment, Metadata, Ufs, UfsListing};
 
 /// Rows of the metadata read at a time.
@@ -33,6 +33,22 @@ enum Difference {
     Gone(ObjectKey),
 }
 
+/// Why a comparison ended early.
+struct Failed {
+    error: FlowError,
+    /// The UFS could not be asked.
+    out_of_reach: bool,
+}
+
+impl From<FlowError> for Failed {
+    fn from(error: FlowError) -> Self {
+        Self {
+            error,
+            out_of_reach: false,
+        }
+    }
+}
+
 impl<W: World> Engine<W> {
     /// Runs a comparison to its end; the result is in the scan.
     pub(crate) async fn compare(&self, bucket: &Arc<Bucket>, scan: &Scan) {
@@ -40,11 +56,12 @@ impl<W: World> Engine<W> {
         let took = self.environment().monotonic().saturating_sub(scan.begun);
         scan.update(|p| {
             p.took = took;
-            p.done = Some(result);
+            p.out_of_reach = result.as_ref().is_err_and(|failed| failed.out_of_reach);
+            p.done = Some(result.map_err(|failed| failed.error));
         });
     }
 
-    async fn compare_scope(&self, bucket: &Arc<Bucket>, scan: &Scan) -> Result<(), FlowError> {
+    async fn compare_scope(&self, bucket: &Arc<Bucket>, scan: &Scan) -> Result<(), Failed> {
         let scope = &scan.scope;
         let sequence = self.shared().slots.sequence();
         let recursive = !scope.one_level;
@@ -164,14 +181,14 @@ impl<W: World> Engine<W> {
         bucket: &Arc<Bucket>,
         differences: Vec<Difference>,
         sequence: u64,
-    ) -> Result<(), FlowError> {
+    ) -> Result<(), Failed> {
         let width = self.config().import_concurrency.max(1);
         stream::iter(differences.into_iter().map(Ok))
             .try_for_each_concurrent(width, |difference| async move {
                 match difference {
                     Difference::Here(key, identity, etag) => {
-                        self.settle_here(bucket, &key, identity, etag, sequence)
-                            .await
+                        let settled = self.settle_here(bucket, &key, identity, etag, sequence);
+                        Ok(settled.await?)
                     }
                     Difference::Gone(key) => self.settle_gone(bucket, &key).await,
                 }
@@ -242,9 +259,10 @@ impl<W: World> Engine<W> {
         }
     }
 
-    async fn settle_gone(&self, bucket: &Arc<Bucket>, key: &ObjectKey) -> Result<(), FlowError> {
+    async fn settle_gone(&self, bucket: &Arc<Bucket>, key: &ObjectKey) -> Result<(), Failed> {
         let guard = self.lock_key(bucket.id, key).await?;
-        let row = self.metadata().object(bucket.id, key).await?;
+        let row = self.metadata().object(bucket.id, key).await;
+        let row = row.map_err(FlowError::from)?;
         let Some(row) = row.filter(comparable) else {
             return Ok(());
         };
@@ -262,11 +280,16 @@ impl<W: World> Engine<W> {
 }
 
 /// A listing that cannot be had is an unavailable UFS, never a missing key.
-fn unlisted(error: quickwater_proto::UfsError) -> FlowError {
-    match error.kind {
+fn unlisted(error: quickwater_proto::UfsError) -> Failed {
+    let out_of_reach = is_out_of_reach(error.kind);
+    let error = match error.kind {
         UfsErrorKind::AccessDenied => FlowError::Denied(error.message),
         UfsErrorKind::Throttled => FlowError::SlowDown(error.message),
         _ => FlowError::Unavailable(error.message),
+    };
+    Failed {
+        error,
+        out_of_reach,
     }
 }
 

@@ -2,6 +2,7 @@
 //! covers was compared with the UFS.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use quickwater_proto::{Bucket, ObjectKey, ObjectRecord, PersistState};
 
@@ -9,6 +10,7 @@ use crate::decisions::freshness::{Scan, Scope};
 use crate::decisions::scan_pace::ScanPace;
 use crate::engine::{Engine, World, ttl_of};
 use crate::error::FlowError;
+use crate::flows::resolve::RETRY_CHECK_AFTER;
 use crate::io::{Environment, Metadata};
 
 /// What to list.
@@ -24,6 +26,8 @@ pub struct ListQuery {
     pub limit: usize,
     /// Show each folder as an empty object `folder/`, as the AWS console does.
     pub folders: bool,
+    /// Compare with the UFS now, whatever was seen before.
+    pub revalidate: bool,
 }
 
 /// A page of a listing.
@@ -58,7 +62,8 @@ impl<W: World> Engine<W> {
     /// Lists a page.
     ///
     /// # Errors
-    /// The metadata is unavailable, or the UFS while nothing fresh is known.
+    /// The metadata is unavailable, or the UFS while nobody has listed this before
+    /// or the query wants it compared.
     pub async fn list(
         &self,
         bucket: &Arc<Bucket>,
@@ -78,9 +83,15 @@ impl<W: World> Engine<W> {
             let through = scan.with(|p| (p.through.clone(), p.done.clone(), p.overflow));
             let changed = scan.listen();
             match through {
-                (_, Some(Err(error)), _) => return Err(error),
+                (_, Some(Err(error)), _) => match self.known_before(&scan, query) {
+                    Some(before) => scan = before,
+                    None => return Err(error),
+                },
                 (_, _, true) => scan = self.fresh_scan(bucket, query, false)?,
-                (_, Some(Ok(())), _) => return self.page(bucket, query, &scan).await,
+                (_, Some(Ok(())), _) => {
+                    self.count_stale(bucket, &scan);
+                    return self.page(bucket, query, &scan).await;
+                }
                 (through, None, false) => {
                     if scan.scope.one_level {
                         self.wait_for(changed, &scan).await?;
@@ -98,6 +109,26 @@ impl<W: World> Engine<W> {
                     self.wait_for(changed, &scan).await?;
                 }
             }
+        }
+    }
+
+    /// What answers when the UFS is out of reach: the last comparison that saw all of
+    /// it, with all that was committed here since.
+    fn known_before(&self, failed: &Scan, query: &ListQuery) -> Option<Arc<Scan>> {
+        if query.revalidate || !failed.with(|p| p.out_of_reach) {
+            return None;
+        }
+        let again_at = self.environment().monotonic() + RETRY_CHECK_AFTER;
+        self.shared().freshness.last_whole(&failed.scope, again_at)
+    }
+
+    /// Counts an answer from a comparison that is older than the TTL allows.
+    fn count_stale(&self, bucket: &Bucket, scan: &Scan) {
+        let age = self.environment().monotonic().saturating_sub(scan.begun);
+        let took = scan.with(|p| p.took);
+        if age > ttl_of(bucket).saturating_add(took) {
+            let stats = &self.shared().stats;
+            stats.stale_answers.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -134,7 +165,10 @@ impl<W: World> Engine<W> {
         };
         let now = self.environment().monotonic();
         let freshness = &self.shared().freshness;
-        let (scan, run) = freshness.find_or_begin(&scope, now, ttl_of(bucket));
+        let (scan, run) = match query.revalidate {
+            true => (freshness.begin(&scope, now), true),
+            false => freshness.find_or_begin(&scope, now, ttl_of(bucket)),
+        };
         if run {
             let engine = self.clone();
             let (bucket, running) = (Arc::clone(bucket), Arc::clone(&scan));

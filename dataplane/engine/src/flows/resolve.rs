@@ -19,7 +19,7 @@ use crate::io::{Disk, Environment, Metadata, Ufs};
 
 /// After a failed check with the UFS the old answer is given for this long
 /// before it is asked again.
-const RETRY_CHECK_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_CHECK_AFTER: Duration = Duration::from_secs(1);
 
 impl<W: World> Engine<W> {
     /// The current version of a key. `revalidate`: compare with the UFS now,
@@ -113,10 +113,7 @@ impl<W: World> Engine<W> {
             }
             Err(error) if error.kind == UfsErrorKind::Unsupported => Ok(None),
             Err(error) => {
-                let out_of_reach = matches!(
-                    error.kind,
-                    UfsErrorKind::Unavailable | UfsErrorKind::Timeout | UfsErrorKind::Throttled
-                );
+                let out_of_reach = is_out_of_reach(error.kind);
                 match record {
                     // A cache keeps serving what it has while the UFS is away.
                     Some(record) if out_of_reach && !revalidate && !record.partial => {
@@ -261,6 +258,14 @@ impl<W: World> Engine<W> {
             self.disk().forget(extent.blob, chunks_of(extent.size));
         }
     }
+}
+
+/// Whether the UFS could not be asked: what was true at the last look is served.
+pub(crate) fn is_out_of_reach(kind: UfsErrorKind) -> bool {
+    matches!(
+        kind,
+        UfsErrorKind::Unavailable | UfsErrorKind::Timeout | UfsErrorKind::Throttled
+    )
 }
 
 /// Whether what the UFS shows is the content of a record, put there anew: by a

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quickwater_engine::io::{Body, BodyDigests, Buffer, Disk};
@@ -423,6 +424,79 @@ fn a_cache_keeps_serving_while_the_ufs_is_away() {
     setup.sim.run();
 }
 
+/// Names and common prefixes of a page.
+async fn listed(
+    engine: &SimEngine,
+    bucket: &Arc<Bucket>,
+    query: &ListQuery,
+) -> Result<Vec<String>, FlowError> {
+    let page = engine.list(bucket, query).await?;
+    let keys = page.objects.iter().map(|(key, _)| key.as_str().to_owned());
+    let mut names: Vec<String> = keys.chain(page.prefixes).collect();
+    names.sort();
+    Ok(names)
+}
+
+#[test]
+fn what_was_listed_is_listed_while_the_ufs_is_away() {
+    let setup = setup(3, Faults::default(), 5_000);
+    let (engine, bucket, sim, faults) = (
+        setup.engines[0].clone(),
+        Arc::clone(&setup.bucket),
+        setup.sim.clone(),
+        Rc::clone(&setup.faults),
+    );
+    for name in ["a", "d/b", "d/e/c", "x"] {
+        let headers = ObjectHeaders::default();
+        setup.ufs.place(name, content_of(1), headers);
+    }
+    let below = |prefix: &str, delimiter: &str| ListQuery {
+        prefix: prefix.into(),
+        delimiter: delimiter.into(),
+        limit: 10,
+        ..ListQuery::default()
+    };
+    let ufs = setup.ufs.clone();
+    setup.sim.spawn(async move {
+        let list = async |query: &ListQuery| listed(&engine, &bucket, query).await;
+        let (level, all_of_d) = (below("", "/"), below("d/", ""));
+        assert_eq!(list(&level).await.unwrap(), ["a", "d/", "x"]);
+        assert_eq!(list(&all_of_d).await.unwrap(), ["d/b", "d/e/c"]);
+        put(&engine, &bucket, "n", 2).await.unwrap();
+        engine
+            .delete(&bucket, &key("x"), &PutCondition::None)
+            .await
+            .unwrap();
+        faults.set(Faults {
+            ufs_refuses: 100,
+            ..Faults::default()
+        });
+        for _ in 0..3 {
+            sim.sleep(Duration::from_mins(1)).await;
+            assert_eq!(list(&level).await.unwrap(), ["a", "d/", "n"]);
+            assert_eq!(list(&all_of_d).await.unwrap(), ["d/b", "d/e/c"]);
+            let deeper = below("d/e/", "/");
+            assert_eq!(list(&deeper).await.unwrap(), ["d/e/c"], "a part of it");
+        }
+        let stats = &engine.shared().stats;
+        assert_eq!(stats.stale_answers.load(Ordering::Relaxed), 9);
+        let never = list(&below("", "")).await;
+        assert!(matches!(never, Err(FlowError::Unavailable(_))), "{never:?}");
+        let now = ListQuery {
+            revalidate: true,
+            ..level.clone()
+        };
+        let asked = list(&now).await;
+        assert!(matches!(asked, Err(FlowError::Unavailable(_))), "no-cache");
+        faults.set(Faults::default());
+        ufs.files.borrow_mut().remove("a");
+        assert_eq!(list(&now).await.unwrap(), ["d/", "n"], "no-cache");
+        sim.sleep(Duration::from_mins(1)).await;
+        assert_eq!(list(&level).await.unwrap(), ["d/", "n"]);
+    });
+    setup.sim.run();
+}
+
 #[test]
 fn changes_behind_our_back_are_seen_after_the_ttl() {
     let setup = setup(2, Faults::default(), 1_000);
@@ -510,7 +584,7 @@ fn pages(seed: u64, names: &[&str], prefix: &str, delimiter: &str, limit: usize)
             delimiter,
             after: String::new(),
             limit,
-            folders: false,
+            ..ListQuery::default()
         };
         loop {
             let page = engine.list(&bucket, &query).await.unwrap();

@@ -25,6 +25,7 @@ where
             after: query.marker.clone(),
             limit: usize::from(query.max_keys),
             folders: self.config.folder_objects,
+            revalidate: request.revalidate,
         };
         let page = self.engine.list(&bucket, &page).await?;
         let owner = &self.config.dialect.owner;
@@ -47,6 +48,7 @@ where
             after: query.after.clone(),
             limit: usize::from(query.max_keys),
             folders: self.config.folder_objects,
+            revalidate: request.revalidate,
         };
         let page = self.engine.list(&bucket, &page).await?;
         let owner = &self.config.dialect.owner;
