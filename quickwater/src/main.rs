@@ -3,6 +3,7 @@
 //! Absent on purpose: rules of caching, metadata or S3; this crate only puts the
 //! rooms together and talks to people.
 
+mod certificate;
 mod cli;
 mod date;
 mod doctor;

@@ -18,3 +18,4 @@ pub mod runtime;
 pub mod service;
 pub mod store;
 pub mod tier;
+pub mod tls;

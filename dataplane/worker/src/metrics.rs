@@ -72,6 +72,15 @@ metrics! {
     S3HttpFailures Counter "quickwater_s3_http_failures_total" ["reason"]
         "HTTP exchanges that failed below S3. reason: parse, idle_timeout, header_timeout, body_timeout, write_timeout, stalled (others waited for its buffers; a timeout too), response_broken, client_abort."
 
+    TlsHandshakes Counter "quickwater_tls_handshakes_total" ["outcome"]
+        "TLS connections by how they began. outcome: ok, refused (no agreement, or not TLS), plain_http, timeout, client_abort."
+    TlsSessionFailures Counter "quickwater_tls_session_failures_total" ["reason"]
+        "TLS connections ended by us. reason: record (damaged or out of order), memory (none left for TLS)."
+    TlsCertificateExpirySeconds Gauge "quickwater_tls_certificate_expiry_seconds" []
+        "When the certificate in use expires, seconds since 1970."
+    TlsCertificateReloads Counter "quickwater_tls_certificate_reloads_total" ["outcome"]
+        "Changes of the certificate files that were seen. outcome: ok, failed (the old certificate stays)."
+
     CacheRequests Counter "quickwater_cache_requests_total" ["result"]
         "GET requests by where their bytes were. result: hit, miss, partial."
     CacheBytes Counter "quickwater_cache_bytes_total" ["source"]

@@ -15,6 +15,9 @@ pub(crate) struct RunFile {
     pub pid: u32,
     /// S3 endpoint.
     pub s3: SocketAddr,
+    /// S3 endpoint with HTTPS; the same as `s3` when there is no plain one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3_tls: Option<SocketAddr>,
     /// Admin API.
     pub admin: SocketAddr,
     /// Metrics and health.

@@ -123,6 +123,7 @@ fn the_run_file_comes_and_goes() {
     let run = RunFile {
         pid: 7,
         s3: "127.0.0.1:1".parse().unwrap(),
+        s3_tls: None,
         admin: "127.0.0.1:2".parse().unwrap(),
         metrics: "[::1]:3".parse().unwrap(),
     };

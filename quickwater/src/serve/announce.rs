@@ -8,14 +8,18 @@ use crate::home::credentials::{Credentials, Origin};
 
 /// The text for stdout.
 pub(crate) fn text(run: &RunFile, credentials: &Credentials, signatures_checked: bool) -> String {
-    let endpoint = format!("http://{}", reachable(run.s3));
+    let endpoint = endpoint(run);
+    let also = match run.s3_tls {
+        Some(tls) if tls != run.s3 => format!("\n            https://{}", reachable(tls)),
+        _ => String::new(),
+    };
     let (admin, metrics) = (run.admin, reachable(run.metrics));
     let keys = keys(credentials);
     let mut out = format!(
         "\
 Quickwater is ready.
 
-  S3        {endpoint}
+  S3        {endpoint}{also}
   admin     {admin}
   metrics   http://{metrics}/metrics
 
@@ -31,6 +35,11 @@ or, in the same shell, with boto3:
   python3 -c 'import boto3; print(boto3.client(\"s3\").list_buckets()[\"Buckets\"])'
 "
     );
+    if endpoint.starts_with("https:") {
+        out.push_str(
+            "\nIf the certificate is self-signed: export AWS_CA_BUNDLE=FILE, the certificate itself.\n",
+        );
+    }
     if !signatures_checked {
         out.push_str(
             "\nSignatures are NOT checked: whoever reaches the endpoint can read and write.\n",
@@ -44,6 +53,14 @@ or, in the same shell, with boto3:
         out.push_str(&made);
     }
     out
+}
+
+fn endpoint(run: &RunFile) -> String {
+    let scheme = match run.s3_tls {
+        Some(tls) if tls == run.s3 => "https",
+        _ => "http",
+    };
+    format!("{scheme}://{}", reachable(run.s3))
 }
 
 fn keys(credentials: &Credentials) -> String {
@@ -87,6 +104,7 @@ mod tests {
         RunFile {
             pid: 1,
             s3: "0.0.0.0:29998".parse().unwrap(),
+            s3_tls: None,
             admin: "127.0.0.1:29990".parse().unwrap(),
             metrics: "[::]:29991".parse().unwrap(),
         }
@@ -102,6 +120,22 @@ mod tests {
         assert!(text.contains("http://[::1]:29991/metrics"));
         assert!(text.contains(&format!("{}/credentials", dir.path().display())));
         assert!(!text.contains("NOT checked"));
+    }
+
+    #[test]
+    fn https_is_announced_where_it_is_spoken() {
+        let dir = tempfile::tempdir().unwrap();
+        let credentials = Credentials::load_or_make(dir.path(), |_| None).unwrap();
+        let with = |address: &str| RunFile {
+            s3_tls: Some(address.parse().unwrap()),
+            ..run()
+        };
+        let only = text(&with("0.0.0.0:29998"), &credentials, true);
+        assert!(only.contains("AWS_ENDPOINT_URL=https://127.0.0.1:29998 "));
+        assert!(only.contains("AWS_CA_BUNDLE"));
+        let both = text(&with("0.0.0.0:29443"), &credentials, true);
+        assert!(both.contains("AWS_ENDPOINT_URL=http://127.0.0.1:29998 "));
+        assert!(both.contains("https://127.0.0.1:29443\n"));
     }
 
     #[test]

@@ -4,6 +4,9 @@
 const BASE_BYTES: u64 = 64 << 20;
 /// Of what the base leaves, the RAM tier gets at most one in this many.
 pub(crate) const RAM_TIER_SHARE_LEAST: u64 = 4;
+/// Of what the base leaves, TLS connections get one in this many, taken from the IO
+/// buffers: 60 MiB of 1 GiB, which are some 3,800 idle connections.
+const TLS_SHARE: u64 = 16;
 /// Pieces of UFS reads need no more than this, however much there is.
 const UFS_READ_BYTES_MAX: u64 = 256 << 20;
 /// fjall holds up to five memtables (see `EngineOptions`).
@@ -14,6 +17,8 @@ const MEMTABLES_HELD: u64 = 5;
 pub(crate) struct Budget {
     /// IO buffers of each shard.
     pub(crate) buffers_per_shard: u64,
+    /// TLS connections of each shard.
+    pub(crate) tls_per_shard: u64,
     /// Whole small objects.
     pub(crate) ram_tier: u64,
     /// Object records the engine remembers.
@@ -30,12 +35,20 @@ impl Budget {
     /// Half of what the base leaves for buffers and the RAM tier (an eighth of the
     /// rest unless `ram_tier` says otherwise, a quarter at most), an eighth each for
     /// records, metadata and UFS reads, an eighth kept free for the store's index.
-    pub(crate) fn split(memory_bytes: u64, shards: usize, ram_tier: Option<u64>) -> Self {
+    pub(crate) fn split(
+        memory_bytes: u64,
+        shards: usize,
+        ram_tier: Option<u64>,
+        tls: bool,
+    ) -> Self {
         let rest = memory_bytes.saturating_sub(BASE_BYTES);
         let eighth = rest / 8;
         let ram_tier = ram_tier.unwrap_or(eighth).min(rest / RAM_TIER_SHARE_LEAST);
+        let tls = if tls { rest / TLS_SHARE } else { 0 };
+        let shards = shards.max(1) as u64;
         Self {
-            buffers_per_shard: (rest / 2 - ram_tier) / shards.max(1) as u64,
+            buffers_per_shard: (rest / 2 - ram_tier - tls) / shards,
+            tls_per_shard: tls / shards,
             ram_tier,
             object_cache: eighth,
             metadata_cache: eighth / 2,
@@ -54,8 +67,8 @@ mod tests {
         for memory in [256 << 20, 1 << 30, 7_777_777_777, 1 << 40] {
             for shards in [1, 2, 16, 255] {
                 for tier in [None, Some(0), Some(100 << 20), Some(u64::MAX)] {
-                    let b = Budget::split(memory, shards, tier);
-                    let sum = b.buffers_per_shard * shards as u64
+                    let b = Budget::split(memory, shards, tier, memory % 2 == 0);
+                    let sum = (b.buffers_per_shard + b.tls_per_shard) * shards as u64
                         + b.ram_tier
                         + b.object_cache
                         + b.metadata_cache

@@ -2,7 +2,7 @@
 //!
 //! Absent: what a shard answers; that is `shard.rs`.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,12 @@ use quickwater_engine::{EngineConfig, PersistConfig, Shared};
 use quickwater_proto::PolicyTable;
 use quickwater_ufs::UfsClient;
 use quickwater_worker::buffers::{Pool, PoolConfig};
-use quickwater_worker::http::{ConnectionLimit, HttpConfig, HttpStats};
+use quickwater_worker::http::{ConnectionLimit, Door, HttpConfig, HttpStats, TlsDoor};
 use quickwater_worker::listener;
 use quickwater_worker::metrics::Metrics;
 use quickwater_worker::runtime::{self, DriverChoice, RuntimeConfig, Shards, Stop};
 use quickwater_worker::store::{Store, StoreConfig};
+use quickwater_worker::tls::Identity;
 
 use tokio::runtime::Runtime;
 
@@ -54,6 +55,8 @@ pub(super) struct Parts<'s> {
     /// Path policies in force, with their version.
     pub(super) policies: (u64, PolicyTable),
     pub(super) access_log: Option<AccessLog>,
+    /// Certificate and key, if HTTPS is spoken.
+    pub(super) identity: Option<Arc<Identity>>,
     pub(super) namespace: &'s Namespace<EmbeddedStore>,
     pub(super) runtime: &'s Runtime,
 }
@@ -62,6 +65,8 @@ pub(super) struct Parts<'s> {
 pub(super) struct DataPlane {
     /// Where the S3 endpoint listens.
     pub(super) address: SocketAddr,
+    /// Where it speaks HTTPS, if it does.
+    pub(super) tls_address: Option<SocketAddr>,
     /// The store, for status.
     pub(super) store: Store,
     /// State all shards share.
@@ -80,8 +85,7 @@ pub(super) struct DataPlane {
 pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
     let settings = parts.settings;
     let threads = settings.store.threads;
-    let listeners = listener::bind(settings.s3.listen, threads)
-        .context("cannot open the S3 endpoint; change s3.listen (port 0 = any free port)")?;
+    let entrances = Entrances::open(&parts)?;
     let store = Store::open(store_config(settings, parts.budget)?)
         .context("cannot open the cache store")?;
     parts.metrics.collect_store(store.clone());
@@ -111,11 +115,12 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
     let limit = ConnectionLimit::new(settings.s3.connections_max);
     let http = http_config(settings);
     let start = Instant::now();
-    let seats = listeners.sockets.into_iter().zip(pools).zip(stats);
-    let mains = seats.enumerate().map(|(index, ((socket, pool), stats))| {
+    let (address, tls_address) = (entrances.address, entrances.tls_address);
+    let seats = entrances.doors.into_iter().zip(pools).zip(stats);
+    let mains = seats.enumerate().map(|(index, ((doors, pool), stats))| {
         let seat = shard::Seat {
             index,
-            socket,
+            doors,
             pool,
             stats,
             limit: Arc::clone(&limit),
@@ -128,15 +133,69 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
     });
     let shards = runtime::start(&runtime_config(settings), mains.collect())
         .context("cannot start the data-plane threads")?;
-    tracing::info!(address = %listeners.address, threads, driver = ?shards.driver, "the S3 endpoint listens");
+    tracing::info!(%address, ?tls_address, threads, driver = ?shards.driver, "the S3 endpoint listens");
     Ok(DataPlane {
-        address: listeners.address,
+        address,
+        tls_address,
         store,
         shared,
         start,
         stop,
         shards,
     })
+}
+
+/// The sockets of the endpoint, by shard.
+struct Entrances {
+    address: SocketAddr,
+    tls_address: Option<SocketAddr>,
+    doors: Vec<Vec<Door>>,
+}
+
+impl Entrances {
+    fn open(parts: &Parts<'_>) -> Result<Self> {
+        let s3 = &parts.settings.s3;
+        let threads = parts.settings.store.threads;
+        let first = listener::bind(s3.listen, threads)
+            .context("cannot open the S3 endpoint; change s3.listen (port 0 = any free port)")?;
+        let memory_bytes = usize::try_from(parts.budget.tls_per_shard)?;
+        let identity = parts.identity.clone();
+        let tls = identity.map(|identity| TlsDoor {
+            identity,
+            memory_bytes,
+        });
+        let own = s3.tls.as_ref().and_then(|tls| tls.listen);
+        let second = own
+            .map(|address| listener::bind(address, threads))
+            .transpose()
+            .context("cannot open the HTTPS endpoint; change s3.tls.listen")?;
+        let address = first.address;
+        let tls_address = match &second {
+            Some(second) => Some(second.address),
+            None => tls.is_some().then_some(address),
+        };
+        let doors = |sockets: Vec<TcpListener>, tls: Option<&TlsDoor>| {
+            let tls = tls.cloned();
+            sockets.into_iter().map(move |listener| Door {
+                listener,
+                tls: tls.clone(),
+            })
+        };
+        let doors = match second {
+            None => doors(first.sockets, tls.as_ref())
+                .map(|d| vec![d])
+                .collect(),
+            Some(second) => doors(first.sockets, None)
+                .zip(doors(second.sockets, tls.as_ref()))
+                .map(|(plain, tls)| vec![plain, tls])
+                .collect(),
+        };
+        Ok(Entrances {
+            address,
+            tls_address,
+            doors,
+        })
+    }
 }
 
 impl DataPlane {

@@ -9,6 +9,7 @@ mod control;
 mod data_plane;
 mod files;
 mod health;
+mod identity;
 mod jobs;
 mod metadata;
 mod observe;
@@ -103,6 +104,7 @@ impl Service {
         RunFile {
             pid: std::process::id(),
             s3: self.data_plane.address,
+            s3_tls: self.data_plane.tls_address,
             admin: self.admin,
             metrics: self.metrics,
         }
@@ -141,7 +143,12 @@ fn start(
     let admin_address = admin_listener.local_addr()?;
 
     let store = &settings.store;
-    let budget = Budget::split(settings.memory_bytes, store.threads, store.ram_tier_bytes);
+    let budget = Budget::split(
+        settings.memory_bytes,
+        store.threads,
+        store.ram_tier_bytes,
+        settings.s3.tls.is_some(),
+    );
     let namespace = control::open_namespace(home, settings, budget)?;
     runtime
         .block_on(namespace.check_format())
@@ -154,6 +161,7 @@ fn start(
     runtime.block_on(buckets::add_mounts(&namespace, &ufs, settings))?;
     runtime.block_on(buckets::discover_first(&namespace, &ufs, settings));
 
+    let certificate = settings.s3.tls.as_ref().map(identity::load).transpose()?;
     let (access_log, access_log_thread) = match &settings.s3.access_log {
         Some(path) => AccessLog::start(path).map(|(log, thread)| (Some(log), Some(thread)))?,
         None => (None, None),
@@ -169,9 +177,14 @@ fn start(
             .block_on(control::load_policies(&namespace))
             .context("cannot read the path policies")?,
         access_log,
+        identity: certificate.as_ref().map(|c| Arc::clone(&c.identity)),
         namespace: &namespace,
         runtime,
     })?;
+    if let (Some(certificate), Some(tls)) = (certificate, &settings.s3.tls) {
+        identity::collect(&metrics, Arc::clone(&certificate.identity));
+        runtime.spawn(identity::follow(certificate, tls.clone()));
+    }
     runtime.spawn(recover::note_settled(
         namespace.clone(),
         Arc::clone(&data_plane.shared),

@@ -1,6 +1,5 @@
 //! One shard: its store handle, engine and S3 service, served until the stop.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use quickwater_s3::request::Dialect;
 use quickwater_ufs::UfsClient;
 use quickwater_worker::buffers::Pool;
 use quickwater_worker::environment::ShardEnvironment;
-use quickwater_worker::http::{ConnectionLimit, HttpConfig, HttpStats, Server};
+use quickwater_worker::http::{ConnectionLimit, Door, HttpConfig, HttpStats, Server};
 use quickwater_worker::runtime::Stop;
 use quickwater_worker::service::{AccessKey, S3Service, ServiceConfig};
 use quickwater_worker::store::{ShardStore, Store};
@@ -78,7 +77,7 @@ impl Common {
 /// What one shard has for itself.
 pub(super) struct Seat {
     pub(super) index: usize,
-    pub(super) socket: TcpListener,
+    pub(super) doors: Vec<Door>,
     pub(super) pool: Pool,
     pub(super) stats: Arc<HttpStats>,
     pub(super) limit: Arc<ConnectionLimit>,
@@ -120,7 +119,7 @@ pub(super) async fn run(common: Common, seat: Seat) {
         limit: seat.limit,
         stats: seat.stats,
     };
-    match server.run(seat.socket, seat.stop).await {
+    match server.run(seat.doors, seat.stop).await {
         Ok(stopped) if stopped.aborted > 0 => {
             let aborted = stopped.aborted;
             tracing::warn!(

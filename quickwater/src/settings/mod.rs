@@ -70,6 +70,8 @@ pub(crate) struct Settings {
 pub(crate) struct S3Settings {
     /// Listen address.
     pub listen: SocketAddr,
+    /// HTTPS, if it is spoken.
+    pub tls: Option<TlsSettings>,
     /// Domain of virtual-host style requests.
     pub domain: Option<String>,
     /// Region reported.
@@ -98,6 +100,19 @@ pub(crate) struct S3Settings {
     pub stall_timeout: Duration,
     /// One line per request goes here.
     pub access_log: Option<PathBuf>,
+}
+
+/// HTTPS on the S3 endpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct TlsSettings {
+    /// PEM chain.
+    pub certificate: PathBuf,
+    /// PEM key.
+    pub key: PathBuf,
+    /// Its own address; none = that of the endpoint, which then has no plain HTTP.
+    pub listen: Option<SocketAddr>,
+    /// Time between two looks at the files.
+    pub reload: Duration,
 }
 
 /// How signatures are treated.

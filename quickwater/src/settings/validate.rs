@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, bail};
 use super::parse::{self, Parsed};
 use super::{
     AuthMode, IoDriver, JobsSettings, MetadataEngine, S3Settings, Settings, StoreSettings,
-    UfsSettings, Values, WriteCacheSettings, keys,
+    TlsSettings, UfsSettings, Values, WriteCacheSettings, keys,
 };
 
 const MIB: u64 = 1 << 20;
@@ -99,7 +99,12 @@ fn check_memory(s: &Settings, read: &Reader<'_>) -> Result<()> {
 fn check_open_door(s: &Settings, read: &Reader<'_>) -> Result<()> {
     let open = s.s3.anonymous || s.s3.auth == AuthMode::Simple;
     let allowed = read.value("s3.insecure_ok", parse::switch)?;
-    if !open || allowed || s.s3.listen.ip().is_loopback() {
+    let tls = s.s3.tls.as_ref().and_then(|tls| tls.listen);
+    let far = |address: &SocketAddr| !address.ip().is_loopback();
+    let Some(address) = [Some(s.s3.listen), tls].into_iter().flatten().find(far) else {
+        return Ok(());
+    };
+    if !open || allowed {
         return Ok(());
     }
     let key = if s.s3.anonymous {
@@ -110,8 +115,7 @@ fn check_open_door(s: &Settings, read: &Reader<'_>) -> Result<()> {
     Err(read.refuse(
         key,
         &format!(
-            "would let every host that reaches {} read and write all data; listen on 127.0.0.1, use s3.auth = verify without s3.anonymous, or set s3.insecure_ok = true if that is what you want",
-            s.s3.listen
+            "would let every host that reaches {address} read and write all data; listen on 127.0.0.1, use s3.auth = verify without s3.anonymous, or set s3.insecure_ok = true if that is what you want"
         ),
     ))
 }
@@ -140,11 +144,13 @@ fn check_store(s: &Settings, read: &Reader<'_>) -> Result<()> {
 }
 
 fn check_addresses(s: &Settings, read: &Reader<'_>) -> Result<()> {
-    let all = [
+    let mut all = vec![
         ("s3.listen", s.s3.listen),
         ("admin.listen", s.admin_listen),
         ("metrics.listen", s.metrics_listen),
     ];
+    let tls = s.s3.tls.as_ref().and_then(|tls| tls.listen);
+    all.extend(tls.map(|address| ("s3.tls.listen", address)));
     for (at, (key, address)) in all.iter().enumerate() {
         for (other, taken) in &all[..at] {
             if address == taken && address.port() != 0 {
@@ -238,6 +244,7 @@ impl Reader<'_> {
         self.within("s3.min_part_size", min_part_bytes, 1, PART_BYTES_MAX)?;
         Ok(S3Settings {
             listen: self.value::<SocketAddr>("s3.listen", parse::address)?,
+            tls: self.tls()?,
             domain: self.unless_special("s3.domain", domain)?,
             region: self.value("s3.region", region)?,
             auth: match self.word("s3.auth")?.as_str() {
@@ -261,6 +268,31 @@ impl Reader<'_> {
             stall_timeout: self.timeout("s3.stall_timeout")?,
             access_log: self.unless_special("s3.access_log", path)?,
         })
+    }
+
+    fn tls(&self) -> Result<Option<TlsSettings>> {
+        let listen = self.unless_special("s3.tls.listen", parse::address)?;
+        let reload = self.timeout("s3.tls.reload")?;
+        let certificate = self.unless_special("s3.tls.certificate", path)?;
+        match (certificate, self.unless_special("s3.tls.key", path)?) {
+            (Some(certificate), Some(key)) => Ok(Some(TlsSettings {
+                certificate,
+                key,
+                listen,
+                reload,
+            })),
+            (Some(_), None) => {
+                Err(self.refuse("s3.tls.key", "must be set with s3.tls.certificate"))
+            }
+            (None, Some(_)) => {
+                Err(self.refuse("s3.tls.certificate", "must be set with s3.tls.key"))
+            }
+            (None, None) if listen.is_some() => {
+                let why = "needs s3.tls.certificate and s3.tls.key";
+                Err(self.refuse("s3.tls.listen", why))
+            }
+            (None, None) => Ok(None),
+        }
     }
 
     fn store(&self) -> Result<StoreSettings> {

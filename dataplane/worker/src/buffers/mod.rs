@@ -16,6 +16,7 @@ pub(crate) use arena::{Slot, carve};
 pub use buffer::PoolBuf;
 pub use pool::{Exhausted, Pool, PoolConfig, PoolError, PoolStats};
 pub use transfer::{FillTail, Window};
+pub(crate) use transfer::{contents, fill};
 
 /// Alignment of every buffer in memory and of every transfer of an O_DIRECT file.
 pub const ALIGN_BYTES: usize = 4096;

@@ -22,6 +22,26 @@ unsafe impl IoBuf for PoolBuf {
     }
 }
 
+/// What a buffer holds.
+pub(crate) fn contents<B: IoBuf>(buffer: &B) -> &[u8] {
+    // SAFETY: the trait promises that many initialised bytes there, which stay put
+    // while the buffer is borrowed.
+    unsafe { std::slice::from_raw_parts(buffer.read_ptr(), buffer.bytes_init()) }
+}
+
+/// Writes as many of `bytes` to the beginning of a buffer as it takes, and says how
+/// many: what a read of a socket would do.
+pub(crate) fn fill<B: IoBufMut>(buffer: &mut B, bytes: &[u8]) -> usize {
+    let count = bytes.len().min(buffer.bytes_total());
+    // SAFETY: the trait promises that much room there; the buffer is borrowed for
+    // writing, so `bytes` is not part of it.
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), buffer.write_ptr(), count);
+        buffer.set_init(count);
+    }
+    count
+}
+
 /// Receives behind the content of a buffer, at most `max` bytes, and makes what
 /// came part of the content.
 #[derive(Debug)]

@@ -91,7 +91,7 @@ enum Ending {
 impl Ending {
     async fn act<S: Service>(self, room: &Room<S>, mut socket: Socket, peer: SocketAddr) {
         match self {
-            Ending::Quiet => {}
+            Ending::Quiet => socket.say_goodbye().await,
             Ending::Refused(refusal) => {
                 let info = room.info(peer);
                 refuse(room, &mut socket, refusal, &info).await;

@@ -37,6 +37,20 @@ pub struct HttpStats {
     pub responses_broken: AtomicU64,
     /// Connections the client ended in the middle of a request or response.
     pub client_aborts: AtomicU64,
+    /// TLS handshakes that succeeded.
+    pub tls_handshakes: AtomicU64,
+    /// Handshakes that did not end in time.
+    pub tls_timeouts: AtomicU64,
+    /// Handshakes the client left.
+    pub tls_aborts: AtomicU64,
+    /// Handshakes without agreement, or something that is not TLS.
+    pub tls_refused: AtomicU64,
+    /// Connections that spoke HTTP without TLS to the TLS endpoint.
+    pub tls_plain_http: AtomicU64,
+    /// Connections ended for want of memory for TLS.
+    pub tls_crowded: AtomicU64,
+    /// Sessions ended because a record was not right.
+    pub tls_record_errors: AtomicU64,
 }
 
 /// Adds `amount` to a counter.

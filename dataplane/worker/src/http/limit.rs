@@ -34,13 +34,17 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) const STOPPING_IDLE: Duration = Duration::from_millis(200);
 /// How long aborted connections get to unwind after the grace period.
 pub(crate) const UNWIND_LIMIT: Duration = Duration::from_secs(5);
+/// Most TLS handshakes under way on a shard; others wait for their turn.
+pub(crate) const HANDSHAKES_MAX: usize = 256;
+/// How long a client that does not read keeps us from saying goodbye in TLS.
+pub(crate) const GOODBYE_WAIT: Duration = Duration::from_secs(1);
 /// `Retry-After` of a refused connection, seconds.
 pub(crate) const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// Deadlines and sizes an operator may want to change.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// From the first byte of a head to its last.
+    /// From the first byte of a head to its last; and for a TLS handshake.
     pub header_timeout: Duration,
     /// Between two requests on a connection.
     pub idle_timeout: Duration,

@@ -1,5 +1,5 @@
-//! HTTP/1.1 on monoio: heads by httparse, bodies into pooled buffers. Absent: TLS,
-//! HTTP/2, and every S3 rule.
+//! HTTP/1.1 on monoio, with or without TLS: heads by httparse, bodies into pooled
+//! buffers. Absent: HTTP/2, and every S3 rule.
 //!
 //! A [`Server`] accepts on one shard and calls its [`Service`] for each request.
 //! Deadlines end IO by `shutdown(2)`, never by dropping a future. What two readers
@@ -16,6 +16,7 @@ mod parse;
 mod quick;
 mod receive;
 mod respond;
+mod secure;
 mod serve;
 mod service;
 mod transfer;
@@ -26,7 +27,7 @@ pub use identify::{HostId, RequestId};
 pub use limit::{ConnectionLimit, FRAMING_READ_BYTES, HEAD_BYTES_MAX, HEADERS_MAX, HttpConfig};
 pub use quickwater_s3::RequestView;
 pub use receive::RequestBody;
-pub use serve::{ServeError, Server, Stopped};
+pub use serve::{Door, ServeError, Server, Stopped, TlsDoor};
 pub use service::{
     BodyAborted, ConnectionInfo, NoBody, NoQuick, Payload, QuickAnswer, Response, ResponseBody,
     Service,

@@ -29,6 +29,10 @@ impl Refusal {
         code: "RequestHeaderSectionTooLarge",
         message: "Your request header section exceeds the maximum allowed size.",
     };
+    /// HTTP where HTTPS is spoken.
+    pub(crate) const PLAIN: Refusal = Refusal::bad(
+        "This endpoint speaks HTTPS and the request came without TLS; use https:// in its address.",
+    );
     pub(crate) const TIMEOUT: Refusal = Refusal {
         status: 400,
         code: "RequestTimeout",

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use monoio::net::{TcpListener, TcpStream};
 use rustix::net::Shutdown;
 
@@ -18,10 +19,12 @@ use super::limit::{
     ACCEPT_PAUSE, ConnectionLimit, ConnectionPermit, HttpConfig, REFUSALS_MAX, UNWIND_LIMIT,
 };
 use super::parse::Refusal;
+use super::secure::{Stranger, Vestibule};
 use super::service::{ConnectionInfo, Service};
 use super::transfer::Socket;
 use super::watch::Watchdog;
 use crate::runtime::Stop;
+use crate::tls::Identity;
 
 /// How often a stopping server looks whether its connections are gone.
 const STOP_POLL: Duration = Duration::from_millis(10);
@@ -58,22 +61,47 @@ pub struct Server<S> {
     pub stats: Arc<HttpStats>,
 }
 
+/// Where connections come in.
+#[derive(Debug)]
+pub struct Door {
+    /// Connections are accepted from it.
+    pub listener: std::net::TcpListener,
+    /// They speak TLS, if it says how.
+    pub tls: Option<TlsDoor>,
+}
+
+impl Door {
+    /// A door for HTTP without TLS.
+    #[must_use]
+    pub fn plain(listener: std::net::TcpListener) -> Self {
+        Door {
+            listener,
+            tls: None,
+        }
+    }
+}
+
+/// How TLS is spoken.
+#[derive(Debug, Clone)]
+pub struct TlsDoor {
+    /// Certificate and key.
+    pub identity: Arc<Identity>,
+    /// Memory for its connections, bytes.
+    pub memory_bytes: usize,
+}
+
 impl<S: Service + 'static> Server<S> {
     /// Serves until `stop` is requested, then finishes what is in flight within
     /// the grace period. Runs on the shard's monoio runtime with timers.
     ///
     /// # Errors
     /// The server could not start.
-    pub async fn run(
-        self,
-        listener: std::net::TcpListener,
-        stop: Stop,
-    ) -> Result<Stopped, ServeError> {
-        let door = listener.try_clone().map_err(ServeError::Listener)?;
-        listener
-            .set_nonblocking(monoio::utils::is_legacy())
-            .map_err(ServeError::Listener)?;
-        let listener = TcpListener::from_std(listener).map_err(ServeError::Listener)?;
+    pub async fn run(self, doors: Vec<Door>, stop: Stop) -> Result<Stopped, ServeError> {
+        let (mut handles, mut entrances) = (Vec::new(), Vec::new());
+        for door in doors {
+            handles.push(door.listener.try_clone().map_err(ServeError::Listener)?);
+            entrances.push(Entrance::open(door).map_err(ServeError::Listener)?);
+        }
         let grace = self.config.shutdown_grace;
         let tick = self.config.tick();
         let shard = Rc::new(Shard {
@@ -91,11 +119,28 @@ impl<S: Service + 'static> Server<S> {
             ended: Cell::new(false),
         });
         monoio::spawn(keep_time(Rc::clone(&shard), tick));
-        monoio::spawn(close_door(Rc::clone(&shard), door, stop));
-        shard.accept_all(listener).await;
+        monoio::spawn(close_doors(Rc::clone(&shard), handles, stop));
+        join_all(entrances.into_iter().map(|e| shard.accept_all(e))).await;
         let stopped = shard.finish(grace).await;
         shard.ended.set(true);
         Ok(stopped)
+    }
+}
+
+/// A door of this shard.
+struct Entrance {
+    listener: TcpListener,
+    hall: Option<Rc<Vestibule>>,
+}
+
+impl Entrance {
+    fn open(door: Door) -> io::Result<Self> {
+        door.listener.set_nonblocking(monoio::utils::is_legacy())?;
+        let hall = |tls: TlsDoor| Vestibule::new(tls.identity, tls.memory_bytes);
+        Ok(Entrance {
+            listener: TcpListener::from_std(door.listener)?,
+            hall: door.tls.map(hall),
+        })
     }
 }
 
@@ -118,21 +163,23 @@ async fn keep_time<S: Service + 'static>(shard: Rc<Shard<S>>, tick: Duration) {
     }
 }
 
-/// Ends the pending `accept` by shutting the listening socket down: its future is
-/// never dropped.
-async fn close_door<S>(shard: Rc<Shard<S>>, door: std::net::TcpListener, stop: Stop) {
+/// Ends the pending `accept`s by shutting the listening sockets down: their futures
+/// are never dropped.
+async fn close_doors<S>(shard: Rc<Shard<S>>, doors: Vec<std::net::TcpListener>, stop: Stop) {
     stop.requested().await;
     shard.watchdog.stop();
-    if let Err(error) = rustix::net::shutdown(&door, Shutdown::Both) {
-        tracing::error!(%error, "shutdown of the listening socket");
+    for door in doors {
+        if let Err(error) = rustix::net::shutdown(&door, Shutdown::Both) {
+            tracing::error!(%error, "shutdown of the listening socket");
+        }
     }
 }
 
 impl<S: Service + 'static> Shard<S> {
-    async fn accept_all(self: &Rc<Self>, listener: TcpListener) {
+    async fn accept_all(self: &Rc<Self>, door: Entrance) {
         loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => self.admit(stream, peer),
+            match door.listener.accept().await {
+                Ok((stream, peer)) => self.admit(stream, peer, door.hall.as_ref()),
                 Err(_) if self.watchdog.is_stopping() => return,
                 Err(error) => {
                     bump(&self.stats.accept_errors);
@@ -161,10 +208,13 @@ impl<S: Service + 'static> Shard<S> {
         }
     }
 
-    fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
-        match self.limit.enter() {
-            Some(permit) => self.welcome(stream, peer, permit),
-            None => self.turn_away(stream, peer),
+    fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, hall: Option<&Rc<Vestibule>>) {
+        match (self.limit.enter(), hall) {
+            (Some(permit), None) => self.welcome(stream, peer, permit),
+            (Some(permit), Some(hall)) => self.welcome_tls(stream, peer, permit, hall),
+            (None, None) => self.turn_away(stream, peer),
+            // A refusal would cost a handshake: closed without a word.
+            (None, Some(_)) => bump(&self.stats.connections_refused),
         }
     }
 
@@ -174,6 +224,34 @@ impl<S: Service + 'static> Shard<S> {
         let room = Rc::clone(&self.room);
         monoio::spawn(async move {
             converse(room, socket, peer).await;
+            drop(guest);
+        });
+    }
+
+    fn welcome_tls(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: ConnectionPermit,
+        hall: &Rc<Vestibule>,
+    ) {
+        let mut socket = Socket::new(stream, &self.watchdog, Arc::clone(&self.stats));
+        let guest = Guest::new(self, permit);
+        let (room, hall) = (Rc::clone(&self.room), Rc::clone(hall));
+        monoio::spawn(async move {
+            // Boxed, so that a connection does not hold a handshake's memory for life.
+            let secured = Box::pin(socket.secure(&hall, &room.config)).await;
+            match secured {
+                Ok(()) => converse(room, socket, peer).await,
+                Err(stranger) => {
+                    stranger.count(&guest.shard.stats);
+                    tracing::debug!(%peer, ?stranger, "no TLS session");
+                    if stranger == Stranger::PlainHttp {
+                        let info = room.info(peer);
+                        refuse(&room, &mut socket, Refusal::PLAIN, &info).await;
+                    }
+                }
+            }
             drop(guest);
         });
     }

@@ -13,6 +13,7 @@ use monoio::net::TcpStream;
 
 use super::count::{HttpStats, add};
 use super::watch::{Waiting, Watch, Watchdog};
+use crate::tls::Session;
 
 /// Why bytes of a request did not arrive or bytes of a response did not leave.
 /// After any of these the connection is not used for another request.
@@ -75,6 +76,8 @@ pub(crate) struct Socket {
     watch: Watch,
     stream: TcpStream,
     stats: Arc<HttpStats>,
+    /// Everything but the handshake goes through it, if there is one.
+    pub(super) session: Option<Box<Session>>,
 }
 
 impl Socket {
@@ -84,6 +87,7 @@ impl Socket {
             watch,
             stream,
             stats,
+            session: None,
         }
     }
 
@@ -97,6 +101,19 @@ impl Socket {
 
     /// Receives once; 0 is the end of the client's sending.
     pub(crate) async fn receive_until<B: IoBufMut>(
+        &mut self,
+        buffer: B,
+        waiting: Waiting,
+        deadline_ms: u64,
+    ) -> (Result<usize, TransportError>, B) {
+        match self.session {
+            None => self.receive_raw(buffer, waiting, deadline_ms).await,
+            Some(_) => self.receive_sealed(buffer, waiting, deadline_ms).await,
+        }
+    }
+
+    /// Receives bytes as they come.
+    pub(super) async fn receive_raw<B: IoBufMut>(
         &mut self,
         buffer: B,
         waiting: Waiting,
@@ -133,28 +150,51 @@ impl Socket {
     /// Sends all of `buffer` at the pace given.
     pub(crate) async fn send<B: IoBuf>(
         &mut self,
-        mut buffer: B,
+        buffer: B,
         pace: &mut Pace,
     ) -> Result<(), TransportError> {
+        match self.session {
+            None => self.send_raw(buffer, pace).await,
+            Some(_) => self.send_sealed(buffer, pace).await,
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub(super) async fn send_raw<B: IoBuf>(
+        &mut self,
+        buffer: B,
+        pace: &mut Pace,
+    ) -> Result<(), TransportError> {
+        let length = buffer.bytes_init();
+        self.send_part(buffer, length, pace).await.0
+    }
+
+    /// Sends the first `length` bytes of `buffer` as they are.
+    pub(super) async fn send_part<B: IoBuf>(
+        &mut self,
+        mut buffer: B,
+        length: usize,
+        pace: &mut Pace,
+    ) -> (Result<(), TransportError>, B) {
         let mut sent = 0;
-        while sent < buffer.bytes_init() {
+        while sent < length {
             let before_ms = self.watchdog().now_ms();
             let deadline_ms = before_ms.saturating_add(pace.allowance_ms());
             self.watch.arm_until(Waiting::Write, deadline_ms);
-            let (result, slice) = self.stream.write(buffer.slice(sent..)).await;
+            let (result, slice) = self.stream.write(buffer.slice(sent..length)).await;
             let overdue = self.watch.disarm();
             let waited_ms = self.watchdog().now_ms().saturating_sub(before_ms);
             buffer = slice.into_inner();
             let count = match result {
-                Ok(0) => return Err(TransportError::Closed),
+                Ok(0) => return (Err(TransportError::Closed), buffer),
                 Ok(count) => count,
-                Err(error) => return Err(name(&error, overdue)),
+                Err(error) => return (Err(name(&error, overdue)), buffer),
             };
             sent += count;
             add(&self.stats.bytes_sent, count as u64);
             pace.note(count, waited_ms);
         }
-        Ok(())
+        (Ok(()), buffer)
     }
 
     /// Whether buffers that others may want are bound to this connection from now
@@ -165,6 +205,7 @@ impl Socket {
 
     /// Says that nothing more will be sent.
     pub(crate) async fn finish_sending(&mut self) {
+        self.say_goodbye().await;
         // Fails only when the connection is gone, and then there is nothing to do.
         if let Err(error) = self.stream.shutdown().await {
             tracing::trace!(%error, "half-close");

@@ -60,6 +60,15 @@ fn read_http(stats: &[Arc<HttpStats>], samples: &mut Samples) {
     samples.count(failures, &["stalled"], sum(|s| &s.stalled));
     samples.count(failures, &["response_broken"], sum(|s| &s.responses_broken));
     samples.count(failures, &["client_abort"], sum(|s| &s.client_aborts));
+    let handshakes = Metric::TlsHandshakes;
+    samples.count(handshakes, &["ok"], sum(|s| &s.tls_handshakes));
+    samples.count(handshakes, &["refused"], sum(|s| &s.tls_refused));
+    samples.count(handshakes, &["plain_http"], sum(|s| &s.tls_plain_http));
+    samples.count(handshakes, &["timeout"], sum(|s| &s.tls_timeouts));
+    samples.count(handshakes, &["client_abort"], sum(|s| &s.tls_aborts));
+    let sessions = Metric::TlsSessionFailures;
+    samples.count(sessions, &["record"], sum(|s| &s.tls_record_errors));
+    samples.count(sessions, &["memory"], sum(|s| &s.tls_crowded));
 }
 
 fn read_buffers(pools: &[Pool], samples: &mut Samples) {

@@ -272,7 +272,7 @@ impl Running {
                 };
                 let stop = stop.clone();
                 move |_| async move {
-                    server.run(socket, stop).await.unwrap();
+                    server.run(vec![Door::plain(socket)], stop).await.unwrap();
                 }
             })
             .collect();
