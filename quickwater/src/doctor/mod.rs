@@ -1,6 +1,7 @@
 //! `doctor`: what of this machine and of the service's surroundings is not as it
 //! should be, and what to do about it. Absent on purpose: changing anything.
 
+mod certificate;
 mod disk;
 mod machine;
 mod service;
@@ -78,6 +79,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let settings = Settings::from_values(&values).context(crate::cli::Usage)?;
     let mut checks = machine::checks(&settings);
     checks.extend(disk::checks(&settings));
+    checks.extend(certificate::checks(&settings));
     checks.extend(service::checks(&settings));
     let json = json!({ "checks": checks.iter().map(check_json).collect::<Vec<_>>() });
     args.output.show(&json, || text(&checks))?;

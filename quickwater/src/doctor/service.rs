@@ -40,7 +40,9 @@ fn ports(settings: &Settings) -> Vec<Check> {
         ("admin.listen", settings.admin_listen),
         ("metrics.listen", settings.metrics_listen),
     ];
+    let tls = settings.s3.tls.as_ref().and_then(|tls| tls.listen);
     all.into_iter()
+        .chain(tls.map(|address| ("s3.tls.listen", address)))
         .map(|(key, address)| port(key, address))
         .collect()
 }
