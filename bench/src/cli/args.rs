@@ -12,7 +12,7 @@ use crate::report::{CheckArgs, Format, ShowArgs};
 const HELP: &str = "\
 Every request is counted and checked (status, length, with --verify every byte).
 Objects are prepared first and left for the next run unless --cleanup is given.
-Endpoints are plain HTTP. Keys come from AWS_ACCESS_KEY_ID and
+Endpoints are http:// or https:// (--ca, --insecure). Keys come from AWS_ACCESS_KEY_ID and
 AWS_SECRET_ACCESS_KEY or from the flags.
 
 Exit codes:
@@ -137,6 +137,13 @@ pub struct TargetArgs {
         default_value = "http://127.0.0.1:29998"
     )]
     pub endpoint: String,
+    /// For https://: believe certificates signed by those in this PEM file, instead
+    /// of the system's CAs; a self-signed one is its own. For both endpoints
+    #[arg(long, value_name = "FILE", env = "AWS_CA_BUNDLE")]
+    pub ca: Option<PathBuf>,
+    /// For https://: believe every certificate
+    #[arg(long)]
+    pub insecure: bool,
     /// Bucket; made when it is not there
     #[arg(long, default_value = "bench")]
     pub bucket: String,

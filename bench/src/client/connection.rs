@@ -1,7 +1,7 @@
 //! One connection with one call at a time: sends the head and the body, reads the
 //! answer, says whether it is the right one.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
@@ -10,10 +10,12 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, connect,
     recv, sendmsg, socket_with, sockopt,
 };
+use rustls::ClientConnection;
 
 use super::answer::{Framing, Head, parse};
 use super::call::{Call, Expect, Method, Piece, Upload};
 use super::errors::Failure;
+use super::secure::{self, Secure};
 use crate::workload::Content;
 
 /// Bytes read at once while they are looked at.
@@ -42,6 +44,8 @@ pub(crate) enum Progress {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) socket: Option<OwnedFd>,
+    /// Bytes go through it, if there is one.
+    tls: Option<Box<ClientConnection>>,
     /// The socket's connect has not ended.
     pub(crate) connecting: bool,
     /// Writable is waited for.
@@ -67,6 +71,7 @@ impl Connection {
     pub(crate) fn new() -> Self {
         Self {
             socket: None,
+            tls: None,
             connecting: false,
             blocked: false,
             used: false,
@@ -101,16 +106,17 @@ impl Connection {
     }
 
     pub(crate) fn close(&mut self) {
-        self.socket = None;
+        (self.socket, self.tls) = (None, None);
         (self.connecting, self.blocked) = (false, false);
     }
 
-    /// How the connect ended.
-    pub(crate) fn connected(&mut self) -> Result<(), Errno> {
+    /// How the connect ended, with its TLS handshake.
+    pub(crate) fn connected(&mut self, secure: Option<&Secure>) -> io::Result<()> {
         self.connecting = false;
-        self.socket
-            .as_ref()
-            .map_or(Err(Errno::BADF), |s| sockopt::socket_error(s)?)
+        let socket = self.socket.as_ref().ok_or(Errno::BADF)?;
+        sockopt::socket_error(socket)??;
+        self.tls = secure.map(|secure| secure.shake(socket)).transpose()?;
+        Ok(())
     }
 
     /// Forgets what is known of an answer: a call begins.
@@ -129,13 +135,22 @@ impl Connection {
     }
 
     /// Sends as much as the socket takes. The number is body bytes.
-    pub(crate) fn send(&mut self, content: &Content) -> Result<(Progress, u64), Errno> {
+    pub(crate) fn send(&mut self, content: &Content) -> io::Result<(Progress, u64)> {
         let socket = self.socket.as_ref().ok_or(Errno::NOTCONN)?;
         let head_length = self.head.len() as u64;
         let total = head_length + self.call.upload.length();
         let before = self.sent.max(head_length);
         let mut progress = Progress::Complete;
-        while self.sent < total {
+        loop {
+            if let Some(tls) = &mut self.tls
+                && !secure::flush(tls, socket)?
+            {
+                progress = Progress::Waiting;
+                break;
+            }
+            if self.sent == total {
+                break;
+            }
             let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
             let count = gather(
                 &self.head,
@@ -145,6 +160,10 @@ impl Connection {
                 &mut pieces,
             );
             let pieces = pieces.get(..count).unwrap_or_default();
+            if let Some(tls) = &mut self.tls {
+                self.sent += tls.writer().write_vectored(pieces)? as u64;
+                continue;
+            }
             match sendmsg(
                 socket,
                 pieces,
@@ -157,7 +176,7 @@ impl Connection {
                     progress = Progress::Waiting;
                     break;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok((progress, self.sent.max(head_length) - before))
@@ -165,10 +184,12 @@ impl Connection {
 
     /// Whether all of the call was sent.
     pub(crate) fn is_sent(&self) -> bool {
-        self.sent == self.head.len() as u64 + self.call.upload.length()
+        let sealed = self.tls.as_ref().is_some_and(|tls| tls.wants_write());
+        self.sent == self.head.len() as u64 + self.call.upload.length() && !sealed
     }
 
-    /// Reads once. The number is bytes of the answer's body.
+    /// Reads once; with TLS until all that was opened is read. The number is bytes
+    /// of the answer's body.
     pub(crate) fn receive(
         &mut self,
         scratch: &mut [u8],
@@ -176,11 +197,17 @@ impl Connection {
         verify: bool,
     ) -> Result<(Progress, u64), Failure> {
         let before = self.received;
-        let done = match self.left_to_drop(verify) {
-            Some(left) => self.drop_bytes(scratch, left)?,
-            None => self.look_at_bytes(scratch, content, verify)?,
-        };
-        Ok((done, self.received - before))
+        loop {
+            let done = match self.left_to_drop(verify) {
+                Some(left) => self.drop_bytes(scratch, left)?,
+                None => self.look_at_bytes(scratch, content, verify)?,
+            };
+            // The socket does not become readable for it again.
+            let more = |tls: &mut Box<ClientConnection>| secure::holds_content(tls);
+            if done == Progress::Complete || !self.tls.as_mut().is_some_and(more) {
+                return Ok((done, self.received - before));
+            }
+        }
     }
 
     /// Body bytes that need not be looked at.
@@ -300,11 +327,15 @@ impl Connection {
         Ok(progress(framing.is_over()))
     }
 
-    fn read(&self, space: &mut [u8], flags: RecvFlags) -> Result<Option<usize>, Failure> {
+    fn read(&mut self, space: &mut [u8], flags: RecvFlags) -> Result<Option<usize>, Failure> {
         let socket = self
             .socket
             .as_ref()
             .ok_or(Failure::Protocol("no connection"))?;
+        if let Some(tls) = &mut self.tls {
+            let taken = secure::take(tls, socket, space);
+            return taken.map_err(|error| Failure::Closed(error.to_string()));
+        }
         match recv(socket, space, flags) {
             Ok((_, count)) => Ok(Some(count)),
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),

@@ -5,11 +5,13 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use thiserror::Error;
 
+use super::secure::{Secure, Trust};
+
 /// An address that cannot be used.
 #[derive(Debug, Error)]
 pub(crate) enum AddressError {
-    #[error("`{0}`: this tool speaks plain HTTP only, put a TLS proxy in front of it")]
-    Https(String),
+    #[error("`{url}`: {why}")]
+    Tls { url: String, why: String },
     #[error("`{0}` is not an address such as http://127.0.0.1:29998")]
     Shape(String),
     #[error("`{host}` cannot be resolved: {source}")]
@@ -30,29 +32,33 @@ pub(crate) struct Address {
     pub(crate) host: String,
     /// Connections are spread over these.
     pub(crate) sockets: Vec<SocketAddr>,
+    /// For `https://`.
+    pub(crate) secure: Option<Secure>,
 }
 
 impl Address {
-    /// Reads `http://HOST[:PORT]` and resolves it.
-    pub(crate) fn parse(url: &str) -> Result<Self, AddressError> {
+    /// Reads `http://HOST[:PORT]` or `https://HOST[:PORT]` and resolves it.
+    pub(crate) fn parse(url: &str, trust: &Trust) -> Result<Self, AddressError> {
         let shape = || AddressError::Shape(url.to_owned());
-        if url.starts_with("https://") {
-            return Err(AddressError::Https(url.to_owned()));
-        }
-        let rest = url.strip_prefix("http://").unwrap_or(url);
+        let (rest, port) = match url.strip_prefix("https://") {
+            Some(rest) => (rest, 443),
+            None => (url.strip_prefix("http://").unwrap_or(url), 80),
+        };
         let host = rest.strip_suffix('/').unwrap_or(rest);
         let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
         if host.is_empty() || !host.chars().all(plain) {
             return Err(shape());
         }
-        let named_port = host
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| !port.ends_with(']'));
-        let with_port = if named_port {
-            host.to_owned()
-        } else {
-            format!("{host}:80")
+        let named = host.rsplit_once(':').filter(|(_, p)| !p.ends_with(']'));
+        let with_port = match named {
+            Some(_) => host.to_owned(),
+            None => format!("{host}:{port}"),
         };
+        let secure = (port == 443).then(|| Secure::new(named.map_or(host, |n| n.0), trust));
+        let secure = secure.transpose().map_err(|why| AddressError::Tls {
+            url: url.to_owned(),
+            why,
+        })?;
         let found = with_port.to_socket_addrs();
         let sockets: Vec<SocketAddr> = found
             .map_err(|source| AddressError::Resolve {
@@ -67,6 +73,7 @@ impl Address {
             url: url.to_owned(),
             host: host.to_owned(),
             sockets,
+            secure,
         })
     }
 }
@@ -102,17 +109,28 @@ mod tests {
 
     #[test]
     fn addresses() {
-        let address = Address::parse("http://127.0.0.1:29998/").unwrap();
+        let plain = |url: &str| Address::parse(url, &Trust::default());
+        let address = plain("http://127.0.0.1:29998/").unwrap();
         assert_eq!(address.host, "127.0.0.1:29998");
         assert_eq!(address.sockets[0].port(), 29998);
-        let address = Address::parse("http://[::1]").unwrap();
+        let address = plain("http://[::1]").unwrap();
         assert_eq!(
             (address.host.as_str(), address.sockets[0].port()),
             ("[::1]", 80)
         );
+        let trusting = Trust {
+            insecure: true,
+            ca: None,
+        };
+        let address = Address::parse("https://[::1]", &trusting).unwrap();
+        assert!(address.secure.is_some() && address.sockets[0].port() == 443);
+        let missing = Trust {
+            insecure: false,
+            ca: Some("/does/not/exist".into()),
+        };
         assert!(matches!(
-            Address::parse("https://s3.example"),
-            Err(AddressError::Https(_))
+            Address::parse("https://127.0.0.1:9", &missing),
+            Err(AddressError::Tls { .. })
         ));
         for wrong in [
             "",
@@ -123,7 +141,7 @@ mod tests {
             "http://a\r\nb",
         ] {
             assert!(
-                matches!(Address::parse(wrong), Err(AddressError::Shape(_))),
+                matches!(plain(wrong), Err(AddressError::Shape(_))),
                 "{wrong}"
             );
         }

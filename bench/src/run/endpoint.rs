@@ -2,7 +2,7 @@
 
 use super::BenchError;
 use crate::cli::RunArgs;
-use crate::client::{Address, Keys, Target};
+use crate::client::{Address, Keys, Target, Trust};
 use crate::model::Endpoint;
 use crate::process::Processes;
 
@@ -63,8 +63,12 @@ impl Site {
         let usage = |e: &dyn std::fmt::Display| BenchError::Usage(e.to_string());
         let processes = Processes::parse(raw.pids).map_err(|e| usage(&e))?;
         processes.cost().map_err(|e| usage(&e))?;
+        let trust = Trust {
+            ca: args.target.ca.clone(),
+            insecure: args.target.insecure,
+        };
         let target = Target {
-            address: Address::parse(raw.url).map_err(|e| usage(&e))?,
+            address: Address::parse(raw.url, &trust).map_err(|e| usage(&e))?,
             bucket: bucket(raw.bucket)?,
             region: args.target.region.clone(),
             keys: raw.keys()?,
@@ -74,7 +78,7 @@ impl Site {
             _ if raw.no_prepare => None,
             None => Some(target.clone()),
             Some(url) => Some(Target {
-                address: Address::parse(url).map_err(|e| usage(&e))?,
+                address: Address::parse(url, &trust).map_err(|e| usage(&e))?,
                 ..target.clone()
             }),
         };

@@ -129,7 +129,8 @@ impl Driver<'_> {
         let Some(slot) = self.slots.get_mut(index) else {
             return Ok(());
         };
-        let connected = slot.connection.connected().map_err(io::Error::from);
+        let secure = self.load.target.address.secure.as_ref();
+        let connected = slot.connection.connected(secure);
         let listening = connected.and_then(|()| slot.connection.listen(poll, index, false));
         listening.map_err(|error| {
             slot.connection.close();

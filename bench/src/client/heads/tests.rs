@@ -5,7 +5,7 @@ use quickwater_s3::auth::{AuthMode, AuthPolicy, Credentials, SigningKeyCache, au
 
 use super::*;
 use crate::client::call::Expect;
-use crate::client::{Address, Keys};
+use crate::client::{Address, Keys, Trust};
 use crate::workload::Sizes;
 
 struct One;
@@ -20,7 +20,7 @@ const NOW: i64 = 1_790_000_000;
 
 fn target(keys: bool) -> Target {
     Target {
-        address: Address::parse("http://127.0.0.1:9").unwrap(),
+        address: Address::parse("http://127.0.0.1:9", &Trust::default()).unwrap(),
         bucket: "b".into(),
         region: "eu-central-1".into(),
         keys: keys.then(|| Keys {
