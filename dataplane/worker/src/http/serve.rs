@@ -22,7 +22,8 @@ use super::parse::Refusal;
 use super::secure::{Stranger, Vestibule};
 use super::service::{ConnectionInfo, Service};
 use super::transfer::Socket;
-use super::watch::Watchdog;
+use super::watch::{Watchdog, with_borrowed};
+use crate::listener;
 use crate::runtime::Stop;
 use crate::tls::Identity;
 
@@ -219,6 +220,9 @@ impl<S: Service + 'static> Shard<S> {
     }
 
     fn welcome(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, permit: ConnectionPermit) {
+        if let Err(error) = with_borrowed(&stream, |socket| listener::suit(socket, peer)) {
+            tracing::trace!(%error, "options of an accepted socket");
+        }
         let socket = Socket::new(stream, &self.watchdog, Arc::clone(&self.stats));
         let guest = Guest::new(self, permit);
         let room = Rc::clone(&self.room);
