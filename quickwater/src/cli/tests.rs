@@ -113,7 +113,7 @@ fn async_persist_says_what_is_wrong_before_it_asks() {
     for (line, hint) in [
         ("stat --path /b", "write /BUCKET/KEY"),
         ("stat --path /", "write /BUCKET"),
-        ("retry --path /", "write /BUCKET"),
+        ("retry --path //", "write /BUCKET"),
         ("wait --path s3:// --timeout 1s", "write /BUCKET"),
         ("wait --path /b --timeout soon", "--timeout: "),
     ] {
