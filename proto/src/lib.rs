@@ -6,6 +6,7 @@ mod job;
 mod metadata;
 mod names;
 mod object;
+mod opened;
 mod pending;
 mod policy;
 mod ufs;
@@ -17,6 +18,7 @@ pub use object::{
     Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, Extent, ObjectHeaders, ObjectRecord,
     PartRecord, PersistState, PutCondition, UploadRecord,
 };
+pub use opened::{OpenedUpload, UfsPartSeen, UfsUploadSeen};
 pub use pending::{PendingChange, PendingPage, PendingRecord};
 pub use policy::{
     Glob, GlobError, OverLimit, POLICY_PATH_BYTES_MAX, POLICY_RULES_MAX, PathPolicy, PolicyError,

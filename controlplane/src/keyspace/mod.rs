@@ -17,6 +17,7 @@
 //! | 21 | part | bucket, upload id, number |
 //! | 22 | completed upload | bucket, upload id |
 //! | 23 | completed upload by expiry | shard, ms, bucket, upload id |
+//! | 24 | opened: uploads in a UFS that are to be ended | bucket, escaped S3 key, upload id |
 //! | 30 | operation | shard, minute, operation id |
 //! | 31 | journaled operation | shard, sequence, operation id |
 //! | 40 | counter | bucket, counter, shard |
@@ -47,6 +48,7 @@ const UPLOAD: u8 = 0x20;
 const PART: u8 = 0x21;
 const COMPLETED: u8 = 0x22;
 const COMPLETED_EXPIRY: u8 = 0x23;
+const OPENED: u8 = 0x24;
 const OPERATION: u8 = 0x30;
 const JOURNALED: u8 = 0x31;
 const COUNTER: u8 = 0x40;
@@ -189,9 +191,11 @@ pub fn parse_trash(key: &[u8]) -> Option<BucketId> {
 
 /// Every table that holds rows of one bucket, but for the bucket's own.
 #[must_use]
-pub fn bucket_rows(bucket: BucketId) -> [KeyRange; 7] {
-    [OBJECT, DETAIL, UPLOAD, PART, COMPLETED, COUNTER, PENDING]
-        .map(|table| KeyRange::prefix(&Key::of(table, bucket).done()))
+pub fn bucket_rows(bucket: BucketId) -> [KeyRange; 8] {
+    [
+        OBJECT, DETAIL, UPLOAD, PART, COMPLETED, OPENED, COUNTER, PENDING,
+    ]
+    .map(|table| KeyRange::prefix(&Key::of(table, bucket).done()))
 }
 
 /// An object.
@@ -310,6 +314,31 @@ pub fn parse_completed_expiry(key: &[u8]) -> Option<(BucketId, UploadId)> {
     let bucket = rest.bucket()?;
     let upload = UploadId(u128::from_be_bytes(rest.take()?));
     rest.end((bucket, upload))
+}
+
+/// An upload that we have opened in a UFS.
+#[must_use]
+pub fn opened(bucket: BucketId, key: &ObjectKey, id: UploadId) -> Vec<u8> {
+    Key::of(OPENED, bucket)
+        .escaped(key.as_str())
+        .u128(id.0)
+        .done()
+}
+
+/// All uploads that we have opened in UFSs, after one.
+#[must_use]
+pub fn all_opened(after: Option<(BucketId, &ObjectKey, UploadId)>) -> KeyRange {
+    let range = KeyRange::prefix(&[OPENED]);
+    match after {
+        Some((bucket, key, id)) => start_at(range, successor(&opened(bucket, key, id))),
+        None => range,
+    }
+}
+
+/// The bucket of an [`opened`] key.
+#[must_use]
+pub fn parse_opened_bucket(key: &[u8]) -> Option<BucketId> {
+    Parser::of(key, OPENED)?.bucket()
 }
 
 /// An operation begun in `minute` since the Unix epoch.

@@ -152,6 +152,7 @@ fn the_rows_of_a_bucket_are_its_own() {
             upload(bucket, &key("k"), UploadId(1)),
             part(bucket, UploadId(1), 1),
             completed(bucket, UploadId(1)),
+            opened(bucket, &key("k"), UploadId(1)),
             counter(bucket, Counter::Objects, 15),
             pending(bucket, &key("k")),
         ]
@@ -170,6 +171,7 @@ fn no_two_tables_share_a_key() {
         bucket_id(BUCKET_1),
         trash(BUCKET_1),
         completed_expiry(1, BUCKET_1, UploadId(1)),
+        opened(BUCKET_1, &key("k"), UploadId(1)),
         operation(1, 1),
         journaled(1, 1),
         pending(BUCKET_1, &key("k")),

@@ -17,6 +17,7 @@ mod location;
 mod mounts;
 mod mutate;
 mod objects;
+mod opened;
 mod pending;
 mod policies;
 mod read;

@@ -17,7 +17,8 @@ use crate::records::{decode_part, decode_upload, encode_part, encode_upload};
 use crate::store::{Scan, Store, Transaction};
 
 impl<S: Store> Namespace<S> {
-    /// Commits a new upload.
+    /// Commits a new upload. From now on its row names what was noted as opened
+    /// in the UFS for it ([`Namespace::note_opened`]).
     ///
     /// # Errors
     /// [`MetadataError::NoSuchBucket`], [`MetadataError::TooLarge`].
@@ -217,6 +218,11 @@ impl Mutation for CreateUpload<'_> {
             return Err(MetadataError::Unavailable("the upload id is taken".into()).into());
         }
         transaction.set(&key, &encode_upload(self.upload)?);
+        transaction.clear(&keyspace::opened(
+            self.bucket,
+            &self.upload.key,
+            self.upload.id,
+        ));
         Ok(Step::Commit(()))
     }
 }

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 use quickwater_proto::{
     BlobId, Bucket, BucketId, BucketName, Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Extent,
-    ObjectHeaders, ObjectKey, ObjectRecord, PartRecord, PendingChange, PendingRecord, PersistState,
-    UfsIdentity, UploadId, UploadRecord, Version,
+    ObjectHeaders, ObjectKey, ObjectRecord, OpenedUpload, PartRecord, PendingChange, PendingRecord,
+    PersistState, UfsIdentity, UploadId, UploadRecord, Version,
 };
 
 use super::*;
@@ -218,6 +218,23 @@ proptest! {
     }
 
     #[test]
+    fn opened_uploads_round_trip(
+        id in any::<u128>(), version in proptest::option::of(any::<u128>()),
+        name in proptest::option::of(text()), times in any::<(i64, i64)>(), asked in any::<u32>(),
+    ) {
+        let opened = OpenedUpload {
+            id: UploadId(id),
+            key: ObjectKey::new("a/b").unwrap(),
+            version: version.map(Version),
+            ufs_upload: name,
+            begun_ms: times.0,
+            asked_ms: times.1,
+            asked,
+        };
+        prop_assert_eq!(decode_opened(&encode_opened(&opened).unwrap()), Ok(opened));
+    }
+
+    #[test]
     fn uploads_round_trip(
         headers in headers(), tags in pairs(), ufs_upload in text(), id in any::<u128>(),
         initiated_ms in any::<i64>(), full in any::<bool>(),
@@ -249,7 +266,7 @@ proptest! {
     #[test]
     fn any_bytes_decode_or_fail(schema in 0u8..3, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let value = [&[schema], bytes.as_slice()].concat();
-        let _ = decode_pending(&value);
+        let _ = (decode_pending(&value), decode_opened(&value));
         let _ = decode_journal_entry(&value);
         if let Ok(row) = ObjectRow::decode(&value) {
             let _ = row.clone().into_record(&[&value]);

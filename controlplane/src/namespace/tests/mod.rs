@@ -7,6 +7,7 @@ mod journal;
 mod listing;
 mod mounts;
 mod objects;
+mod opened;
 mod overtaken;
 mod pending;
 mod policies;
