@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_lock::{RwLockReadGuard, RwLockWriteGuard};
@@ -16,14 +16,17 @@ use quickwater_proto::{
 use crate::decisions::flights::Flights;
 use crate::decisions::freshness::Freshness;
 use crate::decisions::gates::Gates;
+use crate::decisions::in_use::InUse;
 use crate::decisions::job_tasks::JobTasks;
 use crate::decisions::journal::Journal;
 use crate::decisions::object_cache::{Known, ObjectCache};
+use crate::decisions::opened::Opened;
 use crate::decisions::persist_queue::{PersistConfig, PersistQueue};
 use crate::decisions::policies::Policies;
 use crate::decisions::retired::Retired;
 use crate::decisions::slots::{SlotGuard, Slots};
 use crate::error::FlowError;
+use crate::flows::sweep::UnsurePart;
 use crate::io::{Disk, Environment, Metadata, Ufs};
 
 /// The outside world of a shard, one type for each outside thing.
@@ -82,6 +85,18 @@ pub struct EngineStats {
     pub persist_failures: AtomicU64,
     /// Attempts that found bytes missing which only this store had.
     pub persist_lost: AtomicU64,
+    /// Uploads to the UFS that were gone on with after a failure or a restart.
+    pub persist_resumed: AtomicU64,
+    /// Abandoned uploads of clients that were aborted.
+    pub swept_uploads: AtomicU64,
+    /// Bytes of their parts.
+    pub swept_bytes: AtomicU64,
+    /// Uploads only a UFS had, aborted there.
+    pub swept_ufs_uploads: AtomicU64,
+    /// Parts in the store that no row named, freed.
+    pub swept_parts: AtomicU64,
+    /// What a sweep could not do and left to the next.
+    pub sweep_failures: AtomicU64,
     /// Writes that were told to slow down because dirty space was full.
     pub dirty_refused: AtomicU64,
     /// Writes that went to the UFS instead because dirty space was full.
@@ -102,6 +117,10 @@ pub struct Shared {
     pub policies: Policies,
     /// Changes the UFS does not have yet.
     pub persist: PersistQueue,
+    /// Uploads we have opened in UFSs.
+    pub opened: Arc<Opened>,
+    pub(crate) in_use: Arc<InUse>,
+    unsure: Mutex<Vec<UnsurePart>>,
     /// Numbers of the journal of commits.
     pub journal: Journal,
     /// What jobs want done to single objects.
@@ -129,11 +148,18 @@ impl Shared {
             buckets: Mutex::default(),
             policies: Policies::default(),
             persist: PersistQueue::new(config.persist.clone()),
+            opened: Arc::default(),
+            in_use: Arc::default(),
+            unsure: Mutex::default(),
             journal: Journal::new(0),
             jobs: JobTasks::default(),
             stats: EngineStats::default(),
             config,
         })
+    }
+
+    pub(crate) fn unsure(&self) -> MutexGuard<'_, Vec<UnsurePart>> {
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets what is remembered of buckets (a mount was added or removed).

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quickwater_proto::{
     BlobId, Bucket, BucketId, BucketName, Checksum, ETag, ObjectHeaders, ObjectKey, ObjectRecord,
-    PartRecord, PendingPage, PendingRecord, PutCondition, UfsEntry, UfsError, UfsIdentity,
-    UfsObject, UploadId, UploadRecord, Version,
+    OpenedUpload, PartRecord, PendingPage, PendingRecord, PutCondition, UfsEntry, UfsError,
+    UfsIdentity, UfsObject, UfsPartSeen, UfsUploadSeen, UploadId, UploadRecord, Version,
 };
 pub use quickwater_proto::{Committed, MetadataError, ScanPage};
 
@@ -200,6 +200,48 @@ pub trait Ufs {
         headers: &ObjectHeaders,
         upload: UploadId,
     ) -> Result<String, UfsError>;
+
+    /// The name that [`Ufs::create_upload`] will answer, where it is known before.
+    fn upload_name(&self, bucket: &Bucket, upload: UploadId) -> Option<String>;
+
+    /// Largest object that [`Ufs::put`] takes, bytes.
+    fn put_bytes_max(&self, bucket: &Bucket) -> u64;
+
+    /// Whether an upload that was cut can be gone on with: the parts sent stay and
+    /// are listed.
+    fn resumes(&self, bucket: &Bucket) -> bool;
+
+    /// Uploads of exactly this key that are open in the UFS.
+    async fn open_uploads(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+    ) -> Result<Vec<UfsUploadSeen>, UfsError>;
+
+    /// Whether the name of an upload that [`Ufs::create_upload`] answered is that of
+    /// one that was `seen`.
+    fn names(&self, name: &str, seen: &UfsUploadSeen) -> bool;
+
+    /// The parts of an upload that the UFS has.
+    async fn uploaded_parts(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+    ) -> Result<Vec<UfsPartSeen>, UfsError>;
+
+    /// Begins the write of an object of `size` bytes as the parts of `upload`, of
+    /// `part_bytes` each (or more, should they be too many); finishing it completes
+    /// the upload. Of `sent` (see [`Ufs::uploaded_parts`]) what has the same bytes
+    /// is not sent again. Aborting it leaves the upload open. Only a failure to
+    /// complete is [`UfsErrorKind::Timeout`](quickwater_proto::UfsErrorKind::Timeout).
+    async fn put_in_parts(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        size: u64,
+        part_bytes: u64,
+        sent: Vec<UfsPartSeen>,
+    ) -> Result<Self::Upload, UfsError>;
 
     /// Begins the write of one part; a part of the same number is replaced when
     /// this one is finished.
@@ -396,7 +438,22 @@ pub trait Metadata {
         limit: usize,
     ) -> Result<ScanPage, MetadataError>;
 
-    /// Commits a new upload.
+    /// Notes an upload in the UFS of a bucket, in place of what was noted of it.
+    /// Flushed on return.
+    async fn note_opened(
+        &self,
+        bucket: BucketId,
+        opened: &OpenedUpload,
+    ) -> Result<(), MetadataError>;
+    /// Forgets an upload in the UFS; not being noted is success.
+    async fn forget_opened(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+    ) -> Result<(), MetadataError>;
+
+    /// Commits a new upload, and forgets what was noted as opened for it.
     async fn create_upload(
         &self,
         bucket: BucketId,

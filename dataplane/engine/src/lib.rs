@@ -17,6 +17,7 @@ pub mod io;
 
 pub use decisions::job_tasks::{JobAnswer, JobTasks, TASKS_MAX};
 pub use decisions::journal::Journal;
+pub use decisions::opened::Opened;
 pub use decisions::persist_queue::{
     PersistConfig, PersistQueue, QueuePage, QueueScope, QueueSum, QueueTotals, QueuedChange,
     QueuedState,
@@ -29,3 +30,4 @@ pub use flows::list::{ListPage, ListQuery};
 pub use flows::multipart::{CompletedUpload, NewUpload};
 pub use flows::put::{PutError, PutObject};
 pub use flows::read::{CacheResult, ObjectReader};
+pub use flows::sweep::Swept;

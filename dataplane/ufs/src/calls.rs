@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use quickwater_engine::io::Ufs;
 use quickwater_proto::{
     Bucket, Checksum, ETag, ObjectHeaders, ObjectKey, PartRecord, UfsError, UfsErrorKind,
-    UfsIdentity, UfsObject, UploadId, UploadRecord,
+    UfsIdentity, UfsObject, UfsPartSeen, UfsUploadSeen, UploadId, UploadRecord,
 };
 
 use crate::client::{Orphan, UfsClient};
@@ -121,6 +121,84 @@ impl Ufs for UfsClient {
         .await
     }
 
+    /// The folder of an upload of a directory is ours to name.
+    fn upload_name(&self, bucket: &Bucket, upload: UploadId) -> Option<String> {
+        is_directory(bucket).then(|| upload.to_string())
+    }
+
+    fn put_bytes_max(&self, bucket: &Bucket) -> u64 {
+        match is_directory(bucket) {
+            true => u64::MAX,
+            false => self.config().single_put_bytes_max,
+        }
+    }
+
+    /// What a directory gets has no far way to go.
+    fn resumes(&self, bucket: &Bucket) -> bool {
+        !is_directory(bucket)
+    }
+
+    async fn open_uploads(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+    ) -> Result<Vec<UfsUploadSeen>, UfsError> {
+        let (mount, key) = (self.mount(bucket)?, key.clone());
+        let deadline = self.config().request_timeout.saturating_mul(2);
+        let operation = UfsOperation::ListUploads;
+        self.call(operation, deadline, Orphan::Stop, async move {
+            match mount.backend().await? {
+                // Their names are known, so nobody looks for them.
+                Backend::Posix(_) => Ok(Vec::new()),
+                Backend::S3(s3) => s3.open_uploads(&key).await,
+            }
+        })
+        .await
+    }
+
+    fn names(&self, name: &str, seen: &UfsUploadSeen) -> bool {
+        crate::s3::id_of(name) == seen.name
+    }
+
+    async fn uploaded_parts(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+    ) -> Result<Vec<UfsPartSeen>, UfsError> {
+        let (mount, upload) = (self.mount(bucket)?, upload.clone());
+        let deadline = self.config().request_timeout.saturating_mul(2);
+        let operation = UfsOperation::ListParts;
+        self.call(operation, deadline, Orphan::Stop, async move {
+            match mount.backend().await? {
+                Backend::Posix(_) => Ok(Vec::new()),
+                Backend::S3(s3) => s3.uploaded_parts(&upload).await,
+            }
+        })
+        .await
+    }
+
+    async fn put_in_parts(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        size: u64,
+        part_bytes: u64,
+        sent: Vec<UfsPartSeen>,
+    ) -> Result<Upload, UfsError> {
+        let (mount, upload) = (self.mount(bucket)?, upload.clone());
+        let run = async move |mount: Arc<Mount>, incoming: Incoming| match mount.backend().await? {
+            Backend::Posix(_) => Err(UfsError::new(
+                UfsErrorKind::Unsupported,
+                "a directory takes objects of any size in one piece",
+            )),
+            Backend::S3(s3) => {
+                let put = s3.put_in_parts(&upload, part_bytes, &sent, incoming);
+                put.await
+            }
+        };
+        Ok(self.start_upload(UfsOperation::PutInParts, mount, size, run))
+    }
+
     async fn put_part(
         &self,
         bucket: &Bucket,
@@ -225,7 +303,7 @@ impl Ufs for UfsClient {
 
     /// A file system call ends with the process that made it.
     fn outlives_us(&self, bucket: &Bucket) -> bool {
-        !bucket.ufs.starts_with("file:")
+        !is_directory(bucket)
     }
 
     async fn remove_location(&self, bucket: &Bucket) -> Result<(), UfsError> {
@@ -242,4 +320,8 @@ impl Ufs for UfsClient {
         self.forget(bucket);
         Ok(())
     }
+}
+
+fn is_directory(bucket: &Bucket) -> bool {
+    bucket.ufs.starts_with("file:")
 }

@@ -39,6 +39,12 @@ named! {
         CreateUpload = "create_upload",
         /// Write a part.
         PutPart = "put_part",
+        /// Write an object as parts.
+        PutInParts = "put_in_parts",
+        /// List the uploads of a key.
+        ListUploads = "list_uploads",
+        /// List the parts of an upload.
+        ListParts = "list_parts",
         /// Make an object of the parts.
         CompleteUpload = "complete_upload",
         /// Throw an upload away.

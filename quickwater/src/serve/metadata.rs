@@ -11,8 +11,8 @@ use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::io::Metadata;
 use quickwater_proto::{
     Bucket, BucketId, BucketName, Committed, ETag, MetadataError, ObjectKey, ObjectRecord,
-    PartRecord, PendingPage, PendingRecord, PutCondition, ScanPage, UfsIdentity, UploadId,
-    UploadRecord, Version,
+    OpenedUpload, PartRecord, PendingPage, PendingRecord, PutCondition, ScanPage, UfsIdentity,
+    UploadId, UploadRecord, Version,
 };
 use tokio::runtime::Handle;
 
@@ -184,6 +184,18 @@ impl Metadata for LocalMetadata {
     ) -> Answer<ScanPage> {
         let (prefix, from) = (prefix.to_owned(), from.to_owned());
         self.run(move |n| async move { n.scan(bucket, &prefix, &from, limit).await })
+            .await
+    }
+
+    async fn note_opened(&self, bucket: BucketId, opened: &OpenedUpload) -> Answer<()> {
+        let opened = opened.clone();
+        self.run(move |n| async move { n.note_opened(bucket, &opened).await })
+            .await
+    }
+
+    async fn forget_opened(&self, bucket: BucketId, key: &ObjectKey, id: UploadId) -> Answer<()> {
+        let key = key.clone();
+        self.run(move |n| async move { n.forget_opened(bucket, &key, id).await })
             .await
     }
 

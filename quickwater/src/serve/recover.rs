@@ -48,12 +48,14 @@ pub(super) async fn recover(
     shared.journal.resume(last);
     let buckets = namespace.buckets().await?;
     let pending = queue_pending(namespace, shared, &buckets, fence, &mut fates).await?;
+    let opened = load_opened(namespace, shared).await?;
     keep_uploads(namespace, &buckets, &mut fates).await?;
     // What has neither entry nor row is a part: of an object that its UFS has, and
     // then worth keeping, or of nothing, and then the first to be evicted.
     let reconciled = store.reconcile(|blob| fates.get(&blob).copied().unwrap_or(Fate::Release));
     tracing::info!(
         pending,
+        opened,
         kept = reconciled.kept,
         released = reconciled.released,
         forgotten = reconciled.forgotten,
@@ -219,6 +221,25 @@ async fn fence_request(
         .await?;
     let change = PendingChange::Settling { until_ms };
     Ok(PendingRecord { change, ..pending })
+}
+
+/// Takes in what the last process had opened in UFSs.
+async fn load_opened(namespace: &Namespace<EmbeddedStore>, shared: &Shared) -> Result<u64> {
+    let mut count = 0;
+    let mut after: Option<(BucketId, ObjectKey, UploadId)> = None;
+    loop {
+        let from = after.as_ref().map(|(bucket, key, id)| (*bucket, key, *id));
+        let page = namespace.opened(from, ROWS).await?;
+        after = page.last().map(|(b, o)| (*b, o.key.clone(), o.id));
+        let whole = page.len() < ROWS;
+        for (bucket, opened) in page {
+            count += 1;
+            shared.opened.load(bucket, opened);
+        }
+        if whole {
+            return Ok(count);
+        }
+    }
 }
 
 /// Keeps the parts of uploads that are not complete.

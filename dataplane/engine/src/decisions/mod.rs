@@ -3,9 +3,11 @@
 pub(crate) mod flights;
 pub(crate) mod freshness;
 pub(crate) mod gates;
+pub(crate) mod in_use;
 pub(crate) mod job_tasks;
 pub(crate) mod journal;
 pub(crate) mod object_cache;
+pub(crate) mod opened;
 pub(crate) mod persist_queue;
 pub(crate) mod policies;
 pub(crate) mod read_plan;

@@ -31,6 +31,9 @@ pub struct PersistConfig {
     pub bucket_running_max: usize,
     /// Changes the queue may hold; more writes are told to slow down.
     pub changes_max: usize,
+    /// Larger objects are sent in parts of this size, bytes, where the UFS keeps
+    /// the parts of an upload that was cut.
+    pub part_bytes: u64,
 }
 
 impl Default for PersistConfig {
@@ -41,6 +44,7 @@ impl Default for PersistConfig {
             running_max: 64,
             bucket_running_max: 64,
             changes_max: 1_000_000,
+            part_bytes: 256 << 20,
         }
     }
 }

@@ -63,14 +63,18 @@ impl<W: World> Engine<W> {
         new: NewUpload,
     ) -> Result<UploadRecord, FlowError> {
         let id = UploadId(self.environment().random_u128());
-        let ufs_upload = match self.policy(bucket, key).mode {
+        let claim = match self.policy(bucket, key).mode {
             PolicyMode::ReadOnly => return Err(read_only()),
-            PolicyMode::WriteBack => HELD_BACK.to_owned(),
-            PolicyMode::Transient => HELD_TRANSIENT.to_owned(),
+            PolicyMode::WriteBack => Err(HELD_BACK),
+            PolicyMode::Transient => Err(HELD_TRANSIENT),
             PolicyMode::WriteThrough | PolicyMode::NoCache => {
-                let made = self.ufs().create_upload(bucket, key, &new.headers, id);
-                made.await?
+                let opening = self.ask_upload(bucket, key, &new.headers, id, None);
+                Ok(opening.await?)
             }
+        };
+        let ufs_upload = match &claim {
+            Ok(claim) => claim.opened.ufs_upload.clone().unwrap_or_default(),
+            Err(held) => (*held).to_owned(),
         };
         let upload = UploadRecord {
             id,
@@ -81,12 +85,17 @@ impl<W: World> Engine<W> {
             checksum: new.checksum,
             ufs_upload,
         };
-        if let Err(error) = self.metadata().create_upload(bucket.id, &upload).await {
-            if held(&upload).is_none() {
-                // Best effort: what stays is swept with the UFS's own leftovers.
-                let _ = self.ufs().abort_upload(bucket, &upload).await;
+        let made = self.metadata().create_upload(bucket.id, &upload).await;
+        match (made, claim) {
+            // The commit took the note back: the upload's own row names it now.
+            (Ok(()), Ok(claim)) => claim.end(),
+            (Ok(()), Err(_)) => {}
+            (Err(error), claim) => {
+                if let Ok(claim) = claim {
+                    self.abort_or_keep(bucket, claim).await;
+                }
+                return Err(error.into());
             }
-            return Err(error.into());
         }
         Ok(upload)
     }
@@ -118,6 +127,7 @@ impl<W: World> Engine<W> {
         number: u16,
         body: &mut B,
     ) -> Result<PartRecord, PutError<B::Error>> {
+        let _in_use = self.shared().in_use.begin(upload.id);
         if held(upload).is_some() {
             return self.put_part_back(bucket, upload, number, body).await;
         }
@@ -186,8 +196,11 @@ impl<W: World> Engine<W> {
         match stored.await {
             Ok(Some(old)) => forget_part(self, &old),
             Ok(None) => {}
-            // It may be committed: its bytes stay until the upload ends.
-            Err(error @ FlowError::Unknown(_)) => return Err(error.into()),
+            // It may be committed: its bytes stay until a sweep knows.
+            Err(error @ FlowError::Unknown(_)) => {
+                self.note_unsure(bucket.id, upload, &part);
+                return Err(error.into());
+            }
             Err(error) => {
                 forget_part(self, &part);
                 return Err(error.into());
@@ -256,6 +269,8 @@ impl<W: World> Engine<W> {
     ) -> Result<Arc<ObjectRecord>, FlowError> {
         let key = &upload.key;
         let change = Change::Complete(upload.id, &done.etag);
+        // It may wait for its lock: no sweep comes first meanwhile.
+        let _in_use = self.shared().in_use.begin(upload.id);
         let guard = match held(upload) {
             Some(_) => self.lock_key(bucket.id, key).await?,
             None => self.lock_settled(bucket, key, change).await?,
@@ -373,14 +388,9 @@ impl<W: World> Engine<W> {
         let _guard = self.lock_key(bucket.id, key).await?;
         let _gate = self.close_upload(id).await?;
         let upload = self.upload(bucket, key, id).await?;
-        let parts = self.metadata().abort_upload(bucket.id, key, id).await?;
-        for part in &parts {
-            forget_part(self, part);
-        }
-        if held(&upload).is_none() {
-            self.ufs().abort_upload(bucket, &upload).await?;
-        }
-        Ok(())
+        let (_, ended) = self.end_upload(bucket, &upload, true).await?;
+        // Should the UFS not have ended it, a sweep sees to that.
+        Ok(ended?)
     }
 }
 
@@ -392,6 +402,11 @@ fn held(upload: &UploadRecord) -> Option<PersistState> {
         HELD_TRANSIENT => Some(PersistState::Transient),
         _ => None,
     }
+}
+
+/// Whether the UFS knows nothing of an upload.
+pub(crate) fn is_held(upload: &UploadRecord) -> bool {
+    held(upload).is_some()
 }
 
 fn no_such_upload(error: quickwater_proto::UfsError) -> FlowError {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures_util::future::{join, select};
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, CHUNK_BYTES, ObjectKey, ObjectRecord, PartRecord, PendingChange,
-    PersistState, UfsError, UfsErrorKind, UfsObject, UploadId, UploadRecord, Version,
+    BlobId, Bucket, BucketId, CHUNK_BYTES, ObjectKey, ObjectRecord, PendingChange, PersistState,
+    UfsError, UfsErrorKind, UfsObject, Version,
 };
 
 use crate::decisions::persist_queue::{Outcome, QueueScope, Work};
@@ -24,7 +24,7 @@ use crate::io::{
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Why an object did not reach the UFS.
-enum Unsent {
+pub(crate) enum Unsent {
     /// The UFS said no, or nothing.
     Ufs(UfsError),
     /// Bytes that only this store has are not there.
@@ -136,6 +136,11 @@ impl<W: World> Engine<W> {
             Ok(None) => return Outcome::Ended,
             Err(error) => return failed(error.to_string()),
         };
+        let wanted = match work.pending.change {
+            PendingChange::Put { .. } => Some(work.pending.version),
+            _ => None,
+        };
+        self.end_stale(&bucket, &work.place.1, wanted).await;
         match work.pending.change {
             PendingChange::Put { .. } => self.try_put(&bucket, work).await,
             PendingChange::Delete => self.try_delete(&bucket, work).await,
@@ -157,12 +162,21 @@ impl<W: World> Engine<W> {
             Ok(_) => return self.reconsider(bucket, work).await,
             Err(error) => return failed(error.to_string()),
         };
-        let sent = match record.parts.is_empty() {
-            true => self.send_whole(bucket, key, &record).await,
-            false => self.send_parts(bucket, key, &record).await,
-        };
-        match sent {
-            Ok(object) => self.conclude(bucket, work, Some((record, object))).await,
+        if !self.goes_in_parts(bucket, &record) {
+            return match self.send_whole(bucket, key, &record).await {
+                Ok(object) => self.conclude(bucket, work, Some((record, object))).await,
+                Err(error) => self.unsent(bucket, work, error),
+            };
+        }
+        match self.send_in_parts(bucket, key, &record).await {
+            Ok((object, claim)) => {
+                let outcome = self.conclude(bucket, work, Some((record, object))).await;
+                // Else the next attempt learns from it that the UFS has the object.
+                if matches!(outcome, Outcome::Ended | Outcome::Settling { .. }) {
+                    self.forget_opened(bucket, claim).await;
+                }
+                outcome
+            }
             Err(error) => self.unsent(bucket, work, error),
         }
     }
@@ -311,6 +325,16 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// Whether an object is sent as an upload of parts: it came so, it is too large
+    /// for one request, or too large to be sent again from its beginning.
+    fn goes_in_parts(&self, bucket: &Bucket, record: &ObjectRecord) -> bool {
+        let most = match self.ufs().resumes(bucket) {
+            true => self.config().persist.part_bytes,
+            false => u64::MAX,
+        };
+        !record.parts.is_empty() || record.size > most.min(self.ufs().put_bytes_max(bucket))
+    }
+
     fn wall_at(&self, until: Duration, now: Duration) -> i64 {
         let left = i64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(i64::MAX);
         self.environment().wall_ms().saturating_add(left)
@@ -337,78 +361,9 @@ impl<W: World> Engine<W> {
         self.send_bytes(upload?, pieces, &digests).await
     }
 
-    /// Sends a completed multipart upload as one, with the same parts, so that a
-    /// store that derives its ETag from them shows the same.
-    async fn send_parts(
-        &self,
-        bucket: &Arc<Bucket>,
-        key: &ObjectKey,
-        record: &ObjectRecord,
-    ) -> Result<UfsObject, Unsent> {
-        let id = UploadId(self.environment().random_u128());
-        let name = self.ufs().create_upload(bucket, key, &record.headers, id);
-        let upload = UploadRecord {
-            id,
-            key: key.clone(),
-            initiated_ms: self.environment().wall_ms(),
-            headers: record.headers.clone(),
-            tags: record.tags.clone(),
-            checksum: None,
-            ufs_upload: name.await?,
-        };
-        let sent = self.send_each_part(bucket, &upload, record).await;
-        if sent.is_err() {
-            // Best effort: what stays is swept with the UFS's own leftovers.
-            let _ = self.ufs().abort_upload(bucket, &upload).await;
-        }
-        sent
-    }
-
-    async fn send_each_part(
-        &self,
-        bucket: &Arc<Bucket>,
-        upload: &UploadRecord,
-        record: &ObjectRecord,
-    ) -> Result<UfsObject, Unsent> {
-        for part in &record.parts {
-            self.send_part(bucket, upload, part).await?;
-        }
-        let (etag, checksums) = (&record.etag, &record.checksums);
-        let completed = self
-            .ufs()
-            .complete_upload(bucket, upload, &record.parts, etag, checksums)
-            .await;
-        Ok(completed?)
-    }
-
-    async fn send_part(
-        &self,
-        bucket: &Arc<Bucket>,
-        upload: &UploadRecord,
-        part: &PartRecord,
-    ) -> Result<(), Unsent> {
-        let md5 = part.etag.as_md5();
-        let md5 = md5.ok_or_else(|| Unsent::Here("the ETag of a part is not an MD5".into()))?;
-        let to_ufs = self.ufs().put_part(bucket, upload, part.number, part.size);
-        let digests = BodyDigests {
-            md5,
-            checksums: part.checksums.clone(),
-        };
-        // A part without an answer is invisible and goes with its upload.
-        let sent = self
-            .send_bytes(to_ufs.await?, vec![(part.blob, part.size)], &digests)
-            .await;
-        match sent {
-            Err(Unsent::Ufs(error)) if error.kind == UfsErrorKind::Timeout => {
-                Err(UfsError::new(UfsErrorKind::Unavailable, error.message).into())
-            }
-            sent => sent.map(drop),
-        }
-    }
-
     /// Sends the bytes of `pieces` in order, one chunk being read while the one
     /// before is sent.
-    async fn send_bytes(
+    pub(crate) async fn send_bytes(
         &self,
         mut upload: <W::Ufs as Ufs>::Upload,
         pieces: Vec<(BlobId, u64)>,

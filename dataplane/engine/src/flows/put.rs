@@ -8,7 +8,7 @@ use async_lock::RwLockReadGuard;
 use bytes::Bytes;
 use quickwater_proto::{
     BlobId, Bucket, CHUNK_BYTES, Extent, ObjectHeaders, ObjectKey, ObjectRecord, PersistState,
-    PolicyMode, PutCondition, UfsError, UfsErrorKind, UfsObject, UploadRecord, Version,
+    PolicyMode, PutCondition, UfsError, UfsErrorKind, UfsObject, UploadId, UploadRecord, Version,
 };
 
 use crate::decisions::read_plan::chunks_of;
@@ -16,6 +16,7 @@ use crate::decisions::slots::SlotGuard;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::fence::Change;
+use crate::flows::opened::upload_of;
 use crate::flows::read::BufferOf;
 use crate::flows::write_back::Room;
 use crate::io::{
@@ -114,11 +115,42 @@ impl<W: World> Engine<W> {
     ) -> Result<Arc<ObjectRecord>, PutError<B::Error>> {
         self.check_early(bucket, key, &put.condition).await?;
         let size = body.length();
-        let mut upload = self
-            .ufs()
-            .put(bucket, key, &put.headers, size)
-            .await
-            .map_err(FlowError::harmless)?;
+        if size <= self.ufs().put_bytes_max(bucket) {
+            let upload = self.ufs().put(bucket, key, &put.headers, size).await;
+            let upload = upload.map_err(FlowError::harmless)?;
+            return self.put_by(upload, bucket, key, put, body, keep).await;
+        }
+        let id = UploadId(self.environment().random_u128());
+        let opening = self.open_upload(bucket, key, &put.headers, id, None);
+        let claim = opening.await.map_err(FlowError::from)?;
+        let of = UploadRecord {
+            headers: put.headers.clone(),
+            ..upload_of(&claim.opened)
+        };
+        let upload = self.ufs().put_in_parts(bucket, &of, size, 0, Vec::new());
+        let done = match upload.await {
+            Ok(upload) => self.put_by(upload, bucket, key, put, body, keep).await,
+            Err(error) => Err(FlowError::from(error).into()),
+        };
+        match &done {
+            Ok(_) => self.forget_opened(bucket, claim).await,
+            // Of this and a Complete under way the store lets one win.
+            Err(_) => self.abort_or_keep(bucket, claim).await,
+        }
+        done
+    }
+
+    /// Stores an object through an upload to the UFS.
+    async fn put_by<B: Body<Buffer = BufferOf<W>>>(
+        &self,
+        mut upload: <W::Ufs as Ufs>::Upload,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        put: PutObject,
+        body: &mut B,
+        keep: bool,
+    ) -> Result<Arc<ObjectRecord>, PutError<B::Error>> {
+        let size = body.length();
         let blob = BlobId(self.environment().random_u128());
         let mut copy = Copy {
             engine: self.clone(),

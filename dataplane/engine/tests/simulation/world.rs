@@ -274,6 +274,42 @@ impl Ufs for SimUfs {
     ) -> Result<String, UfsError> {
         unsupported()
     }
+    fn upload_name(&self, _: &Bucket, _: UploadId) -> Option<String> {
+        None
+    }
+    fn put_bytes_max(&self, _: &Bucket) -> u64 {
+        u64::MAX
+    }
+    fn resumes(&self, _: &Bucket) -> bool {
+        false
+    }
+    fn names(&self, _: &str, _: &UfsUploadSeen) -> bool {
+        false
+    }
+    async fn open_uploads(
+        &self,
+        _: &Bucket,
+        _: &ObjectKey,
+    ) -> Result<Vec<UfsUploadSeen>, UfsError> {
+        unsupported()
+    }
+    async fn uploaded_parts(
+        &self,
+        _: &Bucket,
+        _: &UploadRecord,
+    ) -> Result<Vec<UfsPartSeen>, UfsError> {
+        unsupported()
+    }
+    async fn put_in_parts(
+        &self,
+        _: &Bucket,
+        _: &UploadRecord,
+        _: u64,
+        _: u64,
+        _: Vec<UfsPartSeen>,
+    ) -> Result<SimUpload, UfsError> {
+        unsupported()
+    }
     async fn put_part(
         &self,
         _: &Bucket,
@@ -718,6 +754,17 @@ impl Metadata for SimMetadata {
         Ok(ScanPage { entries, more })
     }
 
+    async fn note_opened(&self, _: BucketId, _: &OpenedUpload) -> Result<(), MetadataError> {
+        unknown()
+    }
+    async fn forget_opened(
+        &self,
+        _: BucketId,
+        _: &ObjectKey,
+        _: UploadId,
+    ) -> Result<(), MetadataError> {
+        unknown()
+    }
     async fn create_upload(&self, _: BucketId, _: &UploadRecord) -> Result<(), MetadataError> {
         unknown()
     }

@@ -29,6 +29,7 @@ use crate::client::UfsReport;
 use crate::location::S3Location;
 use crate::mount::{Context, Turns, within};
 use errors::failed;
+pub(crate) use uploads::id_of;
 
 /// Name of the object a write probe makes and removes.
 const PROBE_KEY: &str = ".quickwater-probe";

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Part, ServerSideEncryption};
+use aws_sdk_s3::types::{
+    CompletedMultipartUpload, CompletedPart, MultipartUpload, Part, ServerSideEncryption,
+};
 use quickwater_proto::{
     ETag, ObjectHeaders, ObjectKey, PART_NUMBER_MAX, PartRecord, UfsError, UfsErrorKind,
-    UfsIdentity, UfsObject, UploadRecord,
+    UfsIdentity, UfsObject, UfsPartSeen, UfsUploadSeen, UploadRecord,
 };
 
 use super::errors::failed;
@@ -17,6 +19,8 @@ use crate::mount::within;
 pub(super) const OPAQUE: &str = "opaque:";
 /// Pages of a part listing (S3: 1,000 parts each), with one to spare.
 const PART_PAGES_MAX: usize = PART_NUMBER_MAX as usize / 1_000 + 1;
+/// Pages of the open uploads of one key (S3: 1,000 uploads each).
+const UPLOAD_PAGES_MAX: usize = 10;
 
 impl S3 {
     pub(crate) async fn create_upload(
@@ -189,6 +193,68 @@ impl S3 {
         }
     }
 
+    /// Uploads of exactly this key that are open.
+    pub(crate) async fn open_uploads(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<Vec<UfsUploadSeen>, UfsError> {
+        let key = self.full_key(key)?;
+        let mut seen = Vec::new();
+        let mut marker: (Option<String>, Option<String>) = (None, None);
+        for _ in 0..UPLOAD_PAGES_MAX {
+            let request = self
+                .client
+                .list_multipart_uploads()
+                .bucket(&self.bucket)
+                .prefix(&key)
+                .set_key_marker(marker.0)
+                .set_upload_id_marker(marker.1)
+                .customize()
+                .config_override(self.repeatable());
+            let page = self.request("list uploads", async {
+                request
+                    .send()
+                    .await
+                    .map_err(|e| failed("list uploads", false, &e))
+            });
+            let page = page.await?;
+            let of_key = page.uploads().iter().filter(|u| u.key() == Some(&key));
+            seen.extend(of_key.filter_map(upload_seen));
+            // Keys that only begin with this one come after it.
+            let beyond = page.uploads().iter().any(|u| u.key() != Some(&key));
+            if beyond || page.is_truncated() != Some(true) {
+                return Ok(seen);
+            }
+            marker = (
+                page.next_key_marker().map(str::to_owned),
+                page.next_upload_id_marker().map(str::to_owned),
+            );
+        }
+        Err(UfsError::new(
+            UfsErrorKind::Corrupt,
+            "the list of uploads does not end",
+        ))
+    }
+
+    /// The parts of an upload that the store has.
+    pub(crate) async fn uploaded_parts(
+        &self,
+        upload: &UploadRecord,
+    ) -> Result<Vec<UfsPartSeen>, UfsError> {
+        let opaque = upload.ufs_upload.starts_with(OPAQUE);
+        let key = self.full_key(&upload.key)?;
+        let parts = self.parts(&key, upload_id(upload)?).await?;
+        let seen = |(number, part): (i32, Part)| {
+            let md5 = part.e_tag().and_then(|tag| ETag::new(tag).as_md5());
+            Some(UfsPartSeen {
+                number: u16::try_from(number).ok()?,
+                size: u64::try_from(part.size()?).ok()?,
+                md5: md5.filter(|_| !opaque),
+            })
+        };
+        Ok(parts.into_iter().filter_map(seen).collect())
+    }
+
     /// The parts the store has. Asked because their ETags need not be MD5s.
     async fn parts(&self, key: &str, id: &str) -> Result<HashMap<i32, Part>, UfsError> {
         let mut parts = HashMap::new();
@@ -225,10 +291,22 @@ impl S3 {
     }
 }
 
+/// An upload as it is listed.
+fn upload_seen(upload: &MultipartUpload) -> Option<UfsUploadSeen> {
+    Some(UfsUploadSeen {
+        name: upload.upload_id()?.to_owned(),
+        begun_ms: upload.initiated()?.to_millis().ok()?,
+    })
+}
+
+/// The store's id in the name of an upload.
+pub(crate) fn id_of(name: &str) -> &str {
+    name.strip_prefix(OPAQUE).unwrap_or(name)
+}
+
 /// The store's name of an upload, from the metadata.
 pub(super) fn upload_id(upload: &UploadRecord) -> Result<&str, UfsError> {
-    let name = upload.ufs_upload.as_str();
-    let id = name.strip_prefix(OPAQUE).unwrap_or(name);
+    let id = id_of(&upload.ufs_upload);
     if id.is_empty() {
         return Err(UfsError::new(
             UfsErrorKind::NotFound,
@@ -243,7 +321,7 @@ pub(super) fn is_md5_kept(encryption: Option<&ServerSideEncryption>) -> bool {
     matches!(encryption, None | Some(ServerSideEncryption::Aes256))
 }
 
-fn completed(number: u16, etag: &str) -> CompletedPart {
+pub(super) fn completed(number: u16, etag: &str) -> CompletedPart {
     CompletedPart::builder()
         .part_number(i32::from(number))
         .e_tag(format!("\"{etag}\""))

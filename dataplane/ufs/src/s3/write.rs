@@ -37,7 +37,8 @@ impl S3 {
         incoming: Incoming,
     ) -> Result<Option<UfsObject>, UfsError> {
         if incoming.size() > self.context.config.single_put_bytes_max {
-            return self.put_large(key, headers, incoming).await;
+            let message = "larger than a store takes in one PUT";
+            return Err(UfsError::new(UfsErrorKind::Unsupported, message));
         }
         let size = incoming.size();
         let target = Target::Object {

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quickwater_engine::io::{Ufs, UfsUpload};
 use quickwater_proto::{
     Bucket, Checksum, ChecksumAlgorithm, ChecksumKind, ETag, ObjectHeaders, UfsEntry, UfsErrorKind,
-    UploadId,
+    UfsPartSeen, UploadId,
 };
 
 use super::moto::Moto;
 use super::support::{
     block_on, bucket, client, composite_etag, content, digests, expected, get, key, list, names,
-    put, put_part, put_with, read, upload_record,
+    put, put_part, put_with, read, send_all, upload_record,
 };
 use crate::{UfsClient, UfsConfig};
 
@@ -165,23 +166,88 @@ fn nothing_is_seen_of_writes_that_do_not_finish() {
     });
 }
 
+/// The parts of an object, cut by us, after an earlier attempt has ended early.
 #[test]
-fn an_object_larger_than_one_put() {
+fn an_object_in_parts_is_gone_on_with() {
     let Some((moto, ufs, bucket)) = setup("large", "p") else {
         return;
     };
+    let data = content((12 << 20) + 5, 5);
+    let part_bytes = 5 << 20;
     block_on(async {
-        let data = content((12 << 20) + 5, 5);
-        let made = put_with(&ufs, &bucket, "big", &data, &headers())
+        let refused = put(&ufs, &bucket, "big", &data).await.unwrap_err();
+        assert_eq!(refused.kind, UfsErrorKind::Unsupported, "needs an upload");
+        let name = ufs
+            .create_upload(&bucket, &key("big"), &headers(), UploadId(7))
             .await
             .unwrap();
+        let upload = upload_record("big", name, headers());
+        let begin = async |sent| {
+            let size = data.len() as u64;
+            let begun = ufs.put_in_parts(&bucket, &upload, size, part_bytes, sent);
+            begun.await.unwrap()
+        };
+        let mut cut = begin(Vec::new()).await;
+        for piece in data[..7 << 20].chunks(1 << 20) {
+            cut.send(Bytes::copy_from_slice(piece)).await.unwrap();
+        }
+        // The first part is there as soon as it was sent whole.
+        let mut sent = Vec::new();
+        for _ in 0..100 {
+            sent = ufs.uploaded_parts(&bucket, &upload).await.unwrap();
+            if !sent.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        cut.abort().await;
+        let first = UfsPartSeen {
+            number: 1,
+            size: part_bytes,
+            md5: Some(digests(&data[..5 << 20]).md5),
+        };
+        assert_eq!(sent, std::slice::from_ref(&first));
+
+        // A part with other bytes is noticed, not made part of the object.
+        let damaged = vec![UfsPartSeen {
+            md5: Some([7; 16]),
+            ..first
+        }];
+        let error = send_all(begin(damaged).await, &data).await.unwrap_err();
+        assert_eq!(error.kind, UfsErrorKind::Corrupt, "{error}");
+
+        let made = send_all(begin(sent).await, &data).await.unwrap();
         assert!(made.identity.token.ends_with("-3"), "{:?}", made.identity);
         assert_eq!(made.etag, ETag::from_md5(&digests(&data).md5));
         let seen = ufs.head(&bucket, &key("big")).await.unwrap();
         assert_eq!((seen.identity, seen.headers), (made.identity, headers()));
         assert_eq!(get(&ufs, &bucket, "big").await.unwrap(), data);
+        let gone = ufs.uploaded_parts(&bucket, &upload).await.unwrap_err();
+        assert_eq!(gone.kind, UfsErrorKind::NotFound);
     });
     assert!(!moto.raw("GET", "/large?uploads", "").contains("<Upload>"));
+}
+
+#[test]
+fn open_uploads_of_exactly_a_key() {
+    let Some((_moto, ufs, bucket)) = setup("open", "p") else {
+        return;
+    };
+    block_on(async {
+        let mut names = Vec::new();
+        for name in ["a", "a", "a/b", "ab"] {
+            let (key, headers) = (key(name), headers());
+            let created = ufs.create_upload(&bucket, &key, &headers, UploadId(7));
+            names.push(created.await.unwrap());
+        }
+        let seen = ufs.open_uploads(&bucket, &key("a")).await.unwrap();
+        assert_eq!(seen.len(), 2, "{seen:?}");
+        let opaque = format!("opaque:{}", names[1]);
+        for name in [&names[0], &names[1], &opaque] {
+            assert_eq!(seen.iter().filter(|seen| ufs.names(name, seen)).count(), 1);
+        }
+        assert!(!seen.iter().any(|seen| ufs.names(&names[2], seen)));
+    });
 }
 
 #[test]

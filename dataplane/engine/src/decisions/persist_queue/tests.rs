@@ -11,6 +11,7 @@ fn queue() -> PersistQueue {
         running_max: 3,
         bucket_running_max: 2,
         changes_max: 100,
+        part_bytes: 1 << 20,
     })
 }
 

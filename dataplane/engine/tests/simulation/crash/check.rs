@@ -8,13 +8,17 @@ use quickwater_engine::{QueueScope, Shared};
 use quickwater_proto::*;
 
 use super::content::{bytes_of, content_of_etag};
-use super::node::{Node, begin_background, new_shards, recover};
+use super::node::{Node, ORPHAN_PERIOD, ORPHAN_TIMEOUT, begin_background, new_shards, recover};
 use super::run::{NAMES, Outside};
+use super::ufs::LATE_MAX;
 use crate::checker::{Op, linearizable, tagged};
 use crate::scenarios::key;
 
 /// Most that the queue may take to drain once nothing fails.
 const DRAIN_MAX: Duration = Duration::from_secs(600);
+
+/// After this long a sweep judges parts whose commit was unknown.
+const COMMIT_SETTLED: Duration = Duration::from_secs(61);
 
 /// What a failed run says: clients saw what no order explains.
 pub(super) const HISTORY: &str = "no order of changes explains";
@@ -22,6 +26,8 @@ pub(super) const HISTORY: &str = "no order of changes explains";
 pub(super) const REORDERED: &str = "an older change came after a newer one";
 /// The UFS was never told of a change.
 pub(super) const NEVER: &str = "never persisted";
+/// Nobody sees to the end of an upload.
+pub(super) const OPEN: &str = "the UFS keeps uploads for ever";
 /// The UFS ends with something else than the last acked version.
 pub(super) const LEFT: &str = "the UFS does not hold the last version";
 
@@ -43,11 +49,9 @@ impl Outside {
             }
             outside.list(&shards[0]).await;
             outside.drain(&shared, seed).await;
-            for upload in outside.metadata.open_uploads() {
-                let (bucket, key) = (&outside.bucket, &upload.key);
-                // One that the UFS knows may be gone there.
-                let _ = shards[0].abort_upload(bucket, key, upload.id).await;
-            }
+            // Long enough for every late request and every look for orphans.
+            let longest = LATE_MAX.max(ORPHAN_TIMEOUT) + 3 * ORPHAN_PERIOD;
+            outside.sim.sleep(COMMIT_SETTLED + longest).await;
             outside.check_leftovers(seed);
             outside.busy.set(0);
         });
@@ -101,6 +105,10 @@ impl Outside {
             0,
             "seed {seed}: space is kept for ever"
         );
+        let rows = (self.metadata.open_uploads(), self.metadata.opened());
+        assert_eq!(rows, (vec![], vec![]), "seed {seed}: uploads stay");
+        let open = self.ufs.open_uploads_of_all();
+        assert!(open.is_empty(), "seed {seed}: {OPEN}: {open:?}");
         let named = self.metadata.named();
         for blob in self.disk.pinned() {
             assert!(

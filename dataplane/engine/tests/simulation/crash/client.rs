@@ -147,11 +147,7 @@ impl Outside {
         ];
         let once = self.sim.below(2) as usize;
         for (number, range) in sent.into_iter().skip(once) {
-            let mut body = ContentBody {
-                content,
-                at: range.start,
-                end: range.end,
-            };
+            let mut body = ContentBody::part(content, range);
             let put = shard.put_part(&self.bucket, &upload, number, &mut body);
             let part = match put.await {
                 Ok(part) => part,

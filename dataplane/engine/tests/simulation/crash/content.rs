@@ -1,5 +1,7 @@
 //! Bodies that tell which write they are of.
 
+use std::ops::Range;
+
 use quickwater_engine::io::{Body, BodyDigests, Buffer};
 use quickwater_proto::{CHUNK_BYTES, ETag};
 
@@ -43,18 +45,23 @@ pub fn content_of_etag(etag: &ETag) -> u64 {
 
 /// A body that gives the bytes of `content` from `at` to `end`.
 pub struct ContentBody {
-    pub content: u64,
-    pub at: usize,
-    pub end: usize,
+    content: u64,
+    at: usize,
+    end: usize,
+    length: usize,
 }
 
 impl ContentBody {
     pub fn whole(content: u64) -> Self {
-        let end = bytes_of(content).len();
+        Self::part(content, 0..bytes_of(content).len())
+    }
+
+    pub fn part(content: u64, range: Range<usize>) -> Self {
         Self {
             content,
-            at: 0,
-            end,
+            at: range.start,
+            end: range.end,
+            length: range.len(),
         }
     }
 }
@@ -64,7 +71,7 @@ impl Body for ContentBody {
     type Error = String;
 
     fn length(&self) -> u64 {
-        (self.end - self.at) as u64
+        self.length as u64
     }
 
     async fn next(&mut self) -> Result<Option<SimBuffer>, String> {

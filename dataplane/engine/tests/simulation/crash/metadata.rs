@@ -23,6 +23,7 @@ struct Rows {
     deletes: BTreeMap<ObjectKey, u64>,
     uploads: BTreeMap<(ObjectKey, UploadId), UploadRecord>,
     parts: BTreeMap<(UploadId, u16), PartRecord>,
+    opened: BTreeMap<(ObjectKey, UploadId), OpenedUpload>,
     /// Operations of journaled commits and their sequences.
     operations: BTreeMap<u128, u64>,
     through: u64,
@@ -220,6 +221,11 @@ impl CrashMetadata {
 
     pub fn open_uploads(&self) -> Vec<UploadRecord> {
         self.state.borrow().live.uploads.values().cloned().collect()
+    }
+
+    /// What was noted as opened in the UFS.
+    pub fn opened(&self) -> Vec<OpenedUpload> {
+        self.state.borrow().live.opened.values().cloned().collect()
     }
 
     pub fn through(&self) -> u64 {
@@ -591,9 +597,35 @@ impl Metadata for CrashMetadata {
         Ok(page.await)
     }
 
+    async fn note_opened(&self, _: BucketId, opened: &OpenedUpload) -> Result<(), MetadataError> {
+        if self.faults.get().broken == Some(Break::UploadIsNotNoted) {
+            return Ok(());
+        }
+        let change = |rows: &mut Rows, _: i64| {
+            let place = (opened.key.clone(), opened.id);
+            rows.opened.insert(place, opened.clone());
+            Ok(())
+        };
+        self.commit(change).await
+    }
+
+    async fn forget_opened(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+    ) -> Result<(), MetadataError> {
+        let change = |rows: &mut Rows, _: i64| {
+            rows.opened.remove(&(key.clone(), id));
+            Ok(())
+        };
+        self.commit(change).await
+    }
+
     async fn create_upload(&self, _: BucketId, upload: &UploadRecord) -> Result<(), MetadataError> {
         let change = |rows: &mut Rows, _: i64| {
             let place = (upload.key.clone(), upload.id);
+            rows.opened.remove(&place);
             rows.uploads.insert(place, upload.clone());
             Ok(())
         };

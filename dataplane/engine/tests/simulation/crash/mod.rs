@@ -47,6 +47,8 @@ pub enum Break {
     DeleteIsNotPending,
     /// The entry of a refused commit stays in the journal.
     RefusedIsNotVoided,
+    /// What is opened in the UFS is not noted before.
+    UploadIsNotNoted,
 }
 
 /// Chances in percent.

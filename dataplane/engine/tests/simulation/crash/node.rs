@@ -20,6 +20,9 @@ type Fates = BTreeMap<BlobId, Fate>;
 
 /// How often it is noted how far the journal is settled.
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
+/// When abandoned uploads are looked for, and how old they are.
+pub const ORPHAN_PERIOD: Duration = Duration::from_secs(3);
+pub const ORPHAN_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Two shards of a new process.
 pub fn new_shards(outside: &Outside) -> [Node; 2] {
@@ -32,6 +35,7 @@ pub fn new_shards(outside: &Outside) -> [Node; 2] {
         persist: PersistConfig {
             retry_initial: Duration::from_millis(200),
             retry_max: Duration::from_secs(10),
+            part_bytes: 600_000,
             ..PersistConfig::default()
         },
         content_matches: |_, _| true,
@@ -55,6 +59,21 @@ pub fn begin_background(outside: &Outside, shards: &[Node; 2]) {
             .sim
             .spawn(async move { shard.run_persister(|| false).await });
     }
+    let (sim, keeper) = (outside.sim.clone(), shards[0].clone());
+    let trace = outside.trace.clone();
+    outside.sim.spawn(async move {
+        let started = sim.now();
+        loop {
+            sim.sleep(ORPHAN_PERIOD).await;
+            let swept = keeper.sweep(ORPHAN_TIMEOUT, started).await;
+            if swept.uploads > 0 {
+                trace.note("swept", &swept.uploads);
+            }
+            if swept.ufs_uploads > 0 {
+                trace.note("swept in the UFS", &swept.ufs_uploads);
+            }
+        }
+    });
     let (sim, metadata) = (outside.sim.clone(), outside.metadata.clone());
     let shared = Arc::clone(shards[0].shared());
     outside.sim.spawn(async move {
@@ -70,6 +89,9 @@ pub async fn recover(outside: &Outside, shared: &Shared) {
     let mut fates = Fates::new();
     replay(outside, shared, &mut fates).await;
     queue_pending(outside, shared, &mut fates).await;
+    for opened in outside.metadata.opened() {
+        shared.opened.load(BucketId(1), opened);
+    }
     keep_uploads(outside, &mut fates).await;
     let fate = |blob| fates.get(&blob).copied().unwrap_or(Fate::Forget);
     outside.disk.reconcile(fate);

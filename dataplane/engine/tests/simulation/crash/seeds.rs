@@ -5,7 +5,7 @@ use std::io::Write;
 use std::panic::catch_unwind;
 use std::thread;
 
-use super::check::{HISTORY, LEFT, NEVER, REORDERED};
+use super::check::{HISTORY, LEFT, NEVER, OPEN, REORDERED};
 use super::run::run;
 use super::{Break, Counts};
 
@@ -18,7 +18,7 @@ const SEEDS_TO_SEE_MAX: u64 = 300;
 const THREADS_MAX: u64 = 4;
 
 /// What must have happened in enough seeds, or they prove less than they say.
-const HAPPENINGS: [&str; 11] = [
+const HAPPENINGS: [&str; 14] = [
     "commits undone",
     "replayed",
     "answer lost",
@@ -30,6 +30,9 @@ const HAPPENINGS: [&str; 11] = [
     "applied late",
     "applied after we ended",
     "start cut off",
+    "gone on with",
+    "swept",
+    "swept in the UFS",
 ];
 
 /// A number from the environment.
@@ -107,6 +110,7 @@ fn reasons(broken: Break) -> &'static [&'static str] {
         Break::FlushCoversItselfOnly => &[HISTORY, NEVER],
         Break::DeleteIsNotPending => &[HISTORY, LEFT],
         Break::RefusedIsNotVoided => &[HISTORY],
+        Break::UploadIsNotNoted => &[OPEN],
     }
 }
 
@@ -130,6 +134,7 @@ fn mistakes_are_seen() {
         Break::FlushCoversItselfOnly,
         Break::DeleteIsNotPending,
         Break::RefusedIsNotVoided,
+        Break::UploadIsNotNoted,
     ] {
         let seen = first_to_see(broken);
         assert!(seen.is_some(), "{broken:?} is not seen");

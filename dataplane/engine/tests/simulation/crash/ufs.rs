@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -68,6 +69,14 @@ pub struct Applied {
     pub content: Option<u64>,
 }
 
+/// A multipart upload that is open.
+struct OpenUpload {
+    key: ObjectKey,
+    headers: ObjectHeaders,
+    begun_ms: i64,
+    parts: BTreeMap<u16, (Bytes, [u8; 16])>,
+}
+
 #[derive(Default)]
 struct State {
     files: BTreeMap<ObjectKey, File>,
@@ -77,7 +86,7 @@ struct State {
     /// Results of puts nobody has asked for yet.
     done: BTreeMap<u64, UfsObject>,
     journal: Vec<Applied>,
-    uploads: BTreeMap<String, (ObjectHeaders, BTreeMap<u16, Bytes>)>,
+    uploads: BTreeMap<String, OpenUpload>,
     down_until: Duration,
 }
 
@@ -149,6 +158,24 @@ impl CrashUfs {
 
     pub fn journal(&self) -> Vec<Applied> {
         self.state.borrow().journal.clone()
+    }
+
+    /// Names and keys of the uploads that are open.
+    pub fn open_uploads_of_all(&self) -> Vec<(String, ObjectKey)> {
+        let state = self.state.borrow();
+        let open = state.uploads.iter();
+        open.map(|(name, upload)| (name.clone(), upload.key.clone()))
+            .collect()
+    }
+
+    /// Whether a request that cannot be seen is applied, and whether we hear of it.
+    async fn invisible(&self) -> (bool, bool) {
+        if self.sim.below(100) >= self.faults.get().ufs_never_answers {
+            return (true, true);
+        }
+        let applied = self.sim.below(2) == 0;
+        self.sim.sleep(REQUEST_TIMEOUT).await;
+        (applied, false)
     }
 
     /// Applies what is due.
@@ -261,6 +288,28 @@ impl CrashUfs {
         Ok(done)
     }
 
+    async fn store_part(
+        &self,
+        upload: &str,
+        number: u16,
+        bytes: Bytes,
+        md5: [u8; 16],
+    ) -> Result<(), UfsError> {
+        self.before().await?;
+        let (applied, answered) = self.invisible().await;
+        let mut state = self.state.borrow_mut();
+        let Some(open) = state.uploads.get_mut(upload) else {
+            return error(UfsErrorKind::NotFound);
+        };
+        if applied {
+            open.parts.insert(number, (bytes, md5));
+        }
+        match answered {
+            true => Ok(()),
+            false => error(UfsErrorKind::Unavailable),
+        }
+    }
+
     async fn put_now(&self, key: &ObjectKey, file: File) -> Result<UfsObject, UfsError> {
         let sent = self.send(key, Some(file));
         let object = self.answer(sent).await?;
@@ -330,17 +379,103 @@ impl Ufs for CrashUfs {
     async fn create_upload(
         &self,
         _: &Bucket,
-        _: &ObjectKey,
+        key: &ObjectKey,
         headers: &ObjectHeaders,
         _: UploadId,
     ) -> Result<String, UfsError> {
         self.before().await?;
+        let (applied, answered) = self.invisible().await;
         let mut state = self.state.borrow_mut();
         state.next += 1;
         let name = format!("upload-{}", state.next);
-        let upload = (headers.clone(), BTreeMap::new());
-        state.uploads.insert(name.clone(), upload);
-        Ok(name)
+        let upload = OpenUpload {
+            key: key.clone(),
+            headers: headers.clone(),
+            begun_ms: self.sim.now().as_millis() as i64,
+            parts: BTreeMap::new(),
+        };
+        if applied {
+            state.uploads.insert(name.clone(), upload);
+        }
+        match answered {
+            true => Ok(name),
+            false => error(UfsErrorKind::Timeout),
+        }
+    }
+
+    fn upload_name(&self, _: &Bucket, _: UploadId) -> Option<String> {
+        None
+    }
+    fn put_bytes_max(&self, _: &Bucket) -> u64 {
+        u64::from(CHUNK_BYTES)
+    }
+    fn resumes(&self, _: &Bucket) -> bool {
+        true
+    }
+    fn names(&self, name: &str, seen: &UfsUploadSeen) -> bool {
+        name == seen.name
+    }
+
+    async fn open_uploads(
+        &self,
+        _: &Bucket,
+        key: &ObjectKey,
+    ) -> Result<Vec<UfsUploadSeen>, UfsError> {
+        self.before().await?;
+        let state = self.state.borrow();
+        let of_key = state
+            .uploads
+            .iter()
+            .filter(|(_, upload)| upload.key == *key);
+        let seen = of_key.map(|(name, upload)| UfsUploadSeen {
+            name: name.clone(),
+            begun_ms: upload.begun_ms,
+        });
+        Ok(seen.collect())
+    }
+
+    async fn uploaded_parts(
+        &self,
+        _: &Bucket,
+        upload: &UploadRecord,
+    ) -> Result<Vec<UfsPartSeen>, UfsError> {
+        self.before().await?;
+        let state = self.state.borrow();
+        let Some(upload) = state.uploads.get(&upload.ufs_upload) else {
+            return error(UfsErrorKind::NotFound);
+        };
+        let seen = upload
+            .parts
+            .iter()
+            .map(|(number, (bytes, md5))| UfsPartSeen {
+                number: *number,
+                size: bytes.len() as u64,
+                md5: Some(*md5),
+            });
+        Ok(seen.collect())
+    }
+
+    async fn put_in_parts(
+        &self,
+        _: &Bucket,
+        upload: &UploadRecord,
+        size: u64,
+        part_bytes: u64,
+        sent: Vec<UfsPartSeen>,
+    ) -> Result<CrashUpload, UfsError> {
+        if !sent.is_empty() {
+            self.trace.note("gone on with", &sent.len());
+        }
+        let part_bytes = match part_bytes {
+            0 => CHUNK_BYTES as usize,
+            bytes => bytes as usize,
+        };
+        Ok(CrashUpload {
+            ufs: self.clone(),
+            place: Place::Cut(upload.clone(), part_bytes, sent),
+            size,
+            bytes: Vec::new(),
+        })
     }
 
     async fn put_part(
@@ -369,16 +504,16 @@ impl Ufs for CrashUfs {
         self.before().await?;
         let file = {
             let state = self.state.borrow();
-            let Some((headers, staged)) = state.uploads.get(&upload.ufs_upload) else {
+            let Some(open) = state.uploads.get(&upload.ufs_upload) else {
                 return error(UfsErrorKind::NotFound);
             };
             let mut content = Vec::new();
             for part in parts {
-                content.extend_from_slice(&staged[&part.number]);
+                content.extend_from_slice(&open.parts[&part.number].0);
             }
             File {
                 content: content.into(),
-                headers: headers.clone(),
+                headers: open.headers.clone(),
                 etag: etag.clone(),
                 serial: 0,
             }
@@ -430,6 +565,16 @@ impl Ufs for CrashUfs {
 enum Place {
     Object(ObjectKey, ObjectHeaders),
     Part(String, u16),
+    Cut(UploadRecord, usize, Vec<UfsPartSeen>),
+}
+
+/// Tells parts of different bytes apart.
+fn hash_of(bytes: &[u8]) -> [u8; 16] {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    let mut md5 = [0; 16];
+    md5[..8].copy_from_slice(&hasher.finish().to_be_bytes());
+    md5
 }
 
 pub struct CrashUpload {
@@ -462,11 +607,45 @@ impl UfsUpload for CrashUpload {
             }
             Place::Part(upload, number) => {
                 let object = file.object();
-                let mut state = self.ufs.state.borrow_mut();
-                let Some((_, parts)) = state.uploads.get_mut(&upload) else {
-                    return error(UfsErrorKind::NotFound);
+                let (ufs, md5) = (&self.ufs, digests.md5);
+                ufs.store_part(&upload, number, file.content, md5).await?;
+                Ok(object)
+            }
+            Place::Cut(upload, part_bytes, sent) => {
+                for (at, part) in file.content.chunks(part_bytes).enumerate() {
+                    let number = at as u16 + 1;
+                    let seen = UfsPartSeen {
+                        number,
+                        size: part.len() as u64,
+                        md5: Some(hash_of(part)),
+                    };
+                    if sent.contains(&seen) {
+                        continue;
+                    }
+                    let bytes = file.content.slice_ref(part);
+                    let stored =
+                        self.ufs
+                            .store_part(&upload.ufs_upload, number, bytes, hash_of(part));
+                    stored.await?;
+                }
+                self.ufs.before().await?;
+                let file = {
+                    let state = self.ufs.state.borrow();
+                    let Some(open) = state.uploads.get(&upload.ufs_upload) else {
+                        return error(UfsErrorKind::NotFound);
+                    };
+                    let whole: Vec<u8> = open
+                        .parts
+                        .values()
+                        .flat_map(|(bytes, _)| bytes.to_vec())
+                        .collect();
+                    assert_eq!(whole, file.content, "the parts are the object");
+                    let headers = open.headers.clone();
+                    File { headers, ..file }
                 };
-                parts.insert(number, file.content);
+                let object = self.ufs.put_now(&upload.key, file).await?;
+                let mut state = self.ufs.state.borrow_mut();
+                state.uploads.remove(&upload.ufs_upload);
                 Ok(object)
             }
         }

@@ -1,0 +1,444 @@
+//! Housekeeping: uploads that nobody goes on with, uploads in a UFS that nobody
+//! names, parts whose commit nobody knows. Absent: when it is done.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use quickwater_proto::{
+    Bucket, BucketId, ObjectKey, OpenedUpload, PartRecord, UfsError, UfsErrorKind, UploadId,
+    UploadRecord,
+};
+
+use crate::decisions::opened::{Claim, begun_by_us};
+use crate::engine::{Engine, World};
+use crate::error::FlowError;
+use crate::flows::multipart::is_held;
+use crate::flows::opened::upload_of;
+use crate::flows::put::forget_part;
+use crate::io::{Environment, Metadata, Ufs};
+
+/// Rows read at a time.
+const ROWS: usize = 1_000;
+/// Parts of unknown fate remembered; what is beyond is freed by the next start.
+const UNSURE_MAX: usize = 10_000;
+/// After this long a commit whose outcome was unknown has come or never will.
+const COMMIT_SETTLED: Duration = Duration::from_secs(60);
+
+/// A part whose commit may have been made.
+#[derive(Debug, Clone)]
+pub(crate) struct UnsurePart {
+    bucket: BucketId,
+    key: ObjectKey,
+    upload: UploadId,
+    part: PartRecord,
+    since: Duration,
+}
+
+/// What one sweep did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Uploads of clients that were aborted.
+    pub uploads: u64,
+    /// Bytes of their parts.
+    pub bytes: u64,
+    /// Uploads that only a UFS had, aborted there.
+    pub ufs_uploads: u64,
+    /// Parts in the store that no row named, freed.
+    pub parts: u64,
+    /// Uploads in a UFS that could be ours or somebody else's: left alone.
+    pub unclear: u64,
+    /// What could not be done now; it is tried again by the next sweep.
+    pub failures: u64,
+}
+
+/// A sweep under way.
+struct Sweep {
+    orphan_timeout: Duration,
+    swept: Swept,
+    /// Buckets whose UFS failed in this sweep: it is not asked again.
+    deaf: HashSet<BucketId>,
+}
+
+impl<W: World> Engine<W> {
+    /// Looks through everything once. An upload counts as abandoned when no part
+    /// of it was stored, nor is being received, for `orphan_timeout`; not before
+    /// clients have had that long since `started` (monotonic).
+    pub async fn sweep(&self, orphan_timeout: Duration, started: Duration) -> Swept {
+        let mut sweep = Sweep {
+            orphan_timeout,
+            swept: Swept::default(),
+            deaf: HashSet::new(),
+        };
+        let up = self.environment().monotonic().saturating_sub(started);
+        if up >= orphan_timeout {
+            self.sweep_buckets(&mut sweep).await;
+        }
+        self.sweep_opened(&mut sweep).await;
+        self.sweep_unsure(&mut sweep).await;
+        let stats = &self.shared().stats;
+        let swept = sweep.swept;
+        stats
+            .swept_uploads
+            .fetch_add(swept.uploads, Ordering::Relaxed);
+        stats.swept_bytes.fetch_add(swept.bytes, Ordering::Relaxed);
+        stats
+            .swept_ufs_uploads
+            .fetch_add(swept.ufs_uploads, Ordering::Relaxed);
+        stats.swept_parts.fetch_add(swept.parts, Ordering::Relaxed);
+        stats
+            .sweep_failures
+            .fetch_add(swept.failures, Ordering::Relaxed);
+        swept
+    }
+
+    /// Remembers a part whose commit may have been made.
+    pub(crate) fn note_unsure(&self, bucket: BucketId, of: &UploadRecord, part: &PartRecord) {
+        let mut unsure = self.shared().unsure();
+        if unsure.len() < UNSURE_MAX {
+            unsure.push(UnsurePart {
+                bucket,
+                key: of.key.clone(),
+                upload: of.id,
+                part: part.clone(),
+                since: self.environment().monotonic(),
+            });
+        }
+    }
+
+    async fn sweep_buckets(&self, sweep: &mut Sweep) {
+        let Ok(buckets) = self.metadata().buckets().await else {
+            sweep.swept.failures += 1;
+            return;
+        };
+        for bucket in buckets {
+            if self.sweep_uploads(&Arc::new(bucket), sweep).await.is_err() {
+                sweep.swept.failures += 1;
+            }
+        }
+    }
+
+    async fn sweep_uploads(
+        &self,
+        bucket: &Arc<Bucket>,
+        sweep: &mut Sweep,
+    ) -> Result<(), FlowError> {
+        let mut after: Option<(ObjectKey, UploadId)> = None;
+        loop {
+            let from = after.as_ref().map(|(key, id)| (key.as_str(), Some(*id)));
+            let page = self.uploads(bucket, "", from, ROWS).await?;
+            let whole = page.len() < ROWS;
+            after = page.last().map(|u| (u.key.clone(), u.id));
+            for upload in page {
+                if self.sweep_upload(bucket, &upload, sweep).await.is_err() {
+                    sweep.swept.failures += 1;
+                }
+            }
+            if whole {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn sweep_upload(
+        &self,
+        bucket: &Arc<Bucket>,
+        upload: &UploadRecord,
+        sweep: &mut Sweep,
+    ) -> Result<(), FlowError> {
+        if !self.is_abandoned(bucket, upload, sweep).await? {
+            return Ok(());
+        }
+        // Of this, a Complete and an Abort one wins: they hold the same locks. So do
+        // parts that are being published.
+        let _guard = self.lock_key(bucket.id, &upload.key).await?;
+        let _gate = self.close_upload(upload.id).await?;
+        let there = self.metadata().upload(bucket.id, &upload.key, upload.id);
+        if there.await?.is_none() || !self.is_abandoned(bucket, upload, sweep).await? {
+            return Ok(());
+        }
+        // A Complete without an answer may still be applied.
+        if self
+            .shared()
+            .persist
+            .unanswered(bucket.id, &upload.key)
+            .is_some()
+        {
+            return Ok(());
+        }
+        let told = !sweep.deaf.contains(&bucket.id);
+        let (parts, ended) = self.end_upload(bucket, upload, told).await?;
+        sweep.swept.uploads += 1;
+        sweep.swept.bytes += parts.iter().map(|part| part.size).sum::<u64>();
+        if ended.is_err() {
+            sweep.swept.failures += 1;
+            sweep.deaf.insert(bucket.id);
+        }
+        Ok(())
+    }
+
+    /// Whether nobody stored a part of an upload, or is storing one, for too long.
+    async fn is_abandoned(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        sweep: &Sweep,
+    ) -> Result<bool, FlowError> {
+        let timeout_ms = i64::try_from(sweep.orphan_timeout.as_millis()).unwrap_or(i64::MAX);
+        let before = self.environment().wall_ms().saturating_sub(timeout_ms);
+        if upload.initiated_ms > before || self.shared().in_use.any_of(upload.id) {
+            return Ok(false);
+        }
+        let mut after = 0;
+        loop {
+            let (key, id) = (&upload.key, upload.id);
+            let page = self.metadata().parts(bucket.id, key, id, after, ROWS);
+            let page = match page.await {
+                Ok(page) => page,
+                // It ended meanwhile.
+                Err(quickwater_proto::MetadataError::NoSuchUpload) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
+            if page.iter().any(|part| part.modified_ms > before) {
+                return Ok(false);
+            }
+            match page.last() {
+                Some(last) if page.len() == ROWS => after = last.number,
+                _ => return Ok(true),
+            }
+        }
+    }
+
+    /// Ends an upload: its rows, the bytes of its parts, and what the UFS has of it
+    /// (unless the UFS is not to be asked now). The caller holds the key's slot and
+    /// the upload's gate.
+    pub(crate) async fn end_upload(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        ask_ufs: bool,
+    ) -> Result<(Vec<PartRecord>, Result<(), UfsError>), FlowError> {
+        let claim = match is_held(upload) {
+            true => None,
+            false => Some(self.note_named(bucket, upload).await?),
+        };
+        let (key, id) = (&upload.key, upload.id);
+        let parts = self.metadata().abort_upload(bucket.id, key, id).await?;
+        for part in &parts {
+            forget_part(self, part);
+        }
+        let ended = match claim {
+            Some(claim) if ask_ufs => self.abort_opened(bucket, claim).await,
+            _ => Ok(()),
+        };
+        Ok((parts, ended))
+    }
+
+    /// Ends what was opened in UFSs and has no user.
+    async fn sweep_opened(&self, sweep: &mut Sweep) {
+        let mut after = None;
+        loop {
+            let page = self.shared().opened.page(after.take(), ROWS);
+            let whole = page.len() < ROWS;
+            after = page.last().map(|(b, o)| (*b, o.key.clone(), o.id));
+            for (bucket, opened) in page {
+                if sweep.deaf.contains(&bucket) {
+                    continue;
+                }
+                if self.sweep_one_opened(bucket, opened, sweep).await.is_err() {
+                    sweep.swept.failures += 1;
+                    sweep.deaf.insert(bucket);
+                }
+            }
+            if whole {
+                return;
+            }
+        }
+    }
+
+    async fn sweep_one_opened(
+        &self,
+        bucket: BucketId,
+        opened: OpenedUpload,
+        sweep: &mut Sweep,
+    ) -> Result<(), FlowError> {
+        let Some(bucket) = self.bucket_by_id(bucket).await? else {
+            self.shared().opened.forget_bucket(bucket);
+            return Ok(());
+        };
+        let (key, id) = (&opened.key, opened.id);
+        let Some(claim) = self.shared().opened.claim(bucket.id, key, id) else {
+            return Ok(());
+        };
+        let waiting = self.shared().persist.pending(bucket.id, key);
+        match claim.opened.version {
+            // The next attempt goes on with it.
+            Some(version) if waiting.is_some_and(|w| w.version == version) => return Ok(()),
+            Some(_) => {}
+            None => {
+                let row = self.metadata().upload(bucket.id, key, id).await?;
+                if row.is_some() {
+                    // A row of its own names it.
+                    self.forget_opened(&bucket, claim).await;
+                    return Ok(());
+                }
+            }
+        }
+        if claim.opened.version.is_some() && claim.opened.ufs_upload.is_some() {
+            return self.end_opened(&bucket, claim, sweep).await;
+        }
+        let longest = sweep.orphan_timeout.max(self.ufs().late_max(&bucket));
+        let longest_ms = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
+        let since_ms = self.environment().wall_ms().saturating_sub(longest_ms);
+        if claim.opened.asked_ms > since_ms {
+            return Ok(());
+        }
+        match claim.opened.ufs_upload.is_some() {
+            true => self.end_opened(&bucket, claim, sweep).await,
+            false => self.search_opened(&bucket, claim, since_ms, sweep).await,
+        }
+    }
+
+    async fn end_opened(
+        &self,
+        bucket: &Bucket,
+        claim: Claim,
+        sweep: &mut Sweep,
+    ) -> Result<(), FlowError> {
+        self.abort_opened(bucket, claim).await?;
+        sweep.swept.ufs_uploads += 1;
+        Ok(())
+    }
+
+    /// Looks for an upload whose name we were never told. Ours is one of that very
+    /// key, begun when we asked, without any part (who knows no name sends none),
+    /// and named by no row. Are there more such than we asked for, then somebody
+    /// else's is among them, and all are left alone.
+    async fn search_opened(
+        &self,
+        bucket: &Bucket,
+        claim: Claim,
+        since_ms: i64,
+        sweep: &mut Sweep,
+    ) -> Result<(), FlowError> {
+        let key = &claim.opened.key;
+        let seen = match self.ufs().open_uploads(bucket, key).await {
+            Ok(seen) => seen,
+            // A store that cannot list them keeps them.
+            Err(error) if error.kind == UfsErrorKind::Unsupported => {
+                sweep.swept.unclear += 1;
+                self.forget_opened(bucket, claim).await;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // After the look at the UFS: what it showed has its name by now, or is being
+        // told it.
+        let opened = &self.shared().opened;
+        let Some(asked) = opened.asked_before(bucket.id, key, claim.opened.id, since_ms) else {
+            return Ok(());
+        };
+        let named = self.names_of_key(bucket, key).await?;
+        let mut ours = Vec::new();
+        for candidate in begun_by_us(&claim.opened, &seen, self.ufs().late_max(bucket)) {
+            if named.iter().any(|name| self.ufs().names(name, candidate)) {
+                continue;
+            }
+            let upload = upload_of(&OpenedUpload {
+                ufs_upload: Some(candidate.name.clone()),
+                ..claim.opened.clone()
+            });
+            match self.ufs().uploaded_parts(bucket, &upload).await {
+                Ok(parts) if parts.is_empty() => ours.push(upload),
+                Ok(_) => {}
+                Err(error) if error.kind == UfsErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if ours.len() > asked {
+            sweep.swept.unclear += ours.len() as u64;
+            ours.clear();
+        }
+        for upload in &ours {
+            self.ufs().abort_upload(bucket, upload).await?;
+            sweep.swept.ufs_uploads += 1;
+        }
+        self.forget_opened(bucket, claim).await;
+        Ok(())
+    }
+
+    /// Every name by which a row of ours knows an upload of a key in the UFS. Notes
+    /// first: their names move to rows, not back.
+    async fn names_of_key(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+    ) -> Result<Vec<String>, FlowError> {
+        let notes = self.shared().opened.of_key(bucket.id, key).into_iter();
+        let mut named: Vec<String> = notes.filter_map(|note| note.ufs_upload).collect();
+        let mut after: Option<UploadId> = None;
+        loop {
+            // Those of the key itself come before those of keys that begin with it.
+            let from = after.map(|id| (key.as_str(), Some(id)));
+            let page = self.uploads(bucket, key.as_str(), from, ROWS).await?;
+            let more = page.len() == ROWS;
+            let of_key = page.into_iter().filter(|upload| upload.key == *key);
+            let before = named.len();
+            for upload in of_key {
+                after = Some(upload.id);
+                named.push(upload.ufs_upload);
+            }
+            if !more || named.len() < before + ROWS {
+                return Ok(named);
+            }
+        }
+    }
+
+    /// Frees parts whose commit turned out not to be made.
+    async fn sweep_unsure(&self, sweep: &mut Sweep) {
+        let now = self.environment().monotonic();
+        let unsure = std::mem::take(&mut *self.shared().unsure());
+        for unsure in unsure {
+            if now.saturating_sub(unsure.since) < COMMIT_SETTLED {
+                self.shared().unsure().push(unsure);
+                continue;
+            }
+            match self.is_named(&unsure).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    forget_part(self, &unsure.part);
+                    sweep.swept.parts += 1;
+                }
+                Err(_) => {
+                    sweep.swept.failures += 1;
+                    self.shared().unsure().push(unsure);
+                }
+            }
+        }
+    }
+
+    /// Whether a row names the bytes of a part, or the object it became does.
+    async fn is_named(&self, unsure: &UnsurePart) -> Result<bool, FlowError> {
+        let UnsurePart {
+            bucket,
+            key,
+            upload,
+            part,
+            ..
+        } = unsure;
+        let before = part.number.saturating_sub(1);
+        let rows = self.metadata().parts(*bucket, key, *upload, before, 1);
+        match rows.await {
+            Ok(rows) => Ok(rows.iter().any(|row| row.blob == part.blob)),
+            Err(quickwater_proto::MetadataError::NoSuchUpload) => {
+                let object = self.metadata().object(*bucket, key).await?;
+                let names = |object: quickwater_proto::ObjectRecord| {
+                    object.extents.iter().any(|e| e.blob == part.blob)
+                };
+                Ok(object.is_some_and(names))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
