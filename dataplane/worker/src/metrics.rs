@@ -108,6 +108,18 @@ metrics! {
         "Attempts to tell a UFS. outcome: ok, failed, lost (bytes that only this worker had are missing)."
     PersistBytes Counter "quickwater_persist_bytes_total" []
         "Bytes of objects that reached their UFS after the write was acked."
+    PersistResumed Counter "quickwater_persist_resumed_total" []
+        "Uploads of large objects that were gone on with after a failure or a restart."
+    PersistOpened Gauge "quickwater_persist_opened_uploads" []
+        "Multipart uploads we have opened in UFSs, or may have, and must see to their end."
+    SweptUploads Counter "quickwater_swept_uploads_total" ["where"]
+        "Abandoned multipart uploads that were aborted. where: here (of clients), ufs (only the UFS had them)."
+    SweptBytes Counter "quickwater_swept_bytes_total" []
+        "Bytes of the parts of clients' abandoned uploads."
+    SweptParts Counter "quickwater_swept_parts_total" []
+        "Parts in the store that no row named, freed."
+    SweepFailures Counter "quickwater_sweep_failures_total" []
+        "What a sweep could not do; the next one tries again."
     PersistDirtyLimit Counter "quickwater_persist_dirty_limit_total" ["outcome"]
         "Write-backs that met the dirty limit. outcome: refused (SlowDown), through (written through instead)."
 

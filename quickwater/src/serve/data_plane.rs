@@ -240,6 +240,7 @@ fn engine_config(budget: Budget, settings: &Settings) -> EngineConfig {
             retry_max: write_cache.persist_retry_max,
             running_max: PERSISTS_MAX,
             bucket_running_max: write_cache.persist_concurrency,
+            part_bytes: write_cache.persist_part_bytes,
             ..PersistConfig::default()
         },
         content_matches: shard::content_matches,
@@ -251,7 +252,8 @@ fn http_config(settings: &Settings) -> HttpConfig {
     HttpConfig {
         header_timeout: s3.header_timeout,
         idle_timeout: s3.idle_timeout,
-        body_timeout: s3.body_timeout,
+        // One timer: a write that stalls is abandoned by the shorter of both.
+        body_timeout: s3.body_timeout.min(settings.write_cache.writing_timeout),
         write_timeout: s3.write_timeout,
         stall_timeout: s3.stall_timeout,
         shutdown_grace: settings.shutdown_grace,

@@ -9,6 +9,7 @@ mod control;
 mod data_plane;
 mod files;
 mod health;
+mod housekeeping;
 mod identity;
 mod jobs;
 mod metadata;

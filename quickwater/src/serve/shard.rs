@@ -18,6 +18,7 @@ use quickwater_worker::service::{AccessKey, S3Service, ServiceConfig};
 use quickwater_worker::store::{ShardStore, Store};
 
 use super::data_plane::Parts;
+use super::housekeeping::{self, Housekeeping};
 use super::jobs::tasks_per_shard;
 use super::metadata::LocalMetadata;
 use super::observe::Observe;
@@ -48,6 +49,7 @@ pub(super) struct Common {
     observe: Observe,
     /// Tasks of jobs at a time on this shard.
     job_tasks: usize,
+    housekeeping: Housekeeping,
 }
 
 impl Common {
@@ -70,6 +72,10 @@ impl Common {
             },
             observe: Observe::new(Arc::clone(&parts.metrics), parts.access_log.clone()),
             job_tasks: tasks_per_shard(parts.settings, large_buffers),
+            housekeeping: Housekeeping {
+                period: parts.settings.write_cache.orphan_period,
+                orphan_timeout: parts.settings.write_cache.orphan_timeout,
+            },
         }
     }
 }
@@ -106,6 +112,12 @@ pub(super) async fn run(common: Common, seat: Seat) {
         engine
             .environment()
             .spawn(async move { worker.run_job_tasks(|| stop.is_requested()).await });
+    }
+    if shard == 0 {
+        let (keeper, stop) = (engine.clone(), seat.stop.clone());
+        engine
+            .environment()
+            .spawn(housekeeping::run(keeper, common.housekeeping, stop));
     }
     let server = Server {
         service: S3Service::new(

@@ -161,16 +161,15 @@ pub(crate) struct WriteCacheSettings {
     pub persist_retry_max: Duration,
     /// Uploads at a time per mount.
     pub persist_concurrency: usize,
+    /// Larger objects go to an S3 UFS in parts of this size, bytes.
+    pub persist_part_bytes: u64,
     /// How long a UFS request without an answer may still be applied.
     pub fence: Duration,
     /// Age of an abandoned upload.
-    #[expect(dead_code, reason = "housekeeping reads it")]
     pub orphan_timeout: Duration,
     /// Pause between searches for abandoned uploads.
-    #[expect(dead_code, reason = "housekeeping reads it")]
     pub orphan_period: Duration,
     /// Silence after which a write is abandoned.
-    #[expect(dead_code, reason = "housekeeping reads it")]
     pub writing_timeout: Duration,
 }
 

@@ -26,6 +26,8 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4 * MIB..=4096 * MIB;
 const SEGMENTS_PER_SHARD_MIN: u64 = 4;
 /// S3's own limit of user metadata is 2 KiB; request heads end at 16 KiB.
 const USER_METADATA_BYTES_MAX: u64 = 8 << 10;
+/// S3: but for the last, a part has at least 5 MiB.
+const PART_BYTES_MIN: u64 = 5 * MIB;
 /// S3: a part has at most 5 GiB.
 const PART_BYTES_MAX: u64 = 5 << 30;
 /// Most requests to one UFS at a time.
@@ -222,6 +224,12 @@ impl Reader<'_> {
         usize::try_from(number).map_err(|_| self.refuse(name, "is too large for this machine"))
     }
 
+    fn part_bytes(&self, name: &str) -> Result<u64> {
+        let bytes = self.value(name, parse::bytes)?;
+        self.within(name, bytes, PART_BYTES_MIN, PART_BYTES_MAX)?;
+        Ok(bytes)
+    }
+
     fn timeout(&self, name: &str) -> Result<Duration> {
         let time = self.value(name, parse::duration)?;
         if time.is_zero() || time > TIMEOUT_MAX {
@@ -324,6 +332,7 @@ impl Reader<'_> {
                 1,
                 UFS_CONCURRENCY_MAX,
             )?,
+            persist_part_bytes: self.part_bytes("write_cache.persist_part_size")?,
             fence: self.housekeeping("write_cache.fence")?,
             orphan_timeout: self.housekeeping("write_cache.orphan_timeout")?,
             orphan_period: self.housekeeping("write_cache.orphan_period")?,

@@ -120,6 +120,15 @@ fn read_persist(shared: &Shared, samples: &mut Samples) {
     samples.count(attempts, &["failed"], failures.saturating_sub(lost));
     samples.count(attempts, &["lost"], lost);
     samples.count(Metric::PersistBytes, &[], read(&stats.persisted_bytes));
+    samples.count(Metric::PersistResumed, &[], read(&stats.persist_resumed));
+    let opened = shared.opened.count() as u64;
+    samples.count(Metric::PersistOpened, &[], opened);
+    let uploads = Metric::SweptUploads;
+    samples.count(uploads, &["here"], read(&stats.swept_uploads));
+    samples.count(uploads, &["ufs"], read(&stats.swept_ufs_uploads));
+    samples.count(Metric::SweptBytes, &[], read(&stats.swept_bytes));
+    samples.count(Metric::SweptParts, &[], read(&stats.swept_parts));
+    samples.count(Metric::SweepFailures, &[], read(&stats.sweep_failures));
     let limit = Metric::PersistDirtyLimit;
     samples.count(limit, &["refused"], read(&stats.dirty_refused));
     samples.count(limit, &["through"], read(&stats.dirty_through));
