@@ -415,6 +415,21 @@ def test_killed_again_and_again(own: Make) -> None:
     assert begun(place, "k") == 1 and not uploads_there(place.sim)
 
 
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (501, "NotImplemented")])
+def test_a_store_that_does_not_list_parts(own: Make, status: int, code: str) -> None:
+    """What is there cannot be told: the upload is aborted, and a new one brings it all."""
+    place, body = own(), payload(11 * MIB, "unlisted")
+    stuck(place, "k", 1)
+    assert place.put("k", body).acked
+    until(lambda: len(parts_taken(place, "k")) == 1, "a part is there")
+    place.sim.rule("status", status=status, code=code, operation="ListParts")
+    until(lambda: begun(place, "k") > 1, "another upload is begun")
+    place.sim.clear_rules()
+    finish(place)
+    assert place.stored_body("k") == body
+    until(lambda: not uploads_there(place.sim), "no upload stays")
+
+
 @pytest.mark.parametrize("kill", [False, True], ids=["alive", "kill-9"])
 @pytest.mark.parametrize("change", ["overwrite", "overwrite_large", "delete"])
 def test_what_is_not_wanted_any_more_leaves_no_upload(own: Make, change: str, kill: bool) -> None:

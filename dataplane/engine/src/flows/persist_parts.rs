@@ -91,6 +91,10 @@ impl<W: World> Engine<W> {
                         resumed: true,
                     });
                 }
+                // Nobody can say what is there: from the beginning, then.
+                Err(error) if cannot_tell(error.kind) => {
+                    self.abort_or_keep(bucket, claim).await;
+                }
                 Err(error) if error.kind != UfsErrorKind::NotFound => {
                     return Err(unseen(error).into());
                 }
@@ -223,6 +227,17 @@ fn has(sent: &[UfsPartSeen], part: &PartRecord) -> bool {
             && seen.md5 == part.etag.as_md5()
     };
     sent.iter().any(same)
+}
+
+/// Whether asking again for the parts of an upload is of no use.
+fn cannot_tell(kind: UfsErrorKind) -> bool {
+    matches!(
+        kind,
+        UfsErrorKind::Unsupported
+            | UfsErrorKind::AccessDenied
+            | UfsErrorKind::Invalid
+            | UfsErrorKind::Corrupt
+    )
 }
 
 /// What is sent to an upload is invisible until it is complete: without an answer
