@@ -54,7 +54,9 @@ impl Watch {
             self.looks_since_lost = 0;
         }
         let failures = look.failures.saturating_sub(self.said.failures);
-        if failures > 0 && (!self.failing || self.looks_since_failing >= REPEAT_LOOKS) {
+        // What failed and got through before anybody looked is in the metrics only.
+        let still = failures > 0 && look.failing > 0;
+        if still && (!self.failing || self.looks_since_failing >= REPEAT_LOOKS) {
             lines.push(Line::Failing(failures));
             self.said.failures = look.failures;
             self.failing = true;
@@ -156,6 +158,9 @@ mod tests {
         // It failed once more and got through between two looks.
         assert_eq!(watch.next(look(all + 2, 0, 0)), []);
         assert_eq!(watch.next(look(all + 2, 0, 0)), [Line::Well]);
+        // One that got through at its second attempt is nobody's trouble.
+        assert_eq!(watch.next(look(all + 3, 0, 0)), []);
+        assert_eq!(watch.next(look(all + 4, 0, 1)), [Line::Failing(2)]);
     }
 
     #[test]
