@@ -151,6 +151,12 @@ pub fn journal_through() -> Vec<u8> {
     Key::new(META).raw(b"journal-through")
 }
 
+/// The store whose journal belongs to this metadata.
+#[must_use]
+pub fn journal_of() -> Vec<u8> {
+    Key::new(META).raw(b"journal-of")
+}
+
 /// A bucket by its name.
 #[must_use]
 pub fn bucket(name: &BucketName) -> Vec<u8> {

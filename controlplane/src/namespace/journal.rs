@@ -99,6 +99,31 @@ impl<S: Store> Namespace<S> {
         }
     }
 
+    /// The store whose journal belongs to this metadata, as noted by
+    /// [`Namespace::set_journal_of`].
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn journal_of(&self) -> Result<Option<Bytes>, MetadataError> {
+        self.read(&Get(&keyspace::journal_of())).await
+    }
+
+    /// Notes, flushed, whose journal belongs to this metadata: buckets have numbers
+    /// in it that mean others, or nothing, in any other metadata.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`], [`MetadataError::Unknown`]; noting it again
+    /// does no harm.
+    pub async fn set_journal_of(&self, store: &[u8]) -> Result<(), MetadataError> {
+        let mut transaction = self.store.begin();
+        transaction.set(&keyspace::journal_of(), store);
+        match transaction.commit().await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Unknown) => Err(MetadataError::Unknown("journal note".into())),
+            Err(error) => Err(MetadataError::Unavailable(error.to_string())),
+        }
+    }
+
     /// The sequence up to which all entries of the journal are settled, 0 at first.
     /// Entries up to here are not replayed, so new ones must be above it.
     ///

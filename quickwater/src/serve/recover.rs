@@ -43,6 +43,7 @@ pub(super) async fn recover(
     shared: &Arc<Shared>,
     fence: Duration,
 ) -> Result<()> {
+    claim(namespace, store).await?;
     let mut fates = HashMap::new();
     let last = replay(namespace, store, &mut fates).await?;
     shared.journal.resume(last);
@@ -78,6 +79,46 @@ pub(super) async fn note_settled(namespace: Namespace<EmbeddedStore>, shared: Ar
             Err(error) => tracing::warn!(%error, "how far the journal is settled cannot be noted"),
         }
     }
+}
+
+/// Refuses a journal that was written with other metadata: its buckets go by
+/// numbers, which the metadata gives, and what of it the UFS has, was replaced or
+/// deleted since, only that metadata knew. Replayed, it would bring all of it back.
+async fn claim(namespace: &Namespace<EmbeddedStore>, store: &Store) -> Result<()> {
+    let known = namespace.journal_of().await?;
+    if known.as_deref() == Some(store.identity().as_slice()) {
+        return Ok(());
+    }
+    // Nobody noted whose it is before this version did.
+    let unsaid = known.is_none() && namespace.journal_through().await? > 0;
+    let acked = match unsaid {
+        true => 0,
+        false => count_acked(store)?,
+    };
+    if acked > 0 {
+        bail!(
+            "the metadata is not the one that the cache store was written with, and the store \
+             holds {acked} writes that were acked before their UFS had them; which of them it \
+             has by now only that metadata knew. Put the old `metadata` directory back. If it \
+             is lost, move the `store` directory away: what the UFS has is then served from \
+             there, what it has not is lost with the metadata"
+        );
+    }
+    namespace.set_journal_of(&store.identity()).await?;
+    Ok(())
+}
+
+/// Entries of the journal that stand for an object.
+fn count_acked(store: &Store) -> Result<u64> {
+    let mut count = 0;
+    for entry in store.journal().context("no memory to read the journal")? {
+        match entry {
+            Ok(entry) => count += u64::from(!entry.data.is_empty()),
+            Err(JournalError::Damaged { .. }) => count += 1,
+            Err(error) => bail!("the journal cannot be read: {error}"),
+        }
+    }
+    Ok(count)
 }
 
 /// Makes commits again that a power cut took from the metadata, in their order;

@@ -111,6 +111,19 @@ async fn a_replay_into_a_removed_bucket_does_nothing() {
 }
 
 #[tokio::test]
+async fn it_is_noted_whose_the_journal_is() {
+    let (namespace, _) = with_bucket().await;
+    assert_eq!(namespace.journal_of().await, Ok(None));
+    for store in [b"one", b"two"] {
+        namespace.set_journal_of(store).await.unwrap();
+        assert_eq!(
+            namespace.journal_of().await,
+            Ok(Some(store.to_vec().into()))
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_note_only_rises_and_frees_operations() {
     let (namespace, id) = with_bucket().await;
     assert_eq!(namespace.journal_through().await, Ok(0));

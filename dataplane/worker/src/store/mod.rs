@@ -209,6 +209,13 @@ impl Store {
         Journal::new(Arc::clone(&self.core))
     }
 
+    /// A name of this store that no other has; a store made anew has another. Tells
+    /// nothing about the store's secrets.
+    #[must_use]
+    pub fn identity(&self) -> [u8; 16] {
+        quickwater_hash::Md5::digest(&self.core.secrets.mark)
+    }
+
     /// Whether all chunks of a blob of `bytes` bytes are here. After
     /// [`Store::open`], before the first eviction, that means flushed and (for
     /// pinned chunks) verified, if not at this open then before they were sealed.
