@@ -50,6 +50,9 @@ pub enum FlowError {
     /// The UFS went out of reach during a write: old or new.
     #[error("unavailable, outcome unknown: {0}")]
     Unsettled(String),
+    /// A write that is acked by its policy, but is not where its client wants it.
+    #[error("stored and safe here, but the UFS does not have it yet; it will")]
+    NotPersisted,
     /// The bytes at hand are not the bytes promised; they were not sent.
     #[error("damaged data: {0}")]
     Damaged(String),

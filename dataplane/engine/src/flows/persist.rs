@@ -69,7 +69,7 @@ impl<W: World> Engine<W> {
     /// Waits until the UFS has the change `version` of a key, or a newer one.
     ///
     /// # Errors
-    /// [`FlowError::Unavailable`]: not within `longest`.
+    /// [`FlowError::NotPersisted`]: not within `longest`.
     pub async fn wait_persisted(
         &self,
         bucket: BucketId,
@@ -83,16 +83,16 @@ impl<W: World> Engine<W> {
         loop {
             let changed = queue.listen();
             match queue.pending(bucket, key) {
+                // What replaced it is waited for: until that is there, the UFS may
+                // have neither.
                 Some(pending)
-                    if pending.version == version
+                    if pending.version >= version
                         && !matches!(pending.change, PendingChange::Settling { .. }) => {}
                 _ => return Ok(()),
             }
             let left = deadline.saturating_sub(self.environment().monotonic());
             if left.is_zero() {
-                return Err(FlowError::Unavailable(
-                    "stored and safe here, but the UFS does not have it yet".into(),
-                ));
+                return Err(FlowError::NotPersisted);
             }
             let timer = std::pin::pin!(self.environment().sleep(left));
             select(changed, timer).await;

@@ -79,15 +79,17 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         FlowError::Denied(_) => S3ErrorCode::AccessDenied,
         FlowError::Unsupported(_) | FlowError::Invalid(_) => S3ErrorCode::InvalidRequest,
         FlowError::SlowDown(_) => S3ErrorCode::SlowDown,
-        FlowError::Unavailable(_) | FlowError::Unsettled(_) | FlowError::Changed => {
-            S3ErrorCode::ServiceUnavailable
-        }
+        FlowError::Unavailable(_)
+        | FlowError::Unsettled(_)
+        | FlowError::NotPersisted
+        | FlowError::Changed => S3ErrorCode::ServiceUnavailable,
         FlowError::Unknown(_) | FlowError::Damaged(_) => S3ErrorCode::InternalError,
         FlowError::Lost => S3ErrorCode::ObjectLost,
         FlowError::TooLarge(_) => S3ErrorCode::MetadataTooLarge,
     };
     match error {
         FlowError::Unsupported(text) | FlowError::Invalid(text) => S3Error::new(code, text),
+        error @ FlowError::NotPersisted => S3Error::new(code, error.to_string()),
         error => {
             let denied = code == S3ErrorCode::AccessDenied;
             if code.status() >= 500 || denied || code == S3ErrorCode::ObjectLost {
