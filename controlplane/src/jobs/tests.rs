@@ -471,6 +471,10 @@ async fn jobs_that_ended_are_forgotten_in_time() {
     world.run();
     let id = world.start(LOAD, "a").await;
     world.ended(id).await;
+    // The service forgets as well, whenever it looks.
+    let runner = world.runner.take().unwrap();
+    runner.abort();
+    assert!(runner.await.unwrap_err().is_cancelled());
     let day = i64::try_from(DAY.as_millis()).unwrap();
     world.clock.0.fetch_add(day, Ordering::Relaxed);
     assert_eq!(world.namespace.forget_jobs(DAY).await.unwrap(), 0);
