@@ -131,11 +131,19 @@ pub struct QueueTotals {
     pub oldest_ms: Option<i64>,
 }
 
+/// A million of these may be held: what few of them have is apart.
 struct Lane {
     pending: PendingRecord,
     due: Duration,
     order: u64,
     running: bool,
+    /// What went wrong or was left open before; none for nearly all.
+    past: Option<Box<Past>>,
+}
+
+/// What became of earlier requests of a lane.
+#[derive(Debug, Default)]
+struct Past {
     attempts: u32,
     error: Option<String>,
     /// A request of this version got no answer and may be applied until then.
@@ -151,8 +159,8 @@ struct State {
     due: BTreeSet<(Duration, u64, Place)>,
     /// Keys whose change is a delete, in order: what the UFS lists of them is void.
     deletes: BTreeSet<Place>,
-    /// (since, order) of all lanes: the first is the oldest.
-    ages: BTreeSet<(i64, u64)>,
+    /// How many changes are pending since a millisecond: the first are the oldest.
+    ages: BTreeMap<i64, usize>,
     running: HashMap<BucketId, usize>,
     totals: QueueTotals,
     next_order: u64,
@@ -233,7 +241,7 @@ impl PersistQueue {
             sent,
         } = request;
         let mut state = self.state();
-        if let Some((_, other)) = state.lanes.get(&place).and_then(|lane| lane.late) {
+        if let Some((_, other)) = state.lanes.get(&place).and_then(Lane::late) {
             until = until.max(other);
         }
         let left = i64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(i64::MAX);
@@ -247,9 +255,9 @@ impl PersistQueue {
         };
         state.enqueue(place.clone(), pending, now, None);
         if let Some(mut lane) = state.take_out(&place) {
-            lane.late = Some((version, until));
+            lane.past().late = Some((version, until));
+            lane.past().sent = sent;
             lane.due = until;
-            lane.sent = sent;
             state.put_in(place, lane);
         }
         drop(state);
@@ -266,7 +274,7 @@ impl PersistQueue {
         lane.settles().then(|| Unanswered {
             version: lane.pending.version,
             until: lane.due,
-            sent: lane.sent.clone(),
+            sent: lane.past.as_ref().and_then(|past| past.sent.clone()),
         })
     }
 
@@ -384,7 +392,7 @@ impl PersistQueue {
     pub fn totals(&self) -> QueueTotals {
         let state = self.state();
         QueueTotals {
-            oldest_ms: state.ages.first().map(|(since, _)| *since),
+            oldest_ms: state.ages.keys().next().copied(),
             ..state.totals
         }
     }
@@ -403,20 +411,38 @@ impl Lane {
             key: key.clone(),
             pending: self.pending.clone(),
             running: self.running,
-            attempts: self.attempts,
-            error: self.error.clone(),
+            attempts: self.past.as_ref().map_or(0, |past| past.attempts),
+            error: self.error().map(str::to_owned),
             due_in: self.due.saturating_sub(now),
         }
     }
 
+    /// To be changed.
+    fn past(&mut self) -> &mut Past {
+        self.past.get_or_insert_default()
+    }
+
+    fn late(&self) -> Option<(Version, Duration)> {
+        self.past.as_ref()?.late
+    }
+
+    fn error(&self) -> Option<&str> {
+        self.past.as_ref()?.error.as_deref()
+    }
+
     /// Not before a request for another change is certainly dead.
     fn not_before(&self, now: Duration) -> Duration {
-        match self.late {
+        match self.late() {
             Some((version, until)) if version != self.pending.version || self.settles() => {
                 until.max(now)
             }
             _ => now,
         }
+    }
+
+    /// A request that settles is not waiting for anything to be sent.
+    fn has_age(&self) -> bool {
+        !self.settles()
     }
 
     fn settles(&self) -> bool {
@@ -438,18 +464,18 @@ impl State {
         let mut dead_at = late;
         if let Some(old) = self.take_out(&place) {
             running = old.running;
-            dead_at = old.late.or(dead_at);
+            dead_at = old.late().or(dead_at);
         }
         let mut lane = Lane {
             pending,
             due: now,
             order,
             running,
-            attempts: 0,
-            error: None,
-            late: dead_at,
-            sent: None,
+            past: None,
         };
+        if dead_at.is_some() {
+            lane.past().late = dead_at;
+        }
         lane.due = lane.not_before(now);
         self.put_in(place, lane);
     }
@@ -459,7 +485,9 @@ impl State {
         let lane = self.lanes.remove(place)?;
         self.due.remove(&(lane.due, lane.order, place.clone()));
         self.deletes.remove(place);
-        self.ages.remove(&(lane.pending.since_ms, lane.order));
+        if lane.has_age() {
+            self.younger(lane.pending.since_ms);
+        }
         match lane.pending.change {
             PendingChange::Put { size } => {
                 self.totals.puts -= 1;
@@ -468,7 +496,7 @@ impl State {
             PendingChange::Delete => self.totals.deletes -= 1,
             PendingChange::Settling { .. } | PendingChange::Hold { .. } => {}
         }
-        if lane.error.is_some() {
+        if lane.error().is_some() {
             self.totals.failing -= 1;
         }
         Some(lane)
@@ -486,10 +514,10 @@ impl State {
             }
             PendingChange::Settling { .. } | PendingChange::Hold { .. } => {}
         }
-        if !matches!(lane.pending.change, PendingChange::Settling { .. }) {
-            self.ages.insert((lane.pending.since_ms, lane.order));
+        if lane.has_age() {
+            *self.ages.entry(lane.pending.since_ms).or_default() += 1;
         }
-        if lane.error.is_some() {
+        if lane.error().is_some() {
             self.totals.failing += 1;
         }
         if !lane.running {
@@ -498,12 +526,22 @@ impl State {
         self.lanes.insert(place, lane);
     }
 
+    /// One change fewer is pending since then.
+    fn younger(&mut self, since_ms: i64) {
+        if let Some(count) = self.ages.get_mut(&since_ms) {
+            *count -= 1;
+            if *count == 0 {
+                self.ages.remove(&since_ms);
+            }
+        }
+    }
+
     fn begin(&mut self, place: &Place) -> Option<Work> {
         let lane = self.lanes.get_mut(place)?;
         lane.running = true;
         self.totals.running += 1;
         *self.running.entry(place.0).or_default() += 1;
-        let unanswered = lane.late.filter(|(of, _)| *of == lane.pending.version);
+        let unanswered = lane.late().filter(|(of, _)| *of == lane.pending.version);
         Some(Work {
             place: place.clone(),
             pending: lane.pending.clone(),
@@ -536,10 +574,10 @@ impl State {
             Outcome::Ended if current && !(lane.settles() && lane.due > now) => return,
             Outcome::Ended => lane.due = lane.not_before(now),
             Outcome::Settling { until, until_ms } => {
-                lane.late = Some((version, until));
+                lane.past().late = Some((version, until));
                 if current {
                     lane.pending.change = PendingChange::Settling { until_ms };
-                    lane.error = None;
+                    lane.past().error = None;
                     lane.due = until;
                 } else {
                     lane.due = lane.not_before(now);
@@ -547,13 +585,14 @@ impl State {
             }
             Outcome::Failed { error, late } => {
                 if let Some(until) = late {
-                    let later = lane.late.map_or(until, |(_, other)| other.max(until));
-                    lane.late = Some((version, later));
+                    let later = lane.late().map_or(until, |(_, other)| other.max(until));
+                    lane.past().late = Some((version, later));
                 }
                 if current {
-                    lane.attempts = lane.attempts.saturating_add(1);
-                    lane.error = Some(error);
-                    let wait = backoff(lane.attempts, lane.order, config);
+                    let past = lane.past();
+                    past.attempts = past.attempts.saturating_add(1);
+                    past.error = Some(error);
+                    let wait = backoff(past.attempts, lane.order, config);
                     lane.due = lane.not_before(now) + wait;
                 } else {
                     lane.due = lane.not_before(now);

@@ -200,7 +200,7 @@ impl PersistQueue {
 
 impl Lane {
     fn state(&self) -> QueuedState {
-        match (self.running, &self.error) {
+        match (self.running, self.error()) {
             (true, _) => QueuedState::Running,
             (false, Some(_)) => QueuedState::Failing,
             (false, None) => QueuedState::Waiting,

@@ -342,3 +342,70 @@ fn a_look_is_bounded_and_goes_on_where_it_stopped() {
             .starts_with("07")
     );
 }
+
+#[test]
+fn a_lane_without_a_past_is_small() {
+    assert!(size_of::<Lane>() <= 96, "{}", size_of::<Lane>());
+    let queue = queue();
+    let (key, now) = (place("k"), at(1));
+    queue.enqueue(key.clone(), put(1), now, None);
+    assert!(queue.state().lanes[&key].past.is_none());
+}
+
+#[test]
+fn the_oldest_is_told_while_others_of_its_age_end() {
+    let queue = queue();
+    for key in ["a", "b"] {
+        queue.enqueue(place(key), put(5), at(1), None);
+    }
+    queue.enqueue(place("c"), put(9), at(1), None);
+    for oldest in [5, 5, 9] {
+        assert_eq!(queue.totals().oldest_ms, Some(oldest));
+        let work = queue.take(at(1)).unwrap();
+        let version = work.pending.version;
+        queue.finish(&work.place, version, Outcome::Ended, at(1));
+    }
+    assert_eq!(queue.totals().oldest_ms, None);
+    assert!(queue.state().ages.is_empty());
+}
+
+/// `cargo test --release -p quickwater-engine --lib a_million -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn a_million_changes() {
+    const CHANGES: u64 = 1_000_000;
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = text.lines().find(|l| l.starts_with("RssAnon:")).unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1_024
+    };
+    let queue = PersistQueue::new(PersistConfig::default());
+    let (before, began) = (resident(), std::time::Instant::now());
+    // Odd and no multiple of 5: keys come in mixed order.
+    let mixed = |number: u64| number * 618_033_989 % CHANGES;
+    for number in 0..CHANGES {
+        let key = place(&format!(
+            "train/shard-000000/sample-{:010}.jpg",
+            mixed(number)
+        ));
+        // 10,000 a second.
+        let pending = PendingRecord {
+            since_ms: (number / 10) as i64,
+            ..put(number.into())
+        };
+        queue.enqueue(key, pending, Duration::from_micros(number * 100), None);
+    }
+    let each = |took: Duration| took.as_nanos() / u128::from(CHANGES);
+    let bytes = (resident() - before) / CHANGES;
+    eprintln!(
+        "{bytes} bytes and {} ns to enqueue each",
+        each(began.elapsed())
+    );
+    let began = std::time::Instant::now();
+    while let Some(work) = queue.take(at(1_000)) {
+        queue.finish(&work.place, work.pending.version, Outcome::Ended, at(1_000));
+    }
+    eprintln!("{} ns to take and end each", each(began.elapsed()));
+    assert_eq!(queue.totals(), QueueTotals::default());
+}
