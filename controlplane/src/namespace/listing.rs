@@ -94,7 +94,7 @@ impl<S: Store> Namespace<S> {
 }
 
 /// `key` up to and with the first delimiter after `prefix`.
-fn common_prefix<'k>(key: &'k str, prefix: &str, delimiter: &str) -> Option<&'k str> {
+pub(super) fn common_prefix<'k>(key: &'k str, prefix: &str, delimiter: &str) -> Option<&'k str> {
     if delimiter.is_empty() {
         return None;
     }

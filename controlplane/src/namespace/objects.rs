@@ -11,7 +11,9 @@ use super::read::{Reading, all_rows};
 use super::usage::count;
 use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
 use crate::keyspace;
-use crate::records::{DetailRef, EncodedObject, ObjectRow, VERSION_OFFSET, encode_object};
+use crate::records::{
+    DetailRef, EncodedObject, ObjectRow, VERSION_OFFSET, decode_summary, encode_object,
+};
 use crate::store::{KeyRange, Row, Store, Transaction};
 
 impl<S: Store> Namespace<S> {
@@ -78,8 +80,7 @@ impl<S: Store> Namespace<S> {
     }
 
     /// Objects with `key >= from` and `key` beginning with `prefix`, at most
-    /// `limit` and [`SCAN_ROWS_MAX`]. Parts, extents, headers and tags that have
-    /// rows of their own are left out.
+    /// `limit` and [`SCAN_ROWS_MAX`]. Parts, extents, headers and tags are left out.
     ///
     /// # Errors
     /// [`MetadataError::Unavailable`].
@@ -90,28 +91,43 @@ impl<S: Store> Namespace<S> {
         from: &str,
         limit: usize,
     ) -> Result<ScanPage, MetadataError> {
-        self.scan_range(keyspace::objects(bucket, prefix, from), limit)
-            .await
+        let range = keyspace::objects(bucket, prefix, from);
+        let (rows, more) = self.rows(range, limit.min(SCAN_ROWS_MAX)).await?;
+        let entries = rows.iter().map(entry).collect::<Result<_, _>>()?;
+        Ok(ScanPage { entries, more })
     }
 
+    /// The same with whole records, but for what has rows of its own.
     pub(super) async fn scan_range(
         &self,
         range: KeyRange,
         limit: usize,
     ) -> Result<ScanPage, MetadataError> {
         let (rows, more) = self.rows(range, limit.min(SCAN_ROWS_MAX)).await?;
-        let entries = rows.iter().map(entry).collect::<Result<_, _>>()?;
+        let whole = |row: &Row| {
+            let record = ObjectRow::decode(&row.value).and_then(ObjectRow::into_summary);
+            Ok((object_key(row)?, record.map_err(record_error)?))
+        };
+        let entries = rows
+            .iter()
+            .map(whole)
+            .collect::<Result<_, MetadataError>>()?;
         Ok(ScanPage { entries, more })
     }
 }
 
-fn entry(row: &Row) -> Result<(ObjectKey, ObjectRecord), MetadataError> {
+/// A row as a listing shows it.
+pub(super) fn entry(row: &Row) -> Result<(ObjectKey, ObjectRecord), MetadataError> {
+    let record = decode_summary(&row.value);
+    Ok((object_key(row)?, record.map_err(record_error)?))
+}
+
+fn object_key(row: &Row) -> Result<ObjectKey, MetadataError> {
     let Some((_, key)) = keyspace::parse_object(&row.key) else {
         tracing::error!(key = ?row.key, "unreadable object key");
         return Err(MetadataError::Unavailable("unreadable object key".into()));
     };
-    let record = ObjectRow::decode(&row.value).and_then(ObjectRow::into_summary);
-    Ok((key, record.map_err(record_error)?))
+    Ok(key)
 }
 
 /// An object as the transaction sees it.

@@ -28,7 +28,7 @@ use crate::store::CommitVersion;
 pub use bucket::{decode_bucket, decode_bucket_id, encode_bucket, encode_bucket_id};
 pub use job::{decode_job, encode_job};
 pub use journal::{JournalEntry, decode_journal_entry, encode_journal_entry};
-pub use object::{DetailRef, EncodedObject, ObjectRow, encode_object};
+pub use object::{DetailRef, EncodedObject, ObjectRow, decode_summary, encode_object};
 pub use opened::{decode_opened, encode_opened};
 pub use operation::{
     Completed, decode_completed, decode_operation, encode_completed, encode_operation,

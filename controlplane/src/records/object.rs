@@ -2,7 +2,9 @@
 //! rows of its own for what is large (user metadata, tags, long manifests).
 
 use prost::Message;
-use quickwater_proto::{Extent, ObjectRecord, PartRecord, PersistState, UfsIdentity, Version};
+use quickwater_proto::{
+    Extent, ObjectHeaders, ObjectRecord, PartRecord, PersistState, UfsIdentity, Version,
+};
 use quickwater_rpc::records as wire;
 
 use super::parts::{part, part_to_wire};
@@ -97,6 +99,28 @@ pub fn encode_object(record: &ObjectRecord, detail_id: u128) -> Result<EncodedOb
         pieces,
         size: record.size,
         persist: record.persist,
+    })
+}
+
+/// What a listing shows of an object row: no headers, tags, extents and parts.
+///
+/// # Errors
+/// Another schema, or damaged.
+pub fn decode_summary(value: &[u8]) -> Result<ObjectRecord, RecordError> {
+    let (version, row): (_, wire::ObjectRowSummary) = decode_versioned(ROW, value)?;
+    Ok(ObjectRecord {
+        version,
+        size: row.size,
+        etag: etag(ROW, row.etag)?,
+        modified_ms: row.modified_ms,
+        headers: ObjectHeaders::default(),
+        checksums: checksums(ROW, row.checksums)?,
+        tags: Vec::new(),
+        extents: Vec::new(),
+        parts: Vec::new(),
+        ufs: row.ufs.map(identity),
+        persist: persist(row.persist)?,
+        partial: row.partial,
     })
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
 use super::directory::{Directory, OpenError};
@@ -19,6 +19,9 @@ const KEYSPACE: &str = "rows";
 const WORKER_THREADS: usize = 2;
 /// Most bytes of journals: bounds the replay after a crash.
 const JOURNALS_BYTES_MAX: u64 = 256 << 20;
+/// Least and most bytes of rows copied into one allocation.
+const COPIES_BYTES_MIN: usize = 4 << 10;
+const COPIES_BYTES_MAX: usize = 64 << 10;
 /// A flushed batch is on the disk when it is answered.
 const FLUSHED: PersistMode = if cfg!(feature = "unsafe-no-flush") {
     PersistMode::Buffer
@@ -156,11 +159,12 @@ impl Snapshot for FjallSnapshot {
         let rows = self
             .snapshot
             .range(&self.rows, range.start.as_ref()..range.end.as_ref());
-        let row = |row: fjall::Guard| {
+        let mut copies = Copies::default();
+        let row = move |row: fjall::Guard| {
             let (key, value) = row.into_inner()?;
             Ok(Row {
-                key: Bytes::copy_from_slice(&key),
-                value: Bytes::copy_from_slice(&value),
+                key: copies.take(&key),
+                value: copies.take(&value),
             })
         };
         if reverse {
@@ -168,5 +172,26 @@ impl Snapshot for FjallSnapshot {
         } else {
             Box::new(rows.map(row))
         }
+    }
+}
+
+/// Copies of rows, many in one allocation. They free it together, which is right for
+/// the rows of a scan: they are decoded and dropped together too.
+#[derive(Default)]
+struct Copies {
+    room: BytesMut,
+    /// Bytes of the last allocation.
+    size: usize,
+}
+
+impl Copies {
+    fn take(&mut self, bytes: &[u8]) -> Bytes {
+        if self.room.capacity() < bytes.len() {
+            // A scan of few rows shall not pay for one of many.
+            self.size = (self.size * 2).clamp(COPIES_BYTES_MIN, COPIES_BYTES_MAX);
+            self.room = BytesMut::with_capacity(self.size.max(bytes.len()));
+        }
+        self.room.extend_from_slice(bytes);
+        self.room.split().freeze()
     }
 }

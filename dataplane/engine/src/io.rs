@@ -438,6 +438,20 @@ pub trait Metadata {
         limit: usize,
     ) -> Result<ScanPage, MetadataError>;
 
+    /// The same for a listing that rolls up keys: of those in which `delimiter`
+    /// follows the prefix, and which are the same up to there, the first must be
+    /// there; the others may be left out.
+    async fn scan_folded(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        from: &str,
+        _delimiter: &str,
+        limit: usize,
+    ) -> Result<ScanPage, MetadataError> {
+        self.scan(bucket, prefix, from, limit).await
+    }
+
     /// Notes an upload in the UFS of a bucket, in place of what was noted of it.
     /// Flushed on return.
     async fn note_opened(

@@ -187,6 +187,23 @@ impl Metadata for LocalMetadata {
             .await
     }
 
+    async fn scan_folded(
+        &self,
+        bucket: BucketId,
+        prefix: &str,
+        from: &str,
+        delimiter: &str,
+        limit: usize,
+    ) -> Answer<ScanPage> {
+        let (prefix, from) = (prefix.to_owned(), from.to_owned());
+        let delimiter = delimiter.to_owned();
+        self.run(move |n| async move {
+            n.scan_folded(bucket, &prefix, &from, &delimiter, limit)
+                .await
+        })
+        .await
+    }
+
     async fn note_opened(&self, bucket: BucketId, opened: &OpenedUpload) -> Answer<()> {
         let opened = opened.clone();
         self.run(move |n| async move { n.note_opened(bucket, &opened).await })

@@ -70,6 +70,59 @@ async fn a_scan_pages_through_every_prefix_in_order() {
     }
 }
 
+/// Keys as a listing shows them: what is rolled up once, by its first key.
+fn folded<'k>(keys: &'k BTreeSet<String>, prefix: &str, from: &str, by: &str) -> Vec<&'k str> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for key in keys.range(from.to_owned()..) {
+        let Some(rest) = key.strip_prefix(prefix) else {
+            continue;
+        };
+        let common = rest.find(by).map(|at| &rest[..at]);
+        if common.is_none_or(|common| seen.insert(common)) {
+            found.push(key.as_str());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_folded_scan_shows_every_common_prefix_once() {
+    let (namespace, id, mut keys) = filled().await;
+    // More than are read at a time, of few and of many keys each.
+    for number in 0..300 {
+        let key = format!("big/{:03}/{number}", number / 100);
+        put(&namespace, id, &key, &object("a")).await;
+        let small = format!("small/{:03}/{number}", number / 3);
+        put(&namespace, id, &small, &object("a")).await;
+        keys.extend([key, small]);
+    }
+    for prefix in TRICKY
+        .iter()
+        .copied()
+        .chain(["", "nothing", "big/", "small/"])
+    {
+        for by in ["/", "//", "a", "\0", "\u{10ffff}"] {
+            for from in ["", "a/", "a/b", "big/001/15", "small/01"] {
+                let wanted = folded(&keys, prefix, from, by);
+                for limit in [0, 1, 2, 7, 1_000] {
+                    let page = namespace.scan_folded(id, prefix, from, by, limit);
+                    let page = page.await.unwrap();
+                    let shown = limit.min(wanted.len());
+                    assert_eq!(texts(&page), wanted[..shown], "{prefix:?} {by:?} {from:?}");
+                    assert_eq!(
+                        page.more,
+                        shown < wanted.len(),
+                        "{prefix:?} {by:?} {from:?}"
+                    );
+                }
+            }
+        }
+    }
+    let plain = namespace.scan(id, "a", "", 10).await.unwrap();
+    assert_eq!(namespace.scan_folded(id, "a", "", "", 10).await, Ok(plain));
+}
+
 #[tokio::test]
 async fn a_scan_begins_at_from() {
     let (namespace, id, keys) = filled().await;

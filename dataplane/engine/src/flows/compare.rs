@@ -24,6 +24,8 @@ use crate::io::{Environment, Metadata, Ufs, UfsListing};
 
 /// Rows of the metadata read at a time.
 const ROWS: usize = 1_000;
+/// Rows read first after a folder that was passed over.
+const ROWS_BEHIND_FOLDER: usize = 16;
 
 /// A difference between the UFS's listing and the metadata.
 enum Difference {
@@ -130,11 +132,13 @@ impl<W: World> Engine<W> {
         }
         let mut found = Vec::new();
         let mut from = from.to_owned();
+        let mut rows_max = ROWS;
         loop {
             let rows = self
                 .metadata()
-                .scan(bucket.id, &scope.prefix, &from, ROWS)
+                .scan(bucket.id, &scope.prefix, &from, rows_max)
                 .await?;
+            rows_max = (rows_max * 4).min(ROWS);
             let mut at_end = !rows.more;
             let mut next = rows
                 .entries
@@ -151,6 +155,8 @@ impl<W: World> Engine<W> {
                 {
                     // Compared when that level is listed; go past all of it.
                     next = Some(successor(folder));
+                    // Where one is, the next one is likely to follow.
+                    rows_max = ROWS_BEHIND_FOLDER;
                     at_end = false;
                     break;
                 }

@@ -44,12 +44,16 @@ pub struct ListPage {
 }
 
 /// One entry of a page under construction.
-enum Entry {
-    Object(ObjectKey, Box<ObjectRecord>),
-    Prefix(String),
+#[expect(
+    clippy::large_enum_variant,
+    reason = "on its way into a page; a box would be an allocation per key"
+)]
+enum Entry<'e> {
+    Object(ObjectKey, ObjectRecord),
+    Prefix(&'e str),
 }
 
-impl Entry {
+impl Entry<'_> {
     fn name(&self) -> &str {
         match self {
             Self::Object(key, _) => key.as_str(),
@@ -193,9 +197,10 @@ impl<W: World> Engine<W> {
         }
         loop {
             let missing = page.missing();
+            let (prefix, delimiter) = (&query.prefix, &query.delimiter);
             let rows = self
                 .metadata()
-                .scan(bucket.id, &query.prefix, &from, pace.rows(missing))
+                .scan_folded(bucket.id, prefix, &from, delimiter, pace.rows(missing))
                 .await?;
             let read = rows.entries.len();
             let last = rows.entries.last().map(|(key, _)| key.as_str().to_owned());
@@ -206,12 +211,12 @@ impl<W: World> Engine<W> {
                 }
                 match rolled_up(key.as_str(), query) {
                     Some(prefix) => {
-                        skip_to = Some(successor(&prefix));
+                        skip_to = Some(successor(prefix));
                         page.add(Entry::Prefix(prefix));
                     }
                     None => {
                         page.add_folders(&key, &record);
-                        page.add(Entry::Object(key, Box::new(record)));
+                        page.add(Entry::Object(key, record));
                     }
                 }
                 if page.full() {
@@ -274,8 +279,7 @@ struct PageBuilder<'a> {
     known: std::collections::VecDeque<String>,
     /// The key before the one being added.
     previous: String,
-    /// One more than the limit, to know whether more follows.
-    entries: Vec<Entry>,
+    page: ListPage,
 }
 
 impl<'a> PageBuilder<'a> {
@@ -298,15 +302,13 @@ impl<'a> PageBuilder<'a> {
             query,
             known,
             previous: query.after.clone(),
-            entries: Vec::new(),
+            page: ListPage::default(),
         }
     }
 
-    fn add(&mut self, entry: Entry) {
-        while let Some(prefix) = self.known.front().filter(|p| p.as_str() <= entry.name()) {
-            let prefix = prefix.clone();
-            self.known.pop_front();
-            self.push(Entry::Prefix(prefix));
+    fn add(&mut self, entry: Entry<'_>) {
+        while let Some(prefix) = self.known.pop_front_if(|p| p.as_str() <= entry.name()) {
+            self.push(Entry::Prefix(&prefix));
         }
         self.push(entry);
     }
@@ -324,52 +326,53 @@ impl<'a> PageBuilder<'a> {
                 && folder.starts_with(&self.query.prefix)
                 && let Ok(folder) = ObjectKey::new(folder)
             {
-                self.add(Entry::Object(folder, Box::new(folder_record(child))));
+                self.add(Entry::Object(folder, folder_record(child)));
             }
         }
         name.clone_into(&mut self.previous);
     }
 
-    fn push(&mut self, entry: Entry) {
-        if self
-            .entries
-            .last()
-            .is_some_and(|last| last.name() == entry.name())
-        {
+    /// Entries come in order: one that is there already is the last of its kind.
+    fn push(&mut self, entry: Entry<'_>) {
+        let page = &mut self.page;
+        let name = entry.name();
+        let object = page.objects.last().map(|(key, _)| key.as_str());
+        let prefix = page.prefixes.last().map(String::as_str);
+        if object == Some(name) || prefix == Some(name) {
             return;
         }
-        self.entries.push(entry);
+        // One beyond the limit tells that more follows.
+        if page.objects.len() + page.prefixes.len() == self.query.limit {
+            page.truncated = true;
+            return;
+        }
+        match entry {
+            Entry::Object(key, record) => page.objects.push((key, record)),
+            Entry::Prefix(prefix) => page.prefixes.push(prefix.to_owned()),
+        }
     }
 
-    /// Entries until it is full.
+    /// Entries until it is full: the limit and one more.
     fn missing(&self) -> usize {
-        (self.query.limit + 1).saturating_sub(self.entries.len())
+        let held = self.page.objects.len() + self.page.prefixes.len();
+        let held = held + usize::from(self.page.truncated);
+        (self.query.limit + 1).saturating_sub(held)
     }
 
     fn full(&self) -> bool {
-        self.missing() == 0
+        self.page.truncated
     }
 
     fn finish(mut self) -> ListPage {
         while !self.full()
             && let Some(prefix) = self.known.pop_front()
         {
-            self.push(Entry::Prefix(prefix));
+            self.push(Entry::Prefix(&prefix));
         }
-        let truncated = self.full();
-        self.entries.truncate(self.query.limit);
-        let last = self.entries.last().map(|e| e.name().to_owned());
-        let mut page = ListPage {
-            truncated,
-            last,
-            ..ListPage::default()
-        };
-        for entry in self.entries {
-            match entry {
-                Entry::Object(key, record) => page.objects.push((key, *record)),
-                Entry::Prefix(prefix) => page.prefixes.push(prefix),
-            }
-        }
+        let mut page = self.page;
+        let object = page.objects.last().map(|(key, _)| key.as_str());
+        let prefix = page.prefixes.last().map(String::as_str);
+        page.last = object.max(prefix).map(str::to_owned);
         page
     }
 }
@@ -394,13 +397,13 @@ fn folder_record(child: &ObjectRecord) -> ObjectRecord {
 }
 
 /// The common prefix a key is rolled up into, if it is.
-fn rolled_up(key: &str, query: &ListQuery) -> Option<String> {
+fn rolled_up<'k>(key: &'k str, query: &ListQuery) -> Option<&'k str> {
     if query.delimiter.is_empty() {
         return None;
     }
     let rest = &key[query.prefix.len()..];
     let at = rest.find(&query.delimiter)?;
-    Some(key[..query.prefix.len() + at + query.delimiter.len()].to_owned())
+    Some(&key[..query.prefix.len() + at + query.delimiter.len()])
 }
 
 /// The first key after all that begin with `prefix`.
@@ -474,8 +477,8 @@ mod tests {
             delimiter: "/".into(),
             ..ListQuery::default()
         };
-        assert_eq!(rolled_up("a/b/c", &query).as_deref(), Some("a/b/"));
+        assert_eq!(rolled_up("a/b/c", &query), Some("a/b/"));
         assert_eq!(rolled_up("a/b", &query), None);
-        assert_eq!(rolled_up("a//x", &query).as_deref(), Some("a//"));
+        assert_eq!(rolled_up("a//x", &query), Some("a//"));
     }
 }

@@ -154,7 +154,7 @@ impl<'a> Claim<'a> {
         let ahead = self.timestamp_ms.saturating_sub(now_ms);
         let denied = |text: &'static str| {
             S3Error::new(S3ErrorCode::AccessDenied, text)
-                .with("ServerTime", crate::date::iso8601(now_ms))
+                .with("ServerTime", &*crate::date::iso8601(now_ms))
         };
         match self.expires_seconds {
             Some(_) if ahead > CLOCK_SKEW_MAX_MS => Err(denied("Request is not yet valid")),
@@ -164,7 +164,7 @@ impl<'a> Claim<'a> {
             None if ahead.saturating_abs() > CLOCK_SKEW_MAX_MS => {
                 Err(S3Error::from(S3ErrorCode::RequestTimeTooSkewed)
                     .with("RequestTime", self.timestamp.as_str())
-                    .with("ServerTime", crate::date::iso8601(now_ms))
+                    .with("ServerTime", &*crate::date::iso8601(now_ms))
                     .with("MaxAllowedSkewMilliseconds", CLOCK_SKEW_MAX_MS.to_string()))
             }
             _ => Ok(()),

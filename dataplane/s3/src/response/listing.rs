@@ -5,6 +5,9 @@ use quickwater_proto::{BucketName, Checksum, ETag};
 use super::write::{Xml, shown};
 use crate::request::{ListObjects, ListObjectsV2, Owner, continuation_token};
 
+/// About the bytes of a `<Contents>` without its key.
+const CONTENTS_BYTES: usize = 320;
+
 /// One `<Contents>`.
 #[derive(Debug, Clone, Copy)]
 pub struct ListedObject<'a> {
@@ -104,6 +107,8 @@ fn tail(
         xml.text("EncodingType", "url");
     }
     xml.flag("IsTruncated", page.next.is_some());
+    let keys: usize = page.objects.iter().map(|object| object.key.len()).sum();
+    xml.reserve(page.objects.len() * CONTENTS_BYTES + keys);
     for object in page.objects {
         contents(xml, object, encode_url, owner);
     }

@@ -69,7 +69,9 @@ impl Xml {
     }
 
     pub(super) fn number(&mut self, name: &str, value: impl Into<u64>) {
-        let _ = write!(self.out, "<{name}>{}</{name}>", value.into());
+        self.open(name);
+        let _ = write!(self.out, "{}", value.into());
+        self.close(name);
     }
 
     pub(super) fn flag(&mut self, name: &str, value: bool) {
@@ -125,21 +127,34 @@ impl Xml {
         self.out.into_bytes()
     }
 
+    /// Room for what is known to come.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.out.reserve(bytes);
+    }
+
+    /// Copies what needs no escape in one piece: nearly all text is such.
     fn escaped(&mut self, text: &str) {
-        for c in text.chars() {
-            match c {
-                '&' => self.out.push_str("&amp;"),
-                '<' => self.out.push_str("&lt;"),
-                '>' => self.out.push_str("&gt;"),
-                '"' => self.out.push_str("&quot;"),
-                '\t' | '\n' => self.out.push(c),
+        let mut copied = 0;
+        for (at, byte) in text.bytes().enumerate() {
+            let entity = match byte {
+                b'&' => "&amp;",
+                b'<' => "&lt;",
+                b'>' => "&gt;",
+                b'"' => "&quot;",
+                b'\t' | b'\n' | b' '.. => continue,
                 // A bare CR would be read back as LF.
-                c if c < ' ' => {
-                    let _ = write!(self.out, "&#x{:X};", u32::from(c));
+                _ => "",
+            };
+            self.out.push_str(&text[copied..at]);
+            copied = at + 1;
+            match entity {
+                "" => {
+                    let _ = write!(self.out, "&#x{byte:X};");
                 }
-                c => self.out.push(c),
+                entity => self.out.push_str(entity),
             }
         }
+        self.out.push_str(&text[copied..]);
     }
 }
 
