@@ -10,6 +10,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Callable
 
 from harness.payload import payload
 from harness.server import Server, binary
@@ -168,11 +169,20 @@ class Quickwater:
         }
         prefix = ["taskset", "-c", str(SERVER_CORE)]
         self.server = Server(home / name, flags=settings, prefix=prefix).start(START_SECONDS)
-        port = int(str(self.server.run["s3"]).rsplit(":", 1)[1])
-        self.endpoint = Endpoint(
-            name, port, self.server.pid, " ".join(self.server.command()), keys=self.server.target()
-        )
+        self.endpoint = self._running(name)
         self.policy = self._write_back(home)
+
+    def _running(self, name: str) -> Endpoint:
+        port = int(str(self.server.run["s3"]).rsplit(":", 1)[1])
+        return Endpoint(name, port, self.server.pid, " ".join(self.server.command()), keys=self.server.target())
+
+    def restart(self, stopped: Callable[[], None]) -> None:
+        """Ends it, does something meanwhile and starts it again."""
+        if (code := self.server.stop()) != 0:
+            raise LoadFailed(f"exit code {code} after SIGTERM")
+        stopped()
+        self.server.start(START_SECONDS)
+        self.endpoint = self._running(self.endpoint.name)
 
     def _write_back(self, home: Path) -> str:
         """Write-back for the bucket of the PUT rows where this build has path policies."""
