@@ -97,7 +97,9 @@ fn a_capacity_too_small_is_refused_with_the_least() {
     for bytes in [1, MIB, SEGMENT + 1, 8 << 30] {
         let error = open(StoreConfig {
             segment_bytes: Some(bytes),
-            ..config(&dir.path().join("fresh"))
+            // A place for each: a process that another test forks meanwhile may hold the
+            // lock of the last one a moment longer.
+            ..config(&dir.path().join(bytes.to_string()))
         });
         assert!(matches!(error, OpenError::Invalid(_)), "{error}");
     }
