@@ -41,7 +41,7 @@ def _disk_or_skip(kind: str) -> None:
 def test_kill9(tmp_path: Path) -> None:
     outcome = kill9(tmp_path, Plan(KILLS))
     assert outcome.wrong == []
-    assert outcome.acks > KILLS * 20, "the load must have done something"
+    assert outcome.acks > KILLS * 4, "the load must have done something"
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
@@ -49,7 +49,7 @@ def test_power_cut(tmp_path: Path, kind: str) -> None:
     _disk_or_skip(kind)
     outcome = powercut(tmp_path, kind, Plan(CUTS))
     assert outcome.wrong == []
-    assert outcome.acks > CUTS * 20, "the load must have done something"
+    assert outcome.acks > CUTS * 4, "the load must have done something"
 
 
 @pytest.mark.skipif(not NO_FLUSH, reason="QUICKWATER_NO_FLUSH_BIN names no build without flushes")
@@ -65,7 +65,7 @@ def test_kill9_in_write_back(tmp_path: Path) -> None:
     need_write_back()
     outcome = kill9_write_back(tmp_path, Plan(KILLS))
     assert outcome.wrong == []
-    assert outcome.acks > KILLS * 20, "the load must have done something"
+    assert outcome.acks > KILLS * 4, "the load must have done something"
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
@@ -74,7 +74,7 @@ def test_power_cut_in_write_back(tmp_path: Path, kind: str) -> None:
     need_write_back()
     outcome = powercut_write_back(tmp_path, kind, Plan(CUTS))
     assert outcome.wrong == []
-    assert outcome.acks > CUTS * 20, "the load must have done something"
+    assert outcome.acks > CUTS * 4, "the load must have done something"
 
 
 @pytest.mark.skipif(not NO_FLUSH, reason="QUICKWATER_NO_FLUSH_BIN names no build without flushes")
