@@ -3,7 +3,8 @@
 mod conf;
 
 use axum::Router;
-use axum::routing::get;
+use axum::http::StatusCode;
+use axum::routing::{any, get};
 
 use crate::rpc::{AdminService, AdminToken};
 use crate::store::Store;
@@ -12,5 +13,7 @@ use crate::store::Store;
 pub(crate) fn routes<S: Store>(service: AdminService<S>, token: AdminToken) -> Router {
     Router::new()
         .route("/api/v1/conf", get(conf::get::<S>).put(conf::put::<S>))
+        // gRPC shares the port, and its answer to an unknown path is a 200.
+        .route("/api/{*rest}", any(async || StatusCode::NOT_FOUND))
         .with_state(conf::Desk { service, token })
 }

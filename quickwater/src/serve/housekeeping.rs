@@ -59,7 +59,7 @@ fn say(swept: Swept, took: Duration) {
             unclear,
             failures,
             took_ms,
-            "abandoned uploads were swept; failures are tried again, unclear uploads in a UFS are left alone"
+            "a sweep of abandoned uploads is not complete; failures are tried again, unclear uploads in a UFS are left alone"
         );
     } else if swept == Swept::default() {
         tracing::debug!(took_ms, "nothing abandoned was found");

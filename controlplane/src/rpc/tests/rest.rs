@@ -136,5 +136,8 @@ async fn bad_calls_are_refused_with_the_field() {
     }
     let other = served.http("DELETE /api/v1/conf", &[&token], "").await;
     assert_eq!(other.status, 405);
+    for line in ["GET /api/v1/jobs", "PUT /api/v1/conf/x", "GET /api/v2/conf"] {
+        assert_eq!(served.http(line, &[&token], "").await.status, 404, "{line}");
+    }
     assert_eq!(served.namespace.policy_version().await, Ok(0));
 }
