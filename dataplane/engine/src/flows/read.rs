@@ -45,8 +45,7 @@ pub struct ObjectReader<W: World> {
     range: Range<u64>,
     plan: ReadPlan,
     depth: usize,
-    /// In order. Only the first is driven on: it is verified right before it is
-    /// sent, so that the send finds it in the CPU's cache.
+    /// In order. Only the first is driven on: it is verified right before it is sent.
     reading: VecDeque<(Piece, Reading<BufferOf<W>>)>,
     /// End of the last chunk a fetch was begun for, in the object.
     pub(crate) fetched_to: u64,

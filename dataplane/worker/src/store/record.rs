@@ -205,16 +205,10 @@ impl Head {
     pub(super) fn verifies(&self, first: usize, bytes: &[u8]) -> bool {
         let expected = self.crcs.get(first..).unwrap_or_default();
         let blocks = bytes.chunks(BLOCK_BYTES);
-        // From the end: the send that follows begins with what is in the CPU's
-        // cache, not with what was pushed out of it.
         blocks.len() <= expected.len()
-            && blocks
-                .zip(expected)
-                .enumerate()
-                .rev()
-                .all(|(at, (bytes, crc))| {
-                    block_crc(self.chunk, self.data_len, first + at, bytes) == *crc
-                })
+            && blocks.zip(expected).enumerate().all(|(at, (bytes, crc))| {
+                block_crc(self.chunk, self.data_len, first + at, bytes) == *crc
+            })
     }
 }
 
