@@ -18,6 +18,8 @@ from harness.moto import Moto
 from harness.payload import MIB
 from harness.server import Server, binary
 from harness.target import Target, empty_bucket, fresh_name
+from harness.under import STORE_BUCKET, need_write_back
+from ufssim.client import Sim
 
 EXTERNAL = os.environ.get("QW_ENDPOINT", "")
 OPEN_FILES = 65_536
@@ -74,6 +76,21 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.failed:
         for server in _running:
             report.sections.append((f"log of {server.home.name}", server.log_tail()))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
+    """The simulator of a store, with a bucket for `harness.under`."""
+    made = Sim(tmp_path_factory.mktemp("ufssim"), "--min-part-bytes", "1024")
+    made.create_bucket(STORE_BUCKET)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def write_back() -> None:
+    """For modules about WRITE_BACK."""
+    need_write_back()
 
 
 @pytest.fixture(autouse=True)

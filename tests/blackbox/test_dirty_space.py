@@ -14,10 +14,10 @@ import pytest
 
 from conftest import ServeFactory
 from harness.payload import KIB, MIB, payload
-from harness.under import SCALED, STORE_BUCKET, Ended, Place, need_write_back, over
+from harness.under import SCALED, Ended, Place, over
 from ufssim.client import Sim
 
-from .test_write_back import finish
+pytestmark = pytest.mark.usefixtures("write_back")
 
 CAPACITY = 256 * MIB
 MEMORY = 256 * MIB
@@ -30,15 +30,6 @@ TIMES_LEAST = 4
 METADATA_BYTES = 128 * MIB
 # What goes on in the process beside its budget (C12).
 SURPLUS = 1.1
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
-    need_write_back()
-    made = Sim(tmp_path_factory.mktemp("ufssim"), "--min-part-bytes", "1024")
-    made.create_bucket(STORE_BUCKET)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -145,11 +136,11 @@ def bounded(place: Place, most: Counter[str]) -> None:
 
 def recovered(place: Place) -> None:
     """The store is quick again: it gets all, and there is room as before."""
-    finish(place, 120.0)
+    place.finish(120.0)
     assert place.server.metric("quickwater_store_pinned_bytes") == 0
     for turn in range(20):
         assert place.put(f"after/{turn}", payload(MIB, turn)).acked
-    finish(place)
+    place.finish()
 
 
 @pytest.mark.slow

@@ -16,10 +16,10 @@ from conftest import ServeFactory
 from harness.payload import KIB, MIB, multipart_etag, payload
 from harness.raw import BROKEN, Reply, Request, connect, head_bytes, read_reply, sign
 from harness.server import Server
-from harness.under import SCALED, STORE_BUCKET, Place, need_write_back, over
+from harness.under import STORE_BUCKET, Place, scaled
 from ufssim.client import Sim
 
-from .test_write_back import finish
+pytestmark = pytest.mark.usefixtures("write_back")
 
 ORPHAN_SECONDS = 2.0
 SWEEP_SECONDS = 0.3
@@ -39,24 +39,13 @@ UNSIGNED = "UNSIGNED-PAYLOAD"
 Make = Callable[..., Place]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
-    need_write_back()
-    made = Sim(tmp_path_factory.mktemp("ufssim"), "--min-part-bytes", "1024")
-    made.create_bucket(STORE_BUCKET)
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def own(store: Sim, serve: ServeFactory) -> Iterator[Make]:
     """Makes a bucket under a policy on a service of its own that sweeps often."""
     store.reset()
 
     def make(mode: str = "WRITE_BACK", **flags: str) -> Place:
-        options = over(store)
-        options["flags"] |= {**SCALED, **SHORT, **flags}
-        made = Place(serve("own", **options), store)
+        made = Place(serve("own", **scaled(store, **{**SHORT, **flags})), store)
         if mode != "WRITE_THROUGH":
             made.policy(mode, writeReplicas=1)
         return made
@@ -175,7 +164,7 @@ def test_every_part_starts_the_clock_anew(own: Make, mode: str) -> None:
         time.sleep(0.25 * ORPHAN_SECONDS)
     assert place.complete("k", upload, manifest(lines), b"".join(parts)).acked
     assert swept(place.server, "here") == 0
-    finish(place)
+    place.finish()
 
 
 def begin_body(place: Place, key: str, size: int, **more: Any) -> socket.socket:
@@ -234,7 +223,7 @@ def test_dead_clients_leave_room_after_kill_9(own: Make) -> None:
     assert not uploads_here(place)
     for turn in range(number):
         assert place.put(f"alive/{turn}", payload(MIB, turn)).acked
-    finish(place)
+    place.finish()
 
 
 def test_the_store_hears_of_it_when_it_is_back(own: Make) -> None:
@@ -352,7 +341,7 @@ def test_every_write_starts_the_timeout_anew(own: Make) -> None:
             time.sleep(3 * STALL_SECONDS / steps)
         assert read_reply(connection, "PUT").status == 200
     place.history.end(operation, "acked")
-    finish(place)
+    place.finish()
 
 
 # -- large objects on their way to the store ------------------------------------------
@@ -375,7 +364,7 @@ def test_a_large_object_is_gone_on_with(own: Make, kill: bool) -> None:
     if kill:
         place.server.kill()
         place.server.start()
-    finish(place)
+    place.finish()
     assert parts_taken(place, "k") == [PART, PART, PART, PART, 2 * MIB], "no part is sent twice"
     assert begun(place, "k") == 1
     assert place.server.metric("quickwater_persist_resumed_total") >= 1
@@ -394,7 +383,7 @@ def test_a_multipart_object_is_gone_on_with(own: Make, kill: bool) -> None:
     if kill:
         place.server.kill()
         place.server.start()
-    finish(place)
+    place.finish()
     assert parts_taken(place, "k") == [64 * KIB] * 5, "no part is sent twice"
     assert begun(place, "k") == 1 and not uploads_there(place.sim)
 
@@ -410,7 +399,7 @@ def test_killed_again_and_again(own: Make) -> None:
         place.sim.clear_rules()
         stuck(place, "k", 1)
         place.server.start()
-    finish(place)
+    place.finish()
     assert parts_taken(place, "k") == [PART, PART, PART, PART, 2 * MIB]
     assert begun(place, "k") == 1 and not uploads_there(place.sim)
 
@@ -425,7 +414,7 @@ def test_a_store_that_does_not_list_parts(own: Make, status: int, code: str) -> 
     place.sim.rule("status", status=status, code=code, operation="ListParts")
     until(lambda: begun(place, "k") > 1, "another upload is begun")
     place.sim.clear_rules()
-    finish(place)
+    place.finish()
     assert place.stored_body("k") == body
     until(lambda: not uploads_there(place.sim), "no upload stays")
 
@@ -447,7 +436,7 @@ def test_what_is_not_wanted_any_more_leaves_no_upload(own: Make, change: str, ki
     if kill:
         place.server.kill()
         place.server.start()
-    finish(place)
+    place.finish()
     until(lambda: not uploads_there(place.sim), "the old version's upload is aborted")
     until(lambda: place.server.metric("quickwater_persist_opened_uploads") == 0, "no note stays")
     assert pinned(place.server) == 0
@@ -468,7 +457,7 @@ def test_a_complete_without_an_answer(own: Make, kind: str, kill: bool) -> None:
         place.server.kill()
         place.server.start()
     assert place.delete("k").acked
-    finish(place)
+    place.finish()
     assert place.stored() == {}
     until(lambda: not uploads_there(place.sim), "no upload stays")
     until(lambda: place.server.metric("quickwater_persist_opened_uploads") == 0, "no note stays")
@@ -487,6 +476,6 @@ def test_a_late_complete_reverts_nothing(own: Make) -> None:
     place.server.kill()
     place.server.start()
     assert place.put("k", b"new").acked
-    finish(place)
+    place.finish()
     assert place.stored_body("k") == b"new"
     until(lambda: not uploads_there(place.sim), "no upload stays")

@@ -15,7 +15,7 @@ import pytest
 from conftest import ServeFactory
 from harness.payload import KIB, MIB, payload
 from harness.server import Server
-from harness.under import SCALED, STORE_BUCKET, TTL_SECONDS, Place, over
+from harness.under import STORE_BUCKET, TTL_SECONDS, Place, scaled
 from ufssim.client import Sim
 
 from .test_cache import flip_bytes
@@ -26,22 +26,8 @@ CLIENTS = 8
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
-    made = Sim(tmp_path_factory.mktemp("ufssim"), "--min-part-bytes", "1024")
-    made.create_bucket(STORE_BUCKET)
-    yield made
-    made.close()
-
-
-def options(sim: Sim, **flags: str) -> dict[str, Any]:
-    made = over(sim)
-    made["flags"] |= {**SCALED, **{name.replace("_", "-"): value for name, value in flags.items()}}
-    return made
-
-
-@pytest.fixture(scope="module")
 def front(store: Sim, serve_long: ServeFactory) -> Server:
-    return serve_long("jobs", **options(store))
+    return serve_long("jobs", **scaled(store))
 
 
 @pytest.fixture
@@ -59,7 +45,7 @@ def place(front: Server, store: Sim) -> Iterator[Place]:
 def own(store: Sim, serve: ServeFactory) -> Iterator[Callable[..., Place]]:
     """Makes a bucket on a service of its own."""
     store.reset()
-    yield lambda **flags: Place(serve("own", **options(store, **flags)), store)
+    yield lambda **flags: Place(serve("own", **scaled(store, **flags)), store)
     store.clear_rules()
     store.up()
     store.reset()

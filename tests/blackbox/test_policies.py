@@ -19,11 +19,11 @@ from conftest import ServeFactory
 from harness.payload import KIB, MIB, md5_hex, multipart_etag, payload
 from harness.server import Server
 from harness.target import error_of
-from harness.under import SCALED, STORE_BUCKET, Place, need_write_back, over
+from harness.under import ACK_SECONDS, STORE_BUCKET, Place, scaled
 from ufssim.client import Sim
 from ufssim.verify import ACKED, REFUSED, UNKNOWN
 
-from .test_write_back import ACK_SECONDS, finish
+pytestmark = pytest.mark.usefixtures("write_back")
 
 THROUGH = ["WRITE_THROUGH", "NO_CACHE"]
 BACK = ["WRITE_BACK", "TRANSIENT"]
@@ -107,23 +107,8 @@ def shows(place: Place, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
-    need_write_back()
-    made = Sim(tmp_path_factory.mktemp("ufssim"), "--min-part-bytes", "1024")
-    made.create_bucket(STORE_BUCKET)
-    yield made
-    made.close()
-
-
-def options(sim: Sim) -> dict[str, Any]:
-    made = over(sim)
-    made["flags"] |= SCALED
-    return made
-
-
-@pytest.fixture(scope="module")
 def front(store: Sim, serve_long: ServeFactory) -> Server:
-    return serve_long("policies", **options(store))
+    return serve_long("policies", **scaled(store))
 
 
 @pytest.fixture
@@ -178,7 +163,7 @@ def test_no_ack_without_the_store(place: Place, mode: str, name: str) -> None:
 def test_acked_and_safe_without_the_store(store: Sim, serve: ServeFactory, mode: str) -> None:
     """The store is down; after kill -9 it is still down, and every ack still holds."""
     store.reset()
-    place = filled(serve("own", **options(store)), store)
+    place = filled(serve("own", **scaled(store)), store)
     place.policy(mode, writeReplicas=1)
     store.down("refuse")
     applied = store.journal(place.prefix)
@@ -200,7 +185,7 @@ def test_acked_and_safe_without_the_store(store: Sim, serve: ServeFactory, mode:
         assert place.server.metric("quickwater_persist_dirty_bytes") >= at_risk
         assert place.server.metric("quickwater_persist_pending_deletes") == 2
         assert place.server.metric("quickwater_persist_oldest_seconds") > 0
-        finish(place)
+        place.finish()
         for gauge in ("dirty_bytes", "pending_deletes", "oldest_seconds"):
             assert place.server.metric(f"quickwater_persist_{gauge}") == 0, gauge
     store.reset()
@@ -245,7 +230,7 @@ def test_etags_and_checksums_stay_what_they_were(place: Place) -> None:
     assert before["put"]["ETag"] == f'"{md5_hex(KINDS["put"].body or b"")}"'
     assert before["multipart"]["ETag"] == f'"{multipart_etag(PARTS)}"'
     assert before["put"]["ChecksumCRC32"] and before["multipart"]["ChecksumCRC32C"], before
-    finish(place)
+    place.finish()
     assert look(place.s3(), place.bucket) == before
     stored = look(place.sim.target().client(), STORE_BUCKET, place.prefix)
     # Parts go with their MD5; that they make the same object is seen by its ETag.
@@ -347,7 +332,7 @@ def test_one_body_is_of_one_version(place: Place) -> None:
             seen.add(len(ended.body))
     writer.join(60)
     assert len(seen) > 1, "it was overwritten while it was read"
-    finish(place)
+    place.finish()
 
 
 # -- lost for good --------------------------------------------------------------------
@@ -358,7 +343,7 @@ def test_what_is_lost_is_said_to_be_lost(store: Sim, serve: ServeFactory, mode: 
     """The only copy is gone with its disk: an error of its own that no retry heals, never
     the older version that the store has, until the key is written or deleted."""
     store.reset()
-    place = filled(serve("own", **options(store)), store)
+    place = filled(serve("own", **scaled(store)), store)
     place.policy(mode, writeReplicas=1)
     store.down("refuse")
     lost = payload(300 * KIB, "lost")

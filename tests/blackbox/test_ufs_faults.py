@@ -24,14 +24,6 @@ UNAVAILABLE, UNKNOWN = {503}, {500, 503}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
-    made = Sim(tmp_path_factory.mktemp("ufssim"), "--min-part-bytes", "1024")
-    made.create_bucket(STORE_BUCKET)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def front(serve_long: ServeFactory, store: Sim) -> Server:
     return serve_long("front", **fenced(store))
 

@@ -19,44 +19,20 @@ import pytest
 from conftest import ServeFactory
 from harness.payload import KIB, MIB, md5_hex, multipart_etag, payload
 from harness.server import Server, StartFailed
-from harness.under import (
-    FENCE_SECONDS,
-    PERSIST_SECONDS,
-    SCALED,
-    STORE_BUCKET,
-    Ended,
-    Place,
-    need_write_back,
-    over,
-)
+from harness.under import ACK_SECONDS, FENCE_SECONDS, PERSIST_SECONDS, STORE_BUCKET, Ended, Place, scaled
 from ufssim.client import Sim
 from ufssim.journal import DECIDING
 
 from .test_ufs_faults import storm
 
-# An ack does not wait for the store: less than the time a silent one is given up after.
-ACK_SECONDS = 1.8
+pytestmark = pytest.mark.usefixtures("write_back")
+
 UNSETTLED = {"NOT_PERSISTED", "PERSISTING"}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
-    need_write_back()
-    made = Sim(tmp_path_factory.mktemp("ufssim"), "--min-part-bytes", "1024")
-    made.create_bucket(STORE_BUCKET)
-    yield made
-    made.close()
-
-
-def options(sim: Sim, **flags: str) -> dict[str, Any]:
-    made = over(sim)
-    made["flags"] |= {**SCALED, **flags}
-    return made
-
-
-@pytest.fixture(scope="module")
 def front(store: Sim, serve_long: ServeFactory) -> Server:
-    return serve_long("back", **options(store))
+    return serve_long("back", **scaled(store))
 
 
 @pytest.fixture
@@ -79,21 +55,12 @@ def own(store: Sim, serve: ServeFactory) -> Iterator[Callable[..., Place]]:
     store.reset()
 
     def make(**flags: str) -> Place:
-        made = Place(serve("own", **options(store, **flags)), store)
+        made = Place(serve("own", **scaled(store, **flags)), store)
         made.policy("WRITE_BACK", writeReplicas=1)
         return made
 
     yield make
     store.reset()
-
-
-def finish(place: Place, seconds: float = PERSIST_SECONDS) -> None:
-    """No fault any more: the store gets all, in order, and clients see the same."""
-    place.sim.clear_rules()
-    place.sim.up()
-    place.sim.wait_idle()
-    place.wait_persisted(seconds)
-    place.settled(through=False)
 
 
 def quick(call: Callable[..., Ended], *arguments: Any, **more: Any) -> Ended:
@@ -120,7 +87,7 @@ def test_acks_with_the_store_down(place: Place, mode: str) -> None:
     assert quick(place.delete, "gone").status == 204
     assert place.read("gone").status == 404
     assert place.stored() == {}
-    finish(place)
+    place.finish()
     # A listing shows what the store has besides: with the store away there is none.
     listed = place.s3().list_objects_v2(Bucket=place.bucket)["Contents"]
     assert [e["Key"] for e in listed] == ["d/large", "d/small"]
@@ -148,7 +115,7 @@ def test_both_ways_of_answering_say_the_same_of_what_is_not_persisted(place: Pla
     assert place.read("k").body == body
     assert both("GET") in UNSETTLED and both("HEAD") in UNSETTLED
     # The only attempt is under way until it times out: both ways know.
-    finish(place)
+    place.finish()
     assert both("GET") == both("HEAD") == "PERSISTED"
 
 
@@ -169,7 +136,7 @@ def test_all_kinds_of_writes_with_the_store_down(place: Place) -> None:
     assert place.read("multi").body == b"".join(parts)
     assert place.read("old").body == b"overwritten"
     assert place.read("copy").status == 404
-    finish(place)
+    place.finish()
     head = place.send("HEAD", "multi").headers
     assert head["etag"].strip('"') == multipart_etag(parts)
 
@@ -190,7 +157,7 @@ def test_etag_metadata_and_checksum_are_the_same_before_and_after(place: Place) 
 
     before = look()
     assert before["ETag"] == f'"{md5_hex(data)}"' and before["ChecksumSHA256"]
-    finish(place)
+    place.finish()
     assert look() == before
     stored = place.stored()["k"]
     assert stored["headers"] == {"content-type": "text/x", "x-amz-meta-a": "1"}
@@ -211,7 +178,7 @@ def test_waiting_for_persistence(place: Place) -> None:
     assert 0.9 < time.monotonic() - begun < 5
     assert ended.status == 503 and "does not have it yet" in ended.body.decode(), ended
     assert place.persist_state("k") in UNSETTLED
-    finish(place)
+    place.finish()
 
 
 @pytest.mark.parametrize("newer", ["put", "delete"])
@@ -230,7 +197,7 @@ def test_waiting_is_not_ended_by_what_the_store_does_not_have(place: Place, newe
     place.sim.up()
     assert place.put("k", b"there", headers=[("x-quickwater-wait-persisted", "20")]).acked
     assert place.stored_body("k") == b"there"
-    finish(place)
+    place.finish()
 
 
 def test_a_journal_of_lost_metadata_is_not_replayed(own: Callable[..., Place]) -> None:
@@ -256,14 +223,14 @@ def test_a_journal_of_lost_metadata_is_not_replayed(own: Callable[..., Place]) -
     assert place.read("over").body == b"through"
     assert place.read("deleted").status == 404
     assert place.stored() == stored
-    finish(place)
+    place.finish()
 
 
 def test_intermediate_versions_may_be_skipped_never_reordered(place: Place) -> None:
     place.sim.rule("latency", delay_s=0.2)
     for turn in range(40):
         assert place.put("k", payload(KIB, turn)).acked
-    finish(place)
+    place.finish()
     changes = place.sim.changes(f"{place.prefix}k")
     assert 1 <= len(changes) < 40 and changes[-1].sha256 == place.history.keys["k"][-1].content
 
@@ -284,7 +251,7 @@ def test_persisted_objects_stay_cached_over_a_restart(own: Callable[..., Place])
         again()
         for key, body in bodies.items():
             assert place.read(key).body == body, key
-    finish(place)
+    place.finish()
 
 
 # -- outages --------------------------------------------------------------------------
@@ -303,7 +270,7 @@ def test_a_day_without_the_store(own: Callable[..., Place], mode: str) -> None:
     assert len(place.sim.journal(place.prefix)) == applied
     place.sim.up()
     storm(place, 2.0)
-    finish(place)
+    place.finish()
 
 
 @pytest.mark.slow
@@ -317,7 +284,7 @@ def test_a_day_without_the_store_and_a_restart_in_it(own: Callable[..., Place]) 
     place.server.start()
     for key in place.history.keys:
         assert place.read(key).status in (200, 404)
-    finish(place)
+    place.finish()
 
 
 @pytest.mark.parametrize("mode", ["refuse", pytest.param("black_hole", marks=pytest.mark.slow)])
@@ -325,7 +292,7 @@ def test_a_flapping_store(place: Place, mode: str) -> None:
     place.sim.flap(up_s=0.3, down_s=0.4, mode=mode)
     ends = storm(place, 4.0)
     assert all(e.acked for e in ends), {e.status for e in ends}
-    finish(place)
+    place.finish()
 
 
 # -- faults while persisting -------------------------------------------------------------
@@ -380,7 +347,7 @@ def test_faults_while_persisting(place: Place, name: str) -> None:
         assert place.judge(through=False) == []
     else:
         place.wait_persisted()
-        finish(place)
+        place.finish()
 
 
 def test_a_store_that_damages_what_it_takes(place: Place) -> None:
@@ -422,7 +389,7 @@ def test_late_requests_revert_nothing(place: Place, operation: str, later: str, 
     _wait_for(lambda: place.sim.state()["pending"] == 1)
     assert FOLLOWED[later](place).acked
     place.sim.wait_idle()
-    finish(place)
+    place.finish()
     journal = [a for a in place.sim.journal(f"{place.prefix}k") if a.operation in DECIDING]
     assert any(a.late for a in journal), "the late request came before the fence was over"
 
@@ -434,7 +401,7 @@ def test_a_late_complete_reverts_nothing(place: Place, later: str) -> None:
     assert place.multipart("k", parts).acked
     time.sleep(0.5)
     assert FOLLOWED[later](place).acked
-    finish(place)
+    place.finish()
 
 
 @pytest.mark.slow
@@ -449,7 +416,7 @@ def test_late_requests_from_before_a_crash(own: Callable[..., Place]) -> None:
     place.server.start()
     assert place.read("k").body == b"newer"
     assert place.delete("k").acked
-    finish(place)
+    place.finish()
 
 
 @pytest.mark.slow
@@ -459,7 +426,7 @@ def test_late_requests_at_random(place: Place) -> None:
                        jitter_s=FENCE_SECONDS * 0.7, silent=seed % 2 == 0)
     ends = storm(place, 12.0)
     assert all(e.acked for e in ends), {e.status for e in ends}
-    finish(place)
+    place.finish()
 
 
 def _wait_for(true: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -490,7 +457,7 @@ def test_the_queue_on_the_command_line(own: Callable[..., Place]) -> None:
     cli("async-persist", "wait", "--path", "/", "--timeout", "20s")
     assert place.stored_body("k") == b"waits"
     assert path not in cli("async-persist", "list").stdout
-    finish(place)
+    place.finish()
 
 
 # -- the other policies, by the store's journal ------------------------------------------------------
@@ -523,4 +490,4 @@ def test_a_policy_that_changes_while_changes_are_pending(place: Place) -> None:
     for number in chosen:
         assert place.put(f"k{number}", payload(KIB, ("through", number))).acked
         assert place.stored_body(f"k{number}") == payload(KIB, ("through", number))
-    finish(place)
+    place.finish()

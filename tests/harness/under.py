@@ -44,6 +44,8 @@ SCALED = {
     "write-cache-fence": f"{FENCE_SECONDS:g}s",
 }
 PERSIST_SECONDS = 60.0
+# An ack does not wait for the store: less than the time a silent one is given up after.
+ACK_SECONDS = 1.8
 # Each says of a build that it can write back.
 WRITE_BACK_SIGNS = {
     ("pathconfig", "--help"): "apply",
@@ -90,6 +92,13 @@ def over(sim: Sim, root: str = "root") -> dict[str, Any]:
             "AWS_EC2_METADATA_DISABLED": "true",
         },
     }
+
+
+def scaled(sim: Sim, **flags: str) -> dict[str, Any]:
+    """As `over`, with hours made seconds, and more flags."""
+    made = over(sim)
+    made["flags"] |= {**SCALED, **{name.replace("_", "-"): value for name, value in flags.items()}}
+    return made
 
 
 @dataclass
@@ -265,6 +274,14 @@ class Place:
                 return
             assert time.monotonic() < end, f"not persisted within {seconds} s: {behind}"
             time.sleep(0.1)
+
+    def finish(self, seconds: float = PERSIST_SECONDS) -> None:
+        """No fault any more: the store gets all, in order, and clients see the same."""
+        self.sim.clear_rules()
+        self.sim.up()
+        self.sim.wait_idle()
+        self.wait_persisted(seconds)
+        self.settled(through=False)
 
     # -- policies -----------------------------------------------------------------------
 
