@@ -4,6 +4,7 @@ memory and disk bounded, and all is well again without an operator (C12)."""
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,8 @@ import pytest
 
 from conftest import ServeFactory
 from harness.payload import KIB, MIB, payload
-from harness.under import SCALED, Ended, Place, over
+from harness.server import binary
+from harness.under import SCALED, Ended, Place, over, scaled
 from ufssim.client import Sim
 
 pytestmark = pytest.mark.usefixtures("write_back")
@@ -30,6 +32,9 @@ TIMES_LEAST = 4
 METADATA_BYTES = 128 * MIB
 # What goes on in the process beside its budget (C12).
 SURPLUS = 1.1
+# Pending changes get two in 32 parts of the memory, after 64 MiB for the program.
+CHANGES_BYTES = (MEMORY - 64 * MIB) // 16
+FILL_SECONDS = 300.0
 
 
 @pytest.fixture
@@ -198,3 +203,42 @@ def test_transient_data_fill_their_share_and_no_more(small: Callable[..., Place]
     place.policy("WRITE_THROUGH")
     assert place.send("PUT", "through", payload(3 * MIB + KIB, "through")).status == 200
     assert place.stored_body("through") == payload(3 * MIB + KIB, "through")
+
+
+@pytest.mark.slow
+def test_pending_changes_keep_to_their_share_of_memory(store: Sim, serve: ServeFactory) -> None:
+    """Objects of a byte, and the store is down: no dirty space is short, but memory is."""
+    store.reset()
+    options = scaled(store, memory=str(MEMORY), capacity=str(4096 * MIB), write_cache_dirty_ratio="0.9")
+    place = Place(serve("changes", **options), store)
+    place.policy("WRITE_BACK", writeReplicas=1)
+    assert place.put("kept", b"kept").acked
+    store.down("refuse")
+    taken = lambda: place.server.metric("quickwater_persist_memory_bytes")  # noqa: E731
+    keys = place.server.credentials()
+    env = {**os.environ, "AWS_ACCESS_KEY_ID": keys["access_key_id"], "AWS_SECRET_ACCESS_KEY": keys["secret_access_key"]}
+    words = [str(binary()), "bench", "put", "--endpoint", place.target().endpoint, "--bucket", place.bucket,
+             "--size", "1", "--concurrency", "32", "--duration", f"{FILL_SECONDS:.0f}s", "--quiet"]  # fmt: skip
+    load = subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + FILL_SECONDS
+        while not (refused := place.send("PUT", "more", b"x")).code:
+            assert refused.status == 200 and time.monotonic() < end, (refused, taken())
+            time.sleep(0.2)
+    finally:
+        load.kill()
+        load.wait()
+    assert (refused.status, refused.code) == (503, "SlowDown") and "retry-after" in refused.headers
+    assert place.send("DELETE", "kept").status == 503
+    # Errors of attempts come on top of what was taken in.
+    assert 0.9 * CHANGES_BYTES < taken() < 2 * CHANGES_BYTES, taken()
+    dirty = place.server.metric("quickwater_store_pinned_bytes")
+    assert dirty < place.server.metric("quickwater_store_dirty_limit_bytes") / 2
+    assert place.server.peak_rss_bytes() <= MEMORY * SURPLUS
+    assert place.read("kept").body == b"kept"
+    store.up()
+    end = time.monotonic() + FILL_SECONDS
+    while not place.send("PUT", "more", b"x").status == 200:
+        assert time.monotonic() < end, "no room again"
+        time.sleep(0.5)
+    store.reset()

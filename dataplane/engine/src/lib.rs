@@ -19,8 +19,8 @@ pub use decisions::job_tasks::{JobAnswer, JobTasks, TASKS_MAX};
 pub use decisions::journal::Journal;
 pub use decisions::opened::Opened;
 pub use decisions::persist_queue::{
-    PersistConfig, PersistQueue, QueuePage, QueueScope, QueueSum, QueueTotals, QueuedChange,
-    QueuedState,
+    CHANGE_BYTES, PersistConfig, PersistQueue, QueuePage, QueueScope, QueueSum, QueueTotals,
+    QueuedChange, QueuedState,
 };
 pub use decisions::policies::Policies;
 pub use decisions::slots::SLOTS;

@@ -104,6 +104,8 @@ metrics! {
         "Changes being sent to UFSs now."
     PersistFailing Gauge "quickwater_persist_failing" []
         "Changes whose last attempt failed; they are tried again."
+    PersistMemory Gauge "quickwater_persist_memory_bytes" []
+        "Memory of the changes that UFSs still have to get, as it is counted against `memory`."
     PersistAttempts Counter "quickwater_persist_attempts_total" ["outcome"]
         "Attempts to tell a UFS. outcome: ok, failed, lost (bytes that only this worker had are missing)."
     PersistBytes Counter "quickwater_persist_bytes_total" []

@@ -9,6 +9,8 @@ pub(crate) const RAM_TIER_SHARE_LEAST: u64 = 4;
 const TLS_SHARE: u64 = 16;
 /// Pieces of UFS reads need no more than this, however much there is.
 const UFS_READ_BYTES_MAX: u64 = 256 << 20;
+/// What the base leaves is dealt out in this many shares.
+const SHARES: u64 = 32;
 /// fjall holds up to five memtables (see `EngineOptions`).
 const MEMTABLES_HELD: u64 = 5;
 
@@ -23,6 +25,10 @@ pub(crate) struct Budget {
     pub(crate) ram_tier: u64,
     /// Object records the engine remembers.
     pub(crate) object_cache: u64,
+    /// Where the records of the store lie.
+    pub(crate) index: u64,
+    /// Changes the UFS does not have yet.
+    pub(crate) changes: u64,
     /// Block cache of the metadata engine.
     pub(crate) metadata_cache: u64,
     /// One memtable of the metadata engine.
@@ -34,7 +40,8 @@ pub(crate) struct Budget {
 impl Budget {
     /// Half of what the base leaves for buffers and the RAM tier (an eighth of the
     /// rest unless `ram_tier` says otherwise, a quarter at most), an eighth each for
-    /// records, metadata and UFS reads, an eighth kept free for the store's index.
+    /// metadata and UFS reads, three shares each for the records the engine remembers
+    /// and the store's index, two for changes that are pending.
     pub(crate) fn split(
         memory_bytes: u64,
         shards: usize,
@@ -43,6 +50,7 @@ impl Budget {
     ) -> Self {
         let rest = memory_bytes.saturating_sub(BASE_BYTES);
         let eighth = rest / 8;
+        let share = rest / SHARES;
         let ram_tier = ram_tier.unwrap_or(eighth).min(rest / RAM_TIER_SHARE_LEAST);
         let tls = if tls { rest / TLS_SHARE } else { 0 };
         let shards = shards.max(1) as u64;
@@ -50,7 +58,9 @@ impl Budget {
             buffers_per_shard: (rest / 2 - ram_tier - tls) / shards,
             tls_per_shard: tls / shards,
             ram_tier,
-            object_cache: eighth,
+            object_cache: 3 * share,
+            index: 3 * share,
+            changes: 2 * share,
             metadata_cache: eighth / 2,
             metadata_memtable: eighth / 2 / MEMTABLES_HELD,
             ufs_reads: eighth.min(UFS_READ_BYTES_MAX),
@@ -71,6 +81,8 @@ mod tests {
                     let sum = (b.buffers_per_shard + b.tls_per_shard) * shards as u64
                         + b.ram_tier
                         + b.object_cache
+                        + b.index
+                        + b.changes
                         + b.metadata_cache
                         + b.metadata_memtable * MEMTABLES_HELD
                         + b.ufs_reads;

@@ -17,7 +17,7 @@ use quickwater_worker::http::{ConnectionLimit, Door, HttpConfig, HttpStats, TlsD
 use quickwater_worker::listener;
 use quickwater_worker::metrics::Metrics;
 use quickwater_worker::runtime::{self, DriverChoice, RuntimeConfig, Shards, Stop};
-use quickwater_worker::store::{Store, StoreConfig};
+use quickwater_worker::store::{self, Store, StoreConfig};
 use quickwater_worker::tls::Identity;
 
 use tokio::runtime::Runtime;
@@ -217,6 +217,7 @@ fn store_config(settings: &Settings, budget: Budget) -> Result<StoreConfig> {
         segment_bytes: settings.store.segment_bytes,
         dirty_ratio: settings.write_cache.dirty_ratio,
         ram_tier_bytes: usize::try_from(budget.ram_tier)?,
+        records_max: budget.index / store::INDEX_RECORD_BYTES,
         ..StoreConfig::new(&settings.dir, capacity, threads)
     })
 }
@@ -241,6 +242,7 @@ fn engine_config(budget: Budget, settings: &Settings) -> EngineConfig {
             running_max: PERSISTS_MAX,
             bucket_running_max: write_cache.persist_concurrency,
             part_bytes: write_cache.persist_part_bytes,
+            memory_bytes: budget.changes,
             ..PersistConfig::default()
         },
         content_matches: shard::content_matches,

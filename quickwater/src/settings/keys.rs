@@ -120,7 +120,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("dir", "dir", Kind::Path, "./quickwater-data",
         "Directory of this node: cache, metadata, credentials, run.json. Best on a local NVMe disk."),
     key("memory", "memory", Kind::Bytes, "1GiB",
-        "Memory the service plans with: IO buffers, index, metadata cache. At least 256MiB."),
+        "Memory the service plans with: IO buffers, small objects, metadata, the index of the cache (up to some 1,400 records a MiB, each a small object or 1 MiB of a large one; more are evicted) and pending changes (some 160 a MiB; more writes are told to slow down). At least 256MiB."),
     key("metadata_ttl", "metadata-ttl", Kind::Ttl, "10s",
         "How long metadata read from a UFS is trusted before it is looked up again. `0s` looks always, `never` trusts for ever. A mount may set its own."),
     key("mounts", "mount", Kind::Mounts, "",

@@ -7,6 +7,7 @@
 //! (the metadata's).
 
 mod look;
+mod memory;
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,6 +18,7 @@ use event_listener::{Event, EventListener};
 use quickwater_proto::{BucketId, ETag, ObjectKey, PendingChange, PendingRecord, Version};
 
 pub use look::{QueuePage, QueueScope, QueueSum, QueuedState};
+pub use memory::CHANGE_BYTES;
 
 /// Settings of the queue.
 #[derive(Debug, Clone)]
@@ -31,6 +33,10 @@ pub struct PersistConfig {
     pub bucket_running_max: usize,
     /// Changes the queue may hold; more writes are told to slow down.
     pub changes_max: usize,
+    /// Memory the queue may take, bytes, as it counts: [`CHANGE_BYTES`] and the key
+    /// of each change, and what is kept of failed attempts; more writes are told to
+    /// slow down. What was pending at the start is taken in all the same.
+    pub memory_bytes: u64,
     /// Larger objects are sent in parts of this size, bytes, where the UFS keeps
     /// the parts of an upload that was cut.
     pub part_bytes: u64,
@@ -44,6 +50,7 @@ impl Default for PersistConfig {
             running_max: 64,
             bucket_running_max: 64,
             changes_max: 1_000_000,
+            memory_bytes: 512 << 20,
             part_bytes: 256 << 20,
         }
     }
@@ -129,6 +136,8 @@ pub struct QueueTotals {
     pub failing: u64,
     /// Wall time of the oldest change, milliseconds since the Unix epoch.
     pub oldest_ms: Option<i64>,
+    /// Memory of the queue, as it counts it.
+    pub memory_bytes: u64,
 }
 
 /// A million of these may be held: what few of them have is apart.
@@ -215,7 +224,9 @@ impl PersistQueue {
 
     /// Whether one more change can be taken.
     pub(crate) fn has_room(&self) -> bool {
-        self.state().lanes.len() < self.config.changes_max
+        let state = self.state();
+        let memory_bytes = state.totals.memory_bytes.saturating_add(memory::NEXT_BYTES);
+        state.lanes.len() < self.config.changes_max && memory_bytes <= self.config.memory_bytes
     }
 
     /// Takes in what was just committed; `place`'s slot is held. `late`: a request
@@ -483,6 +494,7 @@ impl State {
     /// Removes a lane from every list; `running` stays counted.
     fn take_out(&mut self, place: &Place) -> Option<Lane> {
         let lane = self.lanes.remove(place)?;
+        self.totals.memory_bytes -= memory::of(place, &lane);
         self.due.remove(&(lane.due, lane.order, place.clone()));
         self.deletes.remove(place);
         if lane.has_age() {
@@ -503,6 +515,7 @@ impl State {
     }
 
     fn put_in(&mut self, place: Place, lane: Lane) {
+        self.totals.memory_bytes += memory::of(&place, &lane);
         match lane.pending.change {
             PendingChange::Put { size } => {
                 self.totals.puts += 1;
@@ -591,7 +604,7 @@ impl State {
                 if current {
                     let past = lane.past();
                     past.attempts = past.attempts.saturating_add(1);
-                    past.error = Some(error);
+                    past.error = Some(memory::bounded(error));
                     let wait = backoff(past.attempts, lane.order, config);
                     lane.due = lane.not_before(now) + wait;
                 } else {

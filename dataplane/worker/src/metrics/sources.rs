@@ -108,6 +108,7 @@ fn read_persist(shared: &Shared, samples: &mut Samples) {
     samples.count(Metric::PersistPendingDeletes, &[], totals.deletes);
     samples.count(Metric::PersistRunning, &[], totals.running);
     samples.count(Metric::PersistFailing, &[], totals.failing);
+    samples.count(Metric::PersistMemory, &[], totals.memory_bytes);
     let oldest = totals.oldest_ms.map_or(0.0, seconds_since);
     samples.number(Metric::PersistOldestSeconds, &[], oldest);
     let stats = &shared.stats;

@@ -74,8 +74,9 @@ impl Allocator {
 
     /// Chooses. `pinned_room`: bytes of pinned records the caller can take over
     /// into the segment it writes now; `may_create`: making a file did not just
-    /// fail for want of space.
-    pub(super) fn next(&mut self, pinned_room: u64, may_create: bool) -> Next {
+    /// fail for want of space; `crowded`: there are too many records, so one is
+    /// evicted first though segments are free.
+    pub(super) fn next(&mut self, pinned_room: u64, may_create: bool, crowded: bool) -> Next {
         if let Some(resume) = self.resumable.pop_front() {
             return Next::Resume(resume);
         }
@@ -83,22 +84,28 @@ impl Allocator {
         if let Some(at) = drained {
             return Next::Recycle(self.draining.swap_remove(at));
         }
+        if crowded && let Some(segment) = self.take_victim(pinned_room) {
+            return Next::Evict(segment);
+        }
         if let Some(segment) = self.free.pop() {
             return Next::Recycle(segment);
         }
         if may_create && let Some(id) = self.missing.pop_front() {
             return Next::Create(id);
         }
-        if let Some(at) = self.victim(pinned_room)
-            && let Some(segment) = self.sealed.remove(at)
-        {
-            self.evicting += 1;
+        if let Some(segment) = self.take_victim(pinned_room) {
             return Next::Evict(segment);
         }
         if self.evicting > 0 || !self.draining.is_empty() {
             return Next::Wait;
         }
         Next::Full
+    }
+
+    fn take_victim(&mut self, pinned_room: u64) -> Option<Arc<Segment>> {
+        let segment = self.sealed.remove(self.victim(pinned_room)?)?;
+        self.evicting += 1;
+        Some(segment)
     }
 
     /// The oldest sealed segment whose pinned records, at most half of it, can

@@ -21,8 +21,13 @@ const SEGMENT_MOST_BYTES: u64 = 4 << 30;
 
 /// Share of the capacity that may be pinned when nothing else was said.
 pub const DIRTY_RATIO: f64 = 0.3;
-/// Pinned records when nothing else was said: 128 MiB of index.
+/// Records when nothing else was said: 512 MiB of index.
+const RECORDS_MAX: u64 = 8 << 20;
+/// Most pinned records however many there may be in all: what was pinned is looked
+/// through at every start.
 const DIRTY_RECORDS_MAX: u64 = 2 << 20;
+/// Of all records at most one in this many is pinned: others can be evicted.
+const DIRTY_RECORDS_SHARE: u64 = 2;
 
 /// Settings of a store.
 #[derive(Debug, Clone)]
@@ -44,8 +49,12 @@ pub struct StoreConfig {
     ///
     /// [`Store::dirty_limit_bytes`]: super::Store::dirty_limit_bytes
     pub dirty_ratio: f64,
-    /// Most pinned records.
-    pub dirty_records_max: u64,
+    /// Most records, of [`INDEX_RECORD_BYTES`] of memory each. Beyond it segments
+    /// are evicted though the disk has room; what a segment holds may come on top,
+    /// and after a start what was there already. Half may be pinned, at most 2 Mi.
+    ///
+    /// [`INDEX_RECORD_BYTES`]: super::INDEX_RECORD_BYTES
+    pub records_max: u64,
     /// Longest wait for a buffer.
     pub buffer_timeout: Duration,
     /// Longest wait for one device operation; a write or flush that takes longer
@@ -68,7 +77,7 @@ impl StoreConfig {
             segment_bytes: None,
             zero_ahead: true,
             dirty_ratio: DIRTY_RATIO,
-            dirty_records_max: DIRTY_RECORDS_MAX,
+            records_max: RECORDS_MAX,
             buffer_timeout: Duration::from_secs(5),
             io_timeout: Duration::from_secs(30),
             ram_tier_bytes: 0,
@@ -92,7 +101,7 @@ impl StoreConfig {
         let (ratio, shards) = (self.dirty_ratio, self.shards as u64);
         Limits {
             bytes: limit_bytes(ratio, segments, shards, segment_bytes),
-            records: self.dirty_records_max,
+            records: (self.records_max / DIRTY_RECORDS_SHARE).min(DIRTY_RECORDS_MAX),
         }
     }
 

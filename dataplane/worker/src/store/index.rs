@@ -1,7 +1,7 @@
 //! Which chunk lies where, in memory, for all shards. Absent: IO, segments.
 //!
 //! Many small tables behind their own locks; a lock is held for one lookup. An
-//! entry takes 32 bytes, with the table's overhead at most [`ENTRY_BYTES_MAX`].
+//! entry takes 32 bytes, with the table's overhead at most [`INDEX_RECORD_BYTES`].
 //!
 //! A table doubles when it is full, so that just after it has, an entry takes 75
 //! bytes. Therefore parts are of different size, the largest twice the smallest
@@ -21,8 +21,7 @@ const STEPS: usize = 1 << 12;
 /// Bits of the hash that say the step: a table uses the lowest and the highest.
 const STEP_SHIFT: u32 = 40;
 /// Most bytes of memory an entry takes on average in an index of 10,000 or more.
-#[cfg(test)]
-const ENTRY_BYTES_MAX: u64 = 64;
+pub const INDEX_RECORD_BYTES: u64 = 64;
 
 const LEN_MASK: u32 = (1 << 21) - 1;
 const READS_SHIFT: u32 = 24;
@@ -389,7 +388,7 @@ mod tests {
         }
         eprintln!("bytes an entry: {best:.1} to {worst:.1}, under evictions {churned:.1}");
         assert!(
-            worst.max(churned) <= ENTRY_BYTES_MAX as f64,
+            worst.max(churned) <= INDEX_RECORD_BYTES as f64,
             "{worst} {churned}"
         );
     }

@@ -59,6 +59,7 @@ use quickwater_proto::BlobId;
 pub use self::config::{DIRTY_RATIO, OpenError, StoreConfig};
 use self::core::Core;
 pub use self::dirty::Reservation;
+pub use self::index::INDEX_RECORD_BYTES;
 use self::index::Index;
 pub use self::journal::{Journal, JournalEntry, JournalError};
 pub use self::reconcile::{Fate, Reconciled};

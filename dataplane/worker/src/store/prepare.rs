@@ -28,6 +28,9 @@ use crate::buffers::{FRONT_ROOM_BYTES, LARGE_BYTES, PoolBuf};
 /// Pause before asking again while other shards evict or reads drain.
 const WAIT_STEP: Duration = Duration::from_millis(1);
 
+/// Most segments evicted for one that is prepared because there are too many records.
+const EVICTIONS_MAX: u32 = 8;
+
 /// Starts to prepare a spare if there is none.
 pub(super) fn start(shard: &Rc<Shard>) {
     start_with(shard, &mut shard.log.borrow_mut());
@@ -58,13 +61,14 @@ async fn run(shard: Rc<Shard>) {
 async fn prepare(shard: &Rc<Shard>) -> Result<Active, DiskError> {
     let core = &shard.core;
     let deadline = Instant::now() + core.config.io_timeout;
-    let (mut may_create, mut kept) = (true, 0);
+    let (mut may_create, mut kept, mut thinned) = (true, 0, 0);
     loop {
         if core.stats.is_suspect() {
             return Err(DiskError::Suspect);
         }
         let room = shard.log.borrow().pinned_room(core.segment_bytes);
-        let next = core.allocator().next(room, may_create);
+        let crowded = thinned < EVICTIONS_MAX && core.index.len() as u64 > core.config.records_max;
+        let next = core.allocator().next(room, may_create, crowded);
         match next {
             Next::Resume(resume) => {
                 return match shard.file(&resume.segment) {
@@ -91,6 +95,7 @@ async fn prepare(shard: &Rc<Shard>) -> Result<Active, DiskError> {
                 shard.log.borrow_mut().reserved = with_entries(segment.pinned_bytes());
                 let freed = evict(shard, &segment).await;
                 shard.log.borrow_mut().reserved = 0;
+                thinned += 1;
                 if freed {
                     core.allocator().evicted(segment);
                 } else {

@@ -11,6 +11,7 @@ fn queue() -> PersistQueue {
         running_max: 3,
         bucket_running_max: 2,
         changes_max: 100,
+        memory_bytes: 1 << 20,
         part_bytes: 1 << 20,
     })
 }
@@ -353,6 +354,48 @@ fn a_lane_without_a_past_is_small() {
 }
 
 #[test]
+fn as_many_changes_are_taken_as_memory_is_left_for() {
+    const CHANGES: u64 = 50;
+    let each = CHANGE_BYTES + 4;
+    let queue = PersistQueue::new(PersistConfig {
+        memory_bytes: CHANGES * each + memory::NEXT_BYTES - 1,
+        ..PersistConfig::default()
+    });
+    for number in 0..CHANGES {
+        assert!(queue.has_room());
+        queue.enqueue(place(&format!("k-{number:02}")), put(1), at(1), None);
+        // A newer change of the key takes the place of the older one.
+        queue.enqueue(place(&format!("k-{number:02}")), put(2), at(1), None);
+        assert_eq!(queue.totals().memory_bytes, (number + 1) * each);
+    }
+    assert!(!queue.has_room());
+    let work = queue.take(at(1)).unwrap();
+    queue.finish(&work.place, Version(2), Outcome::Ended, at(1));
+    assert!(queue.has_room());
+}
+
+#[test]
+fn a_text_of_an_error_is_cut_and_counted() {
+    let queue = queue();
+    let plain = CHANGE_BYTES + 1;
+    queue.enqueue(place("k"), put(1), at(1), None);
+    for attempt in 1..4 {
+        let now = at(attempt * 100);
+        let work = queue.take(now).unwrap();
+        let error = "\u{e4}".repeat(attempt as usize * 10_000);
+        let failed = Outcome::Failed { error, late: None };
+        queue.finish(&work.place, Version(1), failed, now);
+        let shown = queue.stat(BUCKET, &work.place.1, now).unwrap();
+        assert_eq!(shown.error.unwrap().len(), memory::ERROR_BYTES_MAX);
+        let past = size_of::<Past>() + memory::ERROR_BYTES_MAX;
+        assert_eq!(queue.totals().memory_bytes, plain + past as u64);
+    }
+    let work = queue.take(at(1_000)).unwrap();
+    queue.finish(&work.place, Version(1), Outcome::Ended, at(1_000));
+    assert_eq!(queue.totals(), QueueTotals::default());
+}
+
+#[test]
 fn the_oldest_is_told_while_others_of_its_age_end() {
     let queue = queue();
     for key in ["a", "b"] {
@@ -398,8 +441,9 @@ fn a_million_changes() {
     }
     let each = |took: Duration| took.as_nanos() / u128::from(CHANGES);
     let bytes = (resident() - before) / CHANGES;
+    let counted = queue.totals().memory_bytes / CHANGES;
     eprintln!(
-        "{bytes} bytes and {} ns to enqueue each",
+        "{bytes} bytes ({counted} counted) and {} ns to enqueue each",
         each(began.elapsed())
     );
     let began = std::time::Instant::now();

@@ -72,7 +72,7 @@ fn what_was_reserved_is_what_is_pinned() {
 fn the_number_of_pinned_records_is_limited() {
     let dir = tempfile::tempdir().unwrap();
     let few = StoreConfig {
-        dirty_records_max: 10,
+        records_max: 20,
         ..config(dir.path())
     };
     session(few, async |store, shard| {

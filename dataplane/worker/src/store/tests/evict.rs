@@ -1,6 +1,7 @@
 //! A full store makes room: cold goes, hot and pinned stay, progress is sure.
 
 use super::*;
+use crate::store::record::UNIT_BYTES;
 use Durability::{Cached, Flushed};
 
 const LEN: usize = 200_000;
@@ -151,5 +152,30 @@ fn reads_under_eviction_are_right_or_missing() {
         }
         assert!(reader.await > 0);
         assert_eq!(count(&store.stats().damaged_records), 0);
+    });
+}
+
+#[test]
+fn too_many_records_are_evicted_though_the_disk_has_room() {
+    const RECORDS_MAX: usize = 1_500;
+    // One unit each; a lap in use and one that is prepared meanwhile come on top.
+    let lap = SEGMENT as usize / UNIT_BYTES;
+    let dir = tempfile::tempdir().unwrap();
+    let few = StoreConfig {
+        records_max: RECORDS_MAX as u64,
+        ..config(dir.path())
+    };
+    session(few, async |store, shard| {
+        put_len(&shard, chunk(7, 0), 100, Flushed).await;
+        for index in 0..8 * lap as u32 {
+            put_len(&shard, chunk(1, index), 100, Cached).await;
+            let records = store.core.index.len();
+            assert!(records <= RECORDS_MAX + 2 * lap, "{records} at {index}");
+        }
+        assert!(store.core.index.len() > RECORDS_MAX / 2);
+        assert!(count(&store.stats().evicted_records) > 0);
+        // What nobody else has stays, as does what came last.
+        assert!(has(&shard, chunk(7, 0), 100).await);
+        assert!(has(&shard, chunk(1, 8 * lap as u32 - 1), 100).await);
     });
 }
