@@ -1,0 +1,394 @@
+//! Metadata with unknown outcomes. Absent: uploads, what a crash leaves.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use quickwater_engine::io::Metadata;
+use quickwater_proto::*;
+
+use super::Faults;
+use crate::executor::Sim;
+
+#[derive(Clone)]
+pub struct SimMetadata {
+    pub sim: Sim,
+    pub faults: Rc<Cell<Faults>>,
+    pub objects: Rc<RefCell<BTreeMap<ObjectKey, ObjectRecord>>>,
+    pub buckets: Rc<RefCell<BTreeMap<BucketName, Bucket>>>,
+    pub pending: Rc<RefCell<BTreeMap<ObjectKey, PendingRecord>>>,
+    /// Most rows of a scan; few, so that every listing takes several.
+    pub scan_rows_max: Rc<Cell<usize>>,
+    /// Rows and scans so far.
+    pub scanned: Rc<Cell<(usize, usize)>>,
+    /// What the entries handed out stand for.
+    entries: Rc<RefCell<Vec<(ObjectKey, ObjectRecord)>>>,
+    version: Rc<Cell<u128>>,
+}
+
+impl SimMetadata {
+    pub fn new(sim: &Sim, faults: &Rc<Cell<Faults>>) -> Self {
+        Self {
+            sim: sim.clone(),
+            faults: Rc::clone(faults),
+            objects: Rc::default(),
+            buckets: Rc::default(),
+            pending: Rc::default(),
+            scan_rows_max: Rc::new(Cell::new(2)),
+            scanned: Rc::default(),
+            entries: Rc::default(),
+            version: Rc::default(),
+        }
+    }
+
+    /// Makes a record current, and what the UFS must be told pending.
+    fn make_current(&self, key: &ObjectKey, record: &ObjectRecord) -> Committed {
+        let version = self.next_version();
+        let record = ObjectRecord {
+            version,
+            ..record.clone()
+        };
+        match record.persist {
+            PersistState::NotPersisted | PersistState::Persisting => {
+                let size = record.size;
+                self.note(key, version, PendingChange::Put { size });
+            }
+            PersistState::Transient => {
+                let size = record.size;
+                self.note(key, version, PendingChange::Hold { size });
+            }
+            PersistState::Persisted => drop(self.pending.borrow_mut().remove(key)),
+        }
+        let replaced = self.objects.borrow_mut().insert(key.clone(), record);
+        Committed { version, replaced }
+    }
+
+    fn next_version(&self) -> Version {
+        self.version.set(self.version.get() + 1);
+        Version(self.version.get())
+    }
+
+    fn note(&self, key: &ObjectKey, version: Version, change: PendingChange) {
+        let mut pending = self.pending.borrow_mut();
+        let superseded = pending.contains_key(key);
+        let record = PendingRecord {
+            version,
+            change,
+            since_ms: self.sim.now().as_millis() as i64,
+            superseded,
+        };
+        pending.insert(key.clone(), record);
+    }
+
+    /// Whether a commit happens, and whether its answer arrives.
+    async fn commit(&self) -> (bool, bool) {
+        self.sim.jitter().await;
+        match self.sim.below(100) < self.faults.get().metadata_unknown {
+            true => (self.sim.below(2) == 0, false),
+            false => (true, true),
+        }
+    }
+}
+
+fn unknown<T>() -> Result<T, MetadataError> {
+    Err(MetadataError::Unknown("simulated".into()))
+}
+
+impl Metadata for SimMetadata {
+    async fn bucket(&self, name: &BucketName) -> Result<Option<Bucket>, MetadataError> {
+        Ok(self.buckets.borrow().get(name).cloned())
+    }
+    async fn buckets(&self) -> Result<Vec<Bucket>, MetadataError> {
+        Ok(self.buckets.borrow().values().cloned().collect())
+    }
+    async fn create_bucket(&self, bucket: &Bucket) -> Result<Bucket, MetadataError> {
+        self.buckets
+            .borrow_mut()
+            .insert(bucket.name.clone(), bucket.clone());
+        Ok(bucket.clone())
+    }
+    async fn delete_bucket(&self, id: BucketId, only_empty: bool) -> Result<(), MetadataError> {
+        if only_empty && !self.objects.borrow().is_empty() {
+            return Err(MetadataError::BucketNotEmpty);
+        }
+        self.buckets.borrow_mut().retain(|_, b| b.id != id);
+        Ok(())
+    }
+    async fn set_bucket_tags(
+        &self,
+        _: BucketId,
+        _: &[(String, String)],
+    ) -> Result<(), MetadataError> {
+        Ok(())
+    }
+
+    async fn object(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+    ) -> Result<Option<ObjectRecord>, MetadataError> {
+        self.sim.jitter().await;
+        let found = self.objects.borrow().get(key).cloned();
+        self.sim.jitter().await;
+        Ok(found)
+    }
+
+    async fn commit_object(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+        condition: &PutCondition,
+    ) -> Result<Committed, MetadataError> {
+        let (apply, answer) = self.commit().await;
+        if let PutCondition::Version(version) = condition {
+            match self.objects.borrow().get(key) {
+                Some(now) if now.version == *version => {}
+                _ => return Err(MetadataError::ConditionFailed),
+            }
+        }
+        let committed = match apply {
+            true => self.make_current(key, record),
+            false => Committed {
+                version: self.next_version(),
+                replaced: None,
+            },
+        };
+        if answer { Ok(committed) } else { unknown() }
+    }
+
+    fn journal_entry(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+        _: u64,
+    ) -> Result<Bytes, MetadataError> {
+        let mut entries = self.entries.borrow_mut();
+        entries.push((key.clone(), record.clone()));
+        Ok(Bytes::copy_from_slice(&entries.len().to_be_bytes()))
+    }
+
+    async fn commit_journaled(&self, entry: Bytes) -> Result<Committed, MetadataError> {
+        let (apply, answer) = self.commit().await;
+        let number = usize::from_be_bytes(entry.as_ref().try_into().unwrap());
+        let (key, record) = self.entries.borrow()[number - 1].clone();
+        let blob = record.extents[0].blob;
+        let known = self.objects.borrow().get(&key).cloned();
+        let committed = match known {
+            // Its operation is known.
+            Some(known) if known.extents.iter().any(|e| e.blob == blob) => Committed {
+                version: known.version,
+                replaced: None,
+            },
+            _ if apply => self.make_current(&key, &record),
+            _ => return unknown(),
+        };
+        if answer { Ok(committed) } else { unknown() }
+    }
+
+    async fn remove_object_pending(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        _: &PutCondition,
+    ) -> Result<(Version, Option<ObjectRecord>), MetadataError> {
+        let (apply, answer) = self.commit().await;
+        let version = self.next_version();
+        let removed = match apply {
+            true => {
+                self.note(key, version, PendingChange::Delete);
+                self.objects.borrow_mut().remove(key)
+            }
+            false => None,
+        };
+        if answer {
+            Ok((version, removed))
+        } else {
+            unknown()
+        }
+    }
+
+    async fn pending(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+    ) -> Result<Option<PendingRecord>, MetadataError> {
+        Ok(self.pending.borrow().get(key).cloned())
+    }
+
+    async fn pending_changes(
+        &self,
+        after: Option<(BucketId, &ObjectKey)>,
+        limit: usize,
+    ) -> Result<PendingPage, MetadataError> {
+        let pending = self.pending.borrow();
+        let rows = pending
+            .iter()
+            .filter(|(key, _)| after.is_none_or(|(_, after)| *key > after));
+        let mut entries: Vec<_> = rows
+            .take(limit + 1)
+            .map(|(key, record)| (BucketId(1), key.clone(), record.clone()))
+            .collect();
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        Ok(PendingPage { entries, more })
+    }
+
+    async fn end_pending(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        version: Version,
+        ufs: Option<&UfsIdentity>,
+        settling: Option<i64>,
+    ) -> Result<bool, MetadataError> {
+        let (apply, answer) = self.commit().await;
+        let mut pending = self.pending.borrow_mut();
+        match pending.get_mut(key) {
+            Some(record)
+                if record.version == version
+                    && !matches!(record.change, PendingChange::Hold { .. }) =>
+            {
+                if apply {
+                    match settling {
+                        Some(until_ms) => record.change = PendingChange::Settling { until_ms },
+                        None => drop(pending.remove(key)),
+                    }
+                    let mut objects = self.objects.borrow_mut();
+                    if let (Some(object), Some(ufs)) = (objects.get_mut(key), ufs) {
+                        object.persist = PersistState::Persisted;
+                        object.ufs = Some(ufs.clone());
+                    }
+                }
+                if answer { Ok(true) } else { unknown() }
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn note_request(
+        &self,
+        _: BucketId,
+        _: &ObjectKey,
+        _: i64,
+    ) -> Result<Version, MetadataError> {
+        // This UFS does not outlive us.
+        unknown()
+    }
+
+    async fn remove_object(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        _: &PutCondition,
+    ) -> Result<Option<ObjectRecord>, MetadataError> {
+        let (apply, answer) = self.commit().await;
+        let removed = if apply {
+            self.objects.borrow_mut().remove(key)
+        } else {
+            None
+        };
+        if answer { Ok(removed) } else { unknown() }
+    }
+
+    async fn scan(
+        &self,
+        _: BucketId,
+        prefix: &str,
+        from: &str,
+        limit: usize,
+    ) -> Result<ScanPage, MetadataError> {
+        self.sim.jitter().await;
+        let objects = self.objects.borrow();
+        let rows = objects
+            .iter()
+            .filter(|(k, _)| k.as_str().starts_with(prefix) && k.as_str() >= from);
+        let limit = limit.min(self.scan_rows_max.get());
+        let mut entries: Vec<_> = rows
+            .take(limit + 1)
+            .map(|(k, r)| (k.clone(), r.clone()))
+            .collect();
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        let (rows, scans) = self.scanned.get();
+        self.scanned.set((rows + entries.len(), scans + 1));
+        Ok(ScanPage { entries, more })
+    }
+
+    async fn note_opened(&self, _: BucketId, _: &OpenedUpload) -> Result<(), MetadataError> {
+        unknown()
+    }
+    async fn forget_opened(
+        &self,
+        _: BucketId,
+        _: &ObjectKey,
+        _: UploadId,
+    ) -> Result<(), MetadataError> {
+        unknown()
+    }
+    async fn create_upload(&self, _: BucketId, _: &UploadRecord) -> Result<(), MetadataError> {
+        unknown()
+    }
+    async fn upload(
+        &self,
+        _: BucketId,
+        _: &ObjectKey,
+        _: UploadId,
+    ) -> Result<Option<UploadRecord>, MetadataError> {
+        Ok(None)
+    }
+    async fn put_part(
+        &self,
+        _: BucketId,
+        _: &UploadRecord,
+        _: &PartRecord,
+    ) -> Result<Option<PartRecord>, MetadataError> {
+        unknown()
+    }
+    async fn parts(
+        &self,
+        _: BucketId,
+        _: &ObjectKey,
+        _: UploadId,
+        _: u16,
+        _: usize,
+    ) -> Result<Vec<PartRecord>, MetadataError> {
+        Ok(Vec::new())
+    }
+    async fn uploads(
+        &self,
+        _: BucketId,
+        _: &str,
+        _: Option<(&str, Option<UploadId>)>,
+        _: usize,
+    ) -> Result<Vec<UploadRecord>, MetadataError> {
+        Ok(Vec::new())
+    }
+    async fn complete_upload(
+        &self,
+        _: BucketId,
+        _: &UploadRecord,
+        _: &ObjectRecord,
+        _: &PutCondition,
+    ) -> Result<Committed, MetadataError> {
+        unknown()
+    }
+    async fn completed(
+        &self,
+        _: BucketId,
+        _: &ObjectKey,
+        _: UploadId,
+    ) -> Result<Option<ETag>, MetadataError> {
+        Ok(None)
+    }
+    async fn abort_upload(
+        &self,
+        _: BucketId,
+        _: &ObjectKey,
+        _: UploadId,
+    ) -> Result<Vec<PartRecord>, MetadataError> {
+        Ok(Vec::new())
+    }
+}
