@@ -4,56 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, default_provider};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme,
-    SupportedCipherSuite,
-};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, Error, RootCertStore, SupportedCipherSuite};
 
 use super::*;
-
-#[derive(Debug)]
-struct AnyCertificate(CryptoProvider);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
 
 fn client(suite: SupportedCipherSuite) -> ClientConnection {
     let provider = CryptoProvider {
@@ -61,11 +18,10 @@ fn client(suite: SupportedCipherSuite) -> ClientConnection {
         ..default_provider()
     };
     let version = [suite.version()];
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider.clone()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&version)
         .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_root_certificates(trusted(suite))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = "localhost".try_into().unwrap();
@@ -83,13 +39,25 @@ fn pem(key: &'static rcgen::SignatureAlgorithm) -> (String, String) {
 }
 
 /// ECDSA and RSA suites of TLS 1.2 need a key of their kind.
-fn identity(suite: SupportedCipherSuite) -> Arc<Identity> {
+fn made(suite: SupportedCipherSuite) -> &'static (String, String) {
     static MADE: [OnceLock<(String, String)>; 2] = [OnceLock::new(), OnceLock::new()];
     let rsa = format!("{:?}", suite.suite()).contains("_RSA_");
-    let (chain, key) = match rsa {
+    match rsa {
         true => MADE[0].get_or_init(|| pem(&rcgen::PKCS_RSA_SHA256)),
         false => MADE[1].get_or_init(|| pem(&rcgen::PKCS_ECDSA_P256_SHA256)),
-    };
+    }
+}
+
+/// The certificate signs itself, so a client that knows it believes it.
+fn trusted(suite: SupportedCipherSuite) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_slice(made(suite).0.as_bytes());
+    roots.add(certificate.unwrap()).unwrap();
+    roots
+}
+
+fn identity(suite: SupportedCipherSuite) -> Arc<Identity> {
+    let (chain, key) = made(suite);
     Identity::new(chain.as_bytes(), key.as_bytes()).unwrap().0
 }
 
