@@ -11,6 +11,7 @@
 //! | 02 | bucket by name | name |
 //! | 03 | bucket by id | bucket |
 //! | 04 | trash: buckets whose rows are still to be removed | bucket |
+//! | 05 | identity of the directory a bucket was written to | bucket |
 //! | 10 | object | bucket, S3 key |
 //! | 11 | detail of an object | bucket, detail id, piece |
 //! | 20 | upload | bucket, escaped S3 key, upload id |
@@ -42,6 +43,7 @@ const META: u8 = 0x01;
 const BUCKET: u8 = 0x02;
 const BUCKET_ID: u8 = 0x03;
 const TRASH: u8 = 0x04;
+const DIRECTORY: u8 = 0x05;
 const OBJECT: u8 = 0x10;
 const DETAIL: u8 = 0x11;
 const UPLOAD: u8 = 0x20;
@@ -179,6 +181,12 @@ pub fn bucket_id(bucket: BucketId) -> Vec<u8> {
 #[must_use]
 pub fn trash(bucket: BucketId) -> Vec<u8> {
     Key::of(TRASH, bucket).done()
+}
+
+/// The identity of the directory a bucket was written to.
+#[must_use]
+pub fn directory(bucket: BucketId) -> Vec<u8> {
+    Key::of(DIRECTORY, bucket).done()
 }
 
 /// All buckets whose rows are to be removed.

@@ -221,6 +221,7 @@ impl Mutation for DeleteBucket {
         }
         transaction.clear(&keyspace::bucket(&name));
         transaction.clear(&keyspace::bucket_id(self.bucket));
+        transaction.clear(&keyspace::directory(self.bucket));
         // Even an empty bucket has counters and completed uploads.
         transaction.set(&keyspace::trash(self.bucket), &[]);
         Ok(Step::Commit(()))

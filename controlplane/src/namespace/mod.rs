@@ -9,6 +9,7 @@
 mod buckets;
 mod clock;
 mod complete;
+mod directories;
 mod fold;
 mod format;
 mod jobs;

@@ -1,4 +1,4 @@
-//! Bucket rows, by name and by id.
+//! Bucket rows, by name and by id, and the directory of a bucket.
 
 use quickwater_proto::{Bucket, BucketId, BucketName};
 use quickwater_rpc::records as wire;
@@ -7,6 +7,7 @@ use super::shared::{pairs, pairs_to_wire};
 use super::{RecordError, damaged, decode, encode};
 
 const ROW: &str = "bucket";
+const DIRECTORY_ROW: &str = "directory";
 
 /// Makes a bucket row.
 ///
@@ -64,6 +65,27 @@ pub fn encode_bucket_id(name: &BucketName) -> Result<Vec<u8>, RecordError> {
 pub fn decode_bucket_id(value: &[u8]) -> Result<BucketName, RecordError> {
     let row: wire::BucketIdRow = decode(ROW, value)?;
     name(&row.name)
+}
+
+/// Makes the row of a bucket's directory.
+///
+/// # Errors
+/// [`RecordError::TooLarge`].
+pub fn encode_directory(identity: &str) -> Result<Vec<u8>, RecordError> {
+    let identity = identity.to_owned();
+    encode(DIRECTORY_ROW, &wire::DirectoryRow { identity })
+}
+
+/// Reads the identity of a bucket's directory.
+///
+/// # Errors
+/// Another schema, or damaged.
+pub fn decode_directory(value: &[u8]) -> Result<String, RecordError> {
+    let row: wire::DirectoryRow = decode(DIRECTORY_ROW, value)?;
+    match row.identity.as_str() {
+        "" => Err(damaged(DIRECTORY_ROW, "no identity")),
+        _ => Ok(row.identity),
+    }
 }
 
 fn name(name: &str) -> Result<BucketName, RecordError> {

@@ -25,7 +25,10 @@ use quickwater_proto::Version;
 
 use crate::store::CommitVersion;
 
-pub use bucket::{decode_bucket, decode_bucket_id, encode_bucket, encode_bucket_id};
+pub use bucket::{
+    decode_bucket, decode_bucket_id, decode_directory, encode_bucket, encode_bucket_id,
+    encode_directory,
+};
 pub use job::{decode_job, encode_job};
 pub use journal::{JournalEntry, decode_journal_entry, encode_journal_entry};
 pub use object::{DetailRef, EncodedObject, ObjectRow, decode_summary, encode_object};

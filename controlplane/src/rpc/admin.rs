@@ -8,13 +8,14 @@ use quickwater_rpc::admin::admin_server::Admin;
 use quickwater_rpc::admin::{
     FsListReply, FsListRequest, FsRemoveReply, FsRemoveRequest, FsStatReply, FsStatRequest,
     GetConfReply, GetConfRequest, JobListReply, JobListRequest, JobStartReply, JobStartRequest,
-    JobStatusReply, JobStatusRequest, JobStopReply, JobStopRequest, MountAddReply, MountAddRequest,
-    MountListReply, MountListRequest, MountRemoveReply, MountRemoveRequest, PathConfigCheckReply,
-    PathConfigCheckRequest, PathConfigGetReply, PathConfigGetRequest, PathConfigHistoryReply,
-    PathConfigHistoryRequest, PathConfigRollbackRequest, PathConfigSetReply, PathConfigSetRequest,
-    PathConfigTestReply, PathConfigTestRequest, PersistListReply, PersistListRequest,
-    PersistRetryReply, PersistRetryRequest, PersistStatReply, PersistStatRequest, PersistSumReply,
-    PersistSumRequest, StatusReply, StatusRequest,
+    JobStatusReply, JobStatusRequest, JobStopReply, JobStopRequest, MountAcceptReply,
+    MountAcceptRequest, MountAddReply, MountAddRequest, MountListReply, MountListRequest,
+    MountRemoveReply, MountRemoveRequest, PathConfigCheckReply, PathConfigCheckRequest,
+    PathConfigGetReply, PathConfigGetRequest, PathConfigHistoryReply, PathConfigHistoryRequest,
+    PathConfigRollbackRequest, PathConfigSetReply, PathConfigSetRequest, PathConfigTestReply,
+    PathConfigTestRequest, PersistListReply, PersistListRequest, PersistRetryReply,
+    PersistRetryRequest, PersistStatReply, PersistStatRequest, PersistSumReply, PersistSumRequest,
+    StatusReply, StatusRequest,
 };
 use tonic::{Request, Response, Status};
 
@@ -92,7 +93,7 @@ impl<S: Store> Admin for AdminService<S> {
             .map_err(status::mount)?;
         self.views.node.mounts_changed();
         Ok(Response::new(MountAddReply {
-            mount: Some(convert::mount(mounted)),
+            mount: Some(convert::mount(mounted, None)),
             note,
         }))
     }
@@ -102,7 +103,11 @@ impl<S: Store> Admin for AdminService<S> {
         _: Request<MountListRequest>,
     ) -> Result<Response<MountListReply>, Status> {
         let buckets = self.namespace.buckets().await.map_err(status::metadata)?;
-        let mounts = buckets.into_iter().map(convert::mount).collect();
+        let shown = |bucket: Bucket| {
+            let trouble = self.views.mounts.trouble(&bucket);
+            convert::mount(bucket, trouble)
+        };
+        let mounts = buckets.into_iter().map(shown).collect();
         Ok(Response::new(MountListReply { mounts }))
     }
 
@@ -120,15 +125,28 @@ impl<S: Store> Admin for AdminService<S> {
         Ok(Response::new(MountRemoveReply {}))
     }
 
+    async fn mount_accept(
+        &self,
+        request: Request<MountAcceptRequest>,
+    ) -> Result<Response<MountAcceptReply>, Status> {
+        let bucket = self.bucket(&request.into_inner().bucket).await?;
+        let accepted = bounded(self.views.mounts.accept(&bucket)).await?;
+        accepted.map_err(status::ufs)?;
+        tracing::info!(bucket = %bucket.name, ufs = bucket.ufs, "the directory was accepted");
+        Ok(Response::new(MountAcceptReply {}))
+    }
+
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         let buckets = self.namespace.buckets().await.map_err(status::metadata)?;
         let node = &self.views.node;
+        let trouble = |bucket: &Bucket| self.views.mounts.trouble(bucket);
         Ok(Response::new(StatusReply {
             version: node.version(),
             uptime_ms: u64::try_from(node.uptime().as_millis()).unwrap_or(u64::MAX),
             nodes: node.nodes(),
             counters: node.counters().into_iter().collect(),
             mounts: buckets.len() as u64,
+            troubles: buckets.iter().filter_map(trouble).collect(),
         }))
     }
 

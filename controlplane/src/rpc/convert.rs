@@ -5,7 +5,7 @@ use quickwater_rpc::admin::{FsEntry, FsStatReply, Mount};
 
 use crate::namespace::{Listed, ListingMarker};
 
-pub(super) fn mount(bucket: Bucket) -> Mount {
+pub(super) fn mount(bucket: Bucket, trouble: Option<String>) -> Mount {
     Mount {
         bucket: bucket.name.as_str().to_owned(),
         uri: bucket.ufs,
@@ -13,6 +13,7 @@ pub(super) fn mount(bucket: Bucket) -> Mount {
         metadata_ttl_ms: bucket.metadata_ttl_ms,
         created_ms: bucket.created_ms,
         owned: bucket.owned,
+        trouble: trouble.unwrap_or_default(),
     }
 }
 

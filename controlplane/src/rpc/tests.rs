@@ -18,8 +18,8 @@ use quickwater_proto::{
 };
 use quickwater_rpc::admin::admin_client::AdminClient;
 use quickwater_rpc::admin::{
-    FsListRequest, FsStatRequest, GetConfRequest, MountAddRequest, MountListRequest,
-    MountRemoveRequest, Node, Setting, StatusRequest,
+    FsListRequest, FsStatRequest, GetConfRequest, MountAcceptRequest, MountAddRequest,
+    MountListRequest, MountRemoveRequest, Node, Setting, StatusRequest,
 };
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
@@ -35,6 +35,7 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 struct World {
     pending: persist::Queue,
     mount_changes: AtomicUsize,
+    accepted: Mutex<Vec<String>>,
     policies: Mutex<(u64, PolicyTable)>,
 }
 
@@ -82,6 +83,15 @@ impl MountCheck for World {
             true => Err(UfsError::new(UfsErrorKind::NotFound, "no such directory")),
             false => Ok("3 objects".into()),
         }
+    }
+    async fn accept(&self, bucket: &Bucket) -> Result<(), UfsError> {
+        self.accepted.lock().unwrap().push(bucket.name.to_string());
+        Ok(())
+    }
+    fn trouble(&self, bucket: &Bucket) -> Option<String> {
+        let accepted = self.accepted.lock().unwrap();
+        let odd = bucket.ufs.contains("elsewhere") && !accepted.contains(&bucket.name.to_string());
+        odd.then(|| format!("{} is elsewhere", bucket.name))
     }
 }
 
@@ -274,6 +284,29 @@ fn tokens_are_long_and_never_shown() {
     assert_eq!(AdminToken::new(&"a b ".repeat(32)).unwrap_err(), WeakToken);
     let token = AdminToken::new(&format!("{TOKEN}\n")).unwrap();
     assert!(!format!("{token:?} {:?}", Authenticator::new(token.clone())).contains("0123"));
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_the_right_one_is_shown_until_it_is_accepted() {
+    let served = Served::start().await;
+    served.bucket("elsewhere").await;
+    served.bucket("right").await;
+    let mut client = served.client();
+    let text = "elsewhere is elsewhere";
+    let status = client.status(StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.troubles, [text]);
+    let mounts = client.mount_list(MountListRequest {}).await.unwrap();
+    let mounts = mounts.into_inner().mounts;
+    let troubles: Vec<_> = mounts.iter().map(|mount| mount.trouble.as_str()).collect();
+    assert_eq!(troubles, [text, ""]);
+    let accept = |bucket: &str| MountAcceptRequest {
+        bucket: bucket.into(),
+    };
+    let refused = client.mount_accept(accept("none")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    client.mount_accept(accept("elsewhere")).await.unwrap();
+    let status = client.status(StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.troubles, [""; 0]);
 }
 
 #[tokio::test]

@@ -45,12 +45,16 @@ pub trait NodeView: Send + Sync + 'static {
     fn policies_changed(&self, version: u64, table: &PolicyTable);
 }
 
-/// Looks at a UFS location.
+/// Looks at UFS locations.
 #[tonic::async_trait]
 pub trait MountCheck: Send + Sync + 'static {
     /// Whether the location and options of `bucket` can be mounted; a note for
     /// people (may be empty), or why not.
     async fn check(&self, bucket: &Bucket) -> Result<String, UfsError>;
+    /// Takes the directory that is at a location now for the right one.
+    async fn accept(&self, bucket: &Bucket) -> Result<(), UfsError>;
+    /// Why the directory at a location is not the one that was written to.
+    fn trouble(&self, bucket: &Bucket) -> Option<String>;
 }
 
 /// Shows objects to admins.

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::buffers::ReadBuffers;
 use crate::config::UfsConfig;
+use crate::identities::{Identities, Remembered};
 use crate::location::Location;
 use crate::mailbox::{self, Incoming, Upload};
 use crate::mount::{Backend, Context, Mount, within};
@@ -60,12 +61,24 @@ pub(crate) enum Orphan {
 }
 
 impl UfsClient {
-    /// A handle whose work runs on `runtime` (with time and IO enabled).
+    /// A handle whose work runs on `runtime` (with time and IO enabled). It knows
+    /// marked directories again as long as it lives.
     #[must_use]
     pub fn new(runtime: Handle, config: UfsConfig) -> Self {
+        Self::with_identities(runtime, config, Arc::new(Remembered::default()))
+    }
+
+    /// The same with a lasting memory of marked directories.
+    #[must_use]
+    pub fn with_identities(
+        runtime: Handle,
+        config: UfsConfig,
+        identities: Arc<dyn Identities>,
+    ) -> Self {
         let context = Context {
             buffers: ReadBuffers::new(config.read_piece_bytes, config.read_memory_bytes),
             stats: Arc::default(),
+            identities,
             config,
         };
         let shared = Shared {
@@ -95,7 +108,7 @@ impl UfsClient {
         options: &[(String, String)],
     ) -> Result<Vec<String>, UfsError> {
         let location = Location::parse(root_uri, options)?;
-        let mount = Arc::new(Mount::new(location, Arc::clone(&self.shared.context)));
+        let mount = Arc::new(Mount::new(location, None, Arc::clone(&self.shared.context)));
         let deadline = self.config().request_timeout.saturating_mul(4);
         let operation = UfsOperation::ListLocations;
         self.call(operation, deadline, Orphan::Stop, async move {
@@ -122,6 +135,62 @@ impl UfsClient {
             }
         })
         .await
+    }
+
+    /// Whether a bucket's directory is there, and the one it was written to. An S3
+    /// location is not asked.
+    ///
+    /// # Errors
+    /// [`UfsErrorKind::Unavailable`] with a text that says what to do.
+    pub async fn look(&self, bucket: &Bucket) -> Result<(), UfsError> {
+        let mount = self.mount(bucket)?;
+        let deadline = self.config().request_timeout;
+        self.call(UfsOperation::Check, deadline, Orphan::Stop, async move {
+            match mount.backend().await? {
+                Backend::Posix(posix) => posix.look().await,
+                Backend::S3(_) => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Takes the directory that is at a bucket's location now for the right one, and
+    /// marks it where it can.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be marked; [`UfsErrorKind::Invalid`]: the location
+    /// is no directory.
+    pub async fn accept(&self, bucket: &Bucket) -> Result<(), UfsError> {
+        let mount = self.mount(bucket)?;
+        let deadline = self.config().request_timeout;
+        self.call(UfsOperation::Check, deadline, Orphan::Finish, async move {
+            match mount.backend().await? {
+                Backend::Posix(posix) => posix.accept().await,
+                Backend::S3(_) => Err(UfsError::new(
+                    UfsErrorKind::Invalid,
+                    "only a file:// location has a mark that could be accepted",
+                )),
+            }
+        })
+        .await
+    }
+
+    /// Why the directory at a bucket's location is not the one it was written to;
+    /// `None`: it is, or nobody has looked yet.
+    #[must_use]
+    pub fn trouble(&self, bucket: &Bucket) -> Option<String> {
+        let mounts = self.shared.mounts.lock();
+        let mounts = mounts.unwrap_or_else(PoisonError::into_inner);
+        mounts.get(&MountKey::of(bucket))?.trouble()
+    }
+
+    /// Buckets whose directory is not the one they were written to.
+    #[must_use]
+    pub fn misplaced(&self) -> Vec<BucketId> {
+        let mounts = self.shared.mounts.lock();
+        let mounts = mounts.unwrap_or_else(PoisonError::into_inner);
+        let misplaced = mounts.iter().filter(|(_, mount)| mount.trouble().is_some());
+        misplaced.map(|(key, _)| key.bucket).collect()
     }
 
     /// Checks a URI and its options without touching the UFS.
@@ -155,7 +224,10 @@ impl UfsClient {
             mounts.retain(|_, mount| Arc::strong_count(mount) > 1);
         }
         let location = Location::of(bucket)?;
-        let mount = Arc::new(Mount::new(location, Arc::clone(&self.shared.context)));
+        // Id 0: not a bucket yet.
+        let owner = (bucket.id != BucketId(0)).then(|| (bucket.id, bucket.name.clone()));
+        let mount = Mount::new(location, owner, Arc::clone(&self.shared.context));
+        let mount = Arc::new(mount);
         mounts.insert(key, Arc::clone(&mount));
         Ok(mount)
     }

@@ -9,6 +9,7 @@ mod buffers;
 mod calls;
 mod client;
 mod config;
+mod identities;
 mod location;
 mod mailbox;
 mod mount;
@@ -20,5 +21,6 @@ mod tests;
 
 pub use client::{UfsClient, UfsReport};
 pub use config::UfsConfig;
+pub use identities::Identities;
 pub use mailbox::{Listing, Reader, Upload};
 pub use stats::{UfsOperation, UfsOutcome, UfsStats};

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quickwater_proto::{UfsError, UfsErrorKind};
+use quickwater_proto::{BucketId, BucketName, UfsError, UfsErrorKind};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::buffers::ReadBuffers;
 use crate::config::UfsConfig;
+use crate::identities::Identities;
 use crate::location::Location;
 use crate::posix::Posix;
 use crate::s3::S3;
@@ -21,6 +22,7 @@ pub(crate) struct Context {
     pub(crate) config: UfsConfig,
     pub(crate) stats: Arc<UfsStats>,
     pub(crate) buffers: ReadBuffers,
+    pub(crate) identities: Arc<dyn Identities>,
 }
 
 /// The kinds of UFS there are.
@@ -34,6 +36,8 @@ pub(crate) enum Backend {
 #[derive(Debug)]
 pub(crate) struct Mount {
     location: Location,
+    /// Whose it is; none: only looked at.
+    bucket: Option<(BucketId, BucketName)>,
     context: Arc<Context>,
     /// Requests or file system calls.
     turns: Arc<Turns>,
@@ -43,12 +47,17 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    pub(crate) fn new(location: Location, context: Arc<Context>) -> Self {
+    pub(crate) fn new(
+        location: Location,
+        bucket: Option<(BucketId, BucketName)>,
+        context: Arc<Context>,
+    ) -> Self {
         let config = &context.config;
         Self {
             turns: Arc::new(Turns::new("calls", config.concurrency, config)),
             streams: Turns::new("streams", config.streams_max, config),
             location,
+            bucket,
             context,
             backend: OnceCell::new(),
         }
@@ -57,6 +66,15 @@ impl Mount {
     /// The backend, opened if this is its first use.
     pub(crate) async fn backend(&self) -> Result<&Backend, UfsError> {
         self.backend.get_or_try_init(|| self.open()).await
+    }
+
+    /// Why the directory at its path is not the one its bucket was written to; `None`
+    /// as long as nobody has looked.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        match self.backend.get() {
+            Some(Backend::Posix(posix)) => posix.trouble(),
+            Some(Backend::S3(_)) | None => None,
+        }
     }
 
     #[cfg(test)]
@@ -70,6 +88,7 @@ impl Mount {
         match &self.location {
             Location::Posix { root } => Ok(Backend::Posix(Arc::new(Posix::new(
                 root.clone(),
+                self.bucket.clone(),
                 context,
                 turns,
             )))),

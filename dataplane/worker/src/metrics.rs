@@ -214,6 +214,8 @@ metrics! {
         "Names found in POSIX UFSs that are no S3 key; they are not shown."
     UfsDroppedAttributes Counter "quickwater_ufs_dropped_attributes_total" []
         "Headers or checksums a POSIX UFS could not keep as extended attributes."
+    UfsMisplacedMounts Gauge "quickwater_ufs_misplaced_mounts" []
+        "Mounts whose directory is not the one they were written to; see `mount list`."
     UfsUnverifiedWrites Counter "quickwater_ufs_unverified_writes_total" []
         "Writes a UFS confirmed by length only."
 

@@ -1,4 +1,4 @@
-//! `mount add|list|remove`.
+//! `mount add|list|remove|accept`.
 
 use std::process::ExitCode;
 
@@ -45,7 +45,27 @@ pub(super) enum MountVerb {
         #[command(flatten)]
         target: Target,
     },
+    /// Say that the directory of a file:// mount is the right one, though its mark is not
+    #[command(after_help = ACCEPT_HELP)]
+    Accept {
+        /// Name of the bucket
+        bucket: String,
+        #[command(flatten)]
+        target: Target,
+    },
 }
+
+const ACCEPT_HELP: &str = "\
+The first write to a directory leaves a mark in it, .quickwater/identity, which is
+compared whenever the directory is opened. A directory without it, or with another, is
+taken for the bare mount point of a file system that is not mounted: it is neither
+read nor written, writes under WRITE_BACK wait, and mounting the file system heals it
+within seconds. Only if you have emptied or replaced the directory on purpose, accept
+what is there now; objects that were in the old one and are not in this are gone then.
+
+Examples:
+  quickwater mount list --dir ./data
+  quickwater mount accept photos --dir ./data";
 
 const ADD_HELP: &str = "\
 What is already at the location is listed and read at once; nothing is copied.
@@ -71,6 +91,7 @@ pub(super) fn run(verb: MountVerb) -> Result<ExitCode> {
         } => add(&bucket, &uri, &options, ttl.as_deref(), &target),
         MountVerb::List { target } => list(&target),
         MountVerb::Remove { bucket, target } => remove(bucket, &target),
+        MountVerb::Accept { bucket, target } => accept(bucket, &target),
     }
 }
 
@@ -137,7 +158,11 @@ fn list(target: &Target) -> Result<ExitCode> {
         let heading = ["BUCKET", "UFS", "TTL", "CREATED", "OPTIONS"];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
         rows.extend(mounts.iter().map(mount_row));
-        table(&rows)
+        let mut text = table(&rows);
+        for mount in mounts.iter().filter(|mount| !mount.trouble.is_empty()) {
+            text.push_str(&format!("\n{}\n", mount.trouble));
+        }
+        text
     })
 }
 
@@ -158,6 +183,21 @@ fn remove(bucket: String, target: &Target) -> Result<ExitCode> {
     })
 }
 
+fn accept(bucket: String, target: &Target) -> Result<ExitCode> {
+    let request = admin::MountAcceptRequest {
+        bucket: bucket.clone(),
+    };
+    target.with(|mut remote| async move {
+        let reply = remote.mount_accept(request).await;
+        reply.map_err(|s| explain(&s))?;
+        Ok(())
+    })?;
+    let json = json!({ "accepted": bucket });
+    target.output.show(&json, || {
+        format!("the directory of bucket {bucket} is taken as it is\n")
+    })
+}
+
 fn mount_json(mount: &admin::Mount) -> serde_json::Value {
     json!({
         "bucket": mount.bucket,
@@ -166,6 +206,7 @@ fn mount_json(mount: &admin::Mount) -> serde_json::Value {
         "metadata_ttl": ttl_text(mount.metadata_ttl_ms),
         "created": date::text(mount.created_ms),
         "owned": mount.owned,
+        "trouble": (!mount.trouble.is_empty()).then_some(&mount.trouble),
     })
 }
 

@@ -31,6 +31,7 @@ fn status_json(status: &StatusReply) -> serde_json::Value {
         "uptime_ms": status.uptime_ms,
         "mounts": status.mounts,
         "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+        "troubles": status.troubles,
         "counters": status.counters,
     })
 }
@@ -41,6 +42,9 @@ fn status_text(status: &StatusReply) -> String {
         "version {}, up {uptime:?}, {} mounts\n\n",
         status.version, status.mounts
     );
+    for trouble in &status.troubles {
+        out.push_str(&format!("{trouble}\n\n"));
+    }
     let heading = ["NODE", "S3", "STATE", "SHARDS", "USED", "CAPACITY"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(status.nodes.iter().map(|n| {

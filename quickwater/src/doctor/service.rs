@@ -124,6 +124,13 @@ async fn mount(ufs: &UfsClient, mount: &admin::Mount) -> Check {
         Ok(row) => row,
         Err(error) => return Check::fail("mount", error.to_string(), "is the service newer?"),
     };
+    if !mount.trouble.is_empty() {
+        return Check::fail(
+            "mount",
+            mount.trouble.clone(),
+            "mount its file system; the service takes it up within seconds",
+        );
+    }
     match ufs.check(&row, false).await {
         Ok(report) if report.remarks.is_empty() => Check::ok("mount", found),
         Ok(report) => Check::ok("mount", format!("{found} ({})", report.remarks.join("; "))),

@@ -74,7 +74,7 @@ pub(super) fn serve(
     })
 }
 
-/// Looks at a location with the credentials of the service.
+/// Looks at locations with the credentials of the service.
 struct Reach(UfsClient);
 
 #[tonic::async_trait]
@@ -82,6 +82,14 @@ impl MountCheck for Reach {
     async fn check(&self, bucket: &Bucket) -> Result<String, UfsError> {
         let report = self.0.check(bucket, false).await?;
         Ok(report.remarks.join("\n"))
+    }
+
+    async fn accept(&self, bucket: &Bucket) -> Result<(), UfsError> {
+        self.0.accept(bucket).await
+    }
+
+    fn trouble(&self, bucket: &Bucket) -> Option<String> {
+        self.0.trouble(bucket)
     }
 }
 

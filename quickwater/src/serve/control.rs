@@ -14,6 +14,7 @@ use quickwater_ufs::{UfsClient, UfsConfig};
 use tokio::runtime::Handle;
 
 use super::budget::Budget;
+use super::directories::KeptIdentities;
 use crate::home::Home;
 use crate::settings::{MetadataEngine, Settings};
 
@@ -44,8 +45,14 @@ pub(super) fn open_namespace(
     Ok(Namespace::new(store))
 }
 
-/// The UFS client; its work runs on `runtime`.
-pub(super) fn ufs_client(runtime: Handle, settings: &Settings, budget: Budget) -> UfsClient {
+/// The UFS client; its work runs on `runtime`, the identities of directories are kept
+/// in the metadata.
+pub(super) fn ufs_client(
+    runtime: Handle,
+    settings: &Settings,
+    budget: Budget,
+    namespace: &Namespace<EmbeddedStore>,
+) -> UfsClient {
     let config = UfsConfig {
         connect_timeout: settings.ufs.connect_timeout,
         idle_timeout: settings.ufs.idle_timeout,
@@ -55,7 +62,8 @@ pub(super) fn ufs_client(runtime: Handle, settings: &Settings, budget: Budget) -
         read_memory_bytes: usize::try_from(budget.ufs_reads).unwrap_or(usize::MAX),
         ..UfsConfig::default()
     };
-    UfsClient::new(runtime, config)
+    let identities = KeptIdentities::new(namespace.clone(), runtime.clone());
+    UfsClient::with_identities(runtime, config, Arc::new(identities))
 }
 
 /// The path policies in force: their version and table.

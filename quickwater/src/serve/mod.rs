@@ -7,6 +7,7 @@ mod buckets;
 mod budget;
 mod control;
 mod data_plane;
+mod directories;
 mod files;
 mod health;
 mod housekeeping;
@@ -156,8 +157,8 @@ fn start(
         .context("the metadata cannot be used by this version")?;
     readiness.depend_on(namespace.store().clone());
     sources::collect_metadata(&metrics, namespace.store().clone());
-    let ufs = control::ufs_client(runtime.handle().clone(), settings, budget);
-    sources::collect_ufs(&metrics, ufs.stats());
+    let ufs = control::ufs_client(runtime.handle().clone(), settings, budget, &namespace);
+    sources::collect_ufs(&metrics, ufs.clone());
     buckets::make_default_ufs(&settings.ufs.uri)?;
     runtime.block_on(buckets::add_mounts(&namespace, &ufs, settings))?;
     runtime.block_on(buckets::discover_first(&namespace, &ufs, settings));
@@ -207,13 +208,19 @@ fn start(
     let token = home.admin_token()?;
     let admin = admin::Parts {
         namespace: namespace.clone(),
-        ufs,
+        ufs: ufs.clone(),
         node,
         jobs,
         pending: pending::Pending::new(Arc::clone(&data_plane.shared), data_plane.start),
         token,
     };
     runtime.spawn(admin::serve(admin, admin_listener)?);
+    runtime.spawn(directories::watch(
+        namespace.clone(),
+        ufs,
+        Arc::clone(&data_plane.shared),
+        data_plane.start,
+    ));
     let shared = Arc::clone(&data_plane.shared);
     runtime.spawn(persist_watch::run(Arc::clone(&shared)));
     runtime.spawn(control::follow_policies(namespace.clone(), shared));

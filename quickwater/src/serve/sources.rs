@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use quickwater_controlplane::store::EmbeddedStore;
-use quickwater_ufs::{UfsOperation, UfsOutcome, UfsStats};
+use quickwater_ufs::{UfsClient, UfsOperation, UfsOutcome, UfsStats};
 use quickwater_worker::metrics::{Metric, Metrics, Samples};
 
 /// Reports the metadata store.
@@ -25,8 +25,13 @@ pub(super) fn collect_metadata(metrics: &Metrics, store: EmbeddedStore) {
 }
 
 /// Reports all UFSs.
-pub(super) fn collect_ufs(metrics: &Metrics, stats: Arc<UfsStats>) {
-    metrics.collect(move |samples| read_ufs(&stats, samples));
+pub(super) fn collect_ufs(metrics: &Metrics, ufs: UfsClient) {
+    let stats: Arc<UfsStats> = ufs.stats();
+    metrics.collect(move |samples| {
+        read_ufs(&stats, samples);
+        let misplaced = ufs.misplaced().len() as u64;
+        samples.count(Metric::UfsMisplacedMounts, &[], misplaced);
+    });
 }
 
 fn read_ufs(stats: &UfsStats, samples: &mut Samples) {

@@ -151,3 +151,24 @@ async fn tags_are_replaced_as_a_whole() {
     let error = namespace.set_bucket_tags(id, &large).await.unwrap_err();
     assert!(matches!(error, MetadataError::TooLarge(_)));
 }
+
+#[tokio::test]
+async fn the_directory_of_a_bucket_is_kept_until_it_is_removed() {
+    let namespace = namespace();
+    let made = namespace.create_bucket(&bucket("one")).await.unwrap();
+    assert_eq!(namespace.directory(made.id).await, Ok(None));
+    for identity in ["aa", "bb"] {
+        let set = namespace.set_directory(made.id, Some(identity)).await;
+        assert_eq!(set, Ok(()));
+        let kept = namespace.directory(made.id).await;
+        assert_eq!(kept, Ok(Some(identity.to_owned())));
+    }
+    namespace.set_directory(made.id, None).await.unwrap();
+    assert_eq!(namespace.directory(made.id).await, Ok(None));
+    namespace.set_directory(made.id, Some("cc")).await.unwrap();
+    namespace.delete_bucket(made.id, true).await.unwrap();
+    assert_eq!(namespace.directory(made.id).await, Ok(None));
+    let late = namespace.set_directory(made.id, Some("dd")).await;
+    assert_eq!(late, Err(MetadataError::NoSuchBucket));
+    assert_eq!(namespace.set_directory(made.id, None).await, Ok(()));
+}

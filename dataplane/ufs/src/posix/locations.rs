@@ -83,6 +83,8 @@ impl Core {
             _ => {}
         }
         remove_empty(&self.path)?;
+        // One that is made at this path is another directory.
+        self.keep(None)?;
         sync_parent(&self.path)
     }
 

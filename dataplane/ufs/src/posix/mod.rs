@@ -7,11 +7,13 @@
 //! Decisions: relative symbolic links that stay below the root are followed for
 //! reads and as directories; a write replaces the link itself. Names that are
 //! not UTF-8 are skipped and counted. Directories without a file are invisible.
-//! A root that is gone is an outage ([`UfsErrorKind::Unavailable`]), never an
-//! empty bucket.
+//! A root that is gone, or not the directory that was written to (see [`identity`]),
+//! is an outage ([`UfsErrorKind::Unavailable`]), never an empty bucket.
 
 mod attributes;
 mod errors;
+mod identify;
+mod identity;
 mod keys;
 mod listing;
 mod locations;
@@ -31,7 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quickwater_proto::{ObjectKey, UfsError, UfsErrorKind, UfsObject};
+use quickwater_proto::{BucketId, BucketName, ObjectKey, UfsError, UfsErrorKind, UfsObject};
 use rustix::io::Errno;
 
 use crate::mount::{Context, Turns, within};
@@ -51,8 +53,12 @@ pub(crate) struct Posix {
 #[derive(Debug)]
 struct Core {
     path: PathBuf,
+    /// Whose objects lie there; none: only looked at.
+    bucket: Option<(BucketId, BucketName)>,
     context: Arc<Context>,
     state: Mutex<State>,
+    /// Why the directory at the path is not the right one.
+    trouble: Mutex<Option<String>>,
     /// The last modification time given, ns: every file gets a later one.
     last_modified_ns: AtomicI64,
 }
@@ -90,11 +96,18 @@ impl GivenUp {
 }
 
 impl Posix {
-    pub(crate) fn new(path: PathBuf, context: Arc<Context>, turns: Arc<Turns>) -> Self {
+    pub(crate) fn new(
+        path: PathBuf,
+        bucket: Option<(BucketId, BucketName)>,
+        context: Arc<Context>,
+        turns: Arc<Turns>,
+    ) -> Self {
         let core = Core {
             path,
+            bucket,
             context,
             state: Mutex::default(),
+            trouble: Mutex::default(),
             last_modified_ns: AtomicI64::new(0),
         };
         Self {
@@ -141,36 +154,26 @@ impl Posix {
         self.blocking(limit, "delete", move |core, given_up| {
             let _lock = lock;
             given_up.check()?;
-            objects::remove(&*core.root()?, key.as_str())
+            let root = core.root()?;
+            match core.mark(&root) {
+                // Folders below may be writable all the same.
+                Err(error) if error.kind != UfsErrorKind::AccessDenied => Err(error),
+                _ => objects::remove(&root, key.as_str()),
+            }
         })
         .await
     }
 }
 
 impl Core {
-    /// The root, opened again if its directory was replaced.
-    fn root(&self) -> Result<Arc<Root>, UfsError> {
-        let known = self
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .root
-            .clone();
-        if let Some(root) = known
-            && root.is_current()?
-        {
-            return Ok(root);
-        }
-        let root = Arc::new(Root::open(&self.path)?);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.root = Some(Arc::clone(&root));
-        state.staging = None;
-        Ok(root)
-    }
-
     /// The staging folder, made on the first write. Whoever makes it also removes
     /// what the dead left.
     fn staging(&self, root: &Root) -> Result<Arc<Staging>, UfsError> {
+        let known = self.known_staging();
+        if let Some(staging) = known {
+            return Ok(staging);
+        }
+        self.mark(root)?;
         let made = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(staging) = &state.staging {
@@ -185,11 +188,18 @@ impl Core {
         Ok(made)
     }
 
-    /// An empty staged file; the folder is made again if somebody removed it.
+    fn known_staging(&self) -> Option<Arc<Staging>> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.staging.clone()
+    }
+
+    /// An empty staged file; the folder is made again if somebody removed it, and the
+    /// mark, which may be gone with it: the directory is open, hence the same.
     fn stage(&self, root: &Root) -> Result<StagedFile, UfsError> {
         let fail = |errno| errors::failed("make staged file in", keys::RESERVED, errno);
         match self.staging(root)?.create() {
             Err(Errno::NOENT) => {
+                root.marked.store(false, Ordering::Release);
                 self.state
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -236,11 +246,13 @@ mod tests {
         let context = Arc::new(Context {
             buffers: ReadBuffers::new(1, 1),
             stats: Arc::default(),
+            identities: Arc::new(crate::identities::Remembered::default()),
             config,
         });
         let root = PathBuf::from("/");
-        let mount = Mount::new(Location::Posix { root: root.clone() }, Arc::clone(&context));
-        Posix::new(root, context, Arc::clone(mount.turns()))
+        let location = Location::Posix { root: root.clone() };
+        let mount = Mount::new(location, None, Arc::clone(&context));
+        Posix::new(root, None, context, Arc::clone(mount.turns()))
     }
 
     #[tokio::test]

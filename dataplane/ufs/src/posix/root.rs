@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(super) struct Root {
     device: u64,
     inode: u64,
     openat2: bool,
+    /// Its mark is known to be there and right.
+    pub(super) marked: AtomicBool,
     /// Directories we made whose entry may not be on disk yet.
     fresh: Mutex<HashSet<String>>,
     moves: Mutex<()>,
@@ -51,6 +54,17 @@ pub(super) struct MovesGuard<'a> {
     /// Held for its lock.
     _file: OwnedFd,
     _inner: MutexGuard<'a, ()>,
+}
+
+/// What is found at the path of an open root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The directory that is open.
+    Current,
+    /// Another directory of the same file system.
+    Replaced,
+    /// A directory of another file system.
+    OtherDevice,
 }
 
 /// Why a parent directory could not be had.
@@ -74,27 +88,25 @@ impl Root {
             inode: stat.st_ino,
             openat2: !matches!(probe, Err(Errno::NOSYS | Errno::PERM)),
             fd,
+            marked: AtomicBool::new(false),
             fresh: Mutex::default(),
             moves: Mutex::default(),
         })
     }
 
-    /// Whether the path still names the directory that is open. A directory that
-    /// was replaced (`Ok(false)`) is to be opened again.
+    /// What the path names now.
     ///
     /// # Errors
-    /// It is gone, or on another device: a file system that is not mounted (any
-    /// more) must not look like a bucket without objects.
-    pub(super) fn is_current(&self) -> Result<bool, UfsError> {
+    /// Nothing: it is gone.
+    pub(super) fn place(&self) -> Result<Place, UfsError> {
         let stat = rustix::fs::stat(&self.path).map_err(|e| missing(&self.path, e))?;
         if stat.st_dev != self.device {
-            let message = format!(
-                "another file system is mounted at '{}'",
-                self.path.display()
-            );
-            return Err(UfsError::new(UfsErrorKind::Unavailable, message));
+            return Ok(Place::OtherDevice);
         }
-        Ok(stat.st_ino == self.inode)
+        match stat.st_ino == self.inode {
+            true => Ok(Place::Current),
+            false => Ok(Place::Replaced),
+        }
     }
 
     /// Opens `path`, relative to the root; empty: the root itself.

@@ -5,6 +5,7 @@ mod moto;
 mod posix_faults;
 mod posix_keys;
 mod posix_life;
+mod posix_marks;
 mod s3_faults;
 mod s3_life;
 mod support;

@@ -221,7 +221,7 @@ fn an_object_that_is_moved_aside_while_it_is_written_is_not_lost() {
                 });
             });
         }
-        let ended = std::panic::catch_unwind(|| {
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             block_on(async {
                 for round in 0..400 {
                     let data = format!("round {round}");
@@ -230,7 +230,7 @@ fn an_object_that_is_moved_aside_while_it_is_written_is_not_lost() {
                     assert_eq!(found.unwrap(), data.as_bytes());
                 }
             });
-        });
+        }));
         done.store(true, Ordering::Relaxed);
         ended.unwrap();
     });

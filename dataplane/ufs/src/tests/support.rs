@@ -16,7 +16,7 @@ use quickwater_proto::{
     UfsError, UfsIdentity, UfsObject, UploadId, UploadRecord,
 };
 
-use crate::{UfsClient, UfsConfig};
+use crate::{Identities, UfsClient, UfsConfig};
 
 /// Polls a future without any runtime, as a foreign one would.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
@@ -39,6 +39,15 @@ pub(super) fn block_on<F: Future>(future: F) -> F::Output {
 
 /// A handle on a runtime that lives as long as the tests.
 pub(super) fn client(config: UfsConfig) -> UfsClient {
+    UfsClient::new(runtime(), config)
+}
+
+/// One with a memory of directories that outlives it.
+pub(super) fn client_with(identities: Arc<dyn Identities>) -> UfsClient {
+    UfsClient::with_identities(runtime(), UfsConfig::default(), identities)
+}
+
+fn runtime() -> tokio::runtime::Handle {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| {
         tokio::runtime::Builder::new_multi_thread()
@@ -47,7 +56,7 @@ pub(super) fn client(config: UfsConfig) -> UfsClient {
             .build()
             .unwrap()
     });
-    UfsClient::new(runtime.handle().clone(), config)
+    runtime.handle().clone()
 }
 
 /// Deadlines short enough to be waited for.
