@@ -6,6 +6,7 @@
 //! after a newer one, or bring a deleted key back. Absent: IO, clocks, the rows
 //! (the metadata's).
 
+mod due;
 mod look;
 mod memory;
 
@@ -15,10 +16,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_listener::{Event, EventListener};
-use quickwater_proto::{BucketId, ETag, ObjectKey, PendingChange, PendingRecord, Version};
+use quickwater_proto::{
+    BucketId, CHUNK_BYTES, ETag, ObjectKey, PendingChange, PendingRecord, Version,
+};
 
+use due::Due;
 pub use look::{QueuePage, QueueScope, QueueSum, QueuedState};
 pub use memory::CHANGE_BYTES;
+
+/// Chunks in memory of one object being sent: one being read, one at hand, three on
+/// their way.
+const SENDING_CHUNKS_MAX: u64 = 5;
+/// Objects up to this size are not counted.
+const UNCOUNTED_BYTES_MAX: u64 = 64 << 10;
 
 /// Settings of the queue.
 #[derive(Debug, Clone)]
@@ -31,6 +41,10 @@ pub struct PersistConfig {
     pub running_max: usize,
     /// Changes sent at a time to the UFS of one bucket.
     pub bucket_running_max: usize,
+    /// Chunks of memory that objects being sent may hold, all buckets together: a
+    /// large object holds up to [`SENDING_CHUNKS_MAX`] at a time, small ones are not
+    /// counted.
+    pub running_chunks_max: u64,
     /// Changes the queue may hold; more writes are told to slow down.
     pub changes_max: usize,
     /// Memory the queue may take, bytes, as it counts: [`CHANGE_BYTES`] and the key
@@ -49,6 +63,7 @@ impl Default for PersistConfig {
             retry_max: Duration::from_secs(3600),
             running_max: 64,
             bucket_running_max: 64,
+            running_chunks_max: u64::MAX,
             changes_max: 1_000_000,
             memory_bytes: 512 << 20,
             part_bytes: 256 << 20,
@@ -165,12 +180,14 @@ struct Past {
 struct State {
     lanes: BTreeMap<Place, Lane>,
     /// Lanes that are not running, in the order they are to be sent.
-    due: BTreeSet<(Duration, u64, Place)>,
+    due: Due,
     /// Keys whose change is a delete, in order: what the UFS lists of them is void.
     deletes: BTreeSet<Place>,
     /// How many changes are pending since a millisecond: the first are the oldest.
     ages: BTreeMap<i64, usize>,
     running: HashMap<BucketId, usize>,
+    /// Chunks that the large objects being sent may hold.
+    chunks: HashMap<Place, u64>,
     totals: QueueTotals,
     next_order: u64,
 }
@@ -345,19 +362,20 @@ impl PersistQueue {
         if state.totals.running >= config.running_max as u64 {
             return None;
         }
-        let mut due = state.due.iter().take_while(|(at, ..)| *at <= now);
-        let free = |place: &Place| {
-            let running = state.running.get(&place.0).copied().unwrap_or(0);
-            running < config.bucket_running_max
-        };
-        let entry = due.find(|(_, _, place)| free(place))?.clone();
-        state.due.remove(&entry);
-        state.begin(&entry.2)
+        let held: u64 = state.chunks.values().sum();
+        let room = config.running_chunks_max.saturating_sub(held);
+        let running = |bucket| state.running.get(&bucket).copied().unwrap_or(0);
+        let free = |bucket| running(bucket) < config.bucket_running_max;
+        let chunks = |place: &Place| state.lanes.get(place).map_or(0, Lane::chunks);
+        // What is larger than all the memory is sent alone.
+        let fits = |place: &Place| held == 0 || chunks(place) <= room;
+        let place = state.due.next(now, free, fits)?;
+        state.begin(&place)
     }
 
     /// When the next change is due, if none is now.
     pub(crate) fn next_due(&self) -> Option<Duration> {
-        self.state().due.first().map(|(at, ..)| *at)
+        self.state().due.first_at()
     }
 
     /// Says what became of the change `version` of a key. A newer one that came
@@ -441,6 +459,16 @@ impl Lane {
         self.past.as_ref()?.error.as_deref()
     }
 
+    /// Chunks of memory that sending it takes; none for small objects.
+    fn chunks(&self) -> u64 {
+        match self.pending.change {
+            PendingChange::Put { size } if size > UNCOUNTED_BYTES_MAX => {
+                size.div_ceil(CHUNK_BYTES.into()).min(SENDING_CHUNKS_MAX)
+            }
+            _ => 0,
+        }
+    }
+
     /// Not before a request for another change is certainly dead.
     fn not_before(&self, now: Duration) -> Duration {
         match self.late() {
@@ -495,7 +523,7 @@ impl State {
     fn take_out(&mut self, place: &Place) -> Option<Lane> {
         let lane = self.lanes.remove(place)?;
         self.totals.memory_bytes -= memory::of(place, &lane);
-        self.due.remove(&(lane.due, lane.order, place.clone()));
+        self.due.remove(place, lane.due, lane.order);
         self.deletes.remove(place);
         if lane.has_age() {
             self.younger(lane.pending.since_ms);
@@ -534,7 +562,8 @@ impl State {
             self.totals.failing += 1;
         }
         if !lane.running {
-            self.due.insert((lane.due, lane.order, place.clone()));
+            let counted = lane.chunks() > 0;
+            self.due.insert(&place, lane.due, lane.order, counted);
         }
         self.lanes.insert(place, lane);
     }
@@ -551,9 +580,14 @@ impl State {
 
     fn begin(&mut self, place: &Place) -> Option<Work> {
         let lane = self.lanes.get_mut(place)?;
+        self.due.remove(place, lane.due, lane.order);
         lane.running = true;
         self.totals.running += 1;
         *self.running.entry(place.0).or_default() += 1;
+        let chunks = lane.chunks();
+        if chunks > 0 {
+            self.chunks.insert(place.clone(), chunks);
+        }
         let unanswered = lane.late().filter(|(of, _)| *of == lane.pending.version);
         Some(Work {
             place: place.clone(),
@@ -577,6 +611,7 @@ impl State {
                 count.remove();
             }
         }
+        self.chunks.remove(place);
         let Some(mut lane) = self.take_out(place) else {
             return;
         };

@@ -10,6 +10,7 @@ fn queue() -> PersistQueue {
         retry_max: Duration::from_secs(60),
         running_max: 3,
         bucket_running_max: 2,
+        running_chunks_max: 8,
         changes_max: 100,
         memory_bytes: 1 << 20,
         part_bytes: 1 << 20,
@@ -45,6 +46,42 @@ fn fail(late: Option<u64>) -> Outcome {
         error: "no".into(),
         late: late.map(at),
     }
+}
+
+#[test]
+fn large_objects_wait_for_memory_in_their_order_and_small_ones_pass() {
+    let queue = PersistQueue::new(PersistConfig {
+        bucket_running_max: 10,
+        running_max: 10,
+        running_chunks_max: 8,
+        ..PersistConfig::default()
+    });
+    let sized = |version, size| PendingRecord {
+        change: PendingChange::Put { size },
+        ..put(version)
+    };
+    // Of 8 chunks of memory the first takes 5, however large it is.
+    for (version, key, mib) in [(1, "a", 1000), (2, "b", 4), (3, "c", 1)] {
+        queue.enqueue(place(key), sized(version, mib << 20), at(0), None);
+    }
+    queue.enqueue(place("d"), put(4), at(0), None);
+    let first = queue.take(at(0)).unwrap();
+    assert_eq!(first.place, place("a"));
+    // `c` would have room, but not before `b`; `d` needs none.
+    assert_eq!(queue.take(at(0)).unwrap().place, place("d"));
+    assert!(queue.take(at(0)).is_none());
+    queue.finish(&place("a"), Version(1), Outcome::Ended, at(1));
+    assert_eq!(queue.take(at(1)).unwrap().place, place("b"));
+    assert_eq!(queue.take(at(1)).unwrap().place, place("c"));
+    // Larger than all memory there may be: alone it is sent.
+    queue.finish(&place("b"), Version(2), Outcome::Ended, at(1));
+    queue.finish(&place("c"), Version(3), Outcome::Ended, at(1));
+    let tight = PersistQueue::new(PersistConfig {
+        running_chunks_max: 2,
+        ..PersistConfig::default()
+    });
+    tight.enqueue(place("e"), sized(5, 1 << 30), at(0), None);
+    assert!(tight.take(at(0)).is_some());
 }
 
 #[test]
