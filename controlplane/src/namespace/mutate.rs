@@ -70,7 +70,7 @@ pub(super) struct Operation {
     pub(super) now_ms: i64,
     /// Its row: there once it is committed.
     pub(super) key: Vec<u8>,
-    /// A power cut may undo it: a journal has it.
+    /// A power cut may undo it: a journal has it, or it is made again.
     pub(super) relaxed: bool,
     /// A power cut has undone it, and maybe earlier ones of which no entry is left.
     pub(super) replayed: bool,
@@ -86,6 +86,14 @@ impl Operation {
             key: keyspace::operation(minute, id.0),
             relaxed: false,
             replayed: false,
+        })
+    }
+
+    /// The same of a change that may be undone by a power cut and then is made again.
+    pub(super) fn begin_relaxed(now_ms: i64) -> Result<Self, MetadataError> {
+        Ok(Self {
+            relaxed: true,
+            ..Self::begin(now_ms)?
         })
     }
 

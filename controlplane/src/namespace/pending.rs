@@ -78,6 +78,10 @@ impl<S: Store> Namespace<S> {
     /// [`PendingChange::Settling`] of the same version, until it is ended again.
     /// `false`: this change is not pending any more, and nothing was done.
     ///
+    /// Visible on return, on disk some time later (see [`Namespace::flush`]): a
+    /// power cut before may bring the pending change back, and the UFS is told
+    /// once more.
+    ///
     /// # Errors
     /// [`MetadataError::NoSuchBucket`], [`MetadataError::TooLarge`].
     pub async fn end_pending(
@@ -95,7 +99,17 @@ impl<S: Store> Namespace<S> {
             ufs,
             settling,
         };
-        Ok(self.mutate(&end).await?.0)
+        let operation = Operation::begin_relaxed(self.clock.wall_ms())?;
+        Ok(self.mutate_as(&end, &operation).await?.0)
+    }
+
+    /// Returns when every change that had returned before the call is on disk.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`]: it may not be.
+    pub async fn flush(&self) -> Result<(), MetadataError> {
+        let flushed = self.store.flush().await;
+        flushed.map_err(|error| MetadataError::Unavailable(error.to_string()))
     }
 }
 

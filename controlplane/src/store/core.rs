@@ -133,6 +133,18 @@ impl Store for EmbeddedStore {
             writes: WriteSet::default(),
         }
     }
+
+    /// A commit of nothing, flushed: those before it are too.
+    async fn flush(&self) -> Result<(), CommitError> {
+        let nothing = self.begin();
+        let bytes = nothing.writes.bytes();
+        let (shared, pending, answer) = nothing.into_pending(Durability::Flushed);
+        let ticket = shared
+            .queue
+            .push(pending, bytes)
+            .map_err(CommitError::Unavailable)?;
+        wait(&shared, answer, ticket).await.map(drop)
+    }
 }
 
 /// A transaction of an [`EmbeddedStore`].

@@ -145,6 +145,11 @@ impl<S: Store> Store for FaultyStore<S> {
             writes: false,
         }
     }
+
+    async fn flush(&self) -> Result<(), CommitError> {
+        delay(&self.faults).await;
+        self.inner.flush().await
+    }
 }
 
 /// A transaction of a [`FaultyStore`].

@@ -15,6 +15,13 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// A new transaction. It sees the store as of its first read (or its first
     /// [`Transaction::add_read_conflict`]), and that is when its age begins.
     fn begin(&self) -> Self::Transaction;
+
+    /// Returns when all commits that had returned before the call are on disk,
+    /// relaxed ones too.
+    ///
+    /// # Errors
+    /// [`CommitError::Unavailable`], [`CommitError::Unknown`]: they may not be.
+    fn flush(&self) -> impl Future<Output = Result<(), CommitError>> + Send;
 }
 
 /// One transaction. Dropping it without a commit changes nothing.

@@ -23,6 +23,7 @@ use crate::decisions::object_cache::{Known, ObjectCache};
 use crate::decisions::opened::Opened;
 use crate::decisions::persist_queue::{PersistConfig, PersistQueue};
 use crate::decisions::policies::Policies;
+use crate::decisions::releases::Releases;
 use crate::decisions::retired::Retired;
 use crate::decisions::slots::{SlotGuard, Slots};
 use crate::error::FlowError;
@@ -111,6 +112,7 @@ pub struct Shared {
     pub(crate) gates: Gates,
     pub(crate) flights: Arc<Flights>,
     pub(crate) freshness: Freshness,
+    pub(crate) releases: Releases,
     pub(crate) retired: Retired,
     buckets: Mutex<HashMap<BucketName, (Arc<Bucket>, Duration)>>,
     /// What writes to a path promise; replaced while requests go on.
@@ -144,6 +146,7 @@ impl Shared {
             gates: Gates::new(),
             flights: Arc::default(),
             freshness: Freshness::default(),
+            releases: Releases::default(),
             retired: Retired::default(),
             buckets: Mutex::default(),
             policies: Policies::default(),

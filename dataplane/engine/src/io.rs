@@ -406,7 +406,9 @@ pub trait Metadata {
     /// for a put, notes in the object that it is persisted as `ufs`. `settling`: a
     /// request of it without an answer may be applied until then (milliseconds
     /// since the Unix epoch), so the key stays pending as
-    /// [`PendingChange::Settling`]. `false`: a newer change is pending.
+    /// [`PendingChange::Settling`]. `false`: a newer change is pending. Visible on
+    /// return, on disk after a [`Metadata::flush`]: until then a crash may bring the
+    /// change back.
     async fn end_pending(
         &self,
         bucket: BucketId,
@@ -415,6 +417,8 @@ pub trait Metadata {
         ufs: Option<&UfsIdentity>,
         settling: Option<i64>,
     ) -> Result<bool, MetadataError>;
+    /// Returns when all that had returned before the call is on disk.
+    async fn flush(&self) -> Result<(), MetadataError>;
 
     /// Notes that a request which changes a key is about to be sent to a UFS that may
     /// apply it after this process has ended; a kill of this process leaves the

@@ -175,6 +175,10 @@ impl Metadata for LocalMetadata {
             .await
     }
 
+    async fn flush(&self) -> Answer<()> {
+        self.run(|n| async move { n.flush().await }).await
+    }
+
     async fn scan(
         &self,
         bucket: BucketId,

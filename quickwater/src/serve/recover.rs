@@ -51,6 +51,9 @@ pub(super) async fn recover(
     let pending = queue_pending(namespace, shared, &buckets, fence, &mut fates).await?;
     let opened = load_opened(namespace, shared).await?;
     keep_uploads(namespace, &buckets, &mut fates).await?;
+    // What the metadata says may be in memory only, if no power cut ended the last
+    // process; bytes of what is persisted must not go before that is on disk.
+    namespace.flush().await?;
     // What has neither entry nor row is a part: of an object that its UFS has, and
     // then worth keeping, or of nothing, and then the first to be evicted.
     let reconciled = store.reconcile(|blob| fates.get(&blob).copied().unwrap_or(Fate::Release));

@@ -68,6 +68,10 @@ impl Store for HookedStore {
             store: self.clone(),
         }
     }
+
+    async fn flush(&self) -> Result<(), CommitError> {
+        self.inner.flush().await
+    }
 }
 
 pub(super) struct HookedTransaction {

@@ -11,6 +11,7 @@ pub(crate) mod opened;
 pub(crate) mod persist_queue;
 pub(crate) mod policies;
 pub(crate) mod read_plan;
+pub(crate) mod releases;
 pub(crate) mod retired;
 pub(crate) mod scan_pace;
 pub(crate) mod slots;

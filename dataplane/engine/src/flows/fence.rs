@@ -65,11 +65,23 @@ pub(crate) struct Noted {
 
 impl<W: World> Engine<W> {
     /// Waits until the UFS has every change of a key, then takes its slot: what is
-    /// written to the UFS now cannot be overtaken by an older change.
+    /// written to the UFS now cannot be overtaken by an older change, not even by one
+    /// that a crash brings back.
     ///
     /// # Errors
-    /// [`FlowError::SlowDown`]: not in time.
+    /// [`FlowError::SlowDown`]: not in time. The metadata is unavailable.
     pub(crate) async fn lock_settled(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        change: Change<'_>,
+    ) -> Result<SlotGuard<'_>, FlowError> {
+        let guard = self.lock_unfenced(bucket, key, change).await?;
+        self.flush_ended(bucket, key).await?;
+        Ok(guard)
+    }
+
+    async fn lock_unfenced(
         &self,
         bucket: &Bucket,
         key: &ObjectKey,

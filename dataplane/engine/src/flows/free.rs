@@ -28,6 +28,7 @@ impl<W: World> Engine<W> {
         if !in_ufs || self.shared().persist.pending(bucket.id, key).is_some() {
             return Ok(JobOutcome::Left(LeftAlone::OnlyHere));
         }
+        self.flush_ended(bucket, key).await?;
         let bytes = self.cached_bytes(&record);
         for extent in &record.extents {
             self.disk().forget(extent.blob, chunks_of(extent.size));

