@@ -26,11 +26,11 @@ const MOUNTS_MAX: usize = 1_024;
 #[derive(Debug, Clone)]
 pub struct UfsClient {
     shared: Arc<Shared>,
+    runtime: Handle,
 }
 
 #[derive(Debug)]
 struct Shared {
-    runtime: Handle,
     context: Arc<Context>,
     mounts: Mutex<HashMap<MountKey, Arc<Mount>>>,
 }
@@ -82,12 +82,22 @@ impl UfsClient {
             config,
         };
         let shared = Shared {
-            runtime,
             context: Arc::new(context),
             mounts: Mutex::default(),
         };
         Self {
             shared: Arc::new(shared),
+            runtime,
+        }
+    }
+
+    /// The same mounts, limits and counters; the work of this handle runs on another
+    /// runtime. (Connections of an S3 store belong to the one that opened them.)
+    #[must_use]
+    pub fn on(&self, runtime: Handle) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            runtime,
         }
     }
 
@@ -203,7 +213,7 @@ impl UfsClient {
 
     /// The runtime the work is done on.
     pub(crate) fn runtime(&self) -> &Handle {
-        &self.shared.runtime
+        &self.runtime
     }
 
     pub(crate) fn config(&self) -> &UfsConfig {
@@ -251,7 +261,7 @@ impl UfsClient {
     ) -> Result<T, UfsError> {
         let (mut reply, answer) = oneshot::channel();
         let stats = self.stats();
-        self.shared.runtime.spawn(async move {
+        self.runtime.spawn(async move {
             let begun = Instant::now();
             let work = within(deadline, operation.name(), work);
             let result = if orphan == Orphan::Stop {
@@ -289,7 +299,7 @@ impl UfsClient {
         let stats = self.stats();
         let caller_timeout = self.config().caller_timeout;
         let (upload, incoming, reply) = mailbox::upload(size, caller_timeout, self.stats());
-        self.shared.runtime.spawn(async move {
+        self.runtime.spawn(async move {
             let begun = Instant::now();
             let result = async {
                 let _stream = mount.streams.take().await?;

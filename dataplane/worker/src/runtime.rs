@@ -18,12 +18,27 @@ pub use stop::Stop;
 use driver::{choose, epoll_runtime, uring_runtime};
 
 /// How to start shards.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct RuntimeConfig {
     /// Which driver.
     pub driver: DriverChoice,
     /// Bind shard `i` to the `i`-th CPU this process may use (wrapping).
     pub pin: bool,
+    /// What the threads are called, before their number.
+    pub name: &'static str,
+    /// How far below the process they run: 0 to 19, see `nice(2)`.
+    pub nice: u8,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self {
+            driver: DriverChoice::default(),
+            pin: false,
+            name: "shard",
+            nice: 0,
+        }
+    }
 }
 
 /// Why shards could not start.
@@ -86,13 +101,15 @@ where
         let cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
         let (ready, ended) = (ready_sender.clone(), ended_sender.clone());
         let barrier = Arc::clone(&gate);
+        let nice = config.nice;
         let body = move || {
+            lower_priority(nice);
             run(info, cpu, &ready, &barrier, main);
             // Fails only when nobody waits for the end.
             let _ = ended.send(index);
         };
         let thread = std::thread::Builder::new()
-            .name(format!("shard-{index}"))
+            .name(format!("{}-{index}", config.name))
             .spawn(body)
             .map_err(|source| StartError::Shard {
                 shard: index,
@@ -226,6 +243,16 @@ fn allowed_cpus(pin: bool) -> Vec<usize> {
             tracing::warn!(%error, "cannot read the CPU affinity: shards are not pinned");
             Vec::new()
         }
+    }
+}
+
+/// Lowers the priority of the calling thread (of it alone: Linux has priorities per
+/// thread) by `nice` steps.
+pub fn lower_priority(nice: u8) {
+    if nice > 0
+        && let Err(error) = rustix::process::nice(nice.into())
+    {
+        tracing::warn!(%error, nice, "cannot lower the priority of a background thread");
     }
 }
 

@@ -7,6 +7,8 @@ pub(crate) const RAM_TIER_SHARE_LEAST: u64 = 4;
 /// Of what the base leaves, TLS connections get one in this many, taken from the IO
 /// buffers: 60 MiB of 1 GiB, which are some 3,800 idle connections.
 const TLS_SHARE: u64 = 16;
+/// Of the IO buffers one part in this many is the persister's.
+const PERSIST_SHARE: u64 = 5;
 /// Pieces of UFS reads need no more than this, however much there is.
 const UFS_READ_BYTES_MAX: u64 = 256 << 20;
 /// What the base leaves is dealt out in this many shares.
@@ -21,6 +23,8 @@ pub(crate) struct Budget {
     pub(crate) buffers_per_shard: u64,
     /// TLS connections of each shard.
     pub(crate) tls_per_shard: u64,
+    /// Buffers of objects on their way from the store to a UFS.
+    pub(crate) persist_buffers: u64,
     /// Whole small objects.
     pub(crate) ram_tier: u64,
     /// Object records the engine remembers.
@@ -54,9 +58,12 @@ impl Budget {
         let ram_tier = ram_tier.unwrap_or(eighth).min(rest / RAM_TIER_SHARE_LEAST);
         let tls = if tls { rest / TLS_SHARE } else { 0 };
         let shards = shards.max(1) as u64;
+        let buffers = rest / 2 - ram_tier - tls;
+        let persist_buffers = buffers / PERSIST_SHARE;
         Self {
-            buffers_per_shard: (rest / 2 - ram_tier - tls) / shards,
+            buffers_per_shard: (buffers - persist_buffers) / shards,
             tls_per_shard: tls / shards,
+            persist_buffers,
             ram_tier,
             object_cache: 3 * share,
             index: 3 * share,
@@ -79,6 +86,7 @@ mod tests {
                 for tier in [None, Some(0), Some(100 << 20), Some(u64::MAX)] {
                     let b = Budget::split(memory, shards, tier, memory % 2 == 0);
                     let sum = (b.buffers_per_shard + b.tls_per_shard) * shards as u64
+                        + b.persist_buffers
                         + b.ram_tier
                         + b.object_cache
                         + b.index

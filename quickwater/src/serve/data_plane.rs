@@ -25,6 +25,7 @@ use tokio::runtime::Runtime;
 use super::access_log::AccessLog;
 use super::budget::Budget;
 use super::metadata::LocalMetadata;
+use super::persister::{self, Persister};
 use super::recover::recover;
 use super::shard;
 use crate::home::Credentials;
@@ -75,6 +76,7 @@ pub(super) struct DataPlane {
     pub(super) start: Instant,
     stop: Stop,
     shards: Shards,
+    persister: Persister,
 }
 
 /// Opens the store, binds the endpoint and starts the shards.
@@ -90,11 +92,13 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
         .context("cannot open the cache store")?;
     parts.metrics.collect_store(store.clone());
     let pools = (0..threads)
-        .map(|_| pool(parts.budget))
+        .map(|_| pool(parts.budget.buffers_per_shard))
         .collect::<Result<Vec<Pool>>>()?;
     let large_buffers = pools.first().map_or(0, |pool| pool.available().large_total);
-    parts.metrics.collect_buffers(pools.clone());
-    let shared = Shared::new(engine_config(parts.budget, settings));
+    let persist_pool = pool(parts.budget.persist_buffers)?;
+    let all = pools.iter().chain([&persist_pool]).cloned();
+    parts.metrics.collect_buffers(all.collect());
+    let shared = Shared::new(engine_config(parts.budget, settings, &persist_pool));
     let (version, table) = &parts.policies;
     shared.policies.replace(*version, table.clone());
     parts
@@ -133,6 +137,17 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
     });
     let shards = runtime::start(&runtime_config(settings), mains.collect())
         .context("cannot start the data-plane threads")?;
+    let persister = Persister::start(persister::Parts {
+        runtime: runtime_config(settings),
+        nice: settings.write_cache.persist_nice,
+        store: store.clone(),
+        shared: Arc::clone(&shared),
+        ufs: parts.ufs.clone(),
+        namespace: parts.namespace.clone(),
+        pool: persist_pool,
+        start,
+        stop: stop.clone(),
+    })?;
     tracing::info!(%address, ?tls_address, threads, driver = ?shards.driver, "the S3 endpoint listens");
     Ok(DataPlane {
         address,
@@ -142,6 +157,7 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
         start,
         stop,
         shards,
+        persister,
     })
 }
 
@@ -207,7 +223,7 @@ impl DataPlane {
         if !missing.is_empty() {
             tracing::error!(shards = ?missing, "these shards did not end in time");
         }
-        missing.is_empty()
+        self.persister.end(UNWIND) && missing.is_empty()
     }
 }
 
@@ -222,13 +238,13 @@ fn store_config(settings: &Settings, budget: Budget) -> Result<StoreConfig> {
     })
 }
 
-fn pool(budget: Budget) -> Result<Pool> {
-    let bytes = usize::try_from(budget.buffers_per_shard)?;
+fn pool(bytes: u64) -> Result<Pool> {
+    let bytes = usize::try_from(bytes)?;
     Pool::new(PoolConfig::new(bytes))
         .context("cannot make the IO buffers; raise `memory` or lower store.threads")
 }
 
-fn engine_config(budget: Budget, settings: &Settings) -> EngineConfig {
+fn engine_config(budget: Budget, settings: &Settings, persist_pool: &Pool) -> EngineConfig {
     let write_cache = &settings.write_cache;
     EngineConfig {
         object_cache_bytes: usize::try_from(budget.object_cache).unwrap_or(usize::MAX),
@@ -243,6 +259,7 @@ fn engine_config(budget: Budget, settings: &Settings) -> EngineConfig {
             bucket_running_max: write_cache.persist_concurrency,
             part_bytes: write_cache.persist_part_bytes,
             memory_bytes: budget.changes,
+            running_chunks_max: persist_pool.available().large_total as u64,
             ..PersistConfig::default()
         },
         content_matches: shard::content_matches,
@@ -271,5 +288,6 @@ fn runtime_config(settings: &Settings) -> RuntimeConfig {
             IoDriver::Epoll => DriverChoice::Epoll,
         },
         pin: settings.io_pin_threads,
+        ..RuntimeConfig::default()
     }
 }

@@ -17,6 +17,7 @@ mod metadata;
 mod observe;
 mod pending;
 mod persist_watch;
+mod persister;
 mod recover;
 mod shard;
 mod signals;

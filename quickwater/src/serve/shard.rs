@@ -103,10 +103,6 @@ pub(super) async fn run(common: Common, seat: Seat) {
         common.metadata,
         ShardEnvironment::new(seat.start),
     );
-    let (persister, stop) = (engine.clone(), seat.stop.clone());
-    engine
-        .environment()
-        .spawn(async move { persister.run_persister(|| stop.is_requested()).await });
     for _ in 0..common.job_tasks {
         let (worker, stop) = (engine.clone(), seat.stop.clone());
         engine

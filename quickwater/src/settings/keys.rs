@@ -187,6 +187,8 @@ pub(crate) static KEYS: &[Key] = &[
         "Most uploads of dirty data to one mount's UFS at a time."),
     key("write_cache.persist_part_size", "write-cache-persist-part-size", Kind::Bytes, "256MiB",
         "Larger objects are persisted to an S3 UFS in parts of this size, so that an upload that was cut goes on where it ended; 5MiB to 5GiB. Their ETag in the UFS is then that of a multipart upload."),
+    key("write_cache.persist_nice", "write-cache-persist-nice", Kind::Count, "10",
+        "How far the threads that upload dirty data stand behind those that serve requests, 0 to 19 (see nice(2)): where CPUs are short, requests go first. What is behind is bounded by `write_cache.dirty_ratio`."),
     key("write_cache.fence", "write-cache-fence", Kind::Duration, "15m",
         "How long a UFS request without an answer may still be applied by the UFS; until then no other change of its key is sent. S3 stores refuse requests signed longer ago than 15 minutes."),
     key("write_cache.orphan_timeout", "write-cache-orphan-timeout", Kind::Duration, "1h",

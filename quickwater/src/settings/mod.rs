@@ -163,6 +163,8 @@ pub(crate) struct WriteCacheSettings {
     pub persist_concurrency: usize,
     /// Larger objects go to an S3 UFS in parts of this size, bytes.
     pub persist_part_bytes: u64,
+    /// Niceness of the threads that upload, 0 to 19.
+    pub persist_nice: u8,
     /// How long a UFS request without an answer may still be applied.
     pub fence: Duration,
     /// Age of an abandoned upload.

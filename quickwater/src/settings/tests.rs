@@ -196,6 +196,7 @@ fn values_of_the_wrong_shape_are_refused_with_advice() {
         ),
         ("write_cache.persist_concurrency", "0", "out of bounds"),
         ("write_cache.persist_part_size", "4MiB", "out of bounds"),
+        ("write_cache.persist_nice", "20", "out of bounds"),
         ("write_cache.orphan_timeout", "0s", "1ms to 7d"),
         ("metadata.engine", "sqlite", "fjall, redb"),
         ("ufs.uri", "gs://b", "supported: file"),

@@ -38,6 +38,8 @@ const JOBS_RUNNING_MAX: u64 = 16;
 const JOBS_CONCURRENCY_MAX: u64 = 256;
 /// Most jobs kept.
 const JOBS_KEPT_MAX: u64 = 10_000;
+/// Lowest priority there is (`nice(2)`).
+const PERSIST_NICE_MAX: u64 = 19;
 /// Longest timeout that still counts as a deadline.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// Longest time of housekeeping.
@@ -333,6 +335,7 @@ impl Reader<'_> {
                 UFS_CONCURRENCY_MAX,
             )?,
             persist_part_bytes: self.part_bytes("write_cache.persist_part_size")?,
+            persist_nice: self.bounded("write_cache.persist_nice", 0, PERSIST_NICE_MAX)? as u8,
             fence: self.housekeeping("write_cache.fence")?,
             orphan_timeout: self.housekeeping("write_cache.orphan_timeout")?,
             orphan_period: self.housekeeping("write_cache.orphan_period")?,

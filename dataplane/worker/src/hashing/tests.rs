@@ -54,7 +54,10 @@ fn on_each_driver<F: Future<Output = ()> + 'static>(main: fn() -> F) {
             main().await;
             done.send(()).unwrap();
         };
-        let config = RuntimeConfig { driver, pin: false };
+        let config = RuntimeConfig {
+            driver,
+            ..RuntimeConfig::default()
+        };
         let shards = start(&config, vec![body]).unwrap();
         ended.recv_timeout(PATIENCE).unwrap();
         assert!(shards.join(PATIENCE).is_empty());

@@ -129,6 +129,13 @@ impl Store {
         ShardStore::new(Arc::clone(&self.core), number, pool)
     }
 
+    /// The store for a thread beside the shards that reads, releases and forgets;
+    /// its writes are refused. Call it in that thread's runtime (timer enabled).
+    #[must_use]
+    pub fn reader(&self, pool: Pool) -> ShardStore {
+        ShardStore::reader(Arc::clone(&self.core), pool)
+    }
+
     /// Counters and gauges.
     #[must_use]
     pub fn stats(&self) -> &StoreStats {

@@ -36,6 +36,8 @@ pub struct ShardStore {
 pub(super) struct Shard {
     pub(super) core: Arc<Core>,
     pub(super) number: usize,
+    /// It has no segments of its own and takes no writes.
+    pub(super) reads_only: bool,
     pub(super) pool: Pool,
     pub(super) log: RefCell<Log>,
     /// Something the commit task waits for happened.
@@ -60,16 +62,27 @@ impl Shard {
 
 impl ShardStore {
     pub(super) fn new(core: Arc<Core>, number: usize, pool: Pool) -> Self {
+        let store = Self::build(core, number, pool, false);
+        prepare::start(&store.shard);
+        store
+    }
+
+    /// For a thread that reads, releases and forgets but never writes.
+    pub(super) fn reader(core: Arc<Core>, pool: Pool) -> Self {
+        Self::build(core, usize::MAX, pool, true)
+    }
+
+    fn build(core: Arc<Core>, number: usize, pool: Pool, reads_only: bool) -> Self {
         let shard = Rc::new(Shard {
             reads: Reads::new(core.config.io_timeout),
             core,
             number,
+            reads_only,
             pool,
             log: RefCell::new(Log::default()),
             signal: Signal::default(),
             files: RefCell::new(HashMap::new()),
         });
-        prepare::start(&shard);
         Self { shard }
     }
 
@@ -153,6 +166,9 @@ impl Disk for ShardStore {
 fn check(shard: &Shard, data: &mut PoolBuf) -> Result<(), DiskError> {
     if shard.core.stats.is_suspect() {
         return Err(DiskError::Suspect);
+    }
+    if shard.reads_only {
+        return Err(DiskError::Io("this thread only reads the store".into()));
     }
     let too_long = data.len() > CHUNK_BYTES as usize;
     let aligned = data.start() == FRONT_ROOM_BYTES || data.len() < COMPACT_LIMIT;

@@ -86,7 +86,7 @@ fn io_uring_or_nothing_is_an_error() {
     without_io_uring(|| {
         let config = RuntimeConfig {
             driver: DriverChoice::Uring,
-            pin: false,
+            ..RuntimeConfig::default()
         };
         let mains = vec![|_: ShardInfo| async {}];
         let error = runtime::start(&config, mains).unwrap_err();

@@ -70,7 +70,15 @@ fn run_shards(driver: DriverChoice, pin: bool) -> (Driver, Vec<(ShardInfo, bool)
             }
         })
         .collect();
-    let shards = runtime::start(&RuntimeConfig { driver, pin }, mains).unwrap();
+    let shards = runtime::start(
+        &RuntimeConfig {
+            driver,
+            pin,
+            ..RuntimeConfig::default()
+        },
+        mains,
+    )
+    .unwrap();
     let used = shards.driver;
     let mut infos: Vec<_> = (0..3).map(|_| receiver.recv().unwrap()).collect();
     infos.sort_by_key(|(info, _)| info.index);
@@ -109,7 +117,7 @@ fn epoll_by_choice_comes_with_a_warning() {
     let mains = vec![|_: ShardInfo| async {}];
     let config = RuntimeConfig {
         driver: DriverChoice::Epoll,
-        pin: false,
+        ..RuntimeConfig::default()
     };
     let shards = runtime::start(&config, mains).unwrap();
     assert!(shards.warning.as_deref().unwrap().contains("epoll"));

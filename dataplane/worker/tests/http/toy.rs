@@ -276,7 +276,10 @@ impl Running {
                 }
             })
             .collect();
-        let runtime_config = RuntimeConfig { driver, pin: false };
+        let runtime_config = RuntimeConfig {
+            driver,
+            ..RuntimeConfig::default()
+        };
         let shards = runtime::start(&runtime_config, mains).unwrap();
         Running {
             address: listeners.address,
