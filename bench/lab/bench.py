@@ -122,13 +122,15 @@ class Bench:
             endpoint, "get-hit", files, connections, self.options.seconds, signed=signed, more=more
         )
 
-    def puts(self, endpoint: Endpoint, requests: list[Request], connections: int) -> Contestant:
+    def puts(
+        self, endpoint: Endpoint, requests: list[Request], connections: int, bucket: str = WRITES
+    ) -> Contestant:
         """A server under PUTs, over and over the same keys."""
         if self.options.client == "wrk":
             return self.by_wrk(endpoint, requests, connections, SMALL)
         more = ("--no-prepare", "--get-share", "0")
         return own.small(
-            endpoint, "mixed", len(requests), connections, self.options.seconds, bucket=WRITES, more=more
+            endpoint, "mixed", len(requests), connections, self.options.seconds, bucket=bucket, more=more
         )
 
     def _own_files(self) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import Callable
 
 from harness.payload import payload
 
 from . import floors
 from .bench import Bench
-from .clients import Request, read_after_write
+from .clients import Request, once_each, read_after_write
 from .listing import list_rows
 from .memory import index_row
-from .rounds import Contestant, Load, Row
-from .servers import COLD_FILES, HOT_FILES, LARGE, PART, SMALL, WRITES, large_gets, small_gets
+from .rounds import Contestant, Load, Row, under_load
+from .servers import (COLD_FILES, HOT_FILES, KEPT, LARGE, PART, SMALL, WRITES, Endpoint,
+                      large_gets, small_gets)  # fmt: skip
 
 CONNECTIONS = 64
 PUT_KEYS, PART_KEYS, PART_STREAMS = 2048, 16, 8
@@ -63,10 +65,10 @@ def get_large(bench: Bench) -> list[Row]:
     return rows
 
 
-def puts(size: int, keys: int) -> list[Request]:
+def puts(size: int, keys: int, bucket: str = WRITES) -> list[Request]:
     """Uploads over some keys."""
     body = payload(size, "put")
-    return [Request("PUT", f"/{WRITES}/p{size}-{number}", body=body) for number in range(keys)]
+    return [Request("PUT", f"/{bucket}/p{size}-{number}", body=body) for number in range(keys)]
 
 
 MERGED = (
@@ -75,35 +77,80 @@ MERGED = (
 )
 
 
+ACKS = (
+    "quickwater-ack is policy TRANSIENT: the same data, commit and flush before the ack, and no "
+    "persister; quickwater is WRITE_BACK while the persister writes to a POSIX UFS on the same "
+    "CPU. Both are judged; the difference is the persister's"
+)
+
+
 def put_small(bench: Bench) -> list[Row]:
     """PUT 10 KiB, durable: 64 clients and one."""
     ours, seconds, file = bench.quickwater, bench.options.seconds, bench.flush_file
-    requests = puts(SMALL, PUT_KEYS)
+    requests, kept = puts(SMALL, PUT_KEYS), puts(SMALL, PUT_KEYS, KEPT)
     note = f"policy {ours.policy}"
     each = " ".join(floors.fio_flush_command(file, seconds))
     return [
         Row("put-small-64", "PUT 10 KiB durable, 64 clients", [
             bench.puts(ours.endpoint, requests, 64),
+            settled(bench, bench.puts(ours.acks, kept, 64, KEPT)),
             Contestant("flush-serial", lambda: floors.bare_flush(file, seconds), "lab/floors.py bare_flush"),
             Contestant("flush-merged", lambda: floors.fio_flush_rate(file, seconds), each),
-        ], [note, MERGED]),
+        ], [note, ACKS, MERGED]),
         Row("put-small-1", "PUT 10 KiB durable, 1 client", [
             bench.puts(ours.endpoint, requests, 1),
+            settled(bench, bench.puts(ours.acks, kept, 1, KEPT)),
             Contestant("flush-bare", lambda: floors.bare_flush(file, seconds), "lab/floors.py bare_flush"),
-        ], [note]),
+        ], [note, ACKS]),
+        Row("persist-small", "10 KiB objects until the UFS has them, 64 clients", [
+            persisted(bench, ours.endpoint, requests, 64),
+            persisted(bench, ours.acks, kept, 64),
+        ], [note, PERSISTED]),
     ]  # fmt: skip
+
+
+PERSISTED = (
+    "each object once, counted until the UFS has all; quickwater-ack only writes them: the "
+    "difference in CPU is what persisting one costs"
+)
+
+
+def settled(bench: Bench, contestant: Contestant) -> Contestant:
+    """Not while what was written before is still on its way to the UFS."""
+    contestant.prepare = bench.quickwater.settle
+    return contestant
+
+
+def persisted(bench: Bench, endpoint: Endpoint, requests: list[Request], streams: int) -> Contestant:
+    """A server under PUTs until the UFS has them all."""
+    ours = bench.quickwater
+
+    def work() -> Load:
+        began = time.perf_counter()
+        load = once_each(endpoint.port, requests, streams, keys=None)
+        ours.settle()
+        load.seconds = time.perf_counter() - began
+        return load
+
+    words = f"{len(requests)} x PUT {requests[0].path} ..., {streams} connections; async-persist wait"
+    run = lambda: under_load(endpoint, work)  # noqa: E731
+    return settled(bench, Contestant(endpoint.name, run, f"{endpoint.command}\n{words}"))
 
 
 def put_large(bench: Bench) -> list[Row]:
     """PUT 10 MiB, 8 streams."""
     ours = bench.quickwater
-    contestants = [bench.by_streams(ours.endpoint, _parts(bench), PART_STREAMS)]
-    return [Row("put-large", "PUT 10 MiB, 8 streams, ETag = MD5", contestants, [f"policy {ours.policy}"])]
+    contestants = [
+        bench.by_streams(ours.endpoint, _parts(bench), PART_STREAMS),
+        settled(bench, bench.by_streams(ours.acks, _parts(bench, KEPT), PART_STREAMS)),
+    ]
+    notes = [f"policy {ours.policy}", ACKS]
+    return [Row("put-large", "PUT 10 MiB, 8 streams, ETag = MD5", contestants, notes)]
 
 
-def _parts(bench: Bench) -> list[Request]:
+def _parts(bench: Bench, bucket: str = WRITES) -> list[Request]:
     times = max(1, round(bench.options.seconds))
-    return puts(PART, PART_KEYS) * times
+    return puts(PART, PART_KEYS, bucket) * times
 
 
 def get_after_write(bench: Bench) -> list[Row]:

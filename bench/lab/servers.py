@@ -21,7 +21,8 @@ from .machine import GIB, KIB, MIB, SERVER_CORE, cpu_seconds, family, on_server_
 
 START_SECONDS = 60.0
 POLICY_SECONDS = 1.5  # new rules are in force within a second
-BUCKET, WRITES = "bench", "writes"
+# KEPT: the same promise of the ack as WRITES, but nothing is ever told to the UFS.
+BUCKET, WRITES, KEPT = "bench", "writes", "kept"
 SMALL, LARGE, PART = 10 * KIB, 64 * MIB, 10 * MIB
 HOT_FILES, COLD_FILES = 64, 4096
 MEMORY = GIB
@@ -80,6 +81,7 @@ def make_files(root: Path, large_files: int) -> None:
     folder = root / BUCKET
     folder.mkdir(parents=True)
     (root / WRITES).mkdir()
+    (root / KEPT).mkdir()
     for number in range(COLD_FILES):
         (folder / f"s{number}").write_bytes(payload(SMALL, number))
     large = payload(LARGE, "large")
@@ -189,11 +191,12 @@ class Quickwater:
         words = [str(self.server.program), "pathconfig", "apply", "--help"]
         if subprocess.run(words, capture_output=True, check=False).returncode != 0:
             return "WRITE_THROUGH"
-        rule = {"path": f"/{WRITES}", "policyMode": "WRITE_BACK"}
+        modes = {WRITES: "WRITE_BACK", KEPT: "TRANSIENT"}
+        rules = [{"path": f"/{bucket}", "policyMode": mode} for bucket, mode in modes.items()]
         document = {
             "apiVersion": "v1.0",
             "defaultRule": {"policyMode": "WRITE_THROUGH"},
-            "pathRules": [rule],
+            "pathRules": rules,
         }
         file = home / "pathconfig.json"
         file.write_text(json.dumps(document))
@@ -207,6 +210,17 @@ class Quickwater:
         with Connection(self.endpoint.port) as connection:
             head, _ = connection.exchange(Request("PUT", f"/{WRITES}/promise", body=b"x"))
         return "WRITE_BACK" if b"x-quickwater-durability: local-1" in head.lower() else "WRITE_THROUGH"
+
+    @property
+    def acks(self) -> Endpoint:
+        """The same process, for rows without the persister beside the acks."""
+        ours = self.endpoint
+        return Endpoint(f"{ours.name}-ack", ours.port, ours.pid, ours.command, ours.keys)
+
+    def settle(self) -> None:
+        """Returns when the UFS has all that was written."""
+        if self.policy == "WRITE_BACK":
+            self.server.cli("async-persist", "wait", "--path", f"/{WRITES}", "--timeout", "50s")
 
     def warm(self, requests: list[Request]) -> None:
         """Reads until every one is a hit; fails when one never becomes it."""
