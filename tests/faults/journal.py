@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
+
+from botocore.exceptions import ClientError
 
 from harness.payload import MIB
 
@@ -58,6 +61,7 @@ class Journal:
         self._serial = 0
         self.acks = 0
         self.unknown = 0
+        self.whys: Counter[str] = Counter()
 
     def value(self, key: str, size: int) -> Value:
         """A value never used before."""
@@ -83,10 +87,14 @@ class Journal:
         with self._lock:
             self._lines[key].maybe.remove(seen)
 
-    def lost_answer(self) -> None:
+    def lost_answer(self, error: BaseException) -> None:
         """No answer, or 5xx: the value stays possible."""
+        why = type(error).__name__
+        if isinstance(error, ClientError):
+            why = error.response["Error"].get("Code", why)
         with self._lock:
             self.unknown += 1
+            self.whys[why] += 1
 
     def current(self, key: str) -> list[Seen]:
         """What may be seen under a key."""

@@ -17,6 +17,8 @@ from .journal import Journal, Seen, Value
 SIZES = [0, 1, 100, 10 * KIB, 10 * KIB, 10 * KIB, 70 * KIB, 300 * KIB, MIB + 17, 3 * MIB]
 KEYS_PER_WRITER = 30
 PART_BYTES = MIB
+# Abandoned parts hold dirty space until they are swept, and a load may run for long.
+UPLOADS_LEFT_OPEN_MAX = 12
 NO_ANSWER = (BotoCoreError, HTTPClientError, OSError)
 
 
@@ -95,11 +97,11 @@ class Writer(threading.Thread):
             if error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:
                 journal.refused(key, seen)
                 raise
-            journal.lost_answer()
+            journal.lost_answer(error)
             if self.load.faulty.is_set():
                 raise ConnectionError("answered 5xx while the disk is gone") from error
-        except NO_ANSWER:
-            journal.lost_answer()
+        except NO_ANSWER as error:
+            journal.lost_answer(error)
             raise
         else:
             journal.ack(key, seen)
@@ -131,7 +133,9 @@ class Writer(threading.Thread):
             reply = self.s3.upload_part(PartNumber=number, Body=piece, **where)
             parts.append({"PartNumber": number, "ETag": reply["ETag"]})
             if number == 1 and self.random.random() < 0.2:
-                self.load.leave_open(OpenUpload(key, where["UploadId"], reply["ETag"], piece))
+                one = OpenUpload(key, where["UploadId"], reply["ETag"], piece)
+                if not self.load.leave_open(one):
+                    self.s3.abort_multipart_upload(**where)
                 return
         self.write(
             key,
@@ -194,10 +198,13 @@ class Load:
             if writer.error is not None:
                 raise writer.error
 
-    def leave_open(self, upload: OpenUpload) -> None:
-        """Keeps an upload for after the crash."""
+    def leave_open(self, upload: OpenUpload) -> bool:
+        """Keeps an upload for after the crash; `False`: there are enough of them."""
         with self._lock:
-            self.uploads.append(upload)
+            room = len(self.uploads) < UPLOADS_LEFT_OPEN_MAX
+            if room:
+                self.uploads.append(upload)
+            return room
 
 
 class Mismatch:

@@ -47,6 +47,7 @@ class Told:
     acks: int = 0
     acks_while_down: int = 0
     failed_while_down: int = 0
+    whys: dict[str, int] = field(default_factory=dict)
     applied: int = 0
     caught_up_seconds: float = 0.0
     wrong: list[str] = field(default_factory=list)
@@ -55,7 +56,8 @@ class Told:
         """For people."""
         return (
             f"{self.acks} acks, {self.acks_while_down} with the store down "
-            f"({self.failed_while_down} without an answer), {self.applied} changes applied, "
+            f"({self.failed_while_down} without an answer: {self.whys}), "
+            f"{self.applied} changes applied, "
             f"caught up in {self.caught_up_seconds:.1f} s, {len(self.wrong)} wrong"
         )
 
@@ -129,6 +131,7 @@ class Day:
                 break
         self.told.acks_while_down = self.journal.acks - acks
         self.told.failed_while_down = self.journal.unknown - unknown
+        self.told.whys = dict(self.journal.whys)
         if len(self.sim.journal(PREFIX)) != applied:
             self.told.wrong.append("the store was not away")
 
