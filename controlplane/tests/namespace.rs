@@ -80,6 +80,7 @@ fn part(number: u16) -> PartRecord {
         modified_ms: 1,
         checksums: Vec::new(),
         blob: BlobId(number.into()),
+        held: false,
     }
 }
 

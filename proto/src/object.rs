@@ -204,6 +204,8 @@ pub struct PartRecord {
     pub checksums: Vec<Checksum>,
     /// Its bytes in the store.
     pub blob: BlobId,
+    /// Only the store has them, whatever became of the upload since.
+    pub held: bool,
 }
 
 /// A multipart upload in progress.
@@ -222,8 +224,34 @@ pub struct UploadRecord {
     /// Algorithm the client announced and whether the final value covers the
     /// whole object (`true`) or its parts.
     pub checksum: Option<(ChecksumAlgorithm, bool)>,
-    /// The UFS's own name for the upload (an S3 upload id, a staging folder).
+    /// The UFS's own name for the upload (an S3 upload id, a staging folder), or
+    /// that it has none: [`UploadRecord::HELD_BACK`], [`UploadRecord::HELD_TRANSIENT`].
     pub ufs_upload: String,
+}
+
+impl UploadRecord {
+    /// Stands for the UFS's name of an upload that is kept here until it is complete,
+    /// and persisted then. No UFS gives such a name: it is not printable.
+    pub const HELD_BACK: &str = "\u{1}write-back";
+    /// As [`Self::HELD_BACK`], never persisted.
+    pub const HELD_TRANSIENT: &str = "\u{1}transient";
+
+    /// How the object of an upload begins that the UFS knows nothing of; `None`: the
+    /// UFS knows it.
+    #[must_use]
+    pub fn held(&self) -> Option<PersistState> {
+        match self.ufs_upload.as_str() {
+            Self::HELD_BACK => Some(PersistState::NotPersisted),
+            Self::HELD_TRANSIENT => Some(PersistState::Transient),
+            _ => None,
+        }
+    }
+
+    /// Whether the UFS knows nothing of it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held().is_some()
+    }
 }
 
 /// Condition decided inside the commit (If-Match, If-None-Match on writes).

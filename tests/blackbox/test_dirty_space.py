@@ -3,6 +3,7 @@ memory and disk bounded, and all is well again without an operator (C12)."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import threading
@@ -16,7 +17,7 @@ import pytest
 from conftest import ServeFactory
 from harness.payload import KIB, MIB, payload
 from harness.server import binary
-from harness.under import SCALED, Ended, Place, over, scaled
+from harness.under import SCALED, STORE_BUCKET, Ended, Place, over, scaled
 from ufssim.client import Sim
 
 pytestmark = pytest.mark.usefixtures("write_back")
@@ -242,3 +243,315 @@ def test_pending_changes_keep_to_their_share_of_memory(store: Sim, serve: ServeF
         assert time.monotonic() < end, "no room again"
         time.sleep(0.5)
     store.reset()
+# -- what does not fit ------------------------------------------------------------------
+
+TIGHT_CAPACITY, TIGHT_RATIO = 64 * MIB, 0.25
+OVER = 20 * MIB  # more than the limit of 16 MiB
+PART = 5 * MIB
+
+
+@pytest.fixture
+def tight(store: Sim, serve: ServeFactory) -> Iterator[Callable[..., Place]]:
+    """Makes a bucket under a policy on a service with 16 MiB of dirty space."""
+    store.reset()
+
+    def make(mode: str, **properties: Any) -> Place:
+        options = over(store)
+        options["flags"] |= {
+            **SCALED,
+            "capacity": str(TIGHT_CAPACITY),
+            "segment-size": str(4 * MIB),
+            "memory": str(MEMORY),
+            "write-cache-dirty-ratio": str(TIGHT_RATIO),
+        }
+        made = Place(serve("tight", **options), store)
+        made.policy(mode, writeReplicas=1, **properties)
+        return made
+
+    yield make
+    store.reset()
+
+
+def met_limit(place: Place, outcome: str) -> float:
+    """How often writes met the dirty limit with that outcome."""
+    name = "quickwater_persist_dirty_limit_total"
+    lines = [line for line in place.server.metrics_text().splitlines() if line.startswith(name)]
+    found = [line for line in lines if f'outcome="{outcome}"' in line]
+    return float(found[0].rsplit(" ", 1)[1]) if found else -1.0
+
+
+def test_an_object_larger_than_the_dirty_space_is_written_through(tight: Callable[..., Place]) -> None:
+    """It would wait for ever: it is acked when the store has it, and says so."""
+    place, body = tight("WRITE_BACK"), payload(OVER, "over")
+    assert place.server.metric("quickwater_store_dirty_limit_bytes") < OVER
+    put = place.put("k", body)
+    assert (put.status, put.headers.get("x-quickwater-durability")) == (200, "ufs"), put
+    assert place.stored_body("k") == body and place.persist_state("k") == "PERSISTED"
+    copied = place.copy("k", "copy", body)
+    assert (copied.status, copied.headers.get("x-quickwater-durability")) == (200, "ufs"), copied
+    assert place.stored_body("copy") == body
+    assert met_limit(place, "oversize") == 2 and met_limit(place, "refused") == 0
+    assert "larger than the space" in place.server.log()
+    small = place.put("small", b"small")
+    assert small.headers["x-quickwater-durability"] == "local-1", "others go on as before"
+    # Nobody is told that it is stored when it is not.
+    place.sim.down("refuse")
+    away = place.put("away", body)
+    assert away.status == 503 and place.send("GET", "away").status in (404, 503), away
+    place.sim.up()
+    place.wait_persisted()
+
+
+def test_a_streamed_object_is_judged_by_what_it_decodes_to(tight: Callable[..., Place]) -> None:
+    """boto3 sends aws-chunked with a trailer; its decoded length is announced."""
+    place, body = tight("WRITE_BACK"), payload(OVER, "chunked")
+    place.s3().put_object(Bucket=place.bucket, Key="k", Body=body, ChecksumAlgorithm="CRC32C")
+    assert place.stored_body("k") == body
+    assert met_limit(place, "oversize") == 1
+
+
+def test_what_no_transient_space_can_hold_is_refused_for_good(tight: Callable[..., Place]) -> None:
+    place, body = tight("TRANSIENT"), payload(OVER, "over")
+    limit = int(place.server.metric("quickwater_store_dirty_limit_bytes"))
+    put = place.send("PUT", "k", body)
+    assert (put.status, put.code) == (400, "EntityTooLarge"), put
+    text = put.body.decode()
+    assert str(limit) in text and "write_cache.dirty_ratio" in text and "TRANSIENT" in text, text
+    assert place.send("GET", "k").status == 404 and place.stored() == {}
+    # In parts: each would fit, all of them do not.
+    upload = begin(place, "parts")
+    ends = [send_part(place, "parts", upload, number) for number in range(1, 6)]
+    assert [end.status for end in ends[:2]] == [200, 200], ends
+    last = ends[-1]
+    assert (last.status, last.code) == (400, "EntityTooLarge"), last
+    assert str(limit) in last.body.decode() and "write_cache.dirty_ratio" in last.body.decode()
+    assert place.send("DELETE", "parts", query=[("uploadId", upload)]).status == 204
+    assert met_limit(place, "too_large") >= 2
+    # Space that others fill is another matter: it may come free.
+    assert all(place.send("PUT", f"t/{n}", payload(5 * MIB, n)).status == 200 for n in range(3))
+    crowded = place.send("PUT", "t/more", payload(5 * MIB, "more"))
+    assert (crowded.status, crowded.code) == (503, "SlowDown"), crowded
+
+
+def begin(place: Place, key: str) -> str:
+    """A new upload's id."""
+    created = place.send("POST", key, query=[("uploads", "")])
+    assert created.status == 200, created
+    return created.body.partition(b"<UploadId>")[2].partition(b"<")[0].decode()
+
+
+def send_part(place: Place, key: str, upload: str, number: int, size: int = PART) -> Ended:
+    """One part whose content follows from its number."""
+    query = [("partNumber", str(number)), ("uploadId", upload)]
+    return place.send("PUT", key, payload(size, (key, number)), query=query)
+
+
+def manifest_of(ends: list[Ended]) -> bytes:
+    """What completes an upload of these parts."""
+    lines = (
+        f"<Part><PartNumber>{number}</PartNumber><ETag>{end.headers['etag']}</ETag></Part>"
+        for number, end in enumerate(ends, 1)
+    )
+    return f"<CompleteMultipartUpload>{''.join(lines)}</CompleteMultipartUpload>".encode()
+
+
+def sent_with_retries(place: Place, key: str, upload: str, count: int, first: int = 1) -> list[Ended]:
+    """Parts as a client sends them: told to slow down, it tries again."""
+    ends, until = [], time.monotonic() + 60
+    for number in range(first, first + count):
+        while (end := send_part(place, key, upload, number)).status == 503:
+            assert time.monotonic() < until, f"told to slow down for ever: {end}"
+            time.sleep(0.2)
+        assert end.status == 200, end
+        ends.append(end)
+    return ends
+
+
+@pytest.mark.parametrize("over_limit", ["SLOW_DOWN", "WRITE_THROUGH"])
+def test_an_upload_larger_than_the_dirty_space_is_completed(tight: Callable[..., Place], over_limit: str) -> None:
+    place = tight("WRITE_BACK", onDirtyLimit=over_limit)
+    upload = begin(place, "big")
+    ends = sent_with_retries(place, "big", upload, 7)
+    body = b"".join(payload(PART, ("big", number)) for number in range(1, 8))
+    done = place.complete("big", upload, manifest_of(ends), body)
+    assert (done.status, done.headers.get("x-quickwater-durability")) == (200, "ufs"), done
+    assert place.stored_body("big") == body and place.send("GET", "big").body == body
+    assert place.persist_state("big") == "PERSISTED"
+    again = place.complete("big", upload, manifest_of(ends), body)
+    assert again.status == 200, again
+    assert met_limit(place, "upload") == 1
+    # All of the space is there again.
+    assert place.put("after", payload(12 * MIB, "after")).headers["x-quickwater-durability"] == "local-1"
+    place.wait_persisted()
+    assert place.server.metric("quickwater_store_pinned_bytes") == 0
+    assert place.sim.target().client().list_multipart_uploads(Bucket=STORE_BUCKET).get("Uploads", []) == []
+
+
+def test_uploads_that_fill_the_dirty_space_together_are_all_completed(tight: Callable[..., Place]) -> None:
+    """None of them is too large; all of them are, and nothing but they can make room."""
+    place = tight("WRITE_BACK")
+    uploads = {key: begin(place, key) for key in ("a", "b", "c")}
+    ends: dict[str, list[Ended]] = {key: [] for key in uploads}
+    for number in (1, 2):
+        for key, upload in uploads.items():
+            ends[key] += sent_with_retries(place, key, upload, 1, first=number)
+    for key, upload in uploads.items():
+        body = payload(PART, (key, 1)) + payload(PART, (key, 2))
+        assert place.complete(key, upload, manifest_of(ends[key]), body).acked
+    place.wait_persisted()
+    place.settled(through=False)
+    assert place.server.metric("quickwater_store_pinned_bytes") == 0
+
+
+@pytest.mark.parametrize("when", ["handed over", "store away"])
+def test_an_upload_that_was_handed_over_outlives_kill_9(tight: Callable[..., Place], when: str) -> None:
+    """Parts acked before, here only or in the store, are there after a kill."""
+    place = tight("WRITE_BACK")
+    upload = begin(place, "big")
+    if when == "handed over":
+        # Parts that were acked here stay here for long: the store takes them slowly.
+        ends = sent_with_retries(place, "big", upload, 3)
+        place.sim.rule("latency", delay_s=1.0, operation="UploadPart")
+        ends += sent_with_retries(place, "big", upload, 2, first=4)
+    else:
+        ends = sent_with_retries(place, "big", upload, 3)
+        place.sim.down("refuse")
+        refused = send_part(place, "big", upload, 4)
+        assert refused.status == 503, refused
+        place.sim.up()
+        ends += sent_with_retries(place, "big", upload, 2, first=4)
+    place.server.kill()
+    place.sim.clear_rules()
+    place.server.start()
+    body = b"".join(payload(PART, ("big", number)) for number in range(1, 6))
+    done = place.complete("big", upload, manifest_of(ends), body)
+    assert done.status == 200, done
+    assert place.stored_body("big") == body and place.send("GET", "big").body == body
+    place.wait_persisted()
+    assert place.server.metric("quickwater_store_pinned_bytes") == 0
+
+
+def test_an_upload_that_was_handed_over_is_aborted_in_the_store(tight: Callable[..., Place]) -> None:
+    place = tight("WRITE_BACK")
+    upload = begin(place, "big")
+    sent_with_retries(place, "big", upload, 4)
+    assert place.send("DELETE", "big", query=[("uploadId", upload)]).status == 204
+    assert place.sim.target().client().list_multipart_uploads(Bucket=STORE_BUCKET).get("Uploads", []) == []
+    assert place.send("GET", "big").status == 404
+    assert place.server.metric("quickwater_store_pinned_bytes") == 0
+
+
+# -- transient, told honestly -----------------------------------------------------------
+
+
+def test_transient_bytes_are_shown(tight: Callable[..., Place]) -> None:
+    place = tight("TRANSIENT")
+    path = f"/{place.bucket}/t"
+
+    def shown() -> tuple[int, int]:
+        metric = place.server.metric
+        return int(metric("quickwater_transient_objects")), int(metric("quickwater_transient_bytes"))
+
+    assert shown() == (0, 0)
+    assert place.send("PUT", "t", payload(3 * MIB, "t")).acked
+    assert place.send("PUT", "u", payload(MIB, "u")).acked
+    assert shown() == (2, 4 * MIB)
+    assert place.server.metric("quickwater_persist_dirty_bytes") == 0, "nothing waits for the store"
+    assert "TRANSIENT" in place.server.cli("async-persist", "stat", "--path", path).stdout
+    listed = place.server.cli("async-persist", "list").stdout
+    assert "2 TRANSIENT objects" in listed and "nothing waits" in listed, listed
+    listed = json.loads(place.server.cli("async-persist", "list", "--output", "json").stdout)
+    assert listed["transient"] == {"objects": 2, "bytes": 4 * MIB}, listed
+    assert "quickwater_transient_bytes" in place.server.cli("status").stdout
+    place.s3().put_object_tagging(
+        Bucket=place.bucket, Key="t", Tagging={"TagSet": [{"Key": "a", "Value": "b"}]}
+    )
+    assert shown() == (2, 4 * MIB)
+    assert place.send("PUT", "u", payload(2 * MIB, "newer")).acked
+    assert shown() == (2, 5 * MIB)
+    place.server.kill()
+    place.server.start()
+    assert shown() == (2, 5 * MIB)
+    assert place.send("DELETE", "u").status == 204
+    assert shown() == (1, 3 * MIB)
+    place.policy("WRITE_THROUGH")
+    assert place.put("t", b"through").acked
+    assert shown() == (0, 0)
+    assert place.server.metric("quickwater_store_pinned_bytes") == 0
+
+
+def test_transient_bytes_do_not_stop_write_back_for_ever(tight: Callable[..., Place]) -> None:
+    """Nobody makes room for what does not fit beside them: it goes through."""
+    place = tight("TRANSIENT")
+    for number in range(5):
+        assert place.send("PUT", f"t/{number}", payload(2 * MIB, number)).acked
+    place.policy("WRITE_BACK", writeReplicas=1)
+    put = place.put("k", payload(8 * MIB, "k"))
+    assert (put.status, put.headers.get("x-quickwater-durability")) == (200, "ufs"), put
+    assert place.put("small", b"s").headers["x-quickwater-durability"] == "local-1"
+    place.wait_persisted()
+
+
+def test_a_transient_object_that_the_store_never_had_is_not_deleted_there(tight: Callable[..., Place]) -> None:
+    place = tight("WRITE_THROUGH")
+    assert place.put("both", b"in the store").acked
+    place.policy("TRANSIENT", writeReplicas=1)
+    since = len(place.sim.requests())
+    for key in ("t", "batch", "both", "u"):
+        assert place.send("PUT", key, payload(MIB, key)).acked
+    assert place.send("PUT", "u", payload(MIB, "again")).acked
+    assert place.send("DELETE", "t").status == 204
+    assert place.delete_many(["batch"])["batch"]
+    assert place.send("DELETE", "both").status == 204
+    until = time.monotonic() + 30
+    while place.server.metric("quickwater_persist_pending_deletes"):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    sent = [
+        (r.operation, r.key.removeprefix(place.prefix))
+        for r in place.sim.requests()
+        if r.number > since and r.method in ("PUT", "POST", "DELETE")
+    ]
+    assert sent == [("DeleteObject", "both")], sent
+    for key in ("t", "batch", "both"):
+        assert place.send("GET", key).status == 404
+    assert place.stored() == {}
+
+
+def test_waiting_for_what_never_comes_is_refused(tight: Callable[..., Place]) -> None:
+    place = tight("TRANSIENT")
+    wait = [("x-quickwater-wait-persisted", "5")]
+    assert place.send("PUT", "source", b"s").acked
+    put = place.send("PUT", "k", b"never", headers=wait)
+    assert (put.status, put.code) == (400, "InvalidRequest") and "TRANSIENT" in put.body.decode(), put
+    copied = place.send("PUT", "k", headers=[*wait, ("x-amz-copy-source", f"/{place.bucket}/source")])
+    assert (copied.status, copied.code) == (400, "InvalidRequest"), copied
+    upload = begin(place, "k")
+    ends = [send_part(place, "k", upload, 1, KIB)]
+    query = [("uploadId", upload)]
+    done = place.send("POST", "k", manifest_of(ends), query=query, headers=wait)
+    assert (done.status, done.code) == (400, "InvalidRequest") and "TRANSIENT" in done.body.decode(), done
+    assert place.send("GET", "k").status == 404
+    assert place.send("POST", "k", manifest_of(ends), query=query).status == 200
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "601", "soon", "1.5", "", "1 2"])
+def test_a_wait_that_says_nothing_is_refused(tight: Callable[..., Place], value: str) -> None:
+    place = tight("WRITE_BACK")
+    put = place.put("k", b"k", headers=[("x-quickwater-wait-persisted", value)])
+    assert (put.status, put.code) == (400, "InvalidRequest"), put
+    assert "x-quickwater-wait-persisted" in put.body.decode() and place.stored() == {}
+
+
+def test_how_far_the_store_is_behind_is_measured(tight: Callable[..., Place]) -> None:
+    place = tight("WRITE_BACK")
+    place.sim.down("refuse")
+    assert place.put("k", b"k").acked
+    time.sleep(1.2)
+    place.sim.up()
+    place.wait_persisted()
+    text = place.server.metrics_text()
+    lag = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
+           if line.startswith("quickwater_persist_lag_seconds")}
+    assert lag["quickwater_persist_lag_seconds_count"] == 1, lag
+    assert 1.0 < lag["quickwater_persist_lag_seconds_sum"] < 30, lag

@@ -71,6 +71,27 @@ impl<S: Store> Namespace<S> {
             .0)
     }
 
+    /// The UFS knows an upload from now on, under the name that `upload` says; parts
+    /// that are there are held ([`PartRecord::held`]). Its row names what was noted as
+    /// opened in the UFS under `opened`.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoSuchUpload`] when it ended meanwhile.
+    pub async fn hand_over(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        opened: UploadId,
+    ) -> Result<(), MetadataError> {
+        let over = HandOver {
+            bucket,
+            upload,
+            opened,
+        };
+        self.mutate(&over).await?;
+        Ok(())
+    }
+
     /// Parts with a number greater than `after`, in order, at most `limit`.
     ///
     /// # Errors
@@ -250,6 +271,38 @@ impl Mutation for PutPart<'_> {
         let replaced = replaced.map(|value| decode_part(&value)).transpose()?;
         transaction.set(&row, &encode_part(self.part)?);
         Ok(Step::Commit(replaced))
+    }
+}
+
+struct HandOver<'a> {
+    bucket: BucketId,
+    upload: &'a UploadRecord,
+    opened: UploadId,
+}
+
+impl Mutation for HandOver<'_> {
+    type Answer = ();
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        _: &Operation,
+    ) -> Result<Step<()>, Stop> {
+        let UploadRecord { id, key, .. } = self.upload;
+        require_bucket(transaction, self.bucket).await?;
+        require_upload(transaction, self.bucket, key, *id).await?;
+        // Rows written before there was a mark have none.
+        for part in all_parts(transaction, self.bucket, *id).await? {
+            if !part.held {
+                let held = PartRecord { held: true, ..part };
+                let row = keyspace::part(self.bucket, *id, held.number);
+                transaction.set(&row, &encode_part(&held)?);
+            }
+        }
+        let row = keyspace::upload(self.bucket, key, *id);
+        transaction.set(&row, &encode_upload(self.upload)?);
+        transaction.clear(&keyspace::opened(self.bucket, key, self.opened));
+        Ok(Step::Commit(()))
     }
 }
 

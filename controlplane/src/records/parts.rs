@@ -13,7 +13,14 @@ const ROW: &str = "part";
 /// # Errors
 /// [`RecordError::TooLarge`].
 pub fn encode_part(part: &PartRecord) -> Result<Vec<u8>, RecordError> {
-    encode(ROW, &part_to_wire(part, 0))
+    let held = part.held;
+    encode(
+        ROW,
+        &wire::Part {
+            held,
+            ..part_to_wire(part, 0)
+        },
+    )
 }
 
 /// Reads a part row.
@@ -24,7 +31,8 @@ pub fn decode_part(value: &[u8]) -> Result<PartRecord, RecordError> {
     part(ROW, decode(ROW, value)?, 0)
 }
 
-/// Times are kept relative to `base_ms`: in a manifest they are then short.
+/// Times are kept relative to `base_ms`: in a manifest they are then short. Where the
+/// bytes of an object are is said by the object.
 pub(super) fn part_to_wire(part: &PartRecord, base_ms: i64) -> wire::Part {
     wire::Part {
         number: part.number.into(),
@@ -33,6 +41,7 @@ pub(super) fn part_to_wire(part: &PartRecord, base_ms: i64) -> wire::Part {
         modified_ms: part.modified_ms.wrapping_sub(base_ms),
         checksums: checksums_to_wire(&part.checksums),
         blob: part.blob.0.to_be_bytes().to_vec(),
+        held: false,
     }
 }
 
@@ -50,5 +59,6 @@ pub(super) fn part(
         modified_ms: part.modified_ms.wrapping_add(base_ms),
         checksums: checksums(row, part.checksums)?,
         blob: BlobId(id(row, &part.blob)?),
+        held: part.held,
     })
 }

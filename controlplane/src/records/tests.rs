@@ -79,6 +79,7 @@ fn part() -> impl Strategy<Value = PartRecord> {
                 modified_ms,
                 checksums,
                 blob: BlobId(blob),
+                held: false,
             },
         )
 }
@@ -213,7 +214,8 @@ proptest! {
     }
 
     #[test]
-    fn parts_round_trip(part in part()) {
+    fn parts_round_trip(part in part(), held in any::<bool>()) {
+        let part = PartRecord { held, ..part };
         prop_assert_eq!(decode_part(&encode_part(&part).unwrap()).unwrap(), part);
     }
 
@@ -443,6 +445,7 @@ fn with_parts(count: u16) -> ObjectRecord {
             modified_ms: 1_790_000_000_000 - i64::from(number) * 60_000,
             checksums: vec![sha256(number as u8)],
             blob: BlobId(u128::from(number) << 64),
+            held: false,
         })
         .collect();
     let extents = parts

@@ -19,6 +19,7 @@ use crate::decisions::gates::Gates;
 use crate::decisions::in_use::InUse;
 use crate::decisions::job_tasks::JobTasks;
 use crate::decisions::journal::Journal;
+use crate::decisions::lag::Lag;
 use crate::decisions::object_cache::{Known, ObjectCache};
 use crate::decisions::opened::Opened;
 use crate::decisions::persist_queue::{PersistConfig, PersistQueue};
@@ -26,6 +27,7 @@ use crate::decisions::policies::Policies;
 use crate::decisions::releases::Releases;
 use crate::decisions::retired::Retired;
 use crate::decisions::slots::{SlotGuard, Slots};
+use crate::decisions::transient::Transient;
 use crate::error::FlowError;
 use crate::flows::sweep::UnsurePart;
 use crate::io::{Disk, Environment, Metadata, Ufs};
@@ -102,6 +104,14 @@ pub struct EngineStats {
     pub dirty_refused: AtomicU64,
     /// Writes that went to the UFS instead because dirty space was full.
     pub dirty_through: AtomicU64,
+    /// Writes that went to the UFS instead because dirty space can never hold them.
+    pub dirty_oversize: AtomicU64,
+    /// Uploads whose parts go to the UFS since dirty space could not hold them.
+    pub dirty_uploads: AtomicU64,
+    /// Writes refused for good: dirty space can never hold them.
+    pub dirty_too_large: AtomicU64,
+    /// How long what was acked waited for the UFS.
+    pub persist_lag: Lag,
 }
 
 /// State all shards of a process share.
@@ -119,6 +129,8 @@ pub struct Shared {
     pub policies: Policies,
     /// Changes the UFS does not have yet.
     pub persist: PersistQueue,
+    /// What is held here for its whole life.
+    pub transient: Transient,
     /// Uploads we have opened in UFSs.
     pub opened: Arc<Opened>,
     pub(crate) in_use: Arc<InUse>,
@@ -151,6 +163,7 @@ impl Shared {
             buckets: Mutex::default(),
             policies: Policies::default(),
             persist: PersistQueue::new(config.persist.clone()),
+            transient: Transient::default(),
             opened: Arc::default(),
             in_use: Arc::default(),
             unsure: Mutex::default(),

@@ -62,6 +62,21 @@ pub enum FlowError {
     /// The UFS holds another content than the one being read; look again.
     #[error("the object changed in the UFS")]
     Changed,
+    /// More than can ever be kept here, and it goes nowhere else.
+    #[error(
+        "{what}, {bytes} bytes, is more than can ever be kept: at most {limit} bytes on disk may \
+         be data that the UFS does not have (write_cache.dirty_ratio of the capacity), and what \
+         is TRANSIENT never gets there. The policies WRITE_BACK and WRITE_THROUGH have no such \
+         limit"
+    )]
+    NeverFits {
+        /// What is too large.
+        what: &'static str,
+        /// Its bytes.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// A limit of the metadata.
     #[error("too large: {0}")]
     TooLarge(String),

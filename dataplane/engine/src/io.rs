@@ -78,6 +78,15 @@ pub enum DiskError {
     Overloaded,
 }
 
+/// Bytes on disk of data that only this store has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirtySpace {
+    /// Pinned, or kept for what will be.
+    pub used: u64,
+    /// Most that may be.
+    pub limit: u64,
+}
+
 /// The local store.
 pub trait Disk {
     /// Buffers it reads into and writes from.
@@ -92,6 +101,9 @@ pub trait Disk {
     /// [`DiskError::DirtyFull`] when pinned and reserved bytes would pass the
     /// limit; [`DiskError::Suspect`].
     fn reserve(&self, bytes: u64, chunks: u32) -> Result<Self::Reservation, DiskError>;
+
+    /// How much of the space for pinned data is taken.
+    fn dirty_space(&self) -> DirtySpace;
 
     /// An empty buffer that can hold `bytes` (at most one chunk).
     ///
@@ -491,6 +503,14 @@ pub trait Metadata {
         upload: &UploadRecord,
         part: &PartRecord,
     ) -> Result<Option<PartRecord>, MetadataError>;
+    /// The UFS knows the upload from now on, as `upload` says; the parts there are
+    /// [held](PartRecord::held). Forgets what was noted as opened under `opened`.
+    async fn hand_over(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        opened: UploadId,
+    ) -> Result<(), MetadataError>;
     /// Parts with a number greater than `after`, in order, at most `limit`.
     async fn parts(
         &self,

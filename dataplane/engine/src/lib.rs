@@ -17,6 +17,7 @@ pub mod io;
 
 pub use decisions::job_tasks::{JobAnswer, JobTasks, TASKS_MAX};
 pub use decisions::journal::Journal;
+pub use decisions::lag::Lag;
 pub use decisions::opened::Opened;
 pub use decisions::persist_queue::{
     CHANGE_BYTES, PersistConfig, PersistQueue, QueuePage, QueueScope, QueueSum, QueueTotals,
@@ -24,6 +25,7 @@ pub use decisions::persist_queue::{
 };
 pub use decisions::policies::Policies;
 pub use decisions::slots::SLOTS;
+pub use decisions::transient::Transient;
 pub use engine::{Engine, EngineConfig, EngineStats, Shared, World};
 pub use error::FlowError;
 pub use flows::list::{ListPage, ListQuery};

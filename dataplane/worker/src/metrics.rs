@@ -93,7 +93,7 @@ metrics! {
         "Answers from metadata past its TTL because the UFS was out of reach."
 
     PersistDirtyObjects Gauge "quickwater_persist_dirty_objects" []
-        "Objects whose current version only this worker has; their UFS is still to get it."
+        "Objects whose current version only this worker has; their UFS is still to get it (TRANSIENT ones apart)."
     PersistDirtyBytes Gauge "quickwater_persist_dirty_bytes" []
         "Bytes of those objects: what would be lost with this worker's disk."
     PersistPendingDeletes Gauge "quickwater_persist_pending_deletes" []
@@ -123,7 +123,13 @@ metrics! {
     SweepFailures Counter "quickwater_sweep_failures_total" []
         "What a sweep could not do; the next one tries again."
     PersistDirtyLimit Counter "quickwater_persist_dirty_limit_total" ["outcome"]
-        "Write-backs that met the dirty limit. outcome: refused (SlowDown), through (written through instead)."
+        "Write-backs that met the dirty limit. outcome: refused (SlowDown), through (written through instead, by the policy's option), oversize (written through: larger than can ever be held), upload (a multipart upload whose parts go through from then on), too_large (refused for good: TRANSIENT and larger than can ever be held)."
+    PersistLag Histogram "quickwater_persist_lag_seconds" []
+        "How long the UFS was behind for a key, from the first ack it did not have until it had the last one."
+    TransientObjects Gauge "quickwater_transient_objects" []
+        "TRANSIENT objects: only this worker has them, and no UFS gets them."
+    TransientBytes Gauge "quickwater_transient_bytes" []
+        "Bytes of those objects. They take dirty space until they are deleted."
 
     JobsRunning Gauge "quickwater_jobs_running" ["kind"]
         "Jobs that run now. kind: load, free, delete."

@@ -248,6 +248,17 @@ impl Metadata for LocalMetadata {
             .await
     }
 
+    async fn hand_over(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        opened: UploadId,
+    ) -> Answer<()> {
+        let upload = upload.clone();
+        self.run(move |n| async move { n.hand_over(bucket, &upload, opened).await })
+            .await
+    }
+
     async fn parts(
         &self,
         bucket: BucketId,

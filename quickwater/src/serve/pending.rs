@@ -78,6 +78,8 @@ impl PersistView for Pending {
             running: sum.running,
             failing: sum.failing,
             oldest_ms: 0,
+            transient_objects: 0,
+            transient_bytes: 0,
         }
     }
 
@@ -90,6 +92,8 @@ impl PersistView for Pending {
             running: totals.running,
             failing: totals.failing,
             oldest_ms: totals.oldest_ms.unwrap_or(0),
+            transient_objects: self.shared.transient.objects(),
+            transient_bytes: self.shared.transient.bytes(),
         }
     }
 

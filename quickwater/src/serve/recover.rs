@@ -14,7 +14,8 @@ use quickwater_controlplane::records::JournalEntry;
 use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::Shared;
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, ObjectKey, PendingChange, PendingRecord, PersistState, UploadId,
+    BlobId, Bucket, BucketId, ObjectKey, PartRecord, PendingChange, PendingRecord, PersistState,
+    UploadId, UploadRecord,
 };
 use quickwater_worker::store::{Fate, JournalError, Store};
 
@@ -232,6 +233,7 @@ async fn queue_pending(
                 && let Some(record) = namespace.object(id, &key).await?
             {
                 fates.extend(record.extents.iter().map(|e| (e.blob, Fate::Keep)));
+                shared.transient.add(&record);
             }
             // A request to a file system ended with the process that made it.
             let late_max = (!bucket.ufs.starts_with("file:")).then_some(fence);
@@ -306,7 +308,11 @@ async fn keep_uploads(
                     let parts = namespace
                         .parts(bucket.id, key, upload.id, number, ROWS)
                         .await?;
-                    fates.extend(parts.iter().map(|part| (part.blob, Fate::Keep)));
+                    fates.extend(
+                        parts
+                            .iter()
+                            .map(|part| (part.blob, fate_of_part(&upload, part))),
+                    );
                     match parts.last() {
                         Some(last) if parts.len() == ROWS => number = last.number,
                         _ => break,
@@ -319,6 +325,14 @@ async fn keep_uploads(
         }
     }
     Ok(())
+}
+
+/// The UFS has the parts of an upload it knows, but for those held when it was told.
+fn fate_of_part(upload: &UploadRecord, part: &PartRecord) -> Fate {
+    match upload.is_held() || part.held {
+        true => Fate::Keep,
+        false => Fate::Release,
+    }
 }
 
 fn unix_ms() -> i64 {

@@ -136,6 +136,7 @@ fn part(number: u16) -> PartRecord {
             value: vec![number as u8; 8],
         }],
         blob: BlobId(u128::from(number)),
+        held: false,
     }
 }
 

@@ -77,3 +77,39 @@ async fn notes_go_with_their_bucket() {
     namespace.sweep().await.unwrap();
     assert!(namespace.opened(None, 9).await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn an_upload_that_is_handed_over_names_the_one_of_the_ufs() {
+    let (namespace, bucket) = with_bucket().await;
+    let before = UploadRecord {
+        ufs_upload: UploadRecord::HELD_BACK.into(),
+        ..upload("k", 1)
+    };
+    namespace.create_upload(bucket, &before).await.unwrap();
+    for number in [1, 2] {
+        let stored = namespace.put_part(bucket, &before, &part(number)).await;
+        stored.unwrap();
+    }
+    for id in [7, 8] {
+        let note = opened("k", id, None);
+        namespace.note_opened(bucket, &note).await.unwrap();
+    }
+
+    let after = upload("k", 1);
+    let over = namespace.hand_over(bucket, &after, UploadId(7)).await;
+    assert_eq!(over, Ok(()));
+    let row = namespace.upload(bucket, &key("k"), UploadId(1)).await;
+    assert_eq!(row, Ok(Some(after.clone())));
+    let left = namespace.opened(None, 9).await.unwrap();
+    assert_eq!(left, [(bucket, opened("k", 8, None))]);
+    // What was there is held, what comes is as it says.
+    namespace.put_part(bucket, &after, &part(3)).await.unwrap();
+    let parts = namespace.parts(bucket, &key("k"), UploadId(1), 0, 9).await;
+    let held: Vec<_> = parts.unwrap().iter().map(|part| part.held).collect();
+    assert_eq!(held, [true, true, false]);
+
+    let (ended, id) = (key("k"), UploadId(1));
+    namespace.abort_upload(bucket, &ended, id).await.unwrap();
+    let over = namespace.hand_over(bucket, &after, UploadId(8)).await;
+    assert_eq!(over, Err(MetadataError::NoSuchUpload));
+}

@@ -1,11 +1,13 @@
 //! Plain functions and state machines: no IO, no clock, no randomness.
 
+pub(crate) mod dirty_space;
 pub(crate) mod flights;
 pub(crate) mod freshness;
 pub(crate) mod gates;
 pub(crate) mod in_use;
 pub(crate) mod job_tasks;
 pub(crate) mod journal;
+pub(crate) mod lag;
 pub(crate) mod object_cache;
 pub(crate) mod opened;
 pub(crate) mod persist_queue;
@@ -15,3 +17,4 @@ pub(crate) mod releases;
 pub(crate) mod retired;
 pub(crate) mod scan_pace;
 pub(crate) mod slots;
+pub(crate) mod transient;

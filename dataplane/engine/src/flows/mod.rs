@@ -7,6 +7,7 @@ pub(crate) mod delete;
 pub(crate) mod fence;
 pub(crate) mod fill;
 pub(crate) mod free;
+pub(crate) mod hand_over;
 pub(crate) mod job;
 pub(crate) mod list;
 pub(crate) mod load;

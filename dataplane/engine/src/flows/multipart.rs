@@ -3,29 +3,24 @@
 
 use std::sync::Arc;
 
+use async_lock::RwLockWriteGuard;
 use quickwater_proto::{
     Bucket, Checksum, ChecksumAlgorithm, ETag, Extent, ObjectHeaders, ObjectKey, ObjectRecord,
-    PartRecord, PathPolicy, PersistState, PolicyMode, PutCondition, UfsErrorKind, UploadId,
-    UploadRecord, Version,
+    PartRecord, PersistState, PolicyMode, PutCondition, UfsErrorKind, UploadId, UploadRecord,
+    Version,
 };
 
-use crate::decisions::slots::Slots;
+use crate::decisions::slots::{SlotGuard, Slots};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::fence::Change;
 use crate::flows::put::{PutError, forget_part, read_only};
 use crate::flows::read::BufferOf;
-use crate::flows::write_back::Pinned;
+use crate::flows::write_back::{Pinned, Room};
 use crate::io::{Body, Durability, Environment, Metadata, Ufs};
 
 /// Parts read from the metadata at a time.
-const PARTS_READ: usize = 1_000;
-
-/// Stands for the UFS's name of an upload that is kept here until it is complete,
-/// and persisted then. No UFS gives such a name: it is not printable.
-const HELD_BACK: &str = "\u{1}write-back";
-/// As [`HELD_BACK`], never persisted.
-const HELD_TRANSIENT: &str = "\u{1}transient";
+pub(crate) const PARTS_READ: usize = 1_000;
 
 /// What a new upload will become.
 #[derive(Debug, Clone, Default)]
@@ -65,8 +60,8 @@ impl<W: World> Engine<W> {
         let id = UploadId(self.environment().random_u128());
         let claim = match self.policy(bucket, key).mode {
             PolicyMode::ReadOnly => return Err(read_only()),
-            PolicyMode::WriteBack => Err(HELD_BACK),
-            PolicyMode::Transient => Err(HELD_TRANSIENT),
+            PolicyMode::WriteBack => Err(UploadRecord::HELD_BACK),
+            PolicyMode::Transient => Err(UploadRecord::HELD_TRANSIENT),
             PolicyMode::WriteThrough | PolicyMode::NoCache => {
                 let opening = self.ask_upload(bucket, key, &new.headers, id, None);
                 Ok(opening.await?)
@@ -128,10 +123,22 @@ impl<W: World> Engine<W> {
         body: &mut B,
     ) -> Result<PartRecord, PutError<B::Error>> {
         let _in_use = self.shared().in_use.begin(upload.id);
-        if held(upload).is_some() {
-            return self.put_part_back(bucket, upload, number, body).await;
-        }
         let size = body.length();
+        let handed_over;
+        let upload = match upload.is_held() {
+            false => upload,
+            true => match self.part_room(bucket, upload, (number, size)).await? {
+                Room::Kept(space) => {
+                    let put = self.put_part_back(bucket, upload, number, body).await;
+                    drop(space);
+                    return put;
+                }
+                Room::Through => {
+                    handed_over = self.hand_over(bucket, upload).await?;
+                    &handed_over
+                }
+            },
+        };
         let to_ufs = self.ufs().put_part(bucket, upload, number, size).await;
         let to_ufs = to_ufs.map_err(no_such_upload)?;
         let slot = Slots::of_part(upload.id, number);
@@ -143,6 +150,7 @@ impl<W: World> Engine<W> {
             modified_ms: received.object.identity.modified_ns.div_euclid(1_000_000),
             checksums: received.digests.checksums.clone(),
             blob: received.blob,
+            held: false,
         };
         let replaced = self.metadata().put_part(bucket.id, upload, &part).await;
         drop(received);
@@ -166,12 +174,6 @@ impl<W: World> Engine<W> {
         body: &mut B,
     ) -> Result<PartRecord, PutError<B::Error>> {
         let size = body.length();
-        // What was begun as write-back stays so, whatever its policy is by now.
-        let policy = PathPolicy {
-            mode: PolicyMode::Transient,
-            ..self.policy(bucket, &upload.key)
-        };
-        let _space = self.dirty_room(&policy, size)?;
         let mut pinned = Pinned::new(self);
         let received = self.receive_pinned(body, &mut pinned).await;
         let (last, digests) = received.inspect_err(|_| pinned.discard())?;
@@ -182,6 +184,8 @@ impl<W: World> Engine<W> {
             modified_ms: self.environment().wall_ms(),
             checksums: digests.checksums,
             blob: pinned.blob,
+            // Also in the row of an upload that is handed over meanwhile.
+            held: true,
         };
         let stored = async {
             if let Some(last) = last {
@@ -268,21 +272,16 @@ impl<W: World> Engine<W> {
         done: CompletedUpload,
     ) -> Result<Arc<ObjectRecord>, FlowError> {
         let key = &upload.key;
-        let change = Change::Complete(upload.id, &done.etag);
         // It may wait for its lock: no sweep comes first meanwhile.
         let _in_use = self.shared().in_use.begin(upload.id);
-        let guard = match held(upload) {
-            Some(_) => self.lock_key(bucket.id, key).await?,
-            None => self.lock_settled(bucket, key, change).await?,
-        };
-        let _gate = self.close_upload(upload.id).await?;
-        // An Abort, another Complete or a part sent again may have won meanwhile.
-        self.upload(bucket, key, upload.id).await?;
+        let mut done = done;
+        let (upload, guard, _gate) = self.lock_complete(bucket, upload, &mut done).await?;
+        let (upload, change) = (&upload, Change::Complete(upload.id, &done.etag));
         let unnamed = self.check_parts(bucket, upload, &done.parts).await?;
         self.check_condition(bucket, key, &done.condition, &guard)
             .await?;
         guard.mark_changed();
-        let (identity, persist) = match held(upload) {
+        let (identity, persist) = match upload.held() {
             Some(persist) => (None, persist),
             None => {
                 let noted = self.note_request(bucket, key, &guard).await?;
@@ -325,7 +324,7 @@ impl<W: World> Engine<W> {
             .await;
         let committed = match committed {
             Ok(committed) => committed,
-            Err(error) if held(upload).is_some() => {
+            Err(error) if upload.is_held() => {
                 return Err(self.give_up_change(bucket, key, error, guard));
             }
             Err(error) => {
@@ -338,7 +337,42 @@ impl<W: World> Engine<W> {
         for part in &unnamed {
             forget_part(self, part);
         }
+        if record.persist == PersistState::Persisted {
+            // Of an upload that was handed over, and the UFS has it.
+            self.release_bytes(&record);
+        }
         Ok(self.made_current(bucket, key, record, committed, &guard))
+    }
+
+    /// Takes the locks of a Complete; the upload as it is under them. An Abort, another
+    /// Complete or a part sent again may have won meanwhile. What the UFS is to make an
+    /// object of, it has all parts of.
+    async fn lock_complete(
+        &self,
+        bucket: &Arc<Bucket>,
+        upload: &UploadRecord,
+        done: &mut CompletedUpload,
+    ) -> Result<(UploadRecord, SlotGuard<'_>, RwLockWriteGuard<'_, ()>), FlowError> {
+        let (key, id) = (&upload.key, upload.id);
+        let mut now = self.upload(bucket, key, id).await?;
+        loop {
+            let guard = match now.is_held() {
+                true => self.lock_key(bucket.id, key).await?,
+                false => {
+                    let parts = std::mem::take(&mut done.parts);
+                    done.parts = self.send_held_parts(bucket, &now, parts).await?;
+                    let change = Change::Complete(id, &done.etag);
+                    self.lock_settled(bucket, key, change).await?
+                }
+            };
+            let gate = self.close_upload(id).await?;
+            let seen = self.upload(bucket, key, id).await?;
+            if seen.is_held() == now.is_held() {
+                return Ok((seen, guard, gate));
+            }
+            // It was handed over to the UFS, which happens once.
+            now = seen;
+        }
     }
 
     /// Whether exactly these parts are still the uploaded ones: what the UFS makes
@@ -394,22 +428,7 @@ impl<W: World> Engine<W> {
     }
 }
 
-/// An upload that the UFS does not hear of before it is complete; how its object
-/// begins.
-fn held(upload: &UploadRecord) -> Option<PersistState> {
-    match upload.ufs_upload.as_str() {
-        HELD_BACK => Some(PersistState::NotPersisted),
-        HELD_TRANSIENT => Some(PersistState::Transient),
-        _ => None,
-    }
-}
-
-/// Whether the UFS knows nothing of an upload.
-pub(crate) fn is_held(upload: &UploadRecord) -> bool {
-    held(upload).is_some()
-}
-
-fn no_such_upload(error: quickwater_proto::UfsError) -> FlowError {
+pub(crate) fn no_such_upload(error: quickwater_proto::UfsError) -> FlowError {
     match error.kind {
         UfsErrorKind::NotFound => FlowError::NoSuchUpload,
         _ => error.into(),

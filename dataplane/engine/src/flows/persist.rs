@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{join, select};
 use quickwater_proto::{
     BlobId, Bucket, BucketId, CHUNK_BYTES, ObjectKey, ObjectRecord, PendingChange, PersistState,
-    UfsError, UfsErrorKind, UfsObject, Version,
+    PolicyMode, UfsError, UfsErrorKind, UfsObject, Version,
 };
 
 use crate::decisions::persist_queue::{Outcome, Place, QueueScope, Work};
@@ -194,6 +195,9 @@ impl<W: World> Engine<W> {
             Ok(_) => return self.reconsider(bucket, work).await,
             Err(error) => return failed(error.to_string()),
         }
+        if self.never_there(bucket, key).await {
+            return self.conclude(bucket, work, None).await;
+        }
         match self.ufs().delete(bucket, key).await {
             Ok(()) => self.conclude(bucket, work, None).await,
             // A key the UFS cannot hold is not there.
@@ -202,6 +206,19 @@ impl<W: World> Engine<W> {
             }
             Err(error) => self.unsent(bucket, work, error.into()),
         }
+    }
+
+    /// Whether the UFS has nothing that a delete could remove. What is deleted below a
+    /// TRANSIENT path it has seldom ever had: it is asked first, so that paths which
+    /// are never written there are not deleted from there either. No request for the
+    /// key can be on its way: deletes wait for those.
+    async fn never_there(&self, bucket: &Bucket, key: &ObjectKey) -> bool {
+        if self.policy(bucket, key).mode != PolicyMode::Transient {
+            return false;
+        }
+        let seen = self.ufs().head(bucket, key).await;
+        // Who cannot tell may have it.
+        seen.is_err_and(|error| error.kind == UfsErrorKind::NotFound)
     }
 
     /// The metadata does not have what the queue wants to be sent: a newer change is
@@ -302,6 +319,8 @@ impl<W: World> Engine<W> {
         // What only settled was counted when the UFS acked it.
         if !matches!(work.pending.change, PendingChange::Settling { .. }) {
             stats.persisted.fetch_add(1, Ordering::Relaxed);
+            let waited_ms = self.environment().wall_ms() - work.pending.since_ms;
+            stats.persist_lag.count(waited_ms);
         }
         match put {
             Some((mut record, object)) => {
@@ -370,6 +389,13 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// Lets the bytes of a version be evicted that the UFS has, as is known on disk.
+    pub(crate) fn release_bytes(&self, record: &ObjectRecord) {
+        for extent in &record.extents {
+            self.disk().release(extent.blob, chunks_of(extent.size));
+        }
+    }
+
     /// Whether an object is sent as an upload of parts: it came so, it is too large
     /// for one request, or too large to be sent again from its beginning.
     fn goes_in_parts(&self, bucket: &Bucket, record: &ObjectRecord) -> bool {
@@ -410,10 +436,22 @@ impl<W: World> Engine<W> {
     /// before is sent.
     pub(crate) async fn send_bytes(
         &self,
-        mut upload: <W::Ufs as Ufs>::Upload,
+        upload: <W::Ufs as Ufs>::Upload,
         pieces: Vec<(BlobId, u64)>,
         digests: &BodyDigests,
     ) -> Result<UfsObject, Unsent> {
+        let (upload, last) = self.send_all_but_last(upload, pieces, digests).await?;
+        Ok(self.publish(upload, last, digests).await?)
+    }
+
+    /// The same up to the last chunk, which is given back: until the UFS has it, it
+    /// has nothing.
+    pub(crate) async fn send_all_but_last(
+        &self,
+        mut upload: <W::Ufs as Ufs>::Upload,
+        pieces: Vec<(BlobId, u64)>,
+        digests: &BodyDigests,
+    ) -> Result<(<W::Ufs as Ufs>::Upload, Option<Bytes>), Unsent> {
         if let Err(error) = upload.expect(digests).await {
             upload.abort().await;
             return Err(error.into());
@@ -432,21 +470,18 @@ impl<W: World> Engine<W> {
                     return Err(error);
                 }
             };
-            let send = upload.send(buffer.into_bytes());
-            let sent = match chunks.next() {
-                Some((chunk, len)) => {
-                    let (sent, next) = join(send, self.read_dirty(chunk, len)).await;
-                    held = Some(next);
-                    sent
-                }
-                None => send.await,
+            let Some((chunk, len)) = chunks.next() else {
+                return Ok((upload, Some(buffer.into_bytes())));
             };
+            let send = upload.send(buffer.into_bytes());
+            let (sent, next) = join(send, self.read_dirty(chunk, len)).await;
+            held = Some(next);
             if let Err(error) = sent {
                 upload.abort().await;
                 return Err(error.into());
             }
         }
-        Ok(upload.finish(digests).await?)
+        Ok((upload, None))
     }
 
     async fn read_dirty(&self, chunk: ChunkId, len: u32) -> Result<BufferOf<W>, Unsent> {

@@ -247,6 +247,7 @@ impl<W: World> Engine<W> {
     /// Frees the chunks of a version that is not current any more: a little
     /// later, so that those who are reading it can finish.
     pub(crate) fn forget_bytes(&self, record: &ObjectRecord) {
+        self.shared().transient.remove(record);
         if record.persist != PersistState::Persisted {
             // Only this store has them, and nobody needs that any more.
             for extent in &record.extents {

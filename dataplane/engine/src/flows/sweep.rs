@@ -12,7 +12,6 @@ use quickwater_proto::{Bucket, BucketId, ObjectKey, PartRecord, UfsError, Upload
 
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
-use crate::flows::multipart::is_held;
 use crate::flows::put::forget_part;
 use crate::io::{Environment, Metadata};
 
@@ -216,7 +215,7 @@ impl<W: World> Engine<W> {
         upload: &UploadRecord,
         ask_ufs: bool,
     ) -> Result<(Vec<PartRecord>, Result<(), UfsError>), FlowError> {
-        let claim = match is_held(upload) {
+        let claim = match upload.is_held() {
             true => None,
             false => Some(self.note_named(bucket, upload).await?),
         };

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use futures_util::future::join;
 use quickwater_proto::{
     BlobId, Bucket, CHUNK_BYTES, Committed, ETag, Extent, MetadataError, ObjectKey, ObjectRecord,
-    OverLimit, PathPolicy, PendingChange, PendingRecord, PersistState, PolicyMode, PutCondition,
-    Version,
+    PathPolicy, PendingChange, PendingRecord, PersistState, PolicyMode, PutCondition, Version,
 };
 
+use crate::decisions::dirty_space::{self, Instead};
 use crate::decisions::read_plan::chunks_of;
 use crate::decisions::slots::SlotGuard;
 use crate::engine::{Engine, World};
@@ -80,31 +80,71 @@ impl<W: World> Pinned<W> {
 }
 
 impl<W: World> Engine<W> {
-    /// Keeps room for `bytes` that the UFS will not have yet.
+    /// Keeps room for an object of `bytes` that the UFS will not have yet.
     pub(crate) fn dirty_room(
         &self,
         policy: &PathPolicy,
         bytes: u64,
     ) -> Result<Room<Space<W>>, FlowError> {
-        let space = match self.shared().persist.has_room() {
+        match self.reserve_dirty(bytes) {
+            Ok(space) => Ok(Room::Kept(space)),
+            Err(DiskError::DirtyFull) => {
+                let transient = self.shared().transient.space();
+                let space = self.disk().dirty_space();
+                let instead = dirty_space::of_object(policy, bytes, transient, space);
+                self.without_room(instead, "the object", bytes)
+            }
+            Err(error) => Err(self.no_room(error)),
+        }
+    }
+
+    /// Space for `bytes` that only this store will have.
+    pub(crate) fn reserve_dirty(&self, bytes: u64) -> Result<Space<W>, DiskError> {
+        match self.shared().persist.has_room() {
             true => self.disk().reserve(bytes, chunks_of(bytes) + 1),
             false => Err(DiskError::DirtyFull),
-        };
+        }
+    }
+
+    /// What a write does for which there is no room.
+    pub(crate) fn without_room(
+        &self,
+        instead: Instead,
+        what: &'static str,
+        bytes: u64,
+    ) -> Result<Room<Space<W>>, FlowError> {
         let stats = &self.shared().stats;
-        match space {
-            Ok(space) => Ok(Room::Kept(space)),
-            Err(DiskError::DirtyFull)
-                if policy.over_limit == OverLimit::WriteThrough
-                    && policy.mode == PolicyMode::WriteBack =>
-            {
+        match instead {
+            Instead::SlowDown => Err(self.no_room(DiskError::DirtyFull)),
+            Instead::Through => {
                 stats.dirty_through.fetch_add(1, Ordering::Relaxed);
                 Ok(Room::Through)
             }
-            Err(error) => {
-                stats.dirty_refused.fetch_add(1, Ordering::Relaxed);
-                Err(error.into())
+            Instead::Oversize => {
+                stats.dirty_oversize.fetch_add(1, Ordering::Relaxed);
+                Ok(Room::Through)
+            }
+            Instead::TooLarge => {
+                stats.dirty_too_large.fetch_add(1, Ordering::Relaxed);
+                let limit = self.disk().dirty_space().limit;
+                Err(FlowError::NeverFits { what, bytes, limit })
             }
         }
+    }
+
+    pub(crate) fn no_room(&self, error: DiskError) -> FlowError {
+        let refused = &self.shared().stats.dirty_refused;
+        refused.fetch_add(1, Ordering::Relaxed);
+        error.into()
+    }
+
+    /// Whether an object of `bytes` under a WRITE_BACK path goes through to the UFS,
+    /// because the space for what the UFS does not have can never hold it; that space.
+    #[must_use]
+    pub fn outgrows(&self, bucket: &Bucket, key: &ObjectKey, bytes: u64) -> Option<u64> {
+        let limit = self.disk().dirty_space().limit;
+        let back = self.policy(bucket, key).mode == PolicyMode::WriteBack;
+        (back && dirty_space::on_disk(bytes) > limit).then_some(limit)
     }
 
     pub(crate) async fn put_back<B: Body<Buffer = BufferOf<W>>>(
@@ -330,6 +370,7 @@ impl<W: World> Engine<W> {
         _guard: &SlotGuard<'_>,
     ) -> Arc<ObjectRecord> {
         record.version = committed.version;
+        self.shared().transient.add(&record);
         if let Some(old) = &committed.replaced {
             self.forget_replaced(old, &record);
         }
@@ -375,8 +416,9 @@ impl<W: World> Engine<W> {
     /// Frees the bytes of a replaced version, but for those the new one kept.
     fn forget_replaced(&self, old: &ObjectRecord, new: &ObjectRecord) {
         let kept = |blob: BlobId| new.extents.iter().any(|extent| extent.blob == blob);
-        if !old.extents.iter().any(|extent| kept(extent.blob)) {
-            self.forget_bytes(old);
+        match old.extents.iter().any(|extent| kept(extent.blob)) {
+            true => self.shared().transient.remove(old),
+            false => self.forget_bytes(old),
         }
     }
 }

@@ -95,6 +95,13 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn dirty_space(&self) -> DirtySpace {
+        DirtySpace {
+            used: 0,
+            limit: u64::MAX,
+        }
+    }
+
     async fn buffer(&self, bytes: usize) -> Result<SimBuffer, DiskError> {
         Ok(SimBuffer(Vec::with_capacity(bytes)))
     }

@@ -196,8 +196,8 @@ fn parse_parts(
 
 fn wait_seconds(text: &str) -> Result<Duration, S3Error> {
     let seconds = text.trim().parse::<u64>().ok();
-    let seconds = seconds.filter(|s| *s <= WAIT_PERSISTED_SECONDS_MAX);
+    let seconds = seconds.filter(|s| (1..=WAIT_PERSISTED_SECONDS_MAX).contains(s));
     seconds.map(Duration::from_secs).ok_or_else(|| {
-        S3Error::request("x-quickwater-wait-persisted must be a number of seconds, 0 to 600.")
+        S3Error::request("x-quickwater-wait-persisted must be a whole number of seconds, 1 to 600.")
     })
 }

@@ -40,6 +40,7 @@ fn part(number: u16, checksums: Vec<Checksum>) -> PartRecord {
         modified_ms: TIME_MS,
         checksums,
         blob: BlobId(1),
+        held: false,
     }
 }
 

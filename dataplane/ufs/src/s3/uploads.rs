@@ -368,6 +368,7 @@ mod tests {
             modified_ms: 0,
             checksums: Vec::new(),
             blob: BlobId(0),
+            held: false,
         };
         let other = ETag::from_md5(&[2; 16]);
         let stored = |size: i64, tag: &str| {

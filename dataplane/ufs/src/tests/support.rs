@@ -249,6 +249,7 @@ pub(super) async fn put_part(
         modified_ms: 0,
         checksums: Vec::new(),
         blob: BlobId(0),
+        held: false,
     })
 }
 

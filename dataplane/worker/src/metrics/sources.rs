@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use quickwater_engine::Shared;
 
+use super::registry::Histogram;
 use super::{Metric, Metrics, Samples};
 use crate::buffers::Pool;
 use crate::http::HttpStats;
@@ -133,6 +134,17 @@ fn read_persist(shared: &Shared, samples: &mut Samples) {
     let limit = Metric::PersistDirtyLimit;
     samples.count(limit, &["refused"], read(&stats.dirty_refused));
     samples.count(limit, &["through"], read(&stats.dirty_through));
+    samples.count(limit, &["oversize"], read(&stats.dirty_oversize));
+    samples.count(limit, &["upload"], read(&stats.dirty_uploads));
+    samples.count(limit, &["too_large"], read(&stats.dirty_too_large));
+    let transient = &shared.transient;
+    samples.count(Metric::TransientObjects, &[], transient.objects());
+    samples.count(Metric::TransientBytes, &[], transient.bytes());
+    let lag = Histogram {
+        sum: stats.persist_lag.sum_seconds(),
+        buckets: stats.persist_lag.buckets().collect(),
+    };
+    samples.histogram(Metric::PersistLag, &[], lag);
 }
 
 /// Seconds from a wall time (milliseconds since the Unix epoch) until now.

@@ -85,11 +85,14 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         | FlowError::Changed => S3ErrorCode::ServiceUnavailable,
         FlowError::Unknown(_) | FlowError::Damaged(_) => S3ErrorCode::InternalError,
         FlowError::Lost => S3ErrorCode::ObjectLost,
+        FlowError::NeverFits { .. } => S3ErrorCode::EntityTooLarge,
         FlowError::TooLarge(_) => S3ErrorCode::MetadataTooLarge,
     };
     match error {
         FlowError::Unsupported(text) | FlowError::Invalid(text) => S3Error::new(code, text),
-        error @ FlowError::NotPersisted => S3Error::new(code, error.to_string()),
+        error @ (FlowError::NotPersisted | FlowError::NeverFits { .. }) => {
+            S3Error::new(code, error.to_string())
+        }
         error => {
             let denied = code == S3ErrorCode::AccessDenied;
             if code.status() >= 500 || denied || code == S3ErrorCode::ObjectLost {

@@ -174,6 +174,7 @@ where
         let algorithm = algorithm.or(Some(ChecksumAlgorithm::Crc64Nvme));
         let mut body = self.copy_body(&source, 0..size, algorithm);
         let record = self.engine.put(&bucket, key, put, &mut body).await?;
+        self.say_outgrown(&bucket, key, &record);
         let answer = response::copy_object(&record.etag, record.modified_ms, &record.checksums);
         let mut answer = document(200, answer);
         self.promise(request, &bucket, &record, &mut answer.headers)

@@ -142,11 +142,26 @@ where
             condition: put.condition.clone(),
         };
         let record = self.engine.put(&bucket, key, put, &mut body).await?;
+        self.say_outgrown(&bucket, key, &record);
         let mut headers = Vec::new();
         response::put_head(&mut headers, &record.etag, &record.checksums);
         self.promise(request, &bucket, &record, &mut headers)
             .await?;
         Ok(empty(200, headers))
+    }
+
+    /// One line for a write-back that was not one, whatever its path promises.
+    pub(super) fn say_outgrown(&self, bucket: &Bucket, key: &ObjectKey, record: &ObjectRecord) {
+        if record.persist != PersistState::Persisted {
+            return;
+        }
+        if let Some(limit_bytes) = self.engine.outgrows(bucket, key, record.size) {
+            let (bucket, bytes) = (&bucket.name, record.size);
+            tracing::info!(
+                %bucket, %key, bytes, limit_bytes,
+                "written through instead of back: larger than the space for what the UFS does not have"
+            );
+        }
     }
 
     /// Waits for persistence if the client wants it, and says what the 200 to a

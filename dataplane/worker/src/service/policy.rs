@@ -1,5 +1,5 @@
-//! What the path policies forbid before anything else is looked at. Absent: how
-//! a policy is chosen (`proto`) and what the writing modes do (the engine).
+//! What the path policies forbid before anything else is looked at. Absent: how a
+//! policy is chosen (`proto`) and what the writing modes do (the engine).
 
 use std::borrow::Cow;
 
@@ -25,7 +25,16 @@ where
         }
         let bucket = request.bucket()?.as_str();
         let key = request.key.as_ref().map_or("", ObjectKey::as_str);
-        self.forbid_write(bucket, key)
+        self.forbid_write(bucket, key)?;
+        let makes_version = matches!(
+            request.operation,
+            Operation::PutObject(_) | Operation::CopyObject(_)
+        );
+        if makes_version && request.wait_persisted.is_some() {
+            let policy = self.engine.shared().policies.policy(bucket, key);
+            return forbid_waiting(policy.mode == PolicyMode::Transient);
+        }
+        Ok(())
     }
 
     /// Refuses a write to an object of a READ_ONLY path; with an empty key, to
@@ -46,5 +55,16 @@ where
             None => "The path policy is READ_ONLY.".into(),
         };
         Err(S3Error::new(S3ErrorCode::AccessDenied, text))
+    }
+}
+
+/// Refuses to wait for what never comes.
+pub(super) fn forbid_waiting(transient: bool) -> Result<(), S3Error> {
+    match transient {
+        false => Ok(()),
+        true => Err(S3Error::request(
+            "x-quickwater-wait-persisted: the object is TRANSIENT by the policy of its path and \
+             never reaches the under file system.",
+        )),
     }
 }

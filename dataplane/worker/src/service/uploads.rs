@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use quickwater_engine::{CompletedUpload, NewUpload, World};
 use quickwater_proto::{
-    Bucket, Checksum, ChecksumAlgorithm, ETag, ObjectKey, PartRecord, UploadId, UploadRecord,
+    Bucket, Checksum, ChecksumAlgorithm, ETag, ObjectKey, PartRecord, PersistState, UploadId,
+    UploadRecord,
 };
 use quickwater_s3::body::PayloadDecoder;
 use quickwater_s3::checksum;
@@ -14,6 +15,7 @@ use quickwater_s3::{Request, S3Error, S3ErrorCode, response, xml};
 use super::answer::{Refusal, ServiceAnswer, empty, xml as document};
 use super::body::ObjectBody;
 use super::dispatch::{Answer, Call};
+use super::policy::forbid_waiting;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
 
@@ -105,6 +107,9 @@ where
                 return Ok(completed(&bucket, key, &etag, &[]));
             }
         };
+        if request.wait_persisted.is_some() {
+            forbid_waiting(upload.held() == Some(PersistState::Transient))?;
+        }
         let parts = self.matching_parts(&bucket, &upload, &named).await?;
         let done = self.completed_upload(&upload, complete, parts)?;
         let record = self.engine.complete_upload(&bucket, &upload, done).await?;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use quickwater_engine::io::DiskError;
+use quickwater_engine::io::{DirtySpace, DiskError};
 use quickwater_proto::CHUNK_BYTES;
 
 use super::core::Core;
@@ -136,6 +136,16 @@ pub(super) fn reserve(core: &Arc<Core>, bytes: u64, chunks: u32) -> Result<Reser
         bytes,
         records,
     })
+}
+
+/// What is taken of the limit, in bytes on disk.
+pub(super) fn space(core: &Core) -> DirtySpace {
+    let reserved = lock(core);
+    let pinned = core.stats.pinned_bytes.load(Ordering::Acquire);
+    DirtySpace {
+        used: pinned.saturating_add(reserved.bytes),
+        limit: core.dirty_limits.bytes,
+    }
 }
 
 fn lock(core: &Core) -> MutexGuard<'_, Reserved> {

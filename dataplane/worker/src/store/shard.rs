@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use monoio::fs::File;
-use quickwater_engine::io::{ChunkId, Disk, DiskError, Durability};
+use quickwater_engine::io::{ChunkId, DirtySpace, Disk, DiskError, Durability};
 use quickwater_proto::{BlobId, CHUNK_BYTES};
 
 use super::append;
@@ -113,6 +113,10 @@ impl Disk for ShardStore {
 
     fn reserve(&self, bytes: u64, chunks: u32) -> Result<Reservation, DiskError> {
         dirty::reserve(&self.shard.core, bytes, chunks)
+    }
+
+    fn dirty_space(&self) -> DirtySpace {
+        dirty::space(&self.shard.core)
     }
 
     async fn buffer(&self, bytes: usize) -> Result<PoolBuf, DiskError> {

@@ -91,13 +91,17 @@ impl State {
 const LIST_HELP: &str = "\
 In order of bucket and key. NOT_PERSISTED and PERSISTING: an object only this
 service has. DELETING: a key that is gone here and not yet in the UFS. SETTLING: the
-UFS has it, but an older request without an answer may still be applied.
+UFS has it, but an older request without an answer may still be applied. TRANSIENT
+objects wait for nothing: they are counted below the list, and shown by `stat`.
 
 Examples:
   quickwater async-persist list --dir ./data
   quickwater async-persist list --state failing --prefix /checkpoints/run-7/ --output json";
 
 const STAT_HELP: &str = "\
+PERSISTED: the UFS has it. TRANSIENT: only this service has it, and no UFS gets it.
+The other states are those of `list`.
+
 Examples:
   quickwater async-persist stat --path /checkpoints/run-7/model.pt --dir ./data";
 

@@ -30,6 +30,10 @@ pub(super) fn list(first: PersistListRequest, limit: usize, target: &Target) -> 
     let json = json!({
         "changes": listed.changes.iter().map(change_json).collect::<Vec<_>>(),
         "totals": totals_json(&listed.totals),
+        "transient": {
+            "objects": listed.totals.transient_objects,
+            "bytes": listed.totals.transient_bytes,
+        },
         "more": listed.more,
     });
     target.output.show(&json, || list_text(&listed, limit))
@@ -76,12 +80,23 @@ fn list_text(listed: &Listed, limit: usize) -> String {
     }
     text.push_str(&total_text(&listed.totals));
     text.push('\n');
+    let PersistTotals {
+        transient_objects: objects,
+        transient_bytes: bytes,
+        ..
+    } = listed.totals;
+    if objects > 0 {
+        let bytes = size(bytes);
+        text.push_str(&format!(
+            "not listed: {objects} TRANSIENT objects ({bytes}), which no UFS gets\n"
+        ));
+    }
     text
 }
 
 fn total_text(totals: &PersistTotals) -> String {
     if totals.puts + totals.deletes == 0 {
-        return "the UFSs have everything".into();
+        return "nothing waits for a UFS".into();
     }
     let oldest = match totals.oldest_ms {
         0 => String::new(),

@@ -54,8 +54,12 @@ impl<W: World> Engine<W> {
             Some(_) => {}
             None => {
                 let row = self.metadata().upload(bucket.id, key, id).await?;
-                if row.is_some() {
-                    // A row of its own names it.
+                let named = match &claim.opened.ufs_upload {
+                    Some(name) => self.row_names(&bucket, key).await?.contains(name),
+                    None => false,
+                };
+                if named || row.is_some() {
+                    // A row names it: its own, or that of an upload handed over.
                     self.forget_opened(&bucket, claim).await;
                     return Ok(());
                 }
@@ -153,6 +157,13 @@ impl<W: World> Engine<W> {
     ) -> Result<Vec<String>, FlowError> {
         let notes = self.shared().opened.of_key(bucket.id, key).into_iter();
         let mut named: Vec<String> = notes.filter_map(|note| note.ufs_upload).collect();
+        named.extend(self.row_names(bucket, key).await?);
+        Ok(named)
+    }
+
+    /// Every name by which the row of an upload of a key knows it.
+    async fn row_names(&self, bucket: &Bucket, key: &ObjectKey) -> Result<Vec<String>, FlowError> {
+        let mut named = Vec::new();
         let mut after: Option<UploadId> = None;
         loop {
             // Those of the key itself come before those of keys that begin with it.

@@ -28,6 +28,8 @@ pub(super) const REORDERED: &str = "an older change came after a newer one";
 pub(super) const NEVER: &str = "never persisted";
 /// Nobody sees to the end of an upload.
 pub(super) const OPEN: &str = "the UFS keeps uploads for ever";
+/// A part that was acked is not there when its upload is completed.
+pub(super) const PART_LOST: &str = "a part that was acked is lost";
 /// The UFS ends with something else than the last acked version.
 pub(super) const LEFT: &str = "the UFS does not hold the last version";
 
@@ -43,6 +45,7 @@ impl Outside {
             recover(&outside, &shared).await;
             outside.set_policies(&shared);
             begin_background(&outside, &shards);
+            while outside.complete_parked(&shards[0]).await {}
             outside.drain(&shared, seed).await;
             for name in NAMES {
                 outside.read_last(&shards[1], name).await;

@@ -1,14 +1,16 @@
 //! What clients ask for, and what they are told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use quickwater_engine::io::Buffer;
 use quickwater_engine::{CompletedUpload, FlowError, ListQuery, NewUpload, PutError, PutObject};
 use quickwater_proto::*;
 
+use super::check::PART_LOST;
 use super::content::{ContentBody, bytes_of, content_of, etag_of_parts};
 use super::node::Node;
-use super::run::{NAMES, Outside};
+use super::run::{NAMES, Outside, Parked};
 use crate::checker::{Event, Op, tagged};
 use crate::scenarios::key;
 
@@ -20,7 +22,7 @@ impl Outside {
                 _ => self.sim.jitter().await,
             }
             let name = NAMES[self.sim.below(3) as usize];
-            match self.sim.below(16) {
+            match self.sim.below(17) {
                 0..=5 => {
                     let content = self.next_content();
                     let write = self.begin(name, Op::Write(Some(tagged(content, 0))));
@@ -36,6 +38,9 @@ impl Outside {
                 8..=10 => self.note_read(shard, name).await,
                 11 | 12 => self.set_tag(shard, name).await,
                 13 => self.list(shard).await,
+                14 => {
+                    self.complete_parked(shard).await;
+                }
                 _ => self.put_in_parts(shard, name).await,
             }
         }
@@ -106,7 +111,12 @@ impl Outside {
 
     /// Two parts that make the object, one sent twice, and one nobody names.
     async fn put_in_parts(&self, shard: &Node, name: &'static str) {
-        let content = self.next_content();
+        let mut content = self.next_content();
+        // Large ones are what dirty space has no room for.
+        let large = self.sim.below(2) == 0;
+        while large && bytes_of(content).len() < CHUNK_BYTES as usize {
+            content = self.next_content();
+        }
         let write = self.begin(name, Op::Write(Some(tagged(content, 0))));
         let uploaded = self.put_parts(shard, name, content).await;
         let (upload, parts) = match uploaded {
@@ -119,14 +129,56 @@ impl Outside {
             let _ = aborted.await;
             return self.end(write, Err(FlowError::NoSuchUpload));
         }
-        let done = CompletedUpload {
-            parts,
-            etag: etag_of_parts(content),
-            checksums: Vec::new(),
-            condition: PutCondition::None,
-        };
+        if self.sim.below(3) == 0 {
+            self.parked.borrow_mut().push(Parked {
+                name,
+                content,
+                upload,
+                parts,
+            });
+            return self.end(write, Err(FlowError::NoSuchUpload));
+        }
+        let done = completed(content, parts);
         let result = shard.complete_upload(&self.bucket, &upload, done).await;
+        self.judge_complete(&upload, &result);
         self.end(write, result.map(drop));
+    }
+
+    /// All parts were acked: an upload may have been swept, but none may be lost.
+    fn judge_complete(&self, upload: &UploadRecord, result: &Result<Arc<ObjectRecord>, FlowError>) {
+        match result {
+            Ok(_)
+            | Err(
+                FlowError::Unavailable(_)
+                | FlowError::SlowDown(_)
+                | FlowError::Unknown(_)
+                | FlowError::Unsettled(_),
+            ) => {}
+            Err(FlowError::NoSuchUpload) => {
+                let rows = self.metadata.open_uploads();
+                let there = rows.iter().any(|row| row.id == upload.id);
+                assert!(!there, "{PART_LOST}: the UFS knows no {upload:?}");
+            }
+            Err(error) => panic!("{PART_LOST}: {error:?} of {upload:?}"),
+        }
+    }
+
+    /// Completes an upload whose parts were all acked, maybe by an earlier process;
+    /// whether there was one.
+    pub(super) async fn complete_parked(&self, shard: &Node) -> bool {
+        let Some(parked) = self.parked.borrow_mut().pop() else {
+            return false;
+        };
+        let write = self.begin(parked.name, Op::Write(Some(tagged(parked.content, 0))));
+        let done = completed(parked.content, parked.parts);
+        let completing = shard.complete_upload(&self.bucket, &parked.upload, done);
+        let result = completing.await;
+        if result.is_ok() {
+            self.trace.note("completed later", &parked.content);
+        }
+        self.judge_complete(&parked.upload, &result);
+        self.end(write, result.map(drop));
+        true
     }
 
     async fn put_parts(
@@ -217,5 +269,14 @@ impl Outside {
             begun,
             ended: Some(self.sim.now()),
         });
+    }
+}
+
+fn completed(content: u64, parts: Vec<PartRecord>) -> CompletedUpload {
+    CompletedUpload {
+        parts,
+        etag: etag_of_parts(content),
+        checksums: Vec::new(),
+        condition: PutCondition::None,
     }
 }

@@ -14,8 +14,9 @@ use super::{Break, Faults, Trace};
 use crate::executor::Sim;
 use crate::world::SimBuffer;
 
-/// Pinned and reserved bytes at most: one large object and many small ones.
-const DIRTY_MAX: u64 = 2 << 20;
+/// Pinned and reserved bytes at most: one large object and some small ones, or the parts
+/// of one upload.
+const DIRTY_MAX: u64 = 5 << 18;
 
 /// A record on the medium, in the order of writing.
 struct Record {
@@ -52,6 +53,15 @@ struct State {
     medium: Vec<Record>,
     index: BTreeMap<Place, Entry>,
     reserved: u64,
+}
+
+impl State {
+    /// Bytes pinned and reserved.
+    fn dirty(&self) -> u64 {
+        let pinned = self.index.values().filter(|e| e.pinned);
+        let pinned = pinned.map(|e| self.medium[e.record].data.len() as u64);
+        pinned.sum::<u64>() + self.reserved
+    }
 }
 
 /// What a start decides about a blob with pinned chunks.
@@ -228,17 +238,20 @@ impl Disk for CrashDisk {
 
     fn reserve(&self, bytes: u64, _: u32) -> Result<Reserved, DiskError> {
         let mut state = self.state.borrow_mut();
-        let pinned = state.index.values().filter(|e| e.pinned);
-        let pinned: u64 = pinned
-            .map(|e| state.medium[e.record].data.len() as u64)
-            .sum();
-        if pinned + state.reserved + bytes > DIRTY_MAX {
+        if state.dirty() + bytes > DIRTY_MAX {
             self.trace.note("dirty full", &bytes);
             return Err(DiskError::DirtyFull);
         }
         state.reserved += bytes;
         let disk = self.clone();
         Ok(Reserved { disk, bytes })
+    }
+
+    fn dirty_space(&self) -> DirtySpace {
+        DirtySpace {
+            used: self.state.borrow().dirty(),
+            limit: DIRTY_MAX,
+        }
     }
 
     async fn buffer(&self, bytes: usize) -> Result<SimBuffer, DiskError> {

@@ -51,6 +51,8 @@ pub enum Break {
     UploadIsNotNoted,
     /// Bytes may go before it is on disk that the UFS has them.
     EndIsNotFlushed,
+    /// The parts of an upload that is handed over count as being in the UFS.
+    HeldIsNotMarked,
 }
 
 /// Chances in percent.

@@ -157,6 +157,7 @@ async fn queue_pending(outside: &Outside, shared: &Shared, fates: &mut Fates) {
                 && let Some(record) = metadata.object(id, &key).await.unwrap()
             {
                 fates.extend(record.extents.iter().map(|e| (e.blob, Fate::Keep)));
+                shared.transient.add(&record);
             }
             let late_max = outside.ufs.late_max(&outside.bucket);
             let now = outside.sim.now();
@@ -182,6 +183,10 @@ async fn keep_uploads(outside: &Outside, fates: &mut Fates) {
             .metadata
             .parts(BucketId(1), &upload.key, upload.id, 0, 100);
         let parts = parts.await.unwrap();
-        fates.extend(parts.iter().map(|part| (part.blob, Fate::Keep)));
+        let fate = |part: &PartRecord| match upload.is_held() || part.held {
+            true => Fate::Keep,
+            false => Fate::Release,
+        };
+        fates.extend(parts.iter().map(|part| (part.blob, fate(part))));
     }
 }

@@ -38,6 +38,16 @@ pub struct Outside {
     /// Clients that have not ended.
     pub(super) busy: Rc<Cell<u64>>,
     policies: Rc<RefCell<Vec<(String, PathPolicy)>>>,
+    /// Uploads with all parts acked that a client completes some time later.
+    pub(super) parked: Rc<RefCell<Vec<Parked>>>,
+}
+
+/// An upload to be completed later, maybe by the next process.
+pub(super) struct Parked {
+    pub(super) name: &'static str,
+    pub(super) content: u64,
+    pub(super) upload: UploadRecord,
+    pub(super) parts: Vec<PartRecord>,
 }
 
 /// Runs a seed to its end: a hash of all that happened, and how often what did.
@@ -92,6 +102,7 @@ impl Outside {
             contents: Rc::default(),
             busy: Rc::default(),
             policies: Rc::default(),
+            parked: Rc::default(),
         };
         outside.choose_policies();
         outside

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::panic::catch_unwind;
 use std::thread;
 
-use super::check::{HISTORY, LEFT, NEVER, OPEN, REORDERED};
+use super::check::{HISTORY, LEFT, NEVER, OPEN, PART_LOST, REORDERED};
 use super::run::run;
 use super::{Break, Counts};
 
@@ -18,7 +18,7 @@ const SEEDS_TO_SEE_MAX: u64 = 2_000;
 const THREADS_MAX: u64 = 4;
 
 /// What must have happened in enough seeds, or they prove less than they say.
-const HAPPENINGS: [&str; 14] = [
+const HAPPENINGS: [&str; 17] = [
     "commits undone",
     "replayed",
     "answer lost",
@@ -33,6 +33,9 @@ const HAPPENINGS: [&str; 14] = [
     "gone on with",
     "swept",
     "swept in the UFS",
+    "handed over",
+    "held part sent",
+    "completed later",
 ];
 
 /// A number from the environment.
@@ -112,6 +115,7 @@ fn reasons(broken: Break) -> &'static [&'static str] {
         Break::RefusedIsNotVoided => &[HISTORY],
         Break::UploadIsNotNoted => &[OPEN],
         Break::EndIsNotFlushed => &[NEVER, HISTORY],
+        Break::HeldIsNotMarked => &[PART_LOST],
     }
 }
 
@@ -137,6 +141,7 @@ fn mistakes_are_seen() {
         Break::RefusedIsNotVoided,
         Break::UploadIsNotNoted,
         Break::EndIsNotFlushed,
+        Break::HeldIsNotMarked,
     ] {
         let seen = first_to_see(broken);
         assert!(seen.is_some(), "{broken:?} is not seen");

@@ -354,6 +354,15 @@ impl Metadata for SimMetadata {
     ) -> Result<Option<PartRecord>, MetadataError> {
         unknown()
     }
+    async fn hand_over(
+        &self,
+        _: BucketId,
+        _: &UploadRecord,
+        _: UploadId,
+    ) -> Result<(), MetadataError> {
+        Err(MetadataError::Unavailable("not simulated here".into()))
+    }
+
     async fn parts(
         &self,
         _: BucketId,

@@ -297,7 +297,36 @@ impl Metadata for CrashMetadata {
             }
             Ok(rows.parts.insert((upload.id, part.number), part.clone()))
         };
-        self.commit(change).await
+        let replaced = self.commit(change).await?;
+        let same = |old: &PartRecord| old.held && old.blob == part.blob;
+        if !part.held && replaced.as_ref().is_some_and(same) {
+            self.trace.note("held part sent", &part.number);
+        }
+        Ok(replaced)
+    }
+
+    async fn hand_over(
+        &self,
+        _: BucketId,
+        upload: &UploadRecord,
+        opened: UploadId,
+    ) -> Result<(), MetadataError> {
+        let broken = self.faults.get().broken;
+        let change = |rows: &mut Rows, _: i64| {
+            let place = (upload.key.clone(), upload.id);
+            if !rows.uploads.contains_key(&place) {
+                return Err(MetadataError::NoSuchUpload);
+            }
+            rows.opened.remove(&(upload.key.clone(), opened));
+            rows.uploads.insert(place, upload.clone());
+            for (_, part) in rows.parts.range_mut((upload.id, 0)..=(upload.id, u16::MAX)) {
+                part.held = broken != Some(Break::HeldIsNotMarked);
+            }
+            Ok(())
+        };
+        let handed_over = self.commit(change).await;
+        self.trace.note("handed over", &handed_over.is_ok());
+        handed_over
     }
 
     async fn parts(
