@@ -3,6 +3,7 @@
 //! A slot's lock orders what the UFS sees with what the metadata commits, and its
 //! sequence number tells a listing whether something changed since it began.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +25,7 @@ pub(crate) struct Slots {
 pub(crate) struct SlotGuard<'a> {
     slots: &'a Slots,
     slot: usize,
+    marked: Cell<bool>,
     _lock: MutexGuard<'a, ()>,
 }
 
@@ -53,6 +55,7 @@ impl Slots {
         SlotGuard {
             slots: self,
             slot,
+            marked: Cell::new(false),
             _lock: self.locks[slot].lock().await,
         }
     }
@@ -66,6 +69,11 @@ impl Slots {
 impl SlotGuard<'_> {
     /// To be called before anything in the UFS or the metadata changes.
     pub(crate) fn mark_changed(&self) {
+        self.marked.set(true);
+        self.mark();
+    }
+
+    fn mark(&self) {
         let now = self.slots.sequence.fetch_add(1, Ordering::AcqRel) + 1;
         self.slots.changed[self.slot].store(now, Ordering::Release);
     }
@@ -77,9 +85,18 @@ impl SlotGuard<'_> {
         std::mem::forget(self);
     }
 
-    /// Whether no mutation of this slot began after `sequence` was taken.
+    /// Whether no mutation of this slot began or ended after `sequence` was taken.
     pub(crate) fn unchanged_since(&self, sequence: u64) -> bool {
         self.slots.changed[self.slot].load(Ordering::Acquire) <= sequence
+    }
+}
+
+/// A listing that began during the mutation may have seen what was before it.
+impl Drop for SlotGuard<'_> {
+    fn drop(&mut self) {
+        if self.marked.get() {
+            self.mark();
+        }
     }
 }
 
@@ -96,6 +113,11 @@ mod tests {
             assert!(guard.unchanged_since(before));
             guard.mark_changed();
             assert!(!guard.unchanged_since(before));
+            let during = slots.sequence();
+            assert!(guard.unchanged_since(during));
+            drop(guard);
+            let guard = slots.lock(7).await;
+            assert!(!guard.unchanged_since(during));
             assert!(guard.unchanged_since(slots.sequence()));
         })
         .unwrap();
