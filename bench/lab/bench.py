@@ -9,15 +9,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from harness.certificates import Pair, make_pair
+
 from . import floors, own, peers
 from .clients import Load, Request, once_each, wrk
 from .machine import MIB, can_drop_page_cache, drop_page_cache
 from .rounds import Contestant, under_load
-from .servers import (COLD_FILES, DIRECTIO, HOT_FILES, SMALL, WRITES, Endpoint, Quickwater, Unavailable,
-                      large_gets, make_files, nginx, small_gets)  # fmt: skip
+from .servers import (BUCKET, COLD_FILES, DIRECTIO, HOT_FILES, LARGE, LARGES, SMALL, WRITES, Endpoint, Quickwater,
+                      Unavailable, large_gets, make_files, nginx, small_gets)  # fmt: skip
 
 # The flag of `serve` that sizes the RAM tier of small objects.
 RAM_TIER = "ram-tier"
+# 64 MiB objects that the HTTPS rows read over and over.
+TLS_LARGE_FILES = 4
+TLS_CONNECTIONS, TLS_STREAMS = 64, 2
 
 
 @dataclass
@@ -89,6 +94,42 @@ class Bench:
         return self._keep(nginx(self.home, self.files, "nginx-directio", DIRECTIO)).endpoint
 
     @cached_property
+    def pair(self) -> Pair:
+        """The certificate of all that speak HTTPS."""
+        return make_pair(self.home / "tls")
+
+    @cached_property
+    def quickwater_tls(self) -> Quickwater:
+        """Ours with HTTPS beside HTTP, the objects of both rows in it."""
+        flags = {"s3-tls-certificate": str(self.pair.certificate), "s3-tls-key": str(self.pair.key),
+                 "s3-tls-listen": "127.0.0.1:0"}  # fmt: skip
+        ours = self._keep(Quickwater(self.home, self.files, "1GiB", "quickwater-tls", **flags))
+        own.prepare(self.files, ours.endpoint, HOT_FILES)
+        own.prepare(self.files, ours.endpoint, TLS_LARGE_FILES, LARGES, LARGE)
+        return ours
+
+    @cached_property
+    def nginx_tls(self) -> Endpoint:
+        """The same certificate and cipher."""
+        return self._keep(nginx(self.home, self.files, "nginx-tls", pair=self.pair)).endpoint
+
+    def over_tls(self, size: int) -> tuple[list[Contestant], str]:
+        """nginx and ours over HTTPS, and ours without, under GETs of hits; what was agreed on."""
+        ours, plain = self.quickwater_tls, self.quickwater_tls.endpoint
+        both = [self.nginx_tls, ours.secure(self.pair.certificate)]
+        if len(agreed := {one.agreed() for one in both}) != 1:
+            raise Unavailable(f"not the same cipher: {agreed}")
+        work = (BUCKET, HOT_FILES, TLS_CONNECTIONS) if size == SMALL else (LARGES, TLS_LARGE_FILES, TLS_STREAMS)
+        bucket, objects, connections = work
+        plain = Endpoint("quickwater-plain", plain.port, plain.pid, plain.command, plain.keys)
+        contestants = [
+            own.loaded(one, "get-hit", objects, connections, self.options.seconds,
+                       bucket=bucket, size=size, more=("--no-prepare",))
+            for one in (*both, plain)
+        ]  # fmt: skip
+        return contestants, agreed.pop()
+
+    @cached_property
     def read_file(self) -> Path:
         """What fio reads: as much as the large files have."""
         return floors.prewritten(self.home / "fio-read", self.options.large_files * 64 * MIB)
@@ -118,7 +159,7 @@ class Bench:
             return self.by_wrk(endpoint, small_gets(files), connections, SMALL, signed=signed)
         self._own_files()
         more = ("--no-prepare",)
-        return own.small(
+        return own.loaded(
             endpoint, "get-hit", files, connections, self.options.seconds, signed=signed, more=more
         )
 
@@ -129,7 +170,7 @@ class Bench:
         if self.options.client == "wrk":
             return self.by_wrk(endpoint, requests, connections, SMALL)
         more = ("--no-prepare", "--get-share", "0")
-        return own.small(
+        return own.loaded(
             endpoint, "mixed", len(requests), connections, self.options.seconds, bucket=bucket, more=more
         )
 
@@ -180,7 +221,7 @@ class Bench:
     def facts(self) -> dict[str, object]:
         """Of the servers that ran, for the report."""
         seen = {}
-        for name in ("quickwater", "nginx", "nginx_directio"):
+        for name in ("quickwater", "nginx", "nginx_directio", "quickwater_tls", "nginx_tls"):
             if name in self.__dict__:
                 endpoint = getattr(self, name)
                 endpoint = getattr(endpoint, "endpoint", endpoint)

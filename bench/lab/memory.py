@@ -7,6 +7,7 @@ from .rounds import Contestant, Load, Row
 from .servers import MEMORY, Unavailable
 
 OURS = "quickwater"
+OURS_ALL = (OURS, "quickwater-nvme", "quickwater-tls", "quickwater-plain")
 BUDGET = "memory-budget"
 # Resident memory of the index and objects in it; the first pair that exists counts.
 INDEX_METRICS = ("quickwater_store_index_bytes", "quickwater_store_records")
@@ -17,7 +18,7 @@ def memory_row(rows: list[Row]) -> Row | None:
     peaks: dict[int, int] = {}
     for row in rows:
         for number, name, taken in row.rounds:
-            if name in (OURS, "quickwater-nvme") and taken["server"] is not None:
+            if name in OURS_ALL and taken["server"] is not None:
                 peaks[number] = max(peaks.get(number, 0), taken["server"]["rss_peak_bytes"])
     if not peaks:
         return None

@@ -43,16 +43,17 @@ def available() -> bool:
     return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
-def prepare(files: Path, endpoint: Endpoint, objects: int) -> None:
-    """Writes the small objects as files of the bucket, and reads each of them twice."""
-    words = _words(endpoint, "epoch", objects, 8, signed=False)
-    _run([*words, "--prepare-dir", str(files / BUCKET), "--rounds", "2"], endpoint)
+def prepare(files: Path, endpoint: Endpoint, objects: int, bucket: str = BUCKET, size: int = SMALL) -> None:
+    """Writes the objects as files of the bucket, and reads each of them twice."""
+    words = _words(endpoint, "epoch", objects, 8, signed=False, bucket=bucket, size=size)
+    _run([*words, "--prepare-dir", str(files / bucket), "--rounds", "2"], endpoint)
 
 
-def small(endpoint: Endpoint, scenario: str, objects: int, connections: int, seconds: float, *,
-          signed: bool = False, bucket: str = BUCKET, more: tuple[str, ...] = ()) -> Contestant:  # fmt: skip
-    """A server under 10 KiB objects."""
-    words = _words(endpoint, scenario, objects, connections, signed=signed, bucket=bucket)
+def loaded(endpoint: Endpoint, scenario: str, objects: int, connections: int, seconds: float, *,
+           signed: bool = False, bucket: str = BUCKET, size: int = SMALL,
+           more: tuple[str, ...] = ()) -> Contestant:  # fmt: skip
+    """A server under a scenario of the client."""
+    words = _words(endpoint, scenario, objects, connections, signed=signed, bucket=bucket, size=size)
     words += ["--rounds", "1", "--duration", f"{seconds:g}s", "--warmup", WARMUP,
               "--server-pid", f"tree:{endpoint.pid}", *more]  # fmt: skip
 
@@ -69,11 +70,14 @@ def small(endpoint: Endpoint, scenario: str, objects: int, connections: int, sec
 
 
 def _words(
-    endpoint: Endpoint, scenario: str, objects: int, connections: int, *, signed: bool, bucket: str = BUCKET
-) -> list[str]:
-    words = [str(binary()), "bench", scenario, "--endpoint", f"http://127.0.0.1:{endpoint.port}",
-             "--bucket", bucket, "--size", str(SMALL), "--objects", str(objects),
+    endpoint: Endpoint, scenario: str, objects: int, connections: int, *,
+    signed: bool, bucket: str = BUCKET, size: int = SMALL,
+) -> list[str]:  # fmt: skip
+    words = [str(binary()), "bench", scenario, "--endpoint", endpoint.url,
+             "--bucket", bucket, "--size", str(size), "--objects", str(objects),
              "--concurrency", str(connections), "--client-cpu", str(CLIENT_CORE), "--quiet"]  # fmt: skip
+    if endpoint.certificate is not None:
+        words += ["--ca", str(endpoint.certificate)]
     return words if signed else [*words, "--anonymous"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Callable
 
 from harness.payload import payload
@@ -182,7 +183,8 @@ def get_after_write(bench: Bench) -> list[Row]:
 def against_peers(bench: Bench) -> list[Row]:
     """The four kinds of work beside other S3 servers; their files in the page cache, their PUTs not flushed."""
     ours, hot = bench.quickwater.endpoint, small_gets(HOT_FILES)
-    everyone = [(ours, False), *((peer, peer.keys is not None) for peer in bench.peers)]
+    signed = replace(ours, name="quickwater-signed")
+    everyone = [(ours, False), (signed, True), *((peer, peer.keys is not None) for peer in bench.peers)]
     large, parts = large_gets(bench.options.large_files), _parts(bench)
     small_puts = puts(SMALL, PUT_KEYS)
     rows = [
@@ -196,7 +198,18 @@ def against_peers(bench: Bench) -> list[Row]:
             [bench.by_streams(e, parts, PART_STREAMS, signed=s) for e, s in everyone]),
     ]  # fmt: skip
     for row in rows:
-        row.notes.append("peers that ask for signatures get signed requests, ours anonymous ones")
+        row.notes.append("s3s-fs is asked anonymously, as quickwater is; the others want signatures, as quickwater-signed does")
+    return rows
+
+
+def over_tls(bench: Bench) -> list[Row]:
+    """GET hits over HTTPS, from memory and from NVMe; no target."""
+    rows = []
+    for name, size, title in (("get-small-tls", SMALL, "GET 10 KiB over HTTPS, hit in RAM, 64 connections"),
+                              ("get-large-tls", LARGE, "GET 64 MiB over HTTPS, 2 streams")):  # fmt: skip
+        contestants, agreed = bench.over_tls(size)
+        notes = [agreed, "quickwater-plain is the same process over HTTP", "nginx reads from its page cache"]
+        rows.append(Row(name, title, contestants, notes))
     return rows
 
 
@@ -209,6 +222,7 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "put-small": put_small,
     "put-large": put_large,
     "get-after-write": get_after_write,
+    "tls": over_tls,
     "list": list_rows,
     "peers": against_peers,
     "index": index_row,

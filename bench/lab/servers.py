@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
+from harness.certificates import Pair
 from harness.payload import payload
 from harness.server import Server, binary
 from harness.target import Target
@@ -22,7 +24,7 @@ from .machine import GIB, KIB, MIB, SERVER_CORE, cpu_seconds, family, on_server_
 START_SECONDS = 60.0
 POLICY_SECONDS = 1.5  # new rules are in force within a second
 # KEPT: the same promise of the ack as WRITES, but nothing is ever told to the UFS.
-BUCKET, WRITES, KEPT = "bench", "writes", "kept"
+BUCKET, WRITES, KEPT, LARGES = "bench", "writes", "kept", "large"
 SMALL, LARGE, PART = 10 * KIB, 64 * MIB, 10 * MIB
 HOT_FILES, COLD_FILES = 64, 4096
 MEMORY = GIB
@@ -42,6 +44,21 @@ class Endpoint:
     command: str
     keys: Target | None = None
     notes: list[str] = field(default_factory=list)
+    # It speaks HTTPS with this certificate, which signs itself.
+    certificate: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{self.port}"
+
+    def agreed(self) -> str:
+        """Version and cipher that a handshake ends with."""
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        with socket.create_connection(("127.0.0.1", self.port), START_SECONDS) as plain:
+            with context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+                name, version, _ = secure.cipher() or ("none", "none", 0)
+        return f"{version} {name}"
 
     def cpu_seconds(self) -> float:
         """CPU time of all its processes so far."""
@@ -82,6 +99,7 @@ def make_files(root: Path, large_files: int) -> None:
     folder.mkdir(parents=True)
     (root / WRITES).mkdir()
     (root / KEPT).mkdir()
+    (root / LARGES).mkdir()  # filled by the rows that read it
     for number in range(COLD_FILES):
         (folder / f"s{number}").write_bytes(payload(SMALL, number))
     large = payload(LARGE, "large")
@@ -133,24 +151,34 @@ http {{
   access_log off; sendfile on; tcp_nopush on; tcp_nodelay on; {extra}
   keepalive_timeout 300s; keepalive_requests 100000000;
   open_file_cache max=10000 inactive=300s; open_file_cache_valid 300s;
-  server {{ listen 127.0.0.1:{port}; root {files}; }}
+  server {{ listen 127.0.0.1:{port}{tls}; root {files}; }}
 }}
 """
 DIRECTIO = "directio 1m; output_buffers 2 1m;"
+# The cipher ours and every client here prefer. nginx has no sendfile with TLS (the
+# kernel has none either): it reads files by its output buffers, which are larger
+# than by default, so that a record is full.
+NGINX_TLS = """ssl_certificate {pair.certificate}; ssl_certificate_key {pair.key};
+  ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites TLS_AES_256_GCM_SHA384; ssl_session_tickets off;
+  ssl_buffer_size 16k; output_buffers 2 128k;"""
 
 
-def nginx(home: Path, files: Path, name: str = "nginx", extra: str = "") -> Process:
-    """One worker: sendfile, keep-alive, open files cached, no log; or O_DIRECT by `extra`."""
+def nginx(home: Path, files: Path, name: str = "nginx", extra: str = "", pair: Pair | None = None) -> Process:
+    """One worker: sendfile, keep-alive, open files cached, no log; O_DIRECT by `extra`, HTTPS by a pair."""
     program = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
     if program is None:
         raise Unavailable("nginx is not installed (Debian: nginx-light)")
     port = free_port()
     conf = home / f"{name}.conf"
     user = "user root;" if os.geteuid() == 0 else ""
-    text = NGINX.format(home=home, name=name, user=user, extra=extra, port=port, files=files)
+    tls = " ssl" if pair else ""
+    if pair:
+        extra += NGINX_TLS.format(pair=pair)
+    text = NGINX.format(home=home, name=name, user=user, extra=extra, port=port, files=files, tls=tls)
     conf.write_text(text)
     started = Process(home, name, [program, "-c", str(conf), "-p", str(home)], port)
     started.endpoint.notes.append(text)
+    started.endpoint.certificate = pair.certificate if pair else None
     return started
 
 
@@ -177,6 +205,11 @@ class Quickwater:
     def _running(self, name: str) -> Endpoint:
         port = int(str(self.server.run["s3"]).rsplit(":", 1)[1])
         return Endpoint(name, port, self.server.pid, " ".join(self.server.command()), keys=self.server.target())
+
+    def secure(self, certificate: Path) -> Endpoint:
+        """Its HTTPS side: the same process."""
+        plain, port = self.endpoint, int(str(self.server.run["s3_tls"]).rsplit(":", 1)[1])
+        return Endpoint(plain.name, port, plain.pid, plain.command, plain.keys, plain.notes, certificate)
 
     def restart(self, stopped: Callable[[], None]) -> None:
         """Ends it, does something meanwhile and starts it again."""
