@@ -36,6 +36,8 @@ SURPLUS = 1.1
 # Pending changes get two in 32 parts of the memory, after 64 MiB for the program.
 CHANGES_BYTES = (MEMORY - 64 * MIB) // 16
 FILL_SECONDS = 300.0
+# Of keys: memory is short the sooner.
+LONG = "long/" * 100
 
 
 @pytest.fixture
@@ -210,7 +212,10 @@ def test_transient_data_fill_their_share_and_no_more(small: Callable[..., Place]
 def test_pending_changes_keep_to_their_share_of_memory(store: Sim, serve: ServeFactory) -> None:
     """Objects of a byte, and the store is down: no dirty space is short, but memory is."""
     store.reset()
-    options = scaled(store, memory=str(MEMORY), capacity=str(4096 * MIB), write_cache_dirty_ratio="0.9")
+    # Attempts are few, else they take all the CPU.
+    more = {"write_cache_persist_retry_initial": "5s", "write_cache_persist_retry_max": "20s",
+            "write_cache_dirty_ratio": "0.9"}  # fmt: skip
+    options = scaled(store, memory=str(MEMORY), capacity=str(4096 * MIB), **more)
     place = Place(serve("changes", **options), store)
     place.policy("WRITE_BACK", writeReplicas=1)
     assert place.put("kept", b"kept").acked
@@ -219,11 +224,12 @@ def test_pending_changes_keep_to_their_share_of_memory(store: Sim, serve: ServeF
     keys = place.server.credentials()
     env = {**os.environ, "AWS_ACCESS_KEY_ID": keys["access_key_id"], "AWS_SECRET_ACCESS_KEY": keys["secret_access_key"]}
     words = [str(binary()), "bench", "put", "--endpoint", place.target().endpoint, "--bucket", place.bucket,
-             "--size", "1", "--concurrency", "32", "--duration", f"{FILL_SECONDS:.0f}s", "--quiet"]  # fmt: skip
+             "--size", "1", "--prefix", LONG, "--concurrency", "32", "--duration", f"{FILL_SECONDS:.0f}s", "--quiet"]  # fmt: skip
     load = subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + FILL_SECONDS
         while not (refused := place.send("PUT", "more", b"x")).code:
+            assert load.poll() is None, "the load ended"
             assert refused.status == 200 and time.monotonic() < end, (refused, taken())
             time.sleep(0.2)
     finally:
