@@ -7,7 +7,7 @@ from .rounds import Contestant, Load, Row
 from .servers import MEMORY, Unavailable
 
 OURS = "quickwater"
-OURS_ALL = (OURS, "quickwater-nvme", "quickwater-tls", "quickwater-plain")
+OURS_ALL = (OURS, "quickwater-nvme", "quickwater-tls", "quickwater-plain", "quickwater-signed", "quickwater-ack")
 BUDGET = "memory-budget"
 # Resident memory of the index and objects in it; the first pair that exists counts.
 INDEX_METRICS = ("quickwater_store_index_bytes", "quickwater_store_records")
