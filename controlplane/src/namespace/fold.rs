@@ -13,7 +13,9 @@ use crate::store::{KeyRange, Scan, Store, Transaction, successor};
 /// Rows read first: most levels of a tree have few names or many.
 const ROWS_FIRST: usize = 16;
 /// To look for a key anew costs about as much as reading this many rows on.
-const SEEK_ROWS: usize = 8;
+const SEEK_ROWS: usize = 12;
+/// Of so many jumps one reads on, to see whether the prefixes have few keys by now.
+const JUMPS_PER_LOOK: usize = 16;
 
 impl<S: Store> Namespace<S> {
     /// As [`Namespace::scan`], but where `delimiter` follows the prefix in a key, the
@@ -60,11 +62,11 @@ impl Reading for Folded<'_> {
             more: false,
         };
         let mut range = self.range.clone();
-        let mut wanted = ROWS_FIRST;
+        let mut pace = Pace::new();
         loop {
             // One row beyond the limit tells whether there are more.
             let missing = self.limit - page.entries.len() + 1;
-            let scan = Scan::new(range.clone(), wanted.min(missing)).snapshot();
+            let scan = Scan::new(range.clone(), pace.rows.min(missing)).snapshot();
             let rows = transaction.scan(scan).await?;
             let (read, before) = (rows.rows.len(), page.entries.len());
             for row in rows.rows {
@@ -85,15 +87,84 @@ impl Reading for Folded<'_> {
             if !rows.more {
                 return Ok(page);
             }
-            wanted = pace(wanted, read, page.entries.len() - before);
+            pace.note(read, page.entries.len() - before);
         }
     }
 }
 
-/// Rows to read after `read` rows of which `used` were entries.
-fn pace(wanted: usize, read: usize, used: usize) -> usize {
-    match read < used.max(1) * SEEK_ROWS {
-        true => (wanted * 4).min(SCAN_ROWS_MAX),
-        false => SEEK_ROWS,
+/// How many rows to read at a time. While the rows of a read make few entries, each
+/// read jumps to the next entry and takes it alone: the engine finds a key by a block
+/// of every one of its levels, and rows that are read along cost further blocks.
+struct Pace {
+    rows: usize,
+    jumps: usize,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            rows: ROWS_FIRST,
+            jumps: 0,
+        }
+    }
+
+    /// `read` rows were read and `used` of them were entries.
+    fn note(&mut self, read: usize, used: usize) {
+        let jumped = self.rows == 1;
+        if !jumped && read < used.max(1) * SEEK_ROWS {
+            self.rows = (self.rows * 4).min(SCAN_ROWS_MAX);
+            self.jumps = 0;
+            return;
+        }
+        self.jumps += 1;
+        self.rows = match self.jumps.is_multiple_of(JUMPS_PER_LOOK) {
+            true => SEEK_ROWS,
+            false => 1,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a page of common prefixes of `keys` keys each costs, in rows.
+    fn cost(prefixes: usize, keys: usize) -> usize {
+        let (mut pace, mut entries, mut cost) = (Pace::new(), 0, 0);
+        while entries < prefixes {
+            // As the scan: no more rows than entries are missing.
+            let read = pace.rows.min(prefixes - entries);
+            let used = read.div_ceil(keys);
+            cost += SEEK_ROWS + read;
+            pace.note(read, used);
+            entries += used;
+        }
+        cost
+    }
+
+    #[test]
+    fn a_page_costs_little_more_than_the_better_way() {
+        for keys in [1, 2, 3, 5, 8, 12, 13, 20, 100, 1_000, 100_000] {
+            let best = (1_000 * keys).min(1_000 * (SEEK_ROWS + 1));
+            let cost = cost(1_000, keys);
+            assert!(
+                cost < best * 5 / 4 + 1_000,
+                "{keys}: {cost} rows, best {best}"
+            );
+        }
+    }
+
+    #[test]
+    fn prefixes_that_become_small_are_read_on() {
+        let mut pace = Pace::new();
+        for _ in 0..1_000 {
+            pace.note(pace.rows, 1);
+        }
+        let mut reads = 0;
+        while pace.rows < SCAN_ROWS_MAX {
+            pace.note(pace.rows, pace.rows);
+            reads += 1;
+        }
+        assert!(reads < 2 * JUMPS_PER_LOOK, "{reads}");
     }
 }

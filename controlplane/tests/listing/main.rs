@@ -27,6 +27,10 @@ const PAGE_ROWS: usize = 1_001;
 /// Rows read after a jump over a common prefix.
 const FEW_ROWS: usize = 16;
 const PAGES: usize = 2_000;
+/// Pages of common prefixes of 1,000 keys each, and what is asked for in one.
+const FOLDER_PAGES: usize = 50;
+const FOLDERS: usize = 1_000;
+const FOLDER_KEYS: u64 = 1_000;
 /// Longest wait for flushes and compactions to end.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -53,6 +57,8 @@ fn pages_of_a_big_bucket() {
     runtime.block_on(measure(&namespace, objects, PAGE_ROWS, PAGES / 10));
     let pages = runtime.block_on(measure(&namespace, objects, PAGE_ROWS, PAGES));
     let seeks = runtime.block_on(measure(&namespace, objects, FEW_ROWS, PAGES));
+    runtime.block_on(measure_folders(&namespace, objects, 2));
+    let folders = runtime.block_on(measure_folders(&namespace, objects, FOLDER_PAGES));
     eprintln!(
         "{objects} objects, filled in {:.0} s, {} MB on the disk",
         filled_in.as_secs_f64(),
@@ -60,6 +66,7 @@ fn pages_of_a_big_bucket() {
     );
     eprintln!("  {PAGE_ROWS} rows: {pages}");
     eprintln!("  {FEW_ROWS} rows: {seeks}");
+    eprintln!("  up to {FOLDERS} folders of {FOLDER_KEYS} keys: {folders}");
     eprintln!(
         "  resident MB: {opened} opened, {filled} filled, {} listed, peak {}",
         resident(),
@@ -95,6 +102,29 @@ async fn measure(
             page.entries[rows - 1].0,
             key(first + rows as u64 - 1).unwrap()
         );
+    }
+    let cpu = (thread_cpu() - cpu) / pages as u32;
+    times.sort();
+    Times { times, cpu }
+}
+
+/// Pages of common prefixes, from the first on.
+async fn measure_folders(
+    namespace: &Namespace<EmbeddedStore>,
+    objects: u64,
+    pages: usize,
+) -> Times {
+    let folders = FOLDERS.min((objects / FOLDER_KEYS) as usize);
+    let mut times = Vec::with_capacity(pages);
+    let cpu = thread_cpu();
+    for _ in 0..pages {
+        let start = Instant::now();
+        let page = namespace.scan_folded(BUCKET, "train/", "", "/", folders);
+        let page = page.await.unwrap();
+        times.push(start.elapsed());
+        assert_eq!(page.entries.len(), folders);
+        let last = (folders as u64 - 1) * FOLDER_KEYS;
+        assert_eq!(page.entries[folders - 1].0, key(last).unwrap());
     }
     let cpu = (thread_cpu() - cpu) / pages as u32;
     times.sort();

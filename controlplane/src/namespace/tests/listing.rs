@@ -228,4 +228,30 @@ proptest! {
             assert_eq!(texts(&page), wanted);
         });
     }
+
+    #[test]
+    fn any_folders_fold_as_the_naive_way(
+        sizes in prop::collection::vec(prop_oneof![4 => 1..4_usize, 1 => 12..40_usize], 1..80),
+        from in "[a-c]?",
+        limit in 1..120_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (namespace, id) = with_bucket().await;
+            let mut keys = BTreeSet::new();
+            for (folder, size) in sizes.iter().enumerate() {
+                let letter = ["a", "b", "c"][folder % 3];
+                keys.extend((0..*size).map(|key| format!("{letter}{folder:02}/{key}")));
+                keys.insert(format!("{letter}{folder:02}-file"));
+            }
+            for key in &keys {
+                put(&namespace, id, key, &object("a")).await;
+            }
+            let page = namespace.scan_folded(id, "", &from, "/", limit).await.unwrap();
+            let wanted = folded(&keys, "", &from, "/");
+            let shown = limit.min(wanted.len());
+            assert_eq!(texts(&page), wanted[..shown]);
+            assert_eq!(page.more, shown < wanted.len());
+        });
+    }
 }
