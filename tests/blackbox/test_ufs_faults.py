@@ -260,6 +260,9 @@ def test_a_long_fence_is_told_at_once(serve: ServeFactory, store: Sim) -> None:
         ended = change(place, "k", later)
         assert (ended.status, ended.code) == (503, "SlowDown"), ended
         assert time.monotonic() - begun < 1.0
+        # What is left of `write_cache.fence`, 15 minutes.
+        left = int({k.lower(): v for k, v in ended.headers.items()}["retry-after"])
+        assert 800 < left <= 901
     assert place.read("k").body == b"old"
     assert "SETTLING" in place.server.cli("async-persist", "list").stdout
     assert place.put("other", b"x").acked
@@ -267,6 +270,23 @@ def test_a_long_fence_is_told_at_once(serve: ServeFactory, store: Sim) -> None:
     # Applied, and seen to be.
     assert place.delete("k").acked
     place.settled()
+
+
+def test_a_long_fence_after_a_kill_says_how_long(serve: ServeFactory, store: Sim) -> None:
+    """A new process does not know what was sent: the same write has to wait as well."""
+    store.reset()
+    place = Place(serve("long-fence-killed", **over(store)), store)
+    assert place.put("k", b"old").acked
+    give_up(place, "k", b"given up")
+    place.server.kill()
+    place.server.start()
+    for body in (b"given up", b"another"):
+        ended = place.send("PUT", "k", body)
+        assert (ended.status, ended.code) == (503, "SlowDown"), ended
+        left = int({k.lower(): v for k, v in ended.headers.items()}["retry-after"])
+        assert 800 < left <= 901
+        assert f"taken in {left} seconds" in ended.body.decode()
+    assert place.sim.release() == 1
 
 
 @pytest.mark.parametrize("when", ["waiting", "given up"])

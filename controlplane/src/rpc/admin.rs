@@ -348,7 +348,7 @@ pub(super) fn unknown_token() -> Status {
     Status::invalid_argument("the page token is not from a page before")
 }
 
-async fn bounded<T>(view: impl Future<Output = T>) -> Result<T, Status> {
+pub(super) async fn bounded<T>(view: impl Future<Output = T>) -> Result<T, Status> {
     let answer = tokio::time::timeout(VIEW_WAIT_MAX, view).await;
     answer.map_err(|_| Status::deadline_exceeded("no answer within 60 seconds"))
 }

@@ -10,7 +10,7 @@ use quickwater_rpc::admin::{
 };
 use tonic::Status;
 
-use super::admin::{PAGE_LINES_MAX, unknown_token};
+use super::admin::{PAGE_LINES_MAX, bounded, unknown_token};
 use super::views::{PersistChange, PersistFilter, PersistPlace};
 use super::{AdminService, convert, status};
 use crate::store::Store;
@@ -96,10 +96,46 @@ impl<S: Store> AdminService<S> {
             0 => queue.now_ms(),
             given => given,
         };
+        let pending = queue.sum(scope, until_ms);
+        let found = match scope {
+            Some((_, path)) if !path.is_empty() && pending.puts + pending.deletes == 0 => {
+                self.lies_there(&request.bucket, path).await?
+            }
+            _ => true,
+        };
         Ok(PersistSumReply {
-            pending: Some(queue.sum(scope, until_ms)),
+            pending: Some(pending),
             until_ms,
+            found,
         })
+    }
+
+    /// Whether there is an object at a path or below it: as the metadata know, else as
+    /// the UFS says.
+    async fn lies_there(&self, bucket: &str, path: &str) -> Result<bool, Status> {
+        let bucket = self.bucket(bucket).await?;
+        let below = match path.ends_with('/') {
+            true => path.to_owned(),
+            false => format!("{path}/"),
+        };
+        if let Ok(key) = ObjectKey::new(path) {
+            let known = self.namespace.object(bucket.id, &key).await;
+            if known.map_err(status::metadata)?.is_some() {
+                return Ok(true);
+            }
+        }
+        let known = self.namespace.list(bucket.id, &below, "", None, 1).await;
+        if !known.map_err(status::metadata)?.entries.is_empty() {
+            return Ok(true);
+        }
+        if let Ok(key) = ObjectKey::new(path) {
+            let seen = bounded(self.views.files.stat(&bucket, &key)).await?;
+            if seen.map_err(status::metadata)?.is_some() {
+                return Ok(true);
+            }
+        }
+        let seen = bounded(self.views.files.list(&bucket, &below, "", None, 1)).await?;
+        Ok(!seen.map_err(status::metadata)?.entries.is_empty())
     }
 
     /// The state of a version as of now: what is being sent is known to the queue only.

@@ -35,12 +35,22 @@ pub enum FlowError {
     /// The UFS cannot hold such a key or object.
     #[error("not possible on this UFS: {0}")]
     Unsupported(String),
+    /// The UFS cannot hold a key of this length.
+    #[error("the key is too long for this UFS: {0}")]
+    KeyTooLong(String),
     /// The request was wrong in a way only the UFS noticed.
     #[error("invalid request: {0}")]
     Invalid(String),
     /// Overloaded or out of space: slow down and come back.
     #[error("overloaded: {0}")]
     SlowDown(String),
+    /// An earlier request for the key got no answer from the UFS and may still be
+    /// applied; nothing changed, another change is taken in so many seconds.
+    #[error(
+        "an earlier request for this key got no answer from the UFS and may still be applied; \
+         another change is taken in {0} s"
+    )]
+    Fenced(u64),
     /// Out of reach for now; nothing changed.
     #[error("unavailable: {0}")]
     Unavailable(String),

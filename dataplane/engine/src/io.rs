@@ -178,6 +178,16 @@ pub trait Ufs {
     /// A listing in progress.
     type Listing: UfsListing;
 
+    /// Whether the UFS can hold an object of this name, by what is known of it
+    /// already: nothing is asked.
+    ///
+    /// # Errors
+    /// [`UfsErrorKind::Unsupported`](quickwater_proto::UfsErrorKind::Unsupported),
+    /// and why.
+    fn can_hold(&self, _bucket: &Bucket, _key: &ObjectKey) -> Result<(), UfsError> {
+        Ok(())
+    }
+
     /// Looks at one object.
     async fn head(&self, bucket: &Bucket, key: &ObjectKey) -> Result<UfsObject, UfsError>;
 

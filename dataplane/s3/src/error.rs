@@ -110,6 +110,8 @@ pub struct S3Error {
     pub resource: Option<String>,
     /// Further elements of the XML body, by name (e.g. `Key`, `ArgumentName`).
     pub fields: Vec<(&'static str, String)>,
+    /// `Retry-After` of a 503, seconds (RFC 9110, 10.2.3); none: soon.
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl S3Error {
@@ -121,6 +123,7 @@ impl S3Error {
             message: message.into(),
             resource: None,
             fields: Vec::new(),
+            retry_after_seconds: None,
         }
     }
 

@@ -15,10 +15,22 @@ use crate::mailbox::{self, Incoming, Listing, Reader, Upload};
 use crate::mount::{Backend, Mount};
 use crate::stats::{UfsOperation, UfsOutcome};
 
+/// A key of so many bytes fits everywhere: encoded, a name of 139 (eCryptfs takes 143).
+const SHORT_KEY_BYTES: usize = 46;
+/// The prefix in a URI of so many bytes leaves room for it.
+const SHORT_URI_BYTES: usize = 512;
+
 impl Ufs for UfsClient {
     type Upload = Upload;
     type Reader = Reader;
     type Listing = Listing;
+
+    fn can_hold(&self, bucket: &Bucket, key: &ObjectKey) -> Result<(), UfsError> {
+        if key.as_str().len() <= SHORT_KEY_BYTES && bucket.ufs.len() <= SHORT_URI_BYTES {
+            return Ok(());
+        }
+        self.mount(bucket)?.can_hold(key)
+    }
 
     async fn head(&self, bucket: &Bucket, key: &ObjectKey) -> Result<UfsObject, UfsError> {
         let (mount, key) = (self.mount(bucket)?, key.clone());

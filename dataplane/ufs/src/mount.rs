@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quickwater_proto::{BucketId, BucketName, UfsError, UfsErrorKind};
+use quickwater_proto::{BucketId, BucketName, ObjectKey, UfsError, UfsErrorKind};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -66,6 +66,15 @@ impl Mount {
     /// The backend, opened if this is its first use.
     pub(crate) async fn backend(&self) -> Result<&Backend, UfsError> {
         self.backend.get_or_try_init(|| self.open()).await
+    }
+
+    /// Whether a key fits, by the location and, once it is open, the file system.
+    pub(crate) fn can_hold(&self, key: &ObjectKey) -> Result<(), UfsError> {
+        match (&self.location, self.backend.get()) {
+            (Location::S3(s3), _) => crate::s3::full_key(&s3.prefix, key).map(drop),
+            (Location::Posix { .. }, Some(Backend::Posix(posix))) => posix.can_hold(key),
+            (Location::Posix { .. }, _) => Ok(()),
+        }
     }
 
     /// Why the directory at its path is not the one its bucket was written to; `None`

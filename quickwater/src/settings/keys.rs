@@ -190,7 +190,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("write_cache.persist_nice", "write-cache-persist-nice", Kind::Count, "10",
         "How far the threads that upload dirty data stand behind those that serve requests, 0 to 19 (see nice(2)): where CPUs are short, requests go first. What is behind is bounded by `write_cache.dirty_ratio`."),
     key("write_cache.fence", "write-cache-fence", Kind::Duration, "15m",
-        "How long a UFS request without an answer may still be applied by the UFS; until then no other change of its key is sent. S3 stores refuse requests signed longer ago than 15 minutes."),
+        "How long a UFS request without an answer may still be applied by the UFS; until then no other change of its key is sent. S3 stores refuse requests signed longer ago than 15 minutes. Where a store and the proxies before it are known to drop a request sooner, that time is safe and a key waits less."),
     key("write_cache.orphan_timeout", "write-cache-orphan-timeout", Kind::Duration, "1h",
         "Time after which a multipart upload that nobody completed is aborted: since it was begun or its last part was stored, and since the service started."),
     key("write_cache.orphan_period", "write-cache-orphan-period", Kind::Duration, "10min",

@@ -287,6 +287,31 @@ async fn a_path_is_hurried_and_summed_up_to_a_time() {
 }
 
 #[tokio::test]
+async fn a_sum_says_whether_anything_is_there() {
+    let served = Served::start().await;
+    let id = served.bucket("data").await;
+    let name = ObjectKey::new("dir/k").unwrap();
+    let record = object();
+    let made = served
+        .namespace
+        .commit_object(id, &name, &record, &PutCondition::None);
+    made.await.unwrap();
+    let mut client = served.client();
+    let there = ["", "dir", "dir/", "dir/k"];
+    let nowhere = ["d", "dir/kk", "dir/k/", "none"];
+    let all = there.map(|path| (path, true)).into_iter();
+    for (path, found) in all.chain(nowhere.map(|path| (path, false))) {
+        let sum = PersistSumRequest {
+            bucket: "data".into(),
+            path: path.into(),
+            until_ms: 0,
+        };
+        let reply = client.persist_sum(sum).await.unwrap().into_inner();
+        assert_eq!(reply.found, found, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn objects_are_shown_with_their_state() {
     let served = Served::start().await;
     let id = served.bucket("data").await;

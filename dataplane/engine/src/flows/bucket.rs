@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use quickwater_proto::{Bucket, UfsErrorKind};
+use quickwater_proto::{Bucket, PersistState, UfsErrorKind};
 
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::io::{Metadata, Ufs, UfsListing};
+
+/// Known objects that are looked at before the UFS is asked what a bucket holds.
+const KNOWN_LOOKS_MAX: usize = 8;
 
 impl<W: World> Engine<W> {
     /// All buckets in order of name.
@@ -36,6 +39,9 @@ impl<W: World> Engine<W> {
     /// # Errors
     /// [`FlowError::BucketNotEmpty`], or it cannot be told.
     pub async fn delete_bucket(&self, bucket: &Arc<Bucket>) -> Result<(), FlowError> {
+        if self.holds_known(bucket).await? {
+            return Err(FlowError::BucketNotEmpty);
+        }
         self.settle_bucket(bucket).await?;
         let mut listing = self.ufs().list(bucket, "", "", true).await?;
         if listing.next().await?.is_some() {
@@ -57,5 +63,24 @@ impl<W: World> Engine<W> {
             }
         }
         Ok(())
+    }
+
+    /// Whether an object of a bucket is known: no change under way, and no UFS that is
+    /// away, is waited for to refuse a removal. `false`: not among the first.
+    async fn holds_known(&self, bucket: &Arc<Bucket>) -> Result<bool, FlowError> {
+        let page = self.metadata().scan(bucket.id, "", "", KNOWN_LOOKS_MAX);
+        for (key, record) in page.await?.entries {
+            if record.persist != PersistState::Persisted {
+                return Ok(true);
+            }
+            match self.resolve(bucket, &key, false).await {
+                Ok(_) => return Ok(true),
+                // Removed behind our back.
+                Err(FlowError::NoSuchKey) => {}
+                // The UFS has to be asked, and says more.
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(false)
     }
 }

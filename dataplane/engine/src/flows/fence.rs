@@ -69,7 +69,8 @@ impl<W: World> Engine<W> {
     /// that a crash brings back.
     ///
     /// # Errors
-    /// [`FlowError::SlowDown`]: not in time. The metadata is unavailable.
+    /// [`FlowError::SlowDown`]: not in time; [`FlowError::Fenced`]: not for long. The
+    /// metadata is unavailable.
     pub(crate) async fn lock_settled(
         &self,
         bucket: &Bucket,
@@ -314,9 +315,5 @@ impl<W: World> Engine<W> {
 }
 
 fn unanswered(left: Duration) -> FlowError {
-    FlowError::SlowDown(format!(
-        "an earlier request for this key got no answer from the UFS and may still be applied; \
-         another change is taken in {} s",
-        left.as_secs().saturating_add(1)
-    ))
+    FlowError::Fenced(left.as_secs().saturating_add(1))
 }

@@ -58,7 +58,9 @@ impl<W: World> Engine<W> {
         new: NewUpload,
     ) -> Result<UploadRecord, FlowError> {
         let id = UploadId(self.environment().random_u128());
-        let claim = match self.policy(bucket, key).mode {
+        let mode = self.policy(bucket, key).mode;
+        self.check_name(bucket, key, mode)?;
+        let claim = match mode {
             PolicyMode::ReadOnly => return Err(read_only()),
             PolicyMode::WriteBack => Err(UploadRecord::HELD_BACK),
             PolicyMode::Transient => Err(UploadRecord::HELD_TRANSIENT),

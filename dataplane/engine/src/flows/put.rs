@@ -71,6 +71,7 @@ impl<W: World> Engine<W> {
         body: &mut B,
     ) -> Result<Arc<ObjectRecord>, PutError<B::Error>> {
         let policy = self.policy(bucket, key);
+        self.check_name(bucket, key, policy.mode)?;
         let persist = match policy.mode {
             PolicyMode::ReadOnly => return Err(read_only().into()),
             PolicyMode::WriteBack => PersistState::NotPersisted,
@@ -88,6 +89,23 @@ impl<W: World> Engine<W> {
         let record = self.put_back(bucket, key, put, body, persist).await;
         drop(space);
         record
+    }
+
+    /// Refuses a key that the UFS could never be given, before anything is acked.
+    pub(crate) fn check_name(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        mode: PolicyMode,
+    ) -> Result<(), FlowError> {
+        match mode {
+            // Told its own error, or never told to the UFS.
+            PolicyMode::ReadOnly | PolicyMode::Transient => Ok(()),
+            PolicyMode::WriteThrough | PolicyMode::WriteBack | PolicyMode::NoCache => {
+                let held = self.ufs().can_hold(bucket, key);
+                held.map_err(|error| FlowError::KeyTooLong(error.message))
+            }
+        }
     }
 
     /// Decided again at the commit; this spares the body of a lost race.

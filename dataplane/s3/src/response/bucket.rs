@@ -179,7 +179,10 @@ pub fn error_head(out: &mut Vec<u8>, error: &S3Error) -> u16 {
         head.push("Content-Range", &format!("bytes */{size}"));
     }
     if error.status() == 503 {
-        head.push("Retry-After", RETRY_AFTER_SECONDS);
+        match error.retry_after_seconds {
+            Some(seconds) => head.push("Retry-After", &seconds.to_string()),
+            None => head.push("Retry-After", RETRY_AFTER_SECONDS),
+        }
     }
     error.status()
 }

@@ -327,6 +327,9 @@ fn errors() {
     let (status, text) = head(S3ErrorCode::SlowDown.into());
     assert_eq!(status, 503);
     assert!(text.contains("Retry-After: 1\r\n"));
+    let mut later = S3Error::from(S3ErrorCode::SlowDown);
+    later.retry_after_seconds = Some(93);
+    assert!(head(later).1.contains("Retry-After: 93\r\n"));
     for code in S3ErrorCode::ALL {
         assert_ne!(reason(code.status()), "Unknown", "{code:?}");
     }

@@ -26,7 +26,7 @@ pub(super) const RESERVED: &str = ".quickwater";
 /// Root of the side tree.
 pub(super) const SIDE_ROOT: &str = ".quickwater/keys";
 /// Longest name of the file systems we know (`NAME_MAX`).
-const NAME_BYTES_MAX: usize = 255;
+pub(super) const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a piece of a long segment; encoded it is at most 241 bytes.
 const PIECE_BYTES: usize = 80;
 
@@ -66,6 +66,15 @@ pub(super) fn side_path(key: &str) -> String {
         path.push(if segments.peek().is_some() { '@' } else { '!' });
     }
     path
+}
+
+/// Bytes of the longest name on the path of a key.
+pub(super) fn longest_name(key: &str) -> usize {
+    let longest = |path: &str| path.split('/').map(str::len).max().unwrap_or(0);
+    match plain_path(key) {
+        Some(path) => longest(path),
+        None => longest(&side_path(key)),
+    }
 }
 
 /// The name of the side tree's directory that holds all keys which begin with
@@ -207,6 +216,16 @@ mod tests {
             &long,
         ] {
             assert_eq!(plain_path(key), None, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn every_key_has_short_enough_names() {
+        assert_eq!(longest_name("a/bcd/e"), 3);
+        assert_eq!(longest_name(&"x".repeat(255)), NAME_BYTES_MAX);
+        let all: [String; 4] = ["x", "\u{1}", "ü", "//"].map(|s| s.repeat(512));
+        for key in all {
+            assert!(longest_name(&key) <= NAME_BYTES_MAX, "{key:?}");
         }
     }
 

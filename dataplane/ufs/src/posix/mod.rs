@@ -142,6 +142,24 @@ impl Posix {
         .await
     }
 
+    /// Whether the file system, once its directory is open, takes the names that a
+    /// key becomes. Most take 255 bytes, and any key then.
+    pub(crate) fn can_hold(&self, key: &ObjectKey) -> Result<(), UfsError> {
+        let root = {
+            let state = self.core.state.lock();
+            state.unwrap_or_else(PoisonError::into_inner).root.clone()
+        };
+        let Some(root) = root else { return Ok(()) };
+        let most = root.name_bytes_max;
+        match keys::longest_name(key.as_str()) {
+            bytes if bytes > most => Err(UfsError::new(
+                UfsErrorKind::Unsupported,
+                format!("a name of {bytes} bytes; the file system takes {most}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) async fn head(&self, key: &ObjectKey) -> Result<UfsObject, UfsError> {
         let (limit, key) = (self.core.context.config.request_timeout, key.clone());
         self.blocking(limit, "head", move |core, _| core.head(key.as_str()))

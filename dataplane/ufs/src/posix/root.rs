@@ -20,6 +20,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::errors::failed;
+use super::keys::NAME_BYTES_MAX;
 use super::sync::sync_directory;
 
 /// Directories are made with the rights the umask leaves.
@@ -41,6 +42,8 @@ pub(super) struct Root {
     device: u64,
     inode: u64,
     openat2: bool,
+    /// Longest name its file system takes, bytes.
+    pub(super) name_bytes_max: usize,
     /// Its mark is known to be there and right.
     pub(super) marked: AtomicBool,
     /// Directories we made whose entry may not be on disk yet.
@@ -87,6 +90,7 @@ impl Root {
             device: stat.st_dev,
             inode: stat.st_ino,
             openat2: !matches!(probe, Err(Errno::NOSYS | Errno::PERM)),
+            name_bytes_max: name_bytes_max(&fd),
             fd,
             marked: AtomicBool::new(false),
             fresh: Mutex::default(),
@@ -278,6 +282,15 @@ impl Root {
 
 fn resolve() -> ResolveFlags {
     ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS
+}
+
+/// As the file system says; what it does not say is taken to be usual.
+fn name_bytes_max(fd: &OwnedFd) -> usize {
+    let said = rustix::fs::fstatfs(fd).map_or(0, |stat| stat.f_namelen);
+    match usize::try_from(said) {
+        Ok(bytes) if bytes > 0 => bytes,
+        _ => NAME_BYTES_MAX,
+    }
 }
 
 /// A missing root is an outage, not an empty bucket.

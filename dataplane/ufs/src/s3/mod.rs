@@ -111,12 +111,7 @@ impl S3 {
     }
 
     fn full_key(&self, key: &ObjectKey) -> Result<String, UfsError> {
-        let full = format!("{}{}", self.prefix, key.as_str());
-        if full.len() > KEY_BYTES_MAX {
-            let message = "the key with the location's prefix is longer than 1,024 bytes";
-            return Err(UfsError::new(UfsErrorKind::Unsupported, message));
-        }
-        Ok(full)
+        full_key(&self.prefix, key)
     }
 
     pub(crate) async fn head(&self, key: &ObjectKey) -> Result<UfsObject, UfsError> {
@@ -203,4 +198,18 @@ impl S3 {
             .map_err(|e| failed("delete", true, &e))
             .map(drop)
     }
+}
+
+/// The key in the store of an object of a location (S3 "Object key names": 1,024 bytes).
+pub(crate) fn full_key(prefix: &str, key: &ObjectKey) -> Result<String, UfsError> {
+    let full = format!("{prefix}{}", key.as_str());
+    if full.len() > KEY_BYTES_MAX {
+        let most = KEY_BYTES_MAX.saturating_sub(prefix.len());
+        let message = format!(
+            "the key has {} bytes; with the prefix of this bucket's location at most {most} fit",
+            key.as_str().len()
+        );
+        return Err(UfsError::new(UfsErrorKind::Unsupported, message));
+    }
+    Ok(full)
 }

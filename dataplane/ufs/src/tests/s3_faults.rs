@@ -382,3 +382,32 @@ fn more_calls_than_turns_are_throttled() {
     assert!(throttled >= 4, "{kinds:?}");
     assert!(fake.requests() <= 4, "one at a time");
 }
+
+#[test]
+fn a_key_that_can_never_be_stored_is_known_without_asking() {
+    let ufs = client(UfsConfig::default());
+    // Nobody listens there.
+    let deep = |prefix: &str| {
+        bucket(
+            &format!("s3://bkt/{prefix}"),
+            &[("endpoint", "http://127.0.0.1:1")],
+        )
+    };
+    for (prefix, fits) in [("pre", 1_020), (&*"p".repeat(600), 423), ("", 1_024)] {
+        let bucket = deep(prefix);
+        assert!(ufs.can_hold(&bucket, &key("short")).is_ok());
+        assert!(
+            ufs.can_hold(&bucket, &key(&"k".repeat(fits))).is_ok(),
+            "{prefix}"
+        );
+        if fits < 1_024 {
+            let error = ufs
+                .can_hold(&bucket, &key(&"k".repeat(fits + 1)))
+                .unwrap_err();
+            assert_eq!(error.kind, UfsErrorKind::Unsupported);
+            assert!(error.message.contains(&fits.to_string()), "{error}");
+        }
+    }
+    let nowhere = bucket("file:///nowhere", &[]);
+    assert!(ufs.can_hold(&nowhere, &key(&"k".repeat(1_024))).is_ok());
+}

@@ -78,7 +78,8 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         FlowError::InvalidPart => S3ErrorCode::InvalidPart,
         FlowError::Denied(_) => S3ErrorCode::AccessDenied,
         FlowError::Unsupported(_) | FlowError::Invalid(_) => S3ErrorCode::InvalidRequest,
-        FlowError::SlowDown(_) => S3ErrorCode::SlowDown,
+        FlowError::KeyTooLong(_) => S3ErrorCode::KeyTooLong,
+        FlowError::SlowDown(_) | FlowError::Fenced(_) => S3ErrorCode::SlowDown,
         FlowError::Unavailable(_)
         | FlowError::Unsettled(_)
         | FlowError::NotPersisted
@@ -89,9 +90,22 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         FlowError::TooLarge(_) => S3ErrorCode::MetadataTooLarge,
     };
     match error {
-        FlowError::Unsupported(text) | FlowError::Invalid(text) => S3Error::new(code, text),
+        FlowError::Unsupported(text) | FlowError::Invalid(text) | FlowError::KeyTooLong(text) => {
+            S3Error::new(code, text)
+        }
         error @ (FlowError::NotPersisted | FlowError::NeverFits { .. }) => {
             S3Error::new(code, error.to_string())
+        }
+        FlowError::Fenced(seconds) => {
+            tracing::warn!(code = code.as_str(), %error, "request failed");
+            let text = format!(
+                "An earlier write of this key got no answer and may still be applied. Another \
+                 one is taken in {seconds} seconds."
+            );
+            S3Error {
+                retry_after_seconds: Some(seconds),
+                ..S3Error::new(code, text)
+            }
         }
         error => {
             let denied = code == S3ErrorCode::AccessDenied;

@@ -59,7 +59,7 @@ pub(super) enum AsyncPersistVerb {
         /// /BUCKET, or /BUCKET/KEY and all below it; / for all buckets
         #[arg(long, value_name = "PATH")]
         path: String,
-        /// Longest wait, such as 30s or 2h
+        /// Longest wait, such as 30s or 2h; 0s looks once
         #[arg(long, default_value = "10m", value_name = "TIME")]
         timeout: String,
         #[command(flatten)]
@@ -115,8 +115,10 @@ Examples:
 
 const WAIT_HELP: &str = "\
 Exits with 0 when the UFS has every change that was pending below the path when the
-wait began, with 1 when time is up. Changes made later are not waited for, unless
-they replaced one of those. Progress goes to stderr.
+wait began, with 1 when time is up, or when there is nothing at the path: no object,
+none below it and no pending change (a delete that the UFS has is nothing any more).
+Buckets, and / for all, may be empty. Changes made later are not waited for, unless
+they replaced one of those. Progress goes to stderr. `--timeout 0s` looks once.
 
 Examples:
   quickwater async-persist wait --path /checkpoints/run-7 --timeout 30m --dir ./data";

@@ -18,6 +18,9 @@ use crate::date;
 /// Changes of one page asked for.
 const PAGE_CHANGES: u32 = 1_000;
 
+/// Characters of an error in a table.
+const ERROR_CHARS_MAX: usize = 60;
+
 /// What was listed.
 struct Listed {
     changes: Vec<PersistChange>,
@@ -68,7 +71,15 @@ async fn pages(
 fn list_text(listed: &Listed, limit: usize) -> String {
     let mut text = String::new();
     if !listed.changes.is_empty() {
-        let heading = ["STATE", "SIZE", "SINCE", "ATTEMPTS", "NEXT", "PATH"];
+        let heading = [
+            "STATE",
+            "SIZE",
+            "SINCE",
+            "ATTEMPTS",
+            "NEXT",
+            "PATH",
+            "LAST ERROR",
+        ];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
         rows.extend(listed.changes.iter().map(row));
         text.push_str(&table(&rows));
@@ -125,7 +136,17 @@ fn row(change: &PersistChange) -> Vec<String> {
         change.attempts.to_string(),
         next_text(change),
         path_text(change),
+        error_text(&change.error),
     ]
+}
+
+/// The beginning of an error; `stat` and `--output json` have all of it.
+fn error_text(error: &str) -> String {
+    let mut text: String = error.chars().take(ERROR_CHARS_MAX).collect();
+    if text.len() < error.len() {
+        text.push_str("...");
+    }
+    text.escape_debug().to_string()
 }
 
 fn next_text(change: &PersistChange) -> String {

@@ -31,6 +31,11 @@ pub(super) fn run(path: &str, timeout: &str, target: &Target) -> Result<ExitCode
     };
     let begun = Instant::now();
     let left = target.with(|remote| look(remote, request, begun, longest))?;
+    let Some(left) = left else {
+        return Err(anyhow!(
+            "nothing at '{path}': no object, none below it, and no change of one is pending"
+        ));
+    };
     let waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let done = is_done(&left);
     let json = json!({
@@ -46,14 +51,15 @@ pub(super) fn run(path: &str, timeout: &str, target: &Target) -> Result<ExitCode
     Ok(if done { code } else { ExitCode::FAILURE })
 }
 
-/// Looks until nothing is left or time is up; what is left then.
+/// Looks until nothing is left or time is up; what is left then. `None`: there never
+/// was anything.
 async fn look(
     mut remote: Remote,
     mut request: PersistSumRequest,
     begun: Instant,
     longest: Duration,
-) -> Result<PersistTotals> {
-    let mut told = begun;
+) -> Result<Option<PersistTotals>> {
+    let (mut told, mut was_pending) = (begun, false);
     loop {
         let asked = Instant::now();
         let reply = remote.persist_sum(request.clone()).await;
@@ -61,9 +67,13 @@ async fn look(
         request.until_ms = reply.until_ms;
         let left = reply.pending.unwrap_or_default();
         let time = longest.saturating_sub(begun.elapsed());
-        if is_done(&left) || time.is_zero() {
-            return Ok(left);
+        if is_done(&left) && !was_pending && !reply.found {
+            return Ok(None);
         }
+        if is_done(&left) || time.is_zero() {
+            return Ok(Some(left));
+        }
+        was_pending = true;
         if told.elapsed() >= PROGRESS_PAUSE {
             told = Instant::now();
             progress(&left);
