@@ -76,7 +76,7 @@ impl Kernel {
     #[must_use]
     pub const fn lanes(self) -> usize {
         match self.0 {
-            Kind::Scalar => 1,
+            Kind::Scalar => 2,
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2(_) => 8,
             #[cfg(target_arch = "x86_64")]
@@ -125,16 +125,18 @@ impl Kernel {
     /// front and returns their number.
     fn pass(self, lanes: &mut [Lane<'_>], runs: &mut [Run<'_>]) -> usize {
         match (self.0, runs.len()) {
-            (Kind::Scalar, _) | (_, 0 | 1) => one_by_one(lanes, runs),
-            // Without AVX-512's instructions a pass costs more than two streams.
+            (_, 0 | 1) => one_by_one(lanes, runs),
+            // A pass of vectors takes as long as for all its lanes: longer than this
+            // for two, and for four without AVX-512's instructions.
+            (Kind::Scalar, _) | (_, 2) => pair(lanes, runs),
             #[cfg(target_arch = "x86_64")]
-            (Kind::Avx2(_), 2) => one_by_one(lanes, runs),
+            (Kind::Avx2(_), 3 | 4) => pair(lanes, runs),
             #[cfg(target_arch = "x86_64")]
-            (Kind::Avx2(cpu), _) => wide::<8>(lanes, runs, |s, d| cpu.hash_8(s, d)),
+            (Kind::Avx2(cpu), _) => side_by_side::<8>(lanes, runs, |s, d| cpu.hash_8(s, d)),
             #[cfg(target_arch = "x86_64")]
-            (Kind::Avx512(cpu), ..=8) => wide::<8>(lanes, runs, |s, d| cpu.hash_8(s, d)),
+            (Kind::Avx512(cpu), ..=8) => side_by_side::<8>(lanes, runs, |s, d| cpu.hash_8(s, d)),
             #[cfg(target_arch = "x86_64")]
-            (Kind::Avx512(cpu), _) => wide::<16>(lanes, runs, |s, d| cpu.hash_16(s, d)),
+            (Kind::Avx512(cpu), _) => side_by_side::<16>(lanes, runs, |s, d| cpu.hash_16(s, d)),
         }
     }
 }
@@ -149,9 +151,16 @@ fn one_by_one(lanes: &mut [Lane<'_>], runs: &[Run<'_>]) -> usize {
     0
 }
 
+/// Hashes the first two runs until one is at its end; the others wait.
+fn pair(lanes: &mut [Lane<'_>], runs: &mut [Run<'_>]) -> usize {
+    let pair = &mut runs[..2];
+    let left = side_by_side::<2>(lanes, pair, |s, d| scalar::compress_pair(s, *d));
+    runs.copy_within(2.., left);
+    left + runs.len() - 2
+}
+
 /// One pass of a kernel with `N` lanes over at most `N` runs.
-#[cfg(target_arch = "x86_64")]
-fn wide<const N: usize>(
+fn side_by_side<const N: usize>(
     lanes: &mut [Lane<'_>],
     runs: &mut [Run<'_>],
     hash: impl Fn(&mut [[u32; 4]; N], &[&[u8]; N]) -> usize,

@@ -53,9 +53,6 @@ fn a_lone_stream_is_hashed_at_once() {
 #[test]
 fn a_stream_nobody_waits_for_rests_until_company_comes() {
     let mut scheduler = scheduler();
-    if scheduler.kernel.lanes() == 1 {
-        return;
-    }
     let (a, b) = (scheduler.join(true), scheduler.join(true));
     scheduler.submit(&a, vec![1; KIB], true).unwrap();
     assert_eq!(scheduler.decide(), Decision::Rest);
@@ -67,9 +64,6 @@ fn a_stream_nobody_waits_for_rests_until_company_comes() {
 #[test]
 fn a_stream_somebody_waits_for_is_patient_but_not_long() {
     let mut scheduler = scheduler();
-    if scheduler.kernel.lanes() == 1 {
-        return;
-    }
     let (small, large) = (scheduler.join(true), scheduler.join(true));
     let idle = scheduler.join(true);
     scheduler.submit(&small, vec![1; 10 * KIB], false).unwrap();

@@ -54,3 +54,38 @@ fn speed_of_lanes() {
         }
     }
 }
+
+/// Lanes as a service has them: buffers of 1 MiB side by side, read once, long after
+/// they were written.
+#[test]
+#[ignore = "a measurement"]
+fn speed_from_memory() {
+    const BUFFER_BYTES: usize = 1 << 20;
+    const BUFFERS: usize = 256;
+    let arena = vec![5_u8; BUFFER_BYTES * BUFFERS];
+    let buffers: Vec<&[u8]> = arena.chunks(BUFFER_BYTES).collect();
+    for kernel in Kernel::available() {
+        for count in [1, 4, 8, 16] {
+            let mut states = vec![Md5::new(); count];
+            let mut sets = buffers.chunks_exact(count).cycle();
+            let speed = best(count * BUFFER_BYTES, || {
+                let set = sets.next().unwrap();
+                for at in (0..BUFFER_BYTES).step_by(LANE_BYTES) {
+                    let mut lanes: Vec<_> = states
+                        .iter_mut()
+                        .zip(set)
+                        .map(|(md5, data)| Lane {
+                            md5,
+                            data: black_box(&data[at..at + LANE_BYTES]),
+                        })
+                        .collect();
+                    kernel.update(&mut lanes);
+                }
+            });
+            println!(
+                "{:>7} {count:>3} lanes from memory: {speed:.2} GB/s",
+                kernel.name()
+            );
+        }
+    }
+}
