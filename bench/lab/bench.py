@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,6 +78,16 @@ class Bench:
         ours = self._keep(Quickwater(self.home, self.files, "1GiB", "quickwater-nvme", **{RAM_TIER: "0"}))
         ours.warm(small_gets(COLD_FILES))
         return ours.endpoint
+
+    @cached_property
+    def quickwater_to_tmpfs(self) -> Quickwater:
+        """Ours in front of a UFS that costs next to nothing."""
+        shared = Path("/dev/shm")
+        if not shared.is_dir():
+            raise Unavailable("no tmpfs at /dev/shm")
+        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="targets-", dir=shared)))
+        make_files(folder, 0)
+        return self._keep(Quickwater(self.home, folder, "1GiB", "quickwater-tmpfs"))
 
     def _has_ram_tier(self) -> bool:
         program = str(self.quickwater.server.program)

@@ -14,7 +14,7 @@ from .clients import Request, once_each, read_after_write
 from .listing import list_rows
 from .memory import index_row
 from .rounds import Contestant, Load, Row, under_load
-from .servers import (COLD_FILES, HOT_FILES, KEPT, LARGE, PART, SMALL, WRITES, Endpoint,
+from .servers import (COLD_FILES, HOT_FILES, KEPT, LARGE, PART, SMALL, WRITES, Endpoint, Quickwater,
                       large_gets, small_gets)  # fmt: skip
 
 CONNECTIONS = 64
@@ -86,7 +86,7 @@ ACKS = (
 
 
 def put_small(bench: Bench) -> list[Row]:
-    """PUT 10 KiB, durable: 64 clients and one."""
+    """PUT 10 KiB, durable: 64 clients, 16 and one; and until the UFS has them."""
     ours, seconds, file = bench.quickwater, bench.options.seconds, bench.flush_file
     requests, kept = puts(SMALL, PUT_KEYS), puts(SMALL, PUT_KEYS, KEPT)
     note = f"policy {ours.policy}"
@@ -98,21 +98,23 @@ def put_small(bench: Bench) -> list[Row]:
             Contestant("flush-serial", lambda: floors.bare_flush(file, seconds), "lab/floors.py bare_flush"),
             Contestant("flush-merged", lambda: floors.fio_flush_rate(file, seconds), each),
         ], [note, ACKS, MERGED]),
-        Row("put-small-1", "PUT 10 KiB durable, 1 client", [
-            bench.puts(ours.endpoint, requests, 1),
-            settled(bench, bench.puts(ours.acks, kept, 1, KEPT)),
+        *(Row(f"put-small-{clients}", f"PUT 10 KiB durable, {clients} client{'s' if clients > 1 else ''}", [
+            bench.puts(ours.endpoint, requests, clients),
+            settled(bench, bench.puts(ours.acks, kept, clients, KEPT)),
             Contestant("flush-bare", lambda: floors.bare_flush(file, seconds), "lab/floors.py bare_flush"),
-        ], [note, ACKS]),
+        ], [note, ACKS]) for clients in (16, 1)),
         Row("persist-small", "10 KiB objects until the UFS has them, 64 clients", [
-            persisted(bench, ours.endpoint, requests, 64),
-            persisted(bench, ours.acks, kept, 64),
+            persisted(bench, ours, ours.endpoint, requests, 64),
+            persisted(bench, bench.quickwater_to_tmpfs, bench.quickwater_to_tmpfs.endpoint, requests, 64),
+            persisted(bench, ours, ours.acks, kept, 64),
         ], [note, PERSISTED]),
     ]  # fmt: skip
 
 
 PERSISTED = (
     "each object once, counted until the UFS has all; quickwater-ack only writes them: the "
-    "difference in CPU is what persisting one costs"
+    "difference in CPU is what persisting one costs; the UFS of quickwater-tmpfs is a tmpfs, "
+    "that of the others the disk under the cache"
 )
 
 
@@ -122,9 +124,10 @@ def settled(bench: Bench, contestant: Contestant) -> Contestant:
     return contestant
 
 
-def persisted(bench: Bench, endpoint: Endpoint, requests: list[Request], streams: int) -> Contestant:
+def persisted(
+    bench: Bench, ours: Quickwater, endpoint: Endpoint, requests: list[Request], streams: int
+) -> Contestant:
     """A server under PUTs until the UFS has them all."""
-    ours = bench.quickwater
 
     def work() -> Load:
         began = time.perf_counter()
