@@ -7,28 +7,19 @@
 //! (the metadata's).
 
 mod due;
+mod lanes;
 mod look;
 mod memory;
 
-use std::collections::hash_map::Entry as Slot;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_listener::{Event, EventListener};
-use quickwater_proto::{
-    BucketId, CHUNK_BYTES, ETag, ObjectKey, PendingChange, PendingRecord, Version,
-};
+use quickwater_proto::{BucketId, ETag, ObjectKey, PendingChange, PendingRecord, Version};
 
-use due::Due;
+use lanes::{Lane, State};
 pub use look::{QueuePage, QueueScope, QueueSum, QueuedState};
 pub use memory::CHANGE_BYTES;
-
-/// Chunks in memory of one object being sent: one being read, one at hand, three on
-/// their way.
-const SENDING_CHUNKS_MAX: u64 = 5;
-/// Objects up to this size are not counted.
-const UNCOUNTED_BYTES_MAX: u64 = 64 << 10;
 
 /// Settings of the queue.
 #[derive(Debug, Clone)]
@@ -42,8 +33,7 @@ pub struct PersistConfig {
     /// Changes sent at a time to the UFS of one bucket.
     pub bucket_running_max: usize,
     /// Chunks of memory that objects being sent may hold, all buckets together: a
-    /// large object holds up to [`SENDING_CHUNKS_MAX`] at a time, small ones are not
-    /// counted.
+    /// large object holds up to five at a time, small ones are not counted.
     pub running_chunks_max: u64,
     /// Changes the queue may hold; more writes are told to slow down.
     pub changes_max: usize,
@@ -153,43 +143,6 @@ pub struct QueueTotals {
     pub oldest_ms: Option<i64>,
     /// Memory of the queue, as it counts it.
     pub memory_bytes: u64,
-}
-
-/// A million of these may be held: what few of them have is apart.
-struct Lane {
-    pending: PendingRecord,
-    due: Duration,
-    order: u64,
-    running: bool,
-    /// What went wrong or was left open before; none for nearly all.
-    past: Option<Box<Past>>,
-}
-
-/// What became of earlier requests of a lane.
-#[derive(Debug, Default)]
-struct Past {
-    attempts: u32,
-    error: Option<String>,
-    /// A request of this version got no answer and may be applied until then.
-    late: Option<(Version, Duration)>,
-    /// What a request that settles does, where this process sent it.
-    sent: Option<SentChange>,
-}
-
-#[derive(Default)]
-struct State {
-    lanes: BTreeMap<Place, Lane>,
-    /// Lanes that are not running, in the order they are to be sent.
-    due: Due,
-    /// Keys whose change is a delete, in order: what the UFS lists of them is void.
-    deletes: BTreeSet<Place>,
-    /// How many changes are pending since a millisecond: the first are the oldest.
-    ages: BTreeMap<i64, usize>,
-    running: HashMap<BucketId, usize>,
-    /// Chunks that the large objects being sent may hold.
-    chunks: HashMap<Place, u64>,
-    totals: QueueTotals,
-    next_order: u64,
 }
 
 /// The queue, shared by all shards.
@@ -431,252 +384,6 @@ impl PersistQueue {
     pub fn any_of(&self, bucket: BucketId) -> bool {
         self.state().from(bucket, "").next().is_some()
     }
-}
-
-impl Lane {
-    fn show(&self, (bucket, key): &Place, now: Duration) -> QueuedChange {
-        QueuedChange {
-            bucket: *bucket,
-            key: key.clone(),
-            pending: self.pending.clone(),
-            running: self.running,
-            attempts: self.past.as_ref().map_or(0, |past| past.attempts),
-            error: self.error().map(str::to_owned),
-            due_in: self.due.saturating_sub(now),
-        }
-    }
-
-    /// To be changed.
-    fn past(&mut self) -> &mut Past {
-        self.past.get_or_insert_default()
-    }
-
-    fn late(&self) -> Option<(Version, Duration)> {
-        self.past.as_ref()?.late
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.past.as_ref()?.error.as_deref()
-    }
-
-    /// Chunks of memory that sending it takes; none for small objects.
-    fn chunks(&self) -> u64 {
-        match self.pending.change {
-            PendingChange::Put { size } if size > UNCOUNTED_BYTES_MAX => {
-                size.div_ceil(CHUNK_BYTES.into()).min(SENDING_CHUNKS_MAX)
-            }
-            _ => 0,
-        }
-    }
-
-    /// Not before a request for another change is certainly dead.
-    fn not_before(&self, now: Duration) -> Duration {
-        match self.late() {
-            Some((version, until)) if version != self.pending.version || self.settles() => {
-                until.max(now)
-            }
-            _ => now,
-        }
-    }
-
-    /// A request that settles is not waiting for anything to be sent.
-    fn has_age(&self) -> bool {
-        !self.settles()
-    }
-
-    fn settles(&self) -> bool {
-        matches!(self.pending.change, PendingChange::Settling { .. })
-    }
-}
-
-impl State {
-    fn enqueue(
-        &mut self,
-        place: Place,
-        pending: PendingRecord,
-        now: Duration,
-        late: Option<(Version, Duration)>,
-    ) {
-        self.next_order += 1;
-        let order = self.next_order;
-        let mut running = false;
-        let mut dead_at = late;
-        if let Some(old) = self.take_out(&place) {
-            running = old.running;
-            dead_at = old.late().or(dead_at);
-        }
-        let mut lane = Lane {
-            pending,
-            due: now,
-            order,
-            running,
-            past: None,
-        };
-        if dead_at.is_some() {
-            lane.past().late = dead_at;
-        }
-        lane.due = lane.not_before(now);
-        self.put_in(place, lane);
-    }
-
-    /// Removes a lane from every list; `running` stays counted.
-    fn take_out(&mut self, place: &Place) -> Option<Lane> {
-        let lane = self.lanes.remove(place)?;
-        self.totals.memory_bytes -= memory::of(place, &lane);
-        self.due.remove(place, lane.due, lane.order);
-        self.deletes.remove(place);
-        if lane.has_age() {
-            self.younger(lane.pending.since_ms);
-        }
-        match lane.pending.change {
-            PendingChange::Put { size } => {
-                self.totals.puts -= 1;
-                self.totals.bytes -= size;
-            }
-            PendingChange::Delete => self.totals.deletes -= 1,
-            PendingChange::Settling { .. } | PendingChange::Hold { .. } => {}
-        }
-        if lane.error().is_some() {
-            self.totals.failing -= 1;
-        }
-        Some(lane)
-    }
-
-    fn put_in(&mut self, place: Place, lane: Lane) {
-        self.totals.memory_bytes += memory::of(&place, &lane);
-        match lane.pending.change {
-            PendingChange::Put { size } => {
-                self.totals.puts += 1;
-                self.totals.bytes += size;
-            }
-            PendingChange::Delete => {
-                self.totals.deletes += 1;
-                self.deletes.insert(place.clone());
-            }
-            PendingChange::Settling { .. } | PendingChange::Hold { .. } => {}
-        }
-        if lane.has_age() {
-            *self.ages.entry(lane.pending.since_ms).or_default() += 1;
-        }
-        if lane.error().is_some() {
-            self.totals.failing += 1;
-        }
-        if !lane.running {
-            let counted = lane.chunks() > 0;
-            self.due.insert(&place, lane.due, lane.order, counted);
-        }
-        self.lanes.insert(place, lane);
-    }
-
-    /// One change fewer is pending since then.
-    fn younger(&mut self, since_ms: i64) {
-        if let Some(count) = self.ages.get_mut(&since_ms) {
-            *count -= 1;
-            if *count == 0 {
-                self.ages.remove(&since_ms);
-            }
-        }
-    }
-
-    fn begin(&mut self, place: &Place) -> Option<Work> {
-        let lane = self.lanes.get_mut(place)?;
-        self.due.remove(place, lane.due, lane.order);
-        lane.running = true;
-        self.totals.running += 1;
-        *self.running.entry(place.0).or_default() += 1;
-        let chunks = lane.chunks();
-        if chunks > 0 {
-            self.chunks.insert(place.clone(), chunks);
-        }
-        let unanswered = lane.late().filter(|(of, _)| *of == lane.pending.version);
-        Some(Work {
-            place: place.clone(),
-            pending: lane.pending.clone(),
-            unanswered: unanswered.map(|(_, until)| until),
-        })
-    }
-
-    fn finish(
-        &mut self,
-        place: &Place,
-        version: Version,
-        outcome: Outcome,
-        now: Duration,
-        config: &PersistConfig,
-    ) {
-        self.totals.running = self.totals.running.saturating_sub(1);
-        if let Slot::Occupied(mut count) = self.running.entry(place.0) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        self.chunks.remove(place);
-        let Some(mut lane) = self.take_out(place) else {
-            return;
-        };
-        lane.running = false;
-        let current = lane.pending.version == version;
-        match outcome {
-            // Unless it got no answer again meanwhile.
-            Outcome::Ended if current && !(lane.settles() && lane.due > now) => return,
-            Outcome::Ended => lane.due = lane.not_before(now),
-            Outcome::Settling { until, until_ms } => {
-                lane.past().late = Some((version, until));
-                if current {
-                    lane.pending.change = PendingChange::Settling { until_ms };
-                    lane.past().error = None;
-                    lane.due = until;
-                } else {
-                    lane.due = lane.not_before(now);
-                }
-            }
-            Outcome::Failed { error, late } => {
-                if let Some(until) = late {
-                    let later = lane.late().map_or(until, |(_, other)| other.max(until));
-                    lane.past().late = Some((version, later));
-                }
-                if current {
-                    let past = lane.past();
-                    past.attempts = past.attempts.saturating_add(1);
-                    past.error = Some(memory::bounded(error));
-                    let wait = backoff(past.attempts, lane.order, config);
-                    lane.due = lane.not_before(now) + wait;
-                } else {
-                    lane.due = lane.not_before(now);
-                }
-            }
-        }
-        self.put_in(place.clone(), lane);
-    }
-
-    /// Whether it is due sooner now.
-    fn hurry(&mut self, place: &Place, now: Duration) -> bool {
-        let Some(mut lane) = self.take_out(place) else {
-            return false;
-        };
-        let before = lane.due;
-        if !lane.running && !matches!(lane.pending.change, PendingChange::Settling { .. }) {
-            lane.due = before.min(lane.not_before(now));
-        }
-        let moved = lane.due < before;
-        self.put_in(place.clone(), lane);
-        moved
-    }
-}
-
-/// The wait before attempt `attempts + 1`: doubled each time up to the limit,
-/// between half and all of it, so that many failed changes do not come together.
-fn backoff(attempts: u32, order: u64, config: &PersistConfig) -> Duration {
-    let doubled = attempts.saturating_sub(1).min(32);
-    let wait = config
-        .retry_initial
-        .saturating_mul(1_u32.checked_shl(doubled).unwrap_or(u32::MAX));
-    let wait = wait.min(config.retry_max);
-    // Odd, with its bits spread; the upper bits are the most mixed.
-    let mixed = (order ^ u64::from(attempts)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-    let half = wait / 2;
-    half + half.mul_f64((mixed & 0xFFFF) as f64 / 65_535.0)
 }
 
 #[cfg(test)]

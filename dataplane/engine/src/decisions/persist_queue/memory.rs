@@ -3,7 +3,8 @@
 
 use quickwater_proto::KEY_BYTES_MAX;
 
-use super::{Lane, Past, Place};
+use super::Place;
+use super::lanes::{Lane, Past};
 
 /// Memory of a change with no failed attempt, bytes, but for its key's text: the lane
 /// and its places in the trees, with what the allocator and half-full nodes add.

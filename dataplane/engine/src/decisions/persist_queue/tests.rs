@@ -424,7 +424,7 @@ fn a_text_of_an_error_is_cut_and_counted() {
         queue.finish(&work.place, Version(1), failed, now);
         let shown = queue.stat(BUCKET, &work.place.1, now).unwrap();
         assert_eq!(shown.error.unwrap().len(), memory::ERROR_BYTES_MAX);
-        let past = size_of::<Past>() + memory::ERROR_BYTES_MAX;
+        let past = size_of::<lanes::Past>() + memory::ERROR_BYTES_MAX;
         assert_eq!(queue.totals().memory_bytes, plain + past as u64);
     }
     let work = queue.take(at(1_000)).unwrap();
