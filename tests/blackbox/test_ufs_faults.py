@@ -64,6 +64,15 @@ BROKEN_WRITES: dict[str, tuple[Callable[[Sim, str], None], set[int], bool]] = {
     "10-bytes-a-second": (fault("slow", bytes_per_second=10), UNKNOWN, False),
 }
 QUICK = ("refused", "reset", "500-applied", "503-slow-down", "reply-lost", "late")
+# Answers that say nothing about the object, however much they look like it.
+NOT_GONE: dict[str, dict[str, Any]] = {
+    "404-no-bucket": {"status": 404, "code": "NoSuchBucket"},
+    "404-of-a-proxy": {"status": 404, "code": "NotHere"},
+    "501": {"status": 501, "code": "NotImplemented"},
+}
+BROKEN_DELETES = BROKEN_WRITES | {
+    name: (fault("status", **more), UNAVAILABLE, False) for name, more in NOT_GONE.items()
+}
 
 
 def cases(names: Any) -> list[Any]:
@@ -102,9 +111,9 @@ def test_put(place: Place, name: str, size: str) -> None:
     assert place.read("k").body == payload(100, "after")
 
 
-@pytest.mark.parametrize("name", cases(BROKEN_WRITES))
+@pytest.mark.parametrize("name", [*cases(BROKEN_WRITES), *NOT_GONE])
 def test_delete(place: Place, name: str) -> None:
-    make, honest, applied = BROKEN_WRITES[name]
+    make, honest, applied = BROKEN_DELETES[name]
     assert place.put("k", b"there").acked
     make(place.sim, "DeleteObject")
     ended = timed(place.delete, "k")
@@ -115,6 +124,23 @@ def test_delete(place: Place, name: str) -> None:
         assert (place.stored_body("k") is None) == applied
     assert place.delete("k").status == 204
     assert place.read("k").status == 404
+
+
+@pytest.mark.parametrize("name", NOT_GONE)
+@pytest.mark.parametrize("operation", ["HeadObject", "*"])
+def test_a_store_that_knows_nothing_hides_nothing(place: Place, name: str, operation: str) -> None:
+    """Only the store's word that the key is not there takes an object away."""
+    tags = [("x-amz-tagging", "kept=yes")]
+    assert place.put("k", b"there", headers=tags).acked
+    place.sim.rule("status", operation=operation, **NOT_GONE[name])
+    time.sleep(TTL_SECONDS)
+    assert place.read("k").status in {200, *UNAVAILABLE}
+    taken = place.put("k", b"over", headers=[("If-None-Match", "*")])
+    assert taken.status in {412, *UNAVAILABLE}, taken
+    lift(place.sim)
+    time.sleep(TTL_SECONDS)
+    assert place.read("k").body == b"there"
+    assert b"kept" in place.send("GET", "k", query=[("tagging", "")]).body
 
 
 @pytest.mark.parametrize("name", cases({**BROKEN_WRITES, "error-in-200": 0, "error-in-200-applied": 0}))

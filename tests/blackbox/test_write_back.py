@@ -304,6 +304,8 @@ PERSIST_FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "503": ("status", {"status": 503, "code": "SlowDown"}),
     "503-at-head": ("status", {"status": 503, "code": "SlowDown", "at_head": True}),
     "403": ("status", {"status": 403, "code": "AccessDenied"}),
+    "404": ("status", {"status": 404, "code": "NoSuchBucket"}),
+    "501": ("status", {"status": 501, "code": "NotImplemented"}),
     "error-in-200": ("error_in_200", {}),
     "error-in-200-applied": ("error_in_200", {"applied": True}),
     "wrong-etag": ("wrong_etag", {}),
@@ -314,7 +316,7 @@ PERSIST_FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "black-hole": ("black_hole", {}),
     "10-bytes-a-second": ("slow", {"bytes_per_second": 10}),
 }
-QUICK = ("reset", "500", "503", "error-in-200", "wrong-etag", "reply-lost", "late")
+QUICK = ("reset", "500", "503", "404", "501", "error-in-200", "wrong-etag", "reply-lost", "late")
 WRITES = "PutObject|CopyObject|DeleteObject|DeleteObjects|CreateMultipartUpload|UploadPart|CompleteMultipartUpload"
 
 

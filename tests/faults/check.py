@@ -185,12 +185,21 @@ def _abandoned_uploads(s3: Any, bucket: str, report: Report) -> None:
     """What a dying client left behind. Its parts hold dirty space until the sweep of
     orphans, which is later than a run: after some crashes they would fill it."""
     try:
-        for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
-            for left in page.get("Uploads", []):
-                where = {"Bucket": bucket, "Key": left["Key"], "UploadId": left["UploadId"]}
+        for where in _listed_uploads(s3, bucket):
+            try:
                 s3.abort_multipart_upload(**where)
+            except s3.exceptions.NoSuchUpload:
+                pass  # boto3 tries again what was answered 503: it may be the second time
+        for where in _listed_uploads(s3, bucket):
+            report.add(f"abandoned upload {where} was aborted and is there")
     except ClientError as error:
         report.add(f"abandoned uploads: {error}")
+
+
+def _listed_uploads(s3: Any, bucket: str) -> list[dict[str, str]]:
+    pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket)
+    lefts = [left for page in pages for left in page.get("Uploads", [])]
+    return [{"Bucket": bucket, "Key": e["Key"], "UploadId": e["UploadId"]} for e in lefts]
 
 
 def _in_time(below: Below, write: Callable[[], Any]) -> None:

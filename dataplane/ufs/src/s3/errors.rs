@@ -78,6 +78,33 @@ where
     }
 }
 
+/// As [`failed`], of a request whose [`UfsErrorKind::Unsupported`] means that there is
+/// no such object: only a key that is too long says so, not a store that does not know
+/// the request.
+pub(super) fn failed_on_object<E>(
+    what: &str,
+    write: bool,
+    error: &SdkError<E, HttpResponse>,
+) -> UfsError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let mut failed = failed(what, write, error);
+    if failed.kind == UfsErrorKind::Unsupported
+        && error.as_service_error().and_then(|e| e.code()) != Some("KeyTooLongError")
+    {
+        failed.kind = UfsErrorKind::Unavailable;
+    }
+    failed
+}
+
+/// Whether a HEAD was answered 404: without a body that says of what.
+pub(super) fn is_bare_not_found<E>(error: &SdkError<E, HttpResponse>) -> bool {
+    error
+        .raw_response()
+        .is_some_and(|raw| raw.status().as_u16() == 404)
+}
+
 /// A gateway before the store got no answer of it: the store may still apply the
 /// request (RFC 9110, 15.6.3 and 15.6.5).
 fn is_gateway(status: u16) -> bool {
@@ -105,11 +132,16 @@ pub(super) fn kind(status: u16, code: &str) -> UfsErrorKind {
             return UfsErrorKind::NoSpace;
         }
         "InvalidObjectState" => return UfsErrorKind::Unsupported,
+        "NoSuchKey" | "NoSuchVersion" | "NoSuchUpload" if status == 404 => {
+            return UfsErrorKind::NotFound;
+        }
         _ => {}
     }
     match status {
         401 | 403 => UfsErrorKind::AccessDenied,
-        404 => UfsErrorKind::NotFound,
+        // Any other 404 is of a bucket that is away, or of somebody on the way: it says
+        // nothing about an object.
+        404 => UfsErrorKind::Unavailable,
         408 => UfsErrorKind::Timeout,
         412 | 416 => UfsErrorKind::Changed,
         429 | 503 => UfsErrorKind::Throttled,
@@ -175,6 +207,9 @@ mod tests {
         assert_eq!(kind(500, "InternalError"), UfsErrorKind::Unavailable);
         assert_eq!(kind(502, ""), UfsErrorKind::Unavailable);
         assert_eq!(kind(404, "NoSuchKey"), UfsErrorKind::NotFound);
+        assert_eq!(kind(404, "NoSuchUpload"), UfsErrorKind::NotFound);
+        assert_eq!(kind(404, "NoSuchBucket"), UfsErrorKind::Unavailable);
+        assert_eq!(kind(404, ""), UfsErrorKind::Unavailable);
         assert_eq!(kind(400, "BadDigest"), UfsErrorKind::Corrupt);
         assert_eq!(kind(400, "EntityTooLarge"), UfsErrorKind::Unsupported);
         assert_eq!(kind(412, "PreconditionFailed"), UfsErrorKind::Changed);

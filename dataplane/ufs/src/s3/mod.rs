@@ -28,7 +28,7 @@ use quickwater_proto::{KEY_BYTES_MAX, ObjectKey, UfsError, UfsErrorKind, UfsObje
 use crate::client::UfsReport;
 use crate::location::S3Location;
 use crate::mount::{Context, Turns, within};
-use errors::failed;
+use errors::{failed, failed_on_object, is_bare_not_found};
 pub(crate) use uploads::id_of;
 
 /// Name of the object a write probe makes and removes.
@@ -124,9 +124,45 @@ impl S3 {
             .customize()
             .config_override(self.repeatable());
         let head = self.request("head", async {
-            request.send().await.map_err(|e| failed("head", false, &e))
+            Ok(match request.send().await {
+                Ok(head) => Some(head),
+                Err(error) if is_bare_not_found(&error) => None,
+                Err(error) => return Err(failed_on_object("head", false, &error)),
+            })
         });
-        objects::object(&head.await?)
+        match head.await? {
+            Some(head) => objects::object(&head),
+            None => Err(self.missing(key).await),
+        }
+    }
+
+    /// What a HEAD's 404 means: it has no body that would tell an object that is not
+    /// there from a bucket that is not (S3 "HeadObject"). A GET's has.
+    async fn missing(&self, key: &ObjectKey) -> UfsError {
+        let full = match self.full_key(key) {
+            Ok(full) => full,
+            Err(error) => return error,
+        };
+        let request = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(full)
+            .range("bytes=0-0")
+            .customize()
+            .config_override(self.repeatable());
+        let get = self.request("get after a 404", async {
+            let what = "get after a 404";
+            let answer = request.send().await;
+            answer.map_err(|e| failed_on_object(what, false, &e))
+        });
+        match get.await {
+            Err(error) => error,
+            Ok(_) => UfsError::new(
+                UfsErrorKind::Unavailable,
+                "the object came while it was looked for",
+            ),
+        }
     }
 
     pub(crate) async fn delete(&self, key: &ObjectKey) -> Result<(), UfsError> {
@@ -136,7 +172,8 @@ impl S3 {
             .bucket(&self.bucket)
             .key(self.full_key(key)?);
         let deleted = self.request("delete", async {
-            request.send().await.map_err(|e| failed("delete", true, &e))
+            let answer = request.send().await;
+            answer.map_err(|e| failed_on_object("delete", true, &e))
         });
         match deleted.await {
             Ok(_) => Ok(()),
@@ -154,11 +191,14 @@ impl S3 {
             .customize()
             .config_override(self.repeatable());
         self.request("head bucket", async {
-            request
-                .send()
-                .await
-                .map_err(|e| failed("head bucket", false, &e))
-                .map(drop)
+            match request.send().await {
+                Ok(_) => Ok(()),
+                Err(error) if is_bare_not_found(&error) => {
+                    let message = format!("the store has no bucket '{}'", self.bucket);
+                    Err(UfsError::new(UfsErrorKind::NotFound, message))
+                }
+                Err(error) => Err(failed("head bucket", false, &error)),
+            }
         })
         .await
     }
@@ -173,7 +213,11 @@ impl S3 {
     }
 
     pub(crate) async fn check(&self, write_probe: bool) -> Result<UfsReport, UfsError> {
-        self.is_empty().await?;
+        if let Err(error) = self.is_empty().await {
+            // Without a bucket that is what is to be said.
+            self.create_location().await?;
+            return Err(error);
+        }
         let mut report = UfsReport {
             writable: None,
             remarks: Vec::new(),
