@@ -100,7 +100,7 @@ def test_the_list_says_why(place: Place) -> None:
     def line() -> str:
         table = place.server.cli("async-persist", "list").stdout
         assert "ATTEMPTS" in table and "LAST ERROR" in table
-        return next(row for row in table.splitlines() if row.strip().startswith("NOT_PERSISTED") or "/k " in row)
+        return next(row for row in table.splitlines() if f"/{place.bucket}/k" in row)
 
     end = time.monotonic() + 20
     while "UFS Unavailable" not in line():

@@ -315,3 +315,20 @@ def test_a_bucket_made_again(serve: ServeFactory) -> None:
         s3.delete_object(Bucket="again", Key="k")
         s3.delete_bucket(Bucket="again")
     assert server.metric("quickwater_ufs_misplaced_mounts") == 0
+
+
+def test_a_directory_is_mounted_once_and_never_our_own(serve: ServeFactory, tmp_path: Path) -> None:
+    """Links are followed: what overlaps is refused, whatever it is called."""
+    place, link = tmp_path / "dir", tmp_path / "link"
+    (place / "inner").mkdir(parents=True)
+    link.symlink_to(place)
+    server = serve(mounts={"one": f"file://{place}"})
+    for taken in (link, link / "inner"):
+        done = server.cli("mount", "add", "two", f"file://{taken}", check=False)
+        assert done.returncode == 1 and "bucket 'one'" in done.stderr, done
+    for own in (server.dir, server.dir / "metadata", server.dir.parent):
+        done = server.cli("mount", "add", "two", f"file://{own}", check=False)
+        assert done.returncode == 1 and "own directory" in done.stderr, done
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert server.cli("mount", "add", "two", f"file://{elsewhere}").returncode == 0

@@ -1,6 +1,7 @@
 //! The admin endpoint: what it shows of this process, and its listener.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use quickwater_controlplane::jobs::Jobs;
 use quickwater_controlplane::rpc::{AdminToken, AdminViews, MountCheck, NodeView, admin_routes};
 use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::Shared;
-use quickwater_proto::{Bucket, PolicyTable, UfsError};
+use quickwater_proto::{Bucket, PolicyTable, UfsError, UfsErrorKind};
 use quickwater_rpc::admin::{Node, Setting};
 use quickwater_ufs::UfsClient;
 use quickwater_worker::metrics::Metrics;
@@ -22,6 +23,7 @@ use tonic::transport::server::TcpIncoming;
 use super::files::Files;
 use super::health::Readiness;
 use super::pending::Pending;
+use super::places::check_free;
 use crate::home::Secret;
 use crate::settings::{Values, keys};
 
@@ -39,6 +41,8 @@ pub(super) struct Parts {
     pub(super) node: ThisNode,
     pub(super) jobs: Jobs<EmbeddedStore>,
     pub(super) pending: Pending,
+    /// The service's own directory.
+    pub(super) dir: PathBuf,
     pub(super) token: Secret,
 }
 
@@ -54,7 +58,11 @@ pub(super) fn serve(
         .context("the file admin-token was changed; remove it and restart to get a new one")?;
     let views = AdminViews {
         node: Arc::new(parts.node),
-        mounts: Arc::new(Reach(parts.ufs.clone())),
+        mounts: Arc::new(Reach {
+            ufs: parts.ufs.clone(),
+            namespace: parts.namespace.clone(),
+            dir: parts.dir,
+        }),
         files: Arc::new(Files::new(parts.namespace.clone(), parts.ufs)),
         persist: Arc::new(parts.pending),
     };
@@ -75,21 +83,31 @@ pub(super) fn serve(
 }
 
 /// Looks at locations with the credentials of the service.
-struct Reach(UfsClient);
+struct Reach {
+    ufs: UfsClient,
+    namespace: Namespace<EmbeddedStore>,
+    dir: PathBuf,
+}
 
 #[tonic::async_trait]
 impl MountCheck for Reach {
     async fn check(&self, bucket: &Bucket) -> Result<String, UfsError> {
-        let report = self.0.check(bucket, false).await?;
+        let others = self.namespace.buckets().await;
+        let others = others.map_err(|e| UfsError::new(UfsErrorKind::Unavailable, e.to_string()))?;
+        let (new, dir) = (bucket.clone(), self.dir.clone());
+        let free = tokio::task::spawn_blocking(move || check_free(&new, &others, &dir)).await;
+        free.unwrap_or_else(|error| Err(error.to_string()))
+            .map_err(|taken| UfsError::new(UfsErrorKind::Invalid, taken))?;
+        let report = self.ufs.check(bucket, false).await?;
         Ok(report.remarks.join("\n"))
     }
 
     async fn accept(&self, bucket: &Bucket) -> Result<(), UfsError> {
-        self.0.accept(bucket).await
+        self.ufs.accept(bucket).await
     }
 
     fn trouble(&self, bucket: &Bucket) -> Option<String> {
-        self.0.trouble(bucket)
+        self.ufs.trouble(bucket)
     }
 }
 

@@ -10,6 +10,7 @@ use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_proto::{Bucket, BucketId, BucketName, MetadataError, UfsError};
 use quickwater_ufs::UfsClient;
 
+use super::places::check_free;
 use crate::settings::{MountSpec, Settings};
 
 /// Pause before a UFS that could not be listed is asked again.
@@ -45,13 +46,19 @@ pub(super) async fn add_mounts(names: &Names, ufs: &UfsClient, settings: &Settin
             // It may come up later than we do; requests say so until then.
             tracing::warn!(bucket = %wanted.name, ufs = wanted.ufs, %error, "the UFS of a mount does not answer");
         }
-        names.add_mount(&wanted).await.map_err(|error| {
+        let refused = |why: &dyn std::fmt::Display| {
             anyhow!(
-                "setting `mounts`: {} cannot be mounted as '{}': {error}",
+                "setting `mounts`: {} cannot be mounted as '{}': {why}",
                 wanted.ufs,
                 wanted.name
             )
-        })?;
+        };
+        let others = names.buckets().await?;
+        check_free(&wanted, &others, &settings.dir).map_err(|taken| refused(&taken))?;
+        names
+            .add_mount(&wanted)
+            .await
+            .map_err(|error| refused(&error))?;
         tracing::info!(bucket = %wanted.name, ufs = wanted.ufs, "mounted");
     }
     Ok(())

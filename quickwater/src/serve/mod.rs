@@ -18,6 +18,7 @@ mod observe;
 mod pending;
 mod persist_watch;
 mod persister;
+mod places;
 mod recover;
 mod shard;
 mod signals;
@@ -213,6 +214,7 @@ fn start(
         node,
         jobs,
         pending: pending::Pending::new(Arc::clone(&data_plane.shared), data_plane.start),
+        dir: settings.dir.clone(),
         token,
     };
     runtime.spawn(admin::serve(admin, admin_listener)?);
