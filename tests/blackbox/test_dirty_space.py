@@ -455,6 +455,160 @@ def test_an_upload_that_was_handed_over_is_aborted_in_the_store(tight: Callable[
     unpinned(place)
 
 
+# -- nothing that is held for good keeps others waiting ---------------------------------
+
+HELD = 3  # parts that leave no room for one more
+
+
+def held_by_parts(place: Place) -> list[tuple[str, list[Ended]]]:
+    """Open uploads whose parts fill the space as far as they fit; none is completed."""
+    uploads = []
+    for key in ("idle/a", "idle/b", "idle/c"):
+        upload = begin(place, key)
+        uploads.append((upload, [send_part(place, key, upload, 1)]))
+    assert all(end.status == 200 for _, ends in uploads for end in ends), uploads
+    assert place.server.metric("quickwater_store_pinned_bytes") >= HELD * PART
+    return uploads
+
+
+@pytest.mark.parametrize("mode", ["WRITE_BACK", "TRANSIENT"])
+def test_parts_of_open_uploads_do_not_stop_write_back(tight: Callable[..., Place], mode: str) -> None:
+    """Nothing that waits will make room: such an object goes through, others do not."""
+    place = tight(mode)
+    uploads = held_by_parts(place)
+    place.policy("WRITE_BACK", writeReplicas=1)
+    body = payload(4 * MIB, "k")
+    put = place.put("k", body)
+    assert (put.status, put.headers.get("x-quickwater-durability")) == (200, "ufs"), put
+    assert place.stored_body("k") == body
+    assert met_limit(place, "oversize") == 1
+    small = place.put("small", b"s")
+    assert small.headers["x-quickwater-durability"] == "local-1", "this one fits"
+    for number, (upload, ends) in enumerate(uploads):
+        key = "idle/" + "abc"[number]
+        done = place.send("POST", key, manifest_of(ends), query=[("uploadId", upload)])
+        assert done.status == 200, done
+        assert place.send("GET", key).body == payload(PART, (key, 1))
+    place.wait_persisted()
+
+
+def test_a_part_beside_parts_of_a_transient_upload_goes_through(tight: Callable[..., Place]) -> None:
+    place = tight("TRANSIENT")
+    held_by_parts(place)
+    place.policy("WRITE_BACK", writeReplicas=1)
+    upload = begin(place, "k")
+    ends = sent_with_retries(place, "k", upload, 2)
+    body = b"".join(payload(PART, ("k", number)) for number in (1, 2))
+    assert place.complete("k", upload, manifest_of(ends), body).acked
+    assert place.stored_body("k") == body
+    assert met_limit(place, "upload") == 1
+
+
+def test_what_waits_for_the_store_is_waited_for(tight: Callable[..., Place]) -> None:
+    """Room will come free: SlowDown, and the client is not called back every second."""
+    place = tight("WRITE_BACK")
+    place.sim.down("refuse")
+    number = 0
+    while (put := place.put(f"k/{number}", payload(MIB, number))).acked:
+        number += 1
+        assert number < 32
+    assert (put.status, put.code) == (503, "SlowDown") and number > 8, (put, number)
+    assert met_limit(place, "oversize") == 0
+    place.sim.up()
+    place.wait_persisted()
+    unpinned(place)
+
+
+def test_clients_of_a_full_transient_space_come_back_later(tight: Callable[..., Place]) -> None:
+    """Nothing is on its way to the store, so nothing comes free within a second."""
+    place = tight("TRANSIENT")
+    assert all(place.send("PUT", f"t/{n}", payload(5 * MIB, n)).status == 200 for n in range(3))
+    crowded = place.send("PUT", "t/more", payload(5 * MIB, "more"))
+    assert (crowded.status, crowded.code) == (503, "SlowDown"), crowded
+    assert int(crowded.headers["retry-after"]) > 1, crowded.headers
+
+
+def test_held_parts_are_sent_after_a_restart_without_complete(tight: Callable[..., Place]) -> None:
+    """A kill in the middle of it: the next process goes on by itself, and room is free."""
+    place = tight("WRITE_BACK")
+    upload = begin(place, "big")
+    ends = sent_with_retries(place, "big", upload, 3)
+    place.sim.rule("latency", delay_s=1.0, operation="UploadPart")
+    ends += sent_with_retries(place, "big", upload, 1, first=4)
+    assert place.server.metric("quickwater_store_pinned_bytes") > 0, "none is held any more"
+    place.server.kill()
+    # It is tried for as long as it takes.
+    place.sim.clear_rules()
+    place.sim.down("refuse")
+    place.server.start()
+    time.sleep(2)
+    assert place.server.metric("quickwater_store_pinned_bytes") > 0
+    place.sim.up()
+    unpinned(place)
+    body = b"".join(payload(PART, ("big", number)) for number in range(1, 5))
+    done = place.complete("big", upload, manifest_of(ends), body)
+    assert done.status == 200, done
+    assert place.stored_body("big") == body and place.send("GET", "big").body == body
+
+
+# -- the records, where memory is short -------------------------------------------------
+
+
+def bench_put(place: Place, prefix: str, seconds: int) -> subprocess.Popen[bytes]:
+    """Objects of 1 KiB under new keys, until they are refused."""
+    keys = place.server.credentials()
+    env = {**os.environ, "AWS_ACCESS_KEY_ID": keys["access_key_id"], "AWS_SECRET_ACCESS_KEY": keys["secret_access_key"]}
+    words = [str(binary()), "bench", "put", "--endpoint", place.target().endpoint, "--bucket", place.bucket,
+             "--size", "1024", "--prefix", prefix, "--concurrency", "32", "--duration", f"{seconds}s", "--quiet"]  # fmt: skip
+    return subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_records_that_are_held_for_good_do_not_stop_write_back(store: Sim, serve: ServeFactory) -> None:
+    """Many small TRANSIENT objects: the number of records is short, no bytes are."""
+    store.reset()
+    options = over(store)
+    options["flags"] |= {**SCALED, "capacity": str(8192 * MIB), "memory": str(MEMORY), "threads": "1"}
+    place = Place(serve("records", **options), store)
+    place.policy("TRANSIENT", writeReplicas=1)
+    load = bench_put(place, "tr/", int(FILL_SECONDS))
+    try:
+        end = time.monotonic() + FILL_SECONDS
+        while (refused := place.send("PUT", "tr-more", b"x")).status == 200:
+            assert load.poll() is None and time.monotonic() < end
+            time.sleep(0.5)
+    finally:
+        load.kill()
+        load.wait()
+    assert (refused.status, refused.code) == (503, "SlowDown"), refused
+    metric = place.server.metric
+    held, most = metric("quickwater_store_pinned_records"), metric("quickwater_store_dirty_limit_records")
+    assert most * 0.99 < held <= most
+    assert metric("quickwater_store_pinned_bytes") < metric("quickwater_store_dirty_limit_bytes") / 2
+    # What the load had under way when it was killed may be gone: fill up again.
+    number = 0
+    while place.send("PUT", f"fill/{number}", b"x").status == 200:
+        number += 1
+        assert number < 1000
+    place.policy("WRITE_BACK", writeReplicas=1)
+    put = place.put("k", payload(KIB, "k"))
+    assert (put.status, put.headers.get("x-quickwater-durability")) == (200, "ufs"), put
+    assert place.stored_body("k") == payload(KIB, "k") and met_limit(place, "oversize") >= 1
+    upload = begin(place, "big")
+    ends = sent_with_retries(place, "big", upload, 2)
+    body = b"".join(payload(PART, ("big", n)) for n in (1, 2))
+    assert place.complete("big", upload, manifest_of(ends), body).acked
+    assert place.stored_body("big") == body and met_limit(place, "upload") == 1
+    # As soon as some are deleted it is as before.
+    for n in range(3):
+        assert place.send("DELETE", f"fill/{n}").status in (204, 404)
+    assert place.send("DELETE", "tr-more").status in (204, 404)
+    until = time.monotonic() + 20
+    while place.put("back", b"b").headers.get("x-quickwater-durability") != "local-1":
+        assert time.monotonic() < until
+        time.sleep(0.3)
+    place.wait_persisted()
+
+
 # -- transient, told honestly -----------------------------------------------------------
 
 

@@ -44,6 +44,9 @@ pub enum FlowError {
     /// Overloaded or out of space: slow down and come back.
     #[error("overloaded: {0}")]
     SlowDown(String),
+    /// No room for data that the UFS does not have; worth another try in so many seconds.
+    #[error("the space for data that is not persisted yet is full; come back in {0} s")]
+    NoRoom(u64),
     /// An earlier request for the key got no answer from the UFS and may still be
     /// applied; nothing changed, another change is taken in so many seconds.
     #[error(
@@ -75,8 +78,8 @@ pub enum FlowError {
     /// More than can ever be kept here, and it goes nowhere else.
     #[error(
         "{what}, {bytes} bytes, is more than can ever be kept: at most {limit} bytes on disk may \
-         be data that the UFS does not have (write_cache.dirty_ratio of the capacity), and what \
-         is TRANSIENT never gets there. The policies WRITE_BACK and WRITE_THROUGH have no such \
+         be data that the UFS does not have (write_cache.dirty_ratio of the capacity, or what \
+         `memory` can index), and what is TRANSIENT never gets there. The policies WRITE_BACK and WRITE_THROUGH have no such \
          limit"
     )]
     NeverFits {

@@ -78,13 +78,24 @@ pub enum DiskError {
     Overloaded,
 }
 
-/// Bytes on disk of data that only this store has.
+/// Room that pinned data take: both are limited, and either may be short first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DirtyAmount {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Records, the journal's included.
+    pub records: u64,
+}
+
+/// The space for data that only this store has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirtySpace {
-    /// Pinned, or kept for what will be.
-    pub used: u64,
-    /// Most that may be.
-    pub limit: u64,
+    /// Pinned now.
+    pub pinned: DirtyAmount,
+    /// Kept for writes under way. What of them is pinned already counts twice.
+    pub reserved: DirtyAmount,
+    /// Most that may be pinned and reserved together.
+    pub limit: DirtyAmount,
 }
 
 /// The local store.
@@ -98,8 +109,8 @@ pub trait Disk {
     /// Keeps space for `bytes` of pinned data in `chunks` chunks.
     ///
     /// # Errors
-    /// [`DiskError::DirtyFull`] when pinned and reserved bytes would pass the
-    /// limit; [`DiskError::Suspect`].
+    /// [`DiskError::DirtyFull`] when pinned and reserved bytes or records would pass
+    /// their limit; [`DiskError::Suspect`].
     fn reserve(&self, bytes: u64, chunks: u32) -> Result<Self::Reservation, DiskError>;
 
     /// How much of the space for pinned data is taken.

@@ -123,7 +123,7 @@ metrics! {
     SweepFailures Counter "quickwater_sweep_failures_total" []
         "What a sweep could not do; the next one tries again."
     PersistDirtyLimit Counter "quickwater_persist_dirty_limit_total" ["outcome"]
-        "Write-backs that met the dirty limit. outcome: refused (SlowDown), through (written through instead, by the policy's option), oversize (written through: larger than can ever be held), upload (a multipart upload whose parts go through from then on), too_large (refused for good: TRANSIENT and larger than can ever be held)."
+        "Write-backs that met the dirty limit. outcome: refused (SlowDown), through (written through instead, by the policy's option), oversize (written through: no room even when all that waits was persisted, be it too large or beside TRANSIENT data and parts of open uploads), upload (a multipart upload whose parts go through from then on), too_large (refused for good: TRANSIENT and larger than can ever be held)."
     PersistLag Histogram "quickwater_persist_lag_seconds" []
         "How long the UFS was behind for a key, from the first ack it did not have until it had the last one."
     TransientObjects Gauge "quickwater_transient_objects" []
@@ -161,6 +161,8 @@ metrics! {
         "Records that may not be evicted."
     StoreDirtyLimitBytes Gauge "quickwater_store_dirty_limit_bytes" []
         "Most bytes that may be pinned and reserved."
+    StoreDirtyLimitRecords Gauge "quickwater_store_dirty_limit_records" []
+        "Most records that may be pinned and reserved: the share of the index's memory, however few bytes they have."
     StoreReservedBytes Gauge "quickwater_store_reserved_bytes" []
         "Bytes on disk reserved for writes under way that will be pinned."
     StoreReservedRecords Gauge "quickwater_store_reserved_records" []

@@ -97,7 +97,7 @@ impl JobWorker for Shards {
 fn failure(error: FlowError) -> JobFailure {
     let retry = match &error {
         FlowError::NoSuchBucket => Retry::BucketGone,
-        FlowError::SlowDown(_) | FlowError::Fenced(_) => Retry::Busy,
+        FlowError::SlowDown(_) | FlowError::NoRoom(_) | FlowError::Fenced(_) => Retry::Busy,
         FlowError::Unavailable(_)
         | FlowError::Unknown(_)
         | FlowError::Unsettled(_)

@@ -1,11 +1,11 @@
 //! What becomes of a write that finds no room for data only this store has: whether
 //! room may come free, and for what. Absent: counting what is taken, and IO.
 
-use quickwater_proto::{OverLimit, PathPolicy, PolicyMode};
+use quickwater_proto::{CHUNK_BYTES, OverLimit, PathPolicy, PolicyMode};
 
 use crate::decisions::persist_queue::QueueTotals;
 use crate::decisions::read_plan::chunks_of;
-use crate::io::DirtySpace;
+use crate::io::{DirtyAmount, DirtySpace};
 
 /// Most bytes on disk that a chunk takes beside its data, and an object beside its
 /// last chunk: head, padding, its entry in the journal. To be judged too large a
@@ -15,10 +15,56 @@ const OVERHEAD_BYTES_MAX: u64 = 12 << 10;
 /// make a write wait for ever.
 const OVERHEAD_BYTES_MIN: u64 = 4 << 10;
 
-/// Most bytes on disk of a body of `bytes`.
-pub(crate) fn on_disk(bytes: u64) -> u64 {
-    let chunks = u64::from(chunks_of(bytes)).max(1);
-    bytes.saturating_add(chunks.saturating_mul(OVERHEAD_BYTES_MAX))
+impl DirtyAmount {
+    /// Most that a body of `bytes` is asked room for. Never less than the store keeps
+    /// for it: a write that seems to fit and is refused would wait for ever.
+    pub(crate) fn needed_for(bytes: u64) -> Self {
+        let chunks = u64::from(chunks_of(bytes)).max(1);
+        Self {
+            bytes: bytes.saturating_add((chunks + 1).saturating_mul(OVERHEAD_BYTES_MAX)),
+            records: chunks + 2,
+        }
+    }
+
+    /// Least that comes free when `puts` objects of `bytes` together are persisted.
+    pub(crate) fn freed_by(puts: u64, bytes: u64) -> Self {
+        Self {
+            bytes: bytes.saturating_add(puts.saturating_mul(OVERHEAD_BYTES_MIN)),
+            records: puts.max(bytes / u64::from(CHUNK_BYTES)),
+        }
+    }
+
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            records: self.records.saturating_add(other.records),
+        }
+    }
+
+    /// What is left of it without `other`.
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(other.bytes),
+            records: self.records.saturating_sub(other.records),
+        }
+    }
+
+    fn fits(self, limit: Self) -> bool {
+        self.bytes <= limit.bytes && self.records <= limit.records
+    }
+}
+
+/// Most bytes that can be kept: either limit may be the one that is short.
+pub(crate) fn most_bytes(space: DirtySpace) -> u64 {
+    let by_records = space.limit.records.saturating_mul(u64::from(CHUNK_BYTES));
+    space.limit.bytes.min(by_records)
+}
+
+/// What comes free without anybody's doing: what waits for the UFS, and what it has
+/// and is `released` within a flush.
+pub(crate) fn comes_free(waiting: &QueueTotals, released: DirtyAmount) -> DirtyAmount {
+    DirtyAmount::freed_by(waiting.puts, waiting.bytes).and(released)
 }
 
 /// What a write without room is told.
@@ -34,52 +80,49 @@ pub(crate) enum Instead {
     TooLarge,
 }
 
-/// For an object of `bytes`; `transient` bytes on disk will never be persisted.
+/// For an object of `bytes`. TRANSIENT objects and parts of open uploads make no room:
+/// waiting helps only if there is room once all that `frees` has come free. Writes under
+/// way may be of objects that will be persisted: they are judged when they have ended.
 pub(crate) fn of_object(
     policy: &PathPolicy,
     bytes: u64,
-    transient: u64,
+    frees: DirtyAmount,
     space: DirtySpace,
 ) -> Instead {
-    let needed = on_disk(bytes);
+    let needed = DirtyAmount::needed_for(bytes);
+    let stays = space.pinned.without(space.reserved).without(frees);
     match policy.mode {
         PolicyMode::WriteBack if policy.over_limit == OverLimit::WriteThrough => Instead::Through,
-        PolicyMode::WriteBack if needed.saturating_add(transient) > space.limit => {
-            Instead::Oversize
-        }
+        PolicyMode::WriteBack if !needed.and(stays).fits(space.limit) => Instead::Oversize,
         PolicyMode::WriteBack => Instead::SlowDown,
-        _ if needed > space.limit => Instead::TooLarge,
+        _ if !needed.fits(space.limit) => Instead::TooLarge,
         _ => Instead::SlowDown,
     }
 }
 
-/// For a part of an upload whose object will be persisted. Parts make no room, so
-/// waiting helps only if there is room once all that waits is persisted.
+/// For a part of an upload whose object will be persisted. Parts make no room, those
+/// under way included, so waiting helps only if there is room beside all of them.
 pub(crate) fn of_part(
     policy: &PathPolicy,
     bytes: u64,
-    waiting: &QueueTotals,
+    frees: DirtyAmount,
     space: DirtySpace,
 ) -> Instead {
     if policy.mode == PolicyMode::WriteBack && policy.over_limit == OverLimit::WriteThrough {
         return Instead::Through;
     }
-    let frees = waiting.puts.saturating_mul(OVERHEAD_BYTES_MIN);
-    let stays = space
-        .used
-        .saturating_sub(waiting.bytes.saturating_add(frees));
-    match on_disk(bytes).saturating_add(stays) > space.limit {
-        true => Instead::Oversize,
-        false => Instead::SlowDown,
+    let stays = space.pinned.and(space.reserved).without(frees);
+    match DirtyAmount::needed_for(bytes).and(stays).fits(space.limit) {
+        true => Instead::SlowDown,
+        false => Instead::Oversize,
     }
 }
 
-/// For a part of an upload that is never persisted; `others`: bytes on disk of its
-/// other parts.
-pub(crate) fn of_transient_part(bytes: u64, others: u64, space: DirtySpace) -> Instead {
-    match on_disk(bytes).saturating_add(others) > space.limit {
-        true => Instead::TooLarge,
-        false => Instead::SlowDown,
+/// For a part of an upload that is never persisted; `others`: what its other parts take.
+pub(crate) fn of_transient_part(bytes: u64, others: DirtyAmount, space: DirtySpace) -> Instead {
+    match DirtyAmount::needed_for(bytes).and(others).fits(space.limit) {
+        true => Instead::SlowDown,
+        false => Instead::TooLarge,
     }
 }
 
@@ -88,10 +131,23 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+    const NOTHING: DirtyAmount = amount(0, 0);
+    /// Bytes are short.
     const SPACE: DirtySpace = DirtySpace {
-        used: 90 * MIB,
-        limit: 100 * MIB,
+        pinned: amount(90 * MIB, 200),
+        reserved: NOTHING,
+        limit: amount(100 * MIB, 1_000_000),
     };
+    /// Records are.
+    const RECORDS: DirtySpace = DirtySpace {
+        pinned: amount(4 * MIB, 1_000),
+        reserved: NOTHING,
+        limit: amount(100 * MIB, 1_000),
+    };
+
+    const fn amount(bytes: u64, records: u64) -> DirtyAmount {
+        DirtyAmount { bytes, records }
+    }
 
     fn policy(mode: PolicyMode, over_limit: OverLimit) -> PathPolicy {
         PathPolicy {
@@ -101,43 +157,77 @@ mod tests {
         }
     }
 
+    fn back() -> PathPolicy {
+        policy(PolicyMode::WriteBack, OverLimit::SlowDown)
+    }
+
     #[test]
     fn what_fits_in_the_end_waits_and_what_never_does_goes_through() {
-        let back = policy(PolicyMode::WriteBack, OverLimit::SlowDown);
-        let of = |bytes, transient| of_object(&back, bytes, transient, SPACE);
-        assert_eq!(of(50 * MIB, 0), Instead::SlowDown);
-        assert_eq!(of(50 * MIB, 60 * MIB), Instead::Oversize);
-        assert_eq!(of(100 * MIB, 0), Instead::Oversize);
+        let of = |bytes, frees| of_object(&back(), bytes, amount(frees, 0), SPACE);
+        assert_eq!(of(50 * MIB, 80 * MIB), Instead::SlowDown);
+        // TRANSIENT objects and parts of open uploads stay.
+        assert_eq!(of(50 * MIB, 30 * MIB), Instead::Oversize);
+        assert_eq!(of(20 * MIB, 0), Instead::Oversize);
+        assert_eq!(of(100 * MIB, 90 * MIB), Instead::Oversize);
         assert_eq!(of(u64::MAX, u64::MAX), Instead::Oversize);
         let through = policy(PolicyMode::WriteBack, OverLimit::WriteThrough);
-        assert_eq!(of_object(&through, MIB, 0, SPACE), Instead::Through);
+        assert_eq!(of_object(&through, MIB, NOTHING, SPACE), Instead::Through);
+    }
+
+    #[test]
+    fn writes_under_way_are_waited_for() {
+        let writing = DirtySpace {
+            reserved: amount(50 * MIB, 0),
+            ..SPACE
+        };
+        let of = |space| of_object(&back(), 40 * MIB, NOTHING, space);
+        assert_eq!(of(writing), Instead::SlowDown);
+        assert_eq!(of(SPACE), Instead::Oversize);
+    }
+
+    #[test]
+    fn records_are_judged_as_bytes_are() {
+        let frees = |puts| DirtyAmount::freed_by(puts, 0);
+        let object = |puts| of_object(&back(), 1, frees(puts), RECORDS);
+        assert_eq!(object(0), Instead::Oversize);
+        assert_eq!(object(2), Instead::Oversize);
+        assert_eq!(object(3), Instead::SlowDown);
+        let part = |puts| of_part(&back(), 1, frees(puts), RECORDS);
+        assert_eq!((part(0), part(3)), (Instead::Oversize, Instead::SlowDown));
+        let transient = policy(PolicyMode::Transient, OverLimit::SlowDown);
+        let few = DirtySpace {
+            limit: amount(1 << 50, 1_000),
+            ..RECORDS
+        };
+        let of = |bytes| of_object(&transient, bytes, NOTHING, few);
+        assert_eq!(of(MIB), Instead::SlowDown);
+        assert_eq!(of(1_000 * MIB), Instead::TooLarge);
+        assert_eq!(most_bytes(few), 1_000 * MIB);
+        assert_eq!(most_bytes(SPACE), 100 * MIB);
     }
 
     #[test]
     fn transient_waits_for_others_to_go_but_not_for_more_than_there_is() {
         let transient = policy(PolicyMode::Transient, OverLimit::SlowDown);
-        let of = |bytes| of_object(&transient, bytes, 90 * MIB, SPACE);
+        let of = |bytes| of_object(&transient, bytes, NOTHING, SPACE);
         assert_eq!(of(50 * MIB), Instead::SlowDown);
         assert_eq!(of(100 * MIB), Instead::TooLarge);
-        assert_eq!(of_transient_part(MIB, 50 * MIB, SPACE), Instead::SlowDown);
-        assert_eq!(of_transient_part(MIB, 99 * MIB, SPACE), Instead::TooLarge);
+        let part = |others| of_transient_part(MIB, amount(others, 1), SPACE);
+        assert_eq!(part(50 * MIB), Instead::SlowDown);
+        assert_eq!(part(99 * MIB), Instead::TooLarge);
+        let many = of_transient_part(MIB, amount(MIB, 999), RECORDS);
+        assert_eq!(many, Instead::TooLarge);
     }
 
     #[test]
     fn a_part_waits_for_what_is_persisted_only() {
-        let back = policy(PolicyMode::WriteBack, OverLimit::SlowDown);
-        let waiting = |bytes| QueueTotals {
-            puts: 1,
-            bytes,
-            ..QueueTotals::default()
-        };
-        let of = |bytes, waits| of_part(&back, bytes, &waiting(waits), SPACE);
+        let of = |bytes, waits| of_part(&back(), bytes, DirtyAmount::freed_by(1, waits), SPACE);
         assert_eq!(of(20 * MIB, 80 * MIB), Instead::SlowDown);
         assert_eq!(of(20 * MIB, 5 * MIB), Instead::Oversize);
         assert_eq!(of(20 * MIB, 0), Instead::Oversize);
         assert_eq!(of(200 * MIB, 90 * MIB), Instead::Oversize);
         let through = policy(PolicyMode::WriteBack, OverLimit::WriteThrough);
-        let full = of_part(&through, MIB, &waiting(90 * MIB), SPACE);
+        let full = of_part(&through, MIB, amount(90 * MIB, 90), SPACE);
         assert_eq!(full, Instead::Through);
     }
 }

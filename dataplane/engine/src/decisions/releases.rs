@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use quickwater_proto::BlobId;
 
 use crate::decisions::persist_queue::Place;
+use crate::io::DirtyAmount;
 
 /// Chunks `0..n` of a blob.
 pub(crate) type Chunks = (BlobId, u32);
@@ -18,6 +19,8 @@ pub(crate) struct Ended {
     keys: HashSet<Place>,
     /// Bytes that may be evicted after the flush.
     pub(crate) chunks: Vec<Chunks>,
+    /// What that makes free, at least.
+    frees: DirtyAmount,
 }
 
 #[derive(Default)]
@@ -25,6 +28,8 @@ struct State {
     waiting: Ended,
     /// Keys that are being flushed now.
     flushing: HashSet<Place>,
+    /// What comes free when they are.
+    freeing: DirtyAmount,
     /// Somebody will come for what waits.
     attended: bool,
 }
@@ -39,9 +44,16 @@ impl Releases {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds; `true`: the caller is to see to it that they are flushed and released.
-    pub(crate) fn add(&self, place: Place, chunks: impl IntoIterator<Item = Chunks>) -> bool {
+    /// Adds what makes `frees` free; `true`: the caller is to see to it that they are
+    /// flushed and released.
+    pub(crate) fn add(
+        &self,
+        place: Place,
+        chunks: impl IntoIterator<Item = Chunks>,
+        frees: DirtyAmount,
+    ) -> bool {
         let mut state = self.state();
+        state.waiting.frees = state.waiting.frees.and(frees);
         state.waiting.chunks.extend(chunks);
         state.waiting.keys.insert(place);
         !std::mem::replace(&mut state.attended, true)
@@ -53,11 +65,22 @@ impl Releases {
         state.waiting.keys.contains(place) || state.flushing.contains(place)
     }
 
+    /// What comes free with this flush and the next, at least.
+    pub(crate) fn frees(&self) -> DirtyAmount {
+        let state = self.state();
+        state.waiting.frees.and(state.freeing)
+    }
+
     /// What ended before the flush that begins now.
     pub(crate) fn begin_flush(&self) -> Vec<Chunks> {
         let mut state = self.state();
-        let Ended { keys, chunks } = std::mem::take(&mut state.waiting);
+        let Ended {
+            keys,
+            chunks,
+            frees,
+        } = std::mem::take(&mut state.waiting);
         state.flushing = keys;
+        state.freeing = frees;
         chunks
     }
 
@@ -67,6 +90,8 @@ impl Releases {
         let keys = std::mem::take(&mut state.flushing);
         state.waiting.keys.extend(keys);
         state.waiting.chunks.extend(chunks);
+        let frees = std::mem::take(&mut state.freeing);
+        state.waiting.frees = state.waiting.frees.and(frees);
     }
 
     /// The flush succeeded. `true`: nothing came in meanwhile, and nobody attends
@@ -74,6 +99,7 @@ impl Releases {
     pub(crate) fn end_flush(&self) -> bool {
         let mut state = self.state();
         state.flushing = HashSet::new();
+        state.freeing = DirtyAmount::default();
         state.attended = !state.waiting.keys.is_empty();
         !state.attended
     }
@@ -85,6 +111,11 @@ mod tests {
 
     use super::*;
 
+    const ONE: DirtyAmount = DirtyAmount {
+        bytes: 10,
+        records: 1,
+    };
+
     fn place(key: &str) -> Place {
         (BucketId(1), ObjectKey::new(key).unwrap())
     }
@@ -92,33 +123,39 @@ mod tests {
     #[test]
     fn one_attends_and_nothing_is_left_behind() {
         let releases = Releases::default();
-        assert!(releases.add(place("a"), [(BlobId(1), 1)]));
+        assert!(releases.add(place("a"), [(BlobId(1), 1)], ONE));
         assert!(
-            !releases.add(place("b"), [(BlobId(2), 2)]),
+            !releases.add(place("b"), [(BlobId(2), 2)], ONE),
             "somebody attends"
         );
         let taken = releases.begin_flush();
         assert_eq!(taken, [(BlobId(1), 1), (BlobId(2), 2)]);
-        assert!(!releases.add(place("c"), []));
+        assert!(!releases.add(place("c"), [], ONE));
         assert!(!releases.end_flush(), "one came in meanwhile");
         assert_eq!(releases.begin_flush(), []);
         assert!(releases.end_flush());
-        assert!(releases.add(place("d"), []), "the next one attends again");
+        assert!(
+            releases.add(place("d"), [], ONE),
+            "the next one attends again"
+        );
     }
 
     #[test]
     fn a_key_is_held_until_a_flush_succeeded() {
         let releases = Releases::default();
-        releases.add(place("a"), [(BlobId(1), 1)]);
+        releases.add(place("a"), [(BlobId(1), 1)], ONE);
         assert!(releases.holds(&place("a")) && !releases.holds(&place("b")));
         let taken = releases.begin_flush();
-        releases.add(place("b"), []);
+        releases.add(place("b"), [], ONE);
         releases.put_back(taken);
+        assert_eq!(releases.frees().bytes, 20, "nothing came free");
         assert!(releases.holds(&place("a")) && releases.holds(&place("b")));
         assert_eq!(releases.begin_flush(), [(BlobId(1), 1)]);
         assert!(releases.holds(&place("a")), "not flushed yet");
-        releases.add(place("c"), []);
+        releases.add(place("c"), [], ONE);
+        assert_eq!(releases.frees().records, 3);
         releases.end_flush();
+        assert_eq!(releases.frees(), ONE);
         assert!(!releases.holds(&place("a")) && releases.holds(&place("c")));
     }
 }

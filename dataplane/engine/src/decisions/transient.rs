@@ -5,14 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use quickwater_proto::{ObjectRecord, PersistState};
 
-use crate::decisions::dirty_space::on_disk;
-
 /// Counts of current TRANSIENT objects, shared by all shards.
 #[derive(Debug, Default)]
 pub struct Transient {
     objects: AtomicU64,
     bytes: AtomicU64,
-    space: AtomicU64,
 }
 
 impl Transient {
@@ -21,7 +18,6 @@ impl Transient {
         if record.persist == PersistState::Transient {
             self.objects.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(record.size, Ordering::Relaxed);
-            self.space.fetch_add(space_of(record), Ordering::Relaxed);
         }
     }
 
@@ -30,7 +26,6 @@ impl Transient {
         if record.persist == PersistState::Transient {
             take(&self.objects, 1);
             take(&self.bytes, record.size);
-            take(&self.space, space_of(record));
         }
     }
 
@@ -45,16 +40,6 @@ impl Transient {
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
-
-    /// Bytes on disk they take, about.
-    pub(crate) fn space(&self) -> u64 {
-        self.space.load(Ordering::Relaxed)
-    }
-}
-
-fn space_of(record: &ObjectRecord) -> u64 {
-    let extents = record.extents.iter();
-    extents.map(|extent| on_disk(extent.size)).sum()
 }
 
 /// A commit whose outcome nobody knew may be counted once too seldom: never below none.

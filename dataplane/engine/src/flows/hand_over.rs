@@ -15,7 +15,7 @@ use quickwater_proto::{
     UploadRecord,
 };
 
-use crate::decisions::dirty_space::{self, on_disk};
+use crate::decisions::dirty_space;
 use crate::decisions::read_plan::chunks_of;
 use crate::decisions::slots::Slots;
 use crate::engine::{Engine, World};
@@ -23,7 +23,7 @@ use crate::error::FlowError;
 use crate::flows::multipart::{PARTS_READ, no_such_upload};
 use crate::flows::persist::Unsent;
 use crate::flows::write_back::{Room, Space};
-use crate::io::{BodyDigests, Disk, DiskError, Environment, Metadata, Ufs, UfsUpload};
+use crate::io::{BodyDigests, DirtyAmount, Disk, DiskError, Environment, Metadata, Ufs, UfsUpload};
 
 /// Parts of one upload sent at a time when it is to be completed.
 const PARTS_AT_ONCE: usize = 4;
@@ -48,16 +48,18 @@ impl<W: World> Engine<W> {
                 self.other_parts(bucket, upload, number).await?,
                 self.disk().dirty_space(),
             );
-            let on_disk = others.iter().map(|part| on_disk(part.size)).sum();
-            let instead = dirty_space::of_transient_part(bytes, on_disk, space);
+            let taken = others
+                .iter()
+                .map(|part| DirtyAmount::needed_for(part.size))
+                .fold(DirtyAmount::default(), DirtyAmount::and);
+            let instead = dirty_space::of_transient_part(bytes, taken, space);
             let all = bytes + others.iter().map(|part| part.size).sum::<u64>();
             return self.without_room(instead, "the upload with this part", all);
         }
         // What was begun as write-back may go to the UFS, whatever its policy is now.
         let policy: PathPolicy = self.policy(bucket, &upload.key);
-        let waiting = self.shared().persist.totals();
-        let space = self.disk().dirty_space();
-        match dirty_space::of_part(&policy, bytes, &waiting, space) {
+        let (frees, space) = self.dirty_prospect();
+        match dirty_space::of_part(&policy, bytes, frees, space) {
             dirty_space::Instead::SlowDown => Err(self.no_room(DiskError::DirtyFull)),
             _ => Ok(Room::Through),
         }
@@ -181,7 +183,17 @@ impl<W: World> Engine<W> {
         let to_ufs = to_ufs.await.map_err(part_unsent)?;
         let pieces = vec![(part.blob, part.size)];
         let sending = self.send_all_but_last(to_ufs, pieces, &digests);
-        let (to_ufs, last) = sending.await.map_err(unsent)?;
+        let (to_ufs, last) = match sending.await {
+            Ok(sent) => sent,
+            // Another has sent it meanwhile, and since then its bytes may be evicted.
+            Err(Unsent::Lost(_)) => {
+                return match self.same_part(bucket, upload, &part).await? {
+                    Some(now) if now.held => Err(FlowError::Lost),
+                    now => Ok(now.unwrap_or(part)),
+                };
+            }
+            Err(error) => return Err(unsent(error)),
+        };
         let guards = async {
             let slot = self
                 .lock_slot(Slots::of_part(upload.id, part.number))

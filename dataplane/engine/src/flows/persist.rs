@@ -18,7 +18,8 @@ use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::read::BufferOf;
 use crate::io::{
-    BodyDigests, Buffer, ChunkId, Disk, DiskError, Environment, Metadata, Ufs, UfsUpload,
+    BodyDigests, Buffer, ChunkId, DirtyAmount, Disk, DiskError, Environment, Metadata, Ufs,
+    UfsUpload,
 };
 
 /// Longest sleep of a persister with nothing due.
@@ -348,7 +349,10 @@ impl<W: World> Engine<W> {
     fn release_later(&self, place: &Place, record: Option<&ObjectRecord>) {
         let extents = record.into_iter().flat_map(|record| &record.extents);
         let chunks = extents.map(|extent| (extent.blob, chunks_of(extent.size)));
-        if self.shared().releases.add(place.clone(), chunks) {
+        let frees = record.map_or(DirtyAmount::default(), |record| {
+            DirtyAmount::freed_by(1, record.size)
+        });
+        if self.shared().releases.add(place.clone(), chunks, frees) {
             let engine = self.clone();
             self.environment()
                 .spawn(async move { engine.release_flushed().await });

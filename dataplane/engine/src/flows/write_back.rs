@@ -24,12 +24,19 @@ use crate::error::FlowError;
 use crate::flows::put::{PutError, PutObject};
 use crate::flows::read::BufferOf;
 use crate::io::{
-    Body, BodyDigests, Buffer, ChunkId, Disk, DiskError, Durability, Environment, JOURNAL_CHUNK,
-    Metadata,
+    Body, BodyDigests, Buffer, ChunkId, DirtyAmount, DirtySpace, Disk, DiskError, Durability,
+    Environment, JOURNAL_CHUNK, Metadata,
 };
 
 /// Attempts to learn what became of a commit before its key is given up on.
 const COMMIT_ATTEMPTS_MAX: usize = 3;
+
+/// Seconds after which a write without room is to be tried again: something is being
+/// persisted.
+const ROOM_SOON_SECONDS: u64 = 1;
+/// The same while nothing is: the UFS is away, or somebody has to delete or complete
+/// something first.
+const ROOM_LATER_SECONDS: u64 = 5;
 
 /// Space kept for dirty data.
 pub(crate) type Space<W> = <<W as World>::Disk as Disk>::Reservation;
@@ -89,9 +96,8 @@ impl<W: World> Engine<W> {
         match self.reserve_dirty(bytes) {
             Ok(space) => Ok(Room::Kept(space)),
             Err(DiskError::DirtyFull) => {
-                let transient = self.shared().transient.space();
-                let space = self.disk().dirty_space();
-                let instead = dirty_space::of_object(policy, bytes, transient, space);
+                let (frees, space) = self.dirty_prospect();
+                let instead = dirty_space::of_object(policy, bytes, frees, space);
                 self.without_room(instead, "the object", bytes)
             }
             Err(error) => Err(self.no_room(error)),
@@ -104,6 +110,15 @@ impl<W: World> Engine<W> {
             true => self.disk().reserve(bytes, chunks_of(bytes) + 1),
             false => Err(DiskError::DirtyFull),
         }
+    }
+
+    /// What will come free of the space for dirty data, and what is taken of it.
+    pub(crate) fn dirty_prospect(&self) -> (DirtyAmount, DirtySpace) {
+        // What moves on meanwhile counts twice, and never as what stays for good: the
+        // queue is left for the releases, and these for free space.
+        let waiting = self.shared().persist.totals();
+        let frees = dirty_space::comes_free(&waiting, self.shared().releases.frees());
+        (frees, self.disk().dirty_space())
     }
 
     /// What a write does for which there is no room.
@@ -126,7 +141,7 @@ impl<W: World> Engine<W> {
             }
             Instead::TooLarge => {
                 stats.dirty_too_large.fetch_add(1, Ordering::Relaxed);
-                let limit = self.disk().dirty_space().limit;
+                let limit = dirty_space::most_bytes(self.disk().dirty_space());
                 Err(FlowError::NeverFits { what, bytes, limit })
             }
         }
@@ -135,16 +150,29 @@ impl<W: World> Engine<W> {
     pub(crate) fn no_room(&self, error: DiskError) -> FlowError {
         let refused = &self.shared().stats.dirty_refused;
         refused.fetch_add(1, Ordering::Relaxed);
-        error.into()
+        match error {
+            DiskError::DirtyFull => FlowError::NoRoom(self.room_after()),
+            error => error.into(),
+        }
+    }
+
+    /// Seconds after which it makes sense to ask for room again.
+    fn room_after(&self) -> u64 {
+        let shared = self.shared();
+        let moving = shared.persist.totals().running > 0;
+        match moving || shared.releases.frees() != DirtyAmount::default() {
+            true => ROOM_SOON_SECONDS,
+            false => ROOM_LATER_SECONDS,
+        }
     }
 
     /// Whether an object of `bytes` under a WRITE_BACK path goes through to the UFS,
     /// because the space for what the UFS does not have can never hold it; that space.
     #[must_use]
     pub fn outgrows(&self, bucket: &Bucket, key: &ObjectKey, bytes: u64) -> Option<u64> {
-        let limit = self.disk().dirty_space().limit;
+        let limit = dirty_space::most_bytes(self.disk().dirty_space());
         let back = self.policy(bucket, key).mode == PolicyMode::WriteBack;
-        (back && dirty_space::on_disk(bytes) > limit).then_some(limit)
+        (back && DirtyAmount::needed_for(bytes).bytes > limit).then_some(limit)
     }
 
     pub(crate) async fn put_back<B: Body<Buffer = BufferOf<W>>>(

@@ -97,8 +97,12 @@ impl Disk for SimDisk {
 
     fn dirty_space(&self) -> DirtySpace {
         DirtySpace {
-            used: 0,
-            limit: u64::MAX,
+            pinned: DirtyAmount::default(),
+            reserved: DirtyAmount::default(),
+            limit: DirtyAmount {
+                bytes: u64::MAX,
+                records: u64::MAX,
+            },
         }
     }
 

@@ -196,6 +196,8 @@ fn read_store(store: &Store, samples: &mut Samples) {
     samples.count(Metric::StoreCapacityBytes, &[], store.capacity_bytes());
     let limit = store.dirty_limit_bytes();
     samples.count(Metric::StoreDirtyLimitBytes, &[], limit);
+    let limit = store.dirty_limit_records();
+    samples.count(Metric::StoreDirtyLimitRecords, &[], limit);
     samples.count(Metric::StoreIndexBytes, &[], store.index_bytes());
     samples.count(Metric::StoreRecords, &[], store.chunks() as u64);
     samples.count(Metric::StoreSuspect, &[], u64::from(stats.is_suspect()));

@@ -79,7 +79,9 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         FlowError::Denied(_) => S3ErrorCode::AccessDenied,
         FlowError::Unsupported(_) | FlowError::Invalid(_) => S3ErrorCode::InvalidRequest,
         FlowError::KeyTooLong(_) => S3ErrorCode::KeyTooLong,
-        FlowError::SlowDown(_) | FlowError::Fenced(_) => S3ErrorCode::SlowDown,
+        FlowError::SlowDown(_) | FlowError::NoRoom(_) | FlowError::Fenced(_) => {
+            S3ErrorCode::SlowDown
+        }
         FlowError::Unavailable(_)
         | FlowError::Unsettled(_)
         | FlowError::NotPersisted
@@ -95,6 +97,13 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         }
         error @ (FlowError::NotPersisted | FlowError::NeverFits { .. }) => {
             S3Error::new(code, error.to_string())
+        }
+        FlowError::NoRoom(seconds) => {
+            tracing::warn!(code = code.as_str(), %error, "request failed");
+            S3Error {
+                retry_after_seconds: Some(seconds),
+                ..code.into()
+            }
         }
         FlowError::Fenced(seconds) => {
             tracing::warn!(code = code.as_str(), %error, "request failed");

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use quickwater_engine::io::{DirtySpace, DiskError};
+use quickwater_engine::io::{DirtyAmount, DirtySpace, DiskError};
 use quickwater_proto::CHUNK_BYTES;
 
 use super::core::Core;
@@ -138,13 +138,18 @@ pub(super) fn reserve(core: &Arc<Core>, bytes: u64, chunks: u32) -> Result<Reser
     })
 }
 
-/// What is taken of the limit, in bytes on disk.
+/// What is taken of the limits.
 pub(super) fn space(core: &Core) -> DirtySpace {
     let reserved = lock(core);
-    let pinned = core.stats.pinned_bytes.load(Ordering::Acquire);
+    let amount = |bytes, records| DirtyAmount { bytes, records };
+    let (stats, limits) = (&core.stats, core.dirty_limits);
     DirtySpace {
-        used: pinned.saturating_add(reserved.bytes),
-        limit: core.dirty_limits.bytes,
+        pinned: amount(
+            stats.pinned_bytes.load(Ordering::Acquire),
+            stats.pinned_records.load(Ordering::Acquire),
+        ),
+        reserved: amount(reserved.bytes, reserved.records),
+        limit: amount(limits.bytes, limits.records),
     }
 }
 

@@ -167,6 +167,13 @@ impl Store {
         self.core.dirty_limits.bytes
     }
 
+    /// Most records that may be pinned and reserved together: what a share of the
+    /// index's memory holds.
+    #[must_use]
+    pub fn dirty_limit_records(&self) -> u64 {
+        self.core.dirty_limits.records
+    }
+
     /// Size of its segments.
     #[must_use]
     pub fn segment_bytes(&self) -> u64 {

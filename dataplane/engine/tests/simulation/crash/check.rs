@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quickwater_engine::io::DirtyAmount;
 use quickwater_engine::{QueueScope, Shared};
 use quickwater_proto::*;
 
@@ -105,7 +106,7 @@ impl Outside {
     fn check_leftovers(&self, seed: u64) {
         assert_eq!(
             self.disk.reserved(),
-            0,
+            DirtyAmount::default(),
             "seed {seed}: space is kept for ever"
         );
         let rows = (self.metadata.open_uploads(), self.metadata.opened());

@@ -151,6 +151,7 @@ impl Outside {
             | Err(
                 FlowError::Unavailable(_)
                 | FlowError::SlowDown(_)
+                | FlowError::NoRoom(_)
                 | FlowError::Fenced(_)
                 | FlowError::Unknown(_)
                 | FlowError::Unsettled(_),

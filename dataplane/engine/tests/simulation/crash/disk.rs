@@ -14,9 +14,12 @@ use super::{Break, Faults, Trace};
 use crate::executor::Sim;
 use crate::world::SimBuffer;
 
-/// Pinned and reserved bytes at most: one large object and some small ones, or the parts
-/// of one upload.
-const DIRTY_MAX: u64 = 5 << 18;
+/// Pinned and reserved at most: one large object and some small ones, or the parts
+/// of one upload; or fewer bytes, but in many records.
+const DIRTY_MAX: DirtyAmount = DirtyAmount {
+    bytes: 5 << 18,
+    records: 12,
+};
 
 /// A record on the medium, in the order of writing.
 struct Record {
@@ -52,15 +55,18 @@ struct Entry {
 struct State {
     medium: Vec<Record>,
     index: BTreeMap<Place, Entry>,
-    reserved: u64,
+    reserved: DirtyAmount,
 }
 
 impl State {
-    /// Bytes pinned and reserved.
-    fn dirty(&self) -> u64 {
+    /// What is pinned.
+    fn dirty(&self) -> DirtyAmount {
         let pinned = self.index.values().filter(|e| e.pinned);
-        let pinned = pinned.map(|e| self.medium[e.record].data.len() as u64);
-        pinned.sum::<u64>() + self.reserved
+        let bytes = pinned.clone().map(|e| self.medium[e.record].data.len());
+        DirtyAmount {
+            bytes: bytes.sum::<usize>() as u64,
+            records: pinned.count() as u64,
+        }
     }
 }
 
@@ -80,15 +86,17 @@ pub struct CrashDisk {
     state: Rc<RefCell<State>>,
 }
 
-/// Bytes kept for dirty data until dropped.
+/// Space kept for dirty data until dropped.
 pub struct Reserved {
     disk: CrashDisk,
-    bytes: u64,
+    kept: DirtyAmount,
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.disk.state.borrow_mut().reserved -= self.bytes;
+        let reserved = &mut self.disk.state.borrow_mut().reserved;
+        reserved.bytes -= self.kept.bytes;
+        reserved.records -= self.kept.records;
     }
 }
 
@@ -107,7 +115,7 @@ impl CrashDisk {
     pub fn crash(&self) {
         let mut state = self.state.borrow_mut();
         let before = std::mem::take(&mut state.index);
-        state.reserved = 0;
+        state.reserved = DirtyAmount::default();
         for at in 0..state.medium.len() {
             let record = &mut state.medium[at];
             let safe = record.pinned && record.flushed;
@@ -176,8 +184,8 @@ impl CrashDisk {
         self.pinned_chunks().into_iter().map(|c| c.blob).collect()
     }
 
-    /// Bytes kept for dirty data.
-    pub fn reserved(&self) -> u64 {
+    /// Space kept for dirty data.
+    pub fn reserved(&self) -> DirtyAmount {
         self.state.borrow().reserved
     }
 
@@ -236,20 +244,30 @@ impl Disk for CrashDisk {
     type Buffer = SimBuffer;
     type Reservation = Reserved;
 
-    fn reserve(&self, bytes: u64, _: u32) -> Result<Reserved, DiskError> {
+    fn reserve(&self, bytes: u64, chunks: u32) -> Result<Reserved, DiskError> {
+        // And one for the journal, as the store counts.
+        let records = u64::from(chunks) + 1;
         let mut state = self.state.borrow_mut();
-        if state.dirty() + bytes > DIRTY_MAX {
+        let (dirty, reserved) = (state.dirty(), state.reserved);
+        if dirty.bytes + reserved.bytes + bytes > DIRTY_MAX.bytes {
             self.trace.note("dirty full", &bytes);
             return Err(DiskError::DirtyFull);
         }
-        state.reserved += bytes;
-        let disk = self.clone();
-        Ok(Reserved { disk, bytes })
+        if dirty.records + reserved.records + records > DIRTY_MAX.records {
+            self.trace.note("records full", &records);
+            return Err(DiskError::DirtyFull);
+        }
+        state.reserved.bytes += bytes;
+        state.reserved.records += records;
+        let (disk, kept) = (self.clone(), DirtyAmount { bytes, records });
+        Ok(Reserved { disk, kept })
     }
 
     fn dirty_space(&self) -> DirtySpace {
+        let state = self.state.borrow();
         DirtySpace {
-            used: self.state.borrow().dirty(),
+            pinned: state.dirty(),
+            reserved: state.reserved,
             limit: DIRTY_MAX,
         }
     }

@@ -18,12 +18,13 @@ const SEEDS_TO_SEE_MAX: u64 = 2_000;
 const THREADS_MAX: u64 = 4;
 
 /// What must have happened in enough seeds, or they prove less than they say.
-const HAPPENINGS: [&str; 17] = [
+const HAPPENINGS: [&str; 18] = [
     "commits undone",
     "replayed",
     "answer lost",
     "end not heard of",
     "dirty full",
+    "records full",
     "evicted",
     "chunk lost",
     "pinned again",
