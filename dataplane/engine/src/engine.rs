@@ -29,6 +29,7 @@ use crate::decisions::retired::Retired;
 use crate::decisions::slots::{SlotGuard, Slots};
 use crate::decisions::transient::Transient;
 use crate::error::FlowError;
+use crate::flows::send_held::HandedOver;
 use crate::flows::sweep::UnsurePart;
 use crate::io::{Disk, Environment, Metadata, Ufs};
 
@@ -135,6 +136,8 @@ pub struct Shared {
     pub opened: Arc<Opened>,
     pub(crate) in_use: Arc<InUse>,
     unsure: Mutex<Vec<UnsurePart>>,
+    /// Found at start; whoever sends their parts takes them.
+    handed_over: Mutex<Vec<HandedOver>>,
     /// Numbers of the journal of commits.
     pub journal: Journal,
     /// What jobs want done to single objects.
@@ -167,6 +170,7 @@ impl Shared {
             opened: Arc::default(),
             in_use: Arc::default(),
             unsure: Mutex::default(),
+            handed_over: Mutex::default(),
             journal: Journal::new(0),
             jobs: JobTasks::default(),
             stats: EngineStats::default(),
@@ -176,6 +180,11 @@ impl Shared {
 
     pub(crate) fn unsure(&self) -> MutexGuard<'_, Vec<UnsurePart>> {
         self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn handed_over(&self) -> MutexGuard<'_, Vec<HandedOver>> {
+        let uploads = self.handed_over.lock();
+        uploads.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets what is remembered of buckets (a mount was added or removed).

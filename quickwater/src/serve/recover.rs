@@ -51,7 +51,7 @@ pub(super) async fn recover(
     let buckets = namespace.buckets().await?;
     let pending = queue_pending(namespace, shared, &buckets, fence, &mut fates).await?;
     let opened = load_opened(namespace, shared).await?;
-    keep_uploads(namespace, &buckets, &mut fates).await?;
+    keep_uploads(namespace, shared, &buckets, &mut fates).await?;
     // What the metadata says may be in memory only, if no power cut ended the last
     // process; bytes of what is persisted must not go before that is on disk.
     namespace.flush().await?;
@@ -288,9 +288,11 @@ async fn load_opened(namespace: &Namespace<EmbeddedStore>, shared: &Shared) -> R
     }
 }
 
-/// Keeps the parts of uploads that are not complete.
+/// Keeps the parts of uploads that are not complete; those held of uploads that their
+/// UFS knows are sent there.
 async fn keep_uploads(
     namespace: &Namespace<EmbeddedStore>,
+    shared: &Shared,
     buckets: &[Bucket],
     fates: &mut HashMap<BlobId, Fate>,
 ) -> Result<()> {
@@ -303,6 +305,7 @@ async fn keep_uploads(
             let whole = uploads.len() < ROWS;
             for upload in uploads {
                 let mut number = 0;
+                let mut held = false;
                 loop {
                     let key = &upload.key;
                     let parts = namespace
@@ -313,10 +316,14 @@ async fn keep_uploads(
                             .iter()
                             .map(|part| (part.blob, fate_of_part(&upload, part))),
                     );
+                    held |= parts.iter().any(|part| part.held);
                     match parts.last() {
                         Some(last) if parts.len() == ROWS => number = last.number,
                         _ => break,
                     }
+                }
+                if held && !upload.is_held() {
+                    shared.load_handed_over(bucket.id, &upload);
                 }
             }
             if whole {

@@ -1,7 +1,7 @@
 //! An upload that is kept here until it is complete, and finds no room for its parts,
 //! is handed over to the UFS: parts that come from then on go through, those that were
 //! acked before are sent after them and are kept until the UFS has them. Absent: the
-//! way of parts that go through (`multipart`, `put`).
+//! way of parts that go through (`multipart`, `put`), sending again (`send_held`).
 //!
 //! One commit names the UFS's upload in the row of ours. Before it the upload is what
 //! it was; after it every part whose row says `held` is still only here.
@@ -27,8 +27,6 @@ use crate::io::{BodyDigests, DirtyAmount, Disk, DiskError, Environment, Metadata
 
 /// Parts of one upload sent at a time when it is to be completed.
 const PARTS_AT_ONCE: usize = 4;
-/// Attempts at sending the parts of an upload before its Complete does.
-const ATTEMPTS_MAX: u32 = 12;
 
 impl<W: World> Engine<W> {
     /// Keeps room for a part of an upload that the UFS does not know.
@@ -66,7 +64,7 @@ impl<W: World> Engine<W> {
     }
 
     /// The parts of an upload but for one.
-    async fn other_parts(
+    pub(crate) async fn other_parts(
         &self,
         bucket: &Bucket,
         upload: &UploadRecord,
@@ -119,30 +117,8 @@ impl<W: World> Engine<W> {
         }
         let uploads = &self.shared().stats.dirty_uploads;
         uploads.fetch_add(1, Ordering::Relaxed);
-        let (engine, bucket, upload) = (self.clone(), Arc::clone(bucket), through.clone());
-        self.environment()
-            .spawn(async move { engine.send_all_held(&bucket, &upload).await });
+        self.send_held_later(bucket.id, &through);
         Ok(through)
-    }
-
-    /// Sends the held parts of an upload one after the other, so that their space
-    /// comes free. What fails for too long is left to Complete.
-    async fn send_all_held(&self, bucket: &Arc<Bucket>, upload: &UploadRecord) {
-        let persist = &self.config().persist;
-        let mut pause = persist.retry_initial;
-        for _ in 0..ATTEMPTS_MAX {
-            let sent = async {
-                for part in self.other_parts(bucket, upload, 0).await? {
-                    self.send_held(bucket, upload, part).await?;
-                }
-                Ok::<_, FlowError>(())
-            };
-            match sent.await {
-                Ok(()) | Err(FlowError::NoSuchUpload | FlowError::Lost) => return,
-                Err(_) => self.environment().sleep(pause).await,
-            }
-            pause = pause.saturating_mul(2).min(persist.retry_max);
-        }
     }
 
     /// Sends those of `parts` that are held; all as they are then.
@@ -164,7 +140,7 @@ impl<W: World> Engine<W> {
 
     /// Sends a part to the UFS, unless it is there, and lets its bytes be evicted; the
     /// part as it is then. One that was sent anew meanwhile is given back as it was.
-    async fn send_held(
+    pub(crate) async fn send_held(
         &self,
         bucket: &Arc<Bucket>,
         upload: &UploadRecord,

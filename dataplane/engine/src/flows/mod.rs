@@ -18,6 +18,7 @@ pub(crate) mod persist_parts;
 pub(crate) mod put;
 pub(crate) mod read;
 pub(crate) mod resolve;
+pub(crate) mod send_held;
 pub(crate) mod sweep;
 pub(crate) mod tags;
 pub(crate) mod write_back;

@@ -195,8 +195,12 @@ impl<W: World> Engine<W> {
             }
             let _guard = self.lock_slot(Slots::of_part(upload.id, number)).await?;
             let _gate = self.enter_upload(upload.id).await?;
-            self.upload(bucket, &upload.key, upload.id).await?;
+            let now = self.upload(bucket, &upload.key, upload.id).await?;
             let replaced = self.metadata().put_part(bucket.id, upload, &part).await?;
+            if !now.is_held() {
+                // It was handed over while this part came: that was too early for it.
+                self.send_held_later(bucket.id, &now);
+            }
             Ok::<_, FlowError>(replaced)
         };
         match stored.await {

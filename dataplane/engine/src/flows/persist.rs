@@ -52,8 +52,9 @@ impl From<DiskError> for Unsent {
 
 impl<W: World> Engine<W> {
     /// Sends pending changes as they come due until `stop` says so; changes being
-    /// sent then go on.
+    /// sent then go on. So do parts of uploads that the last process handed over.
     pub async fn run_persister(&self, stop: impl Fn() -> bool) {
+        self.resume_held();
         let queue = &self.shared().persist;
         while !stop() {
             let changed = queue.listen();

@@ -92,7 +92,7 @@ pub async fn recover(outside: &Outside, shared: &Shared) {
     for opened in outside.metadata.opened() {
         shared.opened.load(BucketId(1), opened);
     }
-    keep_uploads(outside, &mut fates).await;
+    keep_uploads(outside, shared, &mut fates).await;
     // A process that cannot do this does not start; the next one does it all again.
     while outside.metadata.flush().await.is_err() {}
     let fate = |blob| fates.get(&blob).copied().unwrap_or(Fate::Forget);
@@ -177,7 +177,7 @@ async fn queue_pending(outside: &Outside, shared: &Shared, fates: &mut Fates) {
 }
 
 /// Keeps the parts of uploads that are not complete.
-async fn keep_uploads(outside: &Outside, fates: &mut Fates) {
+async fn keep_uploads(outside: &Outside, shared: &Shared, fates: &mut Fates) {
     for upload in outside.metadata.open_uploads() {
         let parts = outside
             .metadata
@@ -188,5 +188,8 @@ async fn keep_uploads(outside: &Outside, fates: &mut Fates) {
             false => Fate::Release,
         };
         fates.extend(parts.iter().map(|part| (part.blob, fate(part))));
+        if !upload.is_held() && parts.iter().any(|part| part.held) {
+            shared.load_handed_over(BucketId(1), &upload);
+        }
     }
 }
