@@ -7,6 +7,7 @@ build that cannot write back; `QW_WRITE_BACK=required` forbids that.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -197,6 +198,57 @@ def test_waiting_is_not_ended_by_what_the_store_does_not_have(place: Place, newe
     place.sim.up()
     assert place.put("k", b"there", headers=[("x-quickwater-wait-persisted", "20")]).acked
     assert place.stored_body("k") == b"there"
+    place.finish()
+
+
+@pytest.mark.parametrize("newer", ["put", "delete"])
+@pytest.mark.parametrize("under", ["away", "there"])
+def test_waiting_is_not_ended_by_what_never_gets_there(
+    own: Callable[..., Place], newer: str, under: str
+) -> None:
+    """What is waited for is replaced under TRANSIENT: the store never has it."""
+    place = own()
+    if under == "away":
+        place.sim.down("refuse")
+    else:
+        place.sim.rule("status", operation="PutObject", status=503, code="SlowDown")
+    ends: list[Ended] = []
+    wait = [("x-quickwater-wait-persisted", "8")]
+    waiting = threading.Thread(target=lambda: ends.append(place.put("k", b"v1", headers=wait)))
+    waiting.start()
+    _wait_for(lambda: place.send("GET", "k").status == 200)
+    place.policy("TRANSIENT", writeReplicas=1)
+    assert (place.put("k", b"v2") if newer == "put" else place.delete("k")).acked
+    waiting.join(30)
+    assert [end.status for end in ends] == [503], ends
+    text = ends[0].body.decode()
+    assert "x-quickwater-durability" not in ends[0].headers
+    # With the store away nobody knows yet that a delete finds nothing there.
+    if (newer, under) == ("delete", "away"):
+        assert "does not have it yet" in text, text
+    else:
+        assert "does not go there any more" in text, text
+    assert place.stored() == {}
+    if newer == "put":
+        asked = ["async-persist", "wait", "--path", f"/{place.bucket}/k", "--timeout", "1s"]
+        done = place.server.cli(*asked, check=False)
+        assert done.returncode == 1 and "TRANSIENT" in done.stdout, done
+        found = json.loads(place.server.cli(*asked, "--output", "json", check=False).stdout)
+        assert found["persisted"] is False, found
+
+
+def test_waiting_is_ended_by_a_newer_version_in_the_store(place: Place) -> None:
+    place.sim.down("refuse")
+    ends: list[Ended] = []
+    wait = [("x-quickwater-wait-persisted", "20")]
+    waiting = threading.Thread(target=lambda: ends.append(place.put("k", b"waits", headers=wait)))
+    waiting.start()
+    _wait_for(lambda: place.send("GET", "k").status == 200)
+    assert place.put("k", b"newer").acked
+    place.sim.up()
+    waiting.join(30)
+    assert ends[0].status == 200 and ends[0].headers["x-quickwater-durability"] == "ufs", ends
+    assert place.stored_body("k") == b"newer"
     place.finish()
 
 

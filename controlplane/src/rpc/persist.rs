@@ -97,33 +97,41 @@ impl<S: Store> AdminService<S> {
             given => given,
         };
         let pending = queue.sum(scope, until_ms);
-        let found = match scope {
+        let (found, transient) = match scope {
             Some((_, path)) if !path.is_empty() && pending.puts + pending.deletes == 0 => {
-                self.lies_there(&request.bucket, path).await?
+                match self.known_state(&request.bucket, path).await? {
+                    Some(state) => (true, state == PersistState::Transient),
+                    None => (self.lies_there(&request.bucket, path).await?, false),
+                }
             }
-            _ => true,
+            _ => (true, false),
         };
         Ok(PersistSumReply {
             pending: Some(pending),
             until_ms,
             found,
+            transient,
         })
     }
 
-    /// Whether there is an object at a path or below it: as the metadata know, else as
-    /// the UFS says.
+    /// Where the object at exactly this path is safe, if the metadata know it.
+    async fn known_state(&self, bucket: &str, path: &str) -> Result<Option<PersistState>, Status> {
+        let Ok(key) = ObjectKey::new(path) else {
+            return Ok(None);
+        };
+        let bucket = self.bucket(bucket).await?;
+        let known = self.namespace.object(bucket.id, &key).await;
+        Ok(known.map_err(status::metadata)?.map(|known| known.persist))
+    }
+
+    /// Whether there is an object below a path that is none in the metadata: as these
+    /// know, else, there or below, as the UFS says.
     async fn lies_there(&self, bucket: &str, path: &str) -> Result<bool, Status> {
         let bucket = self.bucket(bucket).await?;
         let below = match path.ends_with('/') {
             true => path.to_owned(),
             false => format!("{path}/"),
         };
-        if let Ok(key) = ObjectKey::new(path) {
-            let known = self.namespace.object(bucket.id, &key).await;
-            if known.map_err(status::metadata)?.is_some() {
-                return Ok(true);
-            }
-        }
         let known = self.namespace.list(bucket.id, &below, "", None, 1).await;
         if !known.map_err(status::metadata)?.entries.is_empty() {
             return Ok(true);

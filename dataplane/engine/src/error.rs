@@ -66,6 +66,12 @@ pub enum FlowError {
     /// A write that is acked by its policy, but is not where its client wants it.
     #[error("stored and safe here, but the UFS does not have it yet; it will")]
     NotPersisted,
+    /// The same, of a write that was replaced or deleted since.
+    #[error(
+        "stored here, but replaced by a TRANSIENT object or deleted before the UFS was known to \
+         have it; it does not go there any more"
+    )]
+    NeverPersisted,
     /// The bytes at hand are not the bytes promised; they were not sent.
     #[error("damaged data: {0}")]
     Damaged(String),

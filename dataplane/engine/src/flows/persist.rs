@@ -72,10 +72,11 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Waits until the UFS has the change `version` of a key, or a newer one.
+    /// Waits until the UFS has the version `version` of a key, or a newer one.
     ///
     /// # Errors
-    /// [`FlowError::NotPersisted`]: not within `longest`.
+    /// [`FlowError::NotPersisted`]: not within `longest`;
+    /// [`FlowError::NeverPersisted`]: it was replaced or deleted before it was there.
     pub async fn wait_persisted(
         &self,
         bucket: BucketId,
@@ -88,13 +89,14 @@ impl<W: World> Engine<W> {
         queue.hurry(bucket, key, self.environment().monotonic());
         loop {
             let changed = queue.listen();
-            match queue.pending(bucket, key) {
-                // What replaced it is waited for: until that is there, the UFS may
-                // have neither.
-                Some(pending)
-                    if pending.version >= version
-                        && !matches!(pending.change, PendingChange::Settling { .. }) => {}
-                _ => return Ok(()),
+            // What replaced it is waited for: until that is there, the UFS may have
+            // neither. That nothing waits says nothing: it may have been taken back.
+            let waits = queue.pending(bucket, key).is_some_and(|pending| {
+                pending.version >= version
+                    && !matches!(pending.change, PendingChange::Settling { .. })
+            });
+            if !waits && self.is_persisted(bucket, key, version).await? {
+                return Ok(());
             }
             let left = deadline.saturating_sub(self.environment().monotonic());
             if left.is_zero() {
@@ -102,6 +104,25 @@ impl<W: World> Engine<W> {
             }
             let timer = std::pin::pin!(self.environment().sleep(left));
             select(changed, timer).await;
+        }
+    }
+
+    /// Whether the UFS has acked a version or a newer one, by what the metadata say.
+    /// A version between its commit and the queue is not there yet.
+    async fn is_persisted(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        version: Version,
+    ) -> Result<bool, FlowError> {
+        let found = self.metadata().object(bucket, key).await;
+        // The write is made: nothing here says that it is not.
+        let found = found.map_err(|error| FlowError::Unknown(error.to_string()))?;
+        let newest = found.filter(|record| record.version >= version);
+        match newest.map(|record| record.persist) {
+            Some(PersistState::Persisted) => Ok(true),
+            Some(PersistState::NotPersisted | PersistState::Persisting) => Ok(false),
+            Some(PersistState::Transient) | None => Err(FlowError::NeverPersisted),
         }
     }
 

@@ -85,6 +85,7 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         FlowError::Unavailable(_)
         | FlowError::Unsettled(_)
         | FlowError::NotPersisted
+        | FlowError::NeverPersisted
         | FlowError::Changed => S3ErrorCode::ServiceUnavailable,
         FlowError::Unknown(_) | FlowError::Damaged(_) => S3ErrorCode::InternalError,
         FlowError::Lost => S3ErrorCode::ObjectLost,
@@ -95,9 +96,9 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         FlowError::Unsupported(text) | FlowError::Invalid(text) | FlowError::KeyTooLong(text) => {
             S3Error::new(code, text)
         }
-        error @ (FlowError::NotPersisted | FlowError::NeverFits { .. }) => {
-            S3Error::new(code, error.to_string())
-        }
+        error @ (FlowError::NotPersisted
+        | FlowError::NeverPersisted
+        | FlowError::NeverFits { .. }) => S3Error::new(code, error.to_string()),
         FlowError::NoRoom(seconds) => {
             tracing::warn!(code = code.as_str(), %error, "request failed");
             S3Error {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use quickwater_rpc::admin::{PersistSumRequest, PersistTotals};
+use quickwater_rpc::admin::{PersistSumReply, PersistSumRequest, PersistTotals};
 use serde_json::json;
 
 use super::{place, totals_json};
@@ -37,15 +37,18 @@ pub(super) fn run(path: &str, timeout: &str, target: &Target) -> Result<ExitCode
         ));
     };
     let waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let done = is_done(&left);
+    let (left, transient) = (left.pending.unwrap_or_default(), left.transient);
+    let done = is_done(&left) && !transient;
     let json = json!({
         "path": path,
         "persisted": done,
+        "transient": transient,
         "waited_ms": waited_ms,
         "pending": totals_json(&left),
     });
     let code = target.output.show(&json, || match done {
-        true => "the UFS has everything\n".into(),
+        true => "the UFS has everything that goes there\n".into(),
+        false if transient => format!("'{path}' is TRANSIENT: the UFS never gets it\n"),
         false => format!("time is up; {}\n", left_text(&left)),
     })?;
     Ok(if done { code } else { ExitCode::FAILURE })
@@ -58,7 +61,7 @@ async fn look(
     mut request: PersistSumRequest,
     begun: Instant,
     longest: Duration,
-) -> Result<Option<PersistTotals>> {
+) -> Result<Option<PersistSumReply>> {
     let (mut told, mut was_pending) = (begun, false);
     loop {
         let asked = Instant::now();
@@ -71,7 +74,7 @@ async fn look(
             return Ok(None);
         }
         if is_done(&left) || time.is_zero() {
-            return Ok(Some(left));
+            return Ok(Some(reply));
         }
         was_pending = true;
         if told.elapsed() >= PROGRESS_PAUSE {
