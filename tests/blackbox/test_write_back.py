@@ -404,6 +404,50 @@ def test_faults_while_persisting(place: Place, name: str) -> None:
         place.finish()
 
 
+def completes(place: Place) -> int:
+    """How often the store was asked to complete an upload."""
+    return sum(r.operation == "CompleteMultipartUpload" for r in place.sim.requests(place.prefix))
+
+
+def test_the_same_bytes_with_other_headers_are_not_taken_for_there(place: Place) -> None:
+    """A lifecycle rule of the store ends the upload; the ETag is the one it shows already."""
+    parts = [payload(64 * KIB, 1), b"end"]
+    assert place.multipart("multi", parts, headers=[("x-amz-meta-v", "1")]).acked
+    place.wait_persisted()
+    etag, before = place.stored()["multi"]["etag"], completes(place)
+    place.sim.rule("status", operation="CompleteMultipartUpload", status=503, code="SlowDown")
+    assert place.multipart("multi", parts, headers=[("x-amz-meta-v", "2")]).acked
+    _wait_for(lambda: completes(place) > before)
+    direct = place.sim.target().client()
+    uploads = direct.list_multipart_uploads(Bucket=STORE_BUCKET, Prefix=place.prefix)["Uploads"]
+    for upload in uploads:
+        direct.abort_multipart_upload(Bucket=STORE_BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
+    assert len(uploads) == 1
+    assert place.persist_state("multi") in UNSETTLED
+    place.finish()
+    stored = place.stored()["multi"]
+    assert (stored["etag"], stored["headers"].get("x-amz-meta-v")) == (etag, "2"), stored
+    assert place.send("HEAD", "multi").headers["x-amz-meta-v"] == "2"
+
+
+def test_a_late_complete_of_the_same_object_reverts_nothing(place: Place) -> None:
+    """The store shows already what the request without an answer is to make."""
+    parts = [payload(64 * KIB, 1), b"end"]
+    assert place.multipart("multi", parts).acked
+    place.wait_persisted()
+    before = completes(place)
+    place.sim.rule(
+        "late", operation="CompleteMultipartUpload", times=1, delay_s=FENCE_SECONDS * 0.6
+    )
+    assert place.multipart("multi", parts).acked
+    _wait_for(lambda: completes(place) > before)
+    time.sleep(0.3)
+    assert place.put("multi", b"newer").acked
+    time.sleep(FENCE_SECONDS)
+    place.finish()
+    assert place.stored_body("multi") == b"newer"
+
+
 def test_a_store_that_damages_what_it_takes(place: Place) -> None:
     """The bytes stay dirty until the store has shown that it has them."""
     place.sim.rule("damage", operation="PutObject|UploadPart", times=2, per_key=True)

@@ -188,9 +188,9 @@ class Place:
 
     # -- uploads --------------------------------------------------------------------
 
-    def begin_upload(self, key: str, parts: list[bytes]) -> tuple[str, bytes]:
+    def begin_upload(self, key: str, parts: list[bytes], **more: Any) -> tuple[str, bytes]:
         """An upload with all its parts there; its id and the manifest to complete it."""
-        created = self.send("POST", key, query=[("uploads", "")])
+        created = self.send("POST", key, query=[("uploads", "")], **more)
         assert created.status == 200, created
         upload_id = created.body.partition(b"<UploadId>")[2].partition(b"<")[0].decode()
         lines = []
@@ -207,9 +207,9 @@ class Place:
         query = [("uploadId", upload_id)]
         return self._write(key, body, lambda: self.send("POST", key, manifest, query=query))
 
-    def multipart(self, key: str, parts: list[bytes]) -> Ended:
-        """All of an upload."""
-        upload_id, manifest = self.begin_upload(key, parts)
+    def multipart(self, key: str, parts: list[bytes], **more: Any) -> Ended:
+        """All of an upload; `more` goes with its beginning."""
+        upload_id, manifest = self.begin_upload(key, parts, **more)
         return self.complete(key, upload_id, manifest, b"".join(parts))
 
     # -- looking ----------------------------------------------------------------------

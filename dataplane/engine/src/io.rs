@@ -287,7 +287,8 @@ pub trait Ufs {
     ) -> Result<Self::Upload, UfsError>;
 
     /// Makes the parts, in this order, the content of the key. `etag` is the one
-    /// the object will show. Repeating it after an unknown outcome is allowed.
+    /// the object will show. Repeating it after an unknown outcome is allowed: where the
+    /// upload is gone, an object with this ETag and the upload's headers is success.
     async fn complete_upload(
         &self,
         bucket: &Bucket,

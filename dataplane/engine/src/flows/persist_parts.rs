@@ -98,7 +98,7 @@ impl<W: World> Engine<W> {
                 Err(error) if error.kind != UfsErrorKind::NotFound => {
                     return Err(unseen(error).into());
                 }
-                // The UFS tells by the ETag whether the object was made of it.
+                // The UFS tells by ETag and headers whether it has what was to become of it.
                 Err(_) if !record.parts.is_empty() => {
                     return Ok(Way {
                         claim,

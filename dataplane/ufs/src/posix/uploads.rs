@@ -141,7 +141,7 @@ impl Core {
         let opened = match open_folder(&root, folder) {
             Ok(opened) => opened,
             Err(error) if error.kind == UfsErrorKind::NotFound => {
-                return self.completed_before(key, size, &attributes.etag, error);
+                return self.completed_before(key, size, &attributes, error);
             }
             Err(error) => return Err(error),
         };
@@ -162,16 +162,22 @@ impl Core {
     }
 
     /// A repeat after an unknown outcome: the parts are gone, so either the object
-    /// is there, with the ETag it was to get, or the upload was aborted.
+    /// is there, with the ETag and the headers it was to get, or the upload was aborted.
     fn completed_before(
         &self,
         key: &str,
         size: u64,
-        etag: &ETag,
+        expected: &Attributes,
         no_upload: UfsError,
     ) -> Result<UfsObject, UfsError> {
         match self.head(key) {
-            Ok(object) if object.identity.size == size && object.etag == *etag => Ok(object),
+            Ok(object)
+                if object.identity.size == size
+                    && object.etag == expected.etag
+                    && object.headers == expected.headers =>
+            {
+                Ok(object)
+            }
             Ok(_) => Err(no_upload),
             Err(error) if error.kind == UfsErrorKind::NotFound => Err(no_upload),
             Err(error) => Err(error),

@@ -60,7 +60,7 @@ impl S3 {
         };
         let identity = match self.send_complete(key, cut.id, parts).await {
             Ok(token) => self.identity_of(key, token.as_deref(), size).await?,
-            Err(error) => self.completed_anyway(key, size, &etag, error).await?,
+            Err(error) => self.completed_anyway(upload, size, &etag, error).await?,
         };
         Ok(Some(UfsObject {
             identity,

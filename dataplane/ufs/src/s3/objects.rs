@@ -136,6 +136,18 @@ pub(super) fn metadata(headers: &ObjectHeaders) -> Option<HashMap<String, String
     (!map.is_empty()).then_some(map)
 }
 
+/// Whether an object shows the headers that a request for it had. What a store only
+/// writes differently counts as different: who doubts sends again.
+pub(super) fn is_shown(sent: &ObjectHeaders, seen: &ObjectHeaders) -> bool {
+    let sent = sent.clone();
+    let expected = ObjectHeaders {
+        user: user_metadata(metadata(&sent).as_ref()),
+        content_type: sent.content_type.filter(|t| t != DEFAULT_CONTENT_TYPE),
+        ..sent
+    };
+    expected == *seen
+}
+
 /// What a store answered to a write.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answer<'a> {
@@ -252,6 +264,31 @@ mod tests {
         assert_eq!(confirm(&opaque, &digests), Ok(Confirmed::Content));
         opaque.checksums[0].1 = Some("AQIDBQ==");
         assert!(confirm(&opaque, &digests).is_err());
+    }
+
+    #[test]
+    fn headers_sent_are_compared_with_what_is_shown() {
+        let user = |pairs: &[(&str, &str)]| ObjectHeaders {
+            user: pairs
+                .iter()
+                .map(|(n, v)| ((*n).into(), (*v).into()))
+                .collect(),
+            ..ObjectHeaders::default()
+        };
+        let sent = ObjectHeaders {
+            content_type: Some(DEFAULT_CONTENT_TYPE.into()),
+            ..user(&[("v", "2"), ("a", "x"), ("v", "3")])
+        };
+        assert!(is_shown(&sent, &user(&[("a", "x"), ("v", "2,3")])));
+        assert!(!is_shown(&sent, &user(&[("a", "x"), ("v", "1")])));
+        assert!(!is_shown(&sent, &user(&[])));
+        assert!(!is_shown(&user(&[]), &sent));
+        let typed = ObjectHeaders {
+            content_type: Some("text/x".into()),
+            ..ObjectHeaders::default()
+        };
+        assert!(!is_shown(&user(&[]), &typed) && !is_shown(&typed, &user(&[])));
+        assert!(is_shown(&typed, &typed));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use quickwater_proto::{
 };
 
 use super::errors::failed;
-use super::objects::metadata;
+use super::objects::{is_shown, metadata};
 use super::{S3, with_expires};
 use crate::mount::within;
 
@@ -73,10 +73,7 @@ impl S3 {
                 self.identity_of(&upload.key, token.as_deref(), size)
                     .await?
             }
-            Err(error) => {
-                self.completed_anyway(&upload.key, size, etag, error)
-                    .await?
-            }
+            Err(error) => self.completed_anyway(upload, size, etag, error).await?,
         };
         Ok(UfsObject {
             identity,
@@ -122,19 +119,30 @@ impl S3 {
     }
 
     /// After `error`: the upload is gone (this is a repeat) or the answer was lost.
-    /// Either the object is there, with the ETag it was to get, or `error` stands.
+    /// Either the object is there as it was to be, and no request for the upload can
+    /// be applied any more, or `error` stands.
     pub(super) async fn completed_anyway(
         &self,
-        key: &ObjectKey,
+        upload: &UploadRecord,
         size: u64,
         etag: &ETag,
         error: UfsError,
     ) -> Result<UfsIdentity, UfsError> {
-        if !matches!(error.kind, UfsErrorKind::NotFound | UfsErrorKind::Timeout) {
+        let is_over = match error.kind {
+            UfsErrorKind::NotFound => true,
+            // What shows the same may have been there before.
+            UfsErrorKind::Timeout => self.is_gone(upload).await,
+            _ => false,
+        };
+        if !is_over {
             return Err(error);
         }
-        match self.head(key).await {
-            Ok(object) if object.identity.size == size && object.etag == *etag => {
+        match self.head(&upload.key).await {
+            Ok(object)
+                if object.identity.size == size
+                    && object.etag == *etag
+                    && is_shown(&upload.headers, &object.headers) =>
+            {
                 Ok(object.identity)
             }
             Ok(_) => Err(error),
@@ -142,6 +150,14 @@ impl S3 {
                 tracing::debug!(error = %look, "no look at an object that was completed");
                 Err(error)
             }
+        }
+    }
+
+    /// Whether the store says that it has no such upload: it is completed or aborted.
+    async fn is_gone(&self, upload: &UploadRecord) -> bool {
+        match self.uploaded_parts(upload).await {
+            Ok(_) => false,
+            Err(error) => error.kind == UfsErrorKind::NotFound,
         }
     }
 
