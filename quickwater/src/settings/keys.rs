@@ -138,7 +138,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("s3.insecure_ok", "s3-insecure-ok", Kind::Switch, "false",
         "Allow `s3.auth = simple` or `s3.anonymous` on an address other hosts can reach."),
     key("s3.min_part_size", "s3-min-part-size", Kind::Bytes, "5MiB",
-        "Smallest part of a multipart upload, the last part excepted."),
+        "Smallest part of a multipart upload, the last part excepted. Not below what the UFS takes (S3: 5 MiB): under WRITE_BACK such an upload would be acked and never reach it."),
     key("s3.user_metadata_limit", "s3-user-metadata-limit", Kind::Bytes, "2KiB",
         "Most bytes of user metadata (x-amz-meta-* names and values) of one object."),
     key("s3.folder_objects", "s3-folder-objects", Kind::Switch, "false",
