@@ -60,12 +60,14 @@ class Writer(threading.Thread):
             self.error = error
 
     def try_step(self) -> None:
-        """With a rough UFS a 5xx is an answer like others; writes journal it."""
+        """With a rough UFS a 5xx is an answer like others, and so is a body that was cut
+        because it stalled; writes journal it."""
         try:
             self.step()
         except ClientError as error:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-            if not self.load.rough or status < 500:
+            stalled = error.response["Error"].get("Code") == "RequestTimeout"
+            if not self.load.rough or (status < 500 and not stalled):
                 raise
 
     def key(self) -> str:
