@@ -109,6 +109,8 @@ pub struct EngineStats {
     pub dirty_oversize: AtomicU64,
     /// Uploads whose parts go to the UFS since dirty space could not hold them.
     pub dirty_uploads: AtomicU64,
+    /// Tries to send the parts such an upload held, that failed; repeated.
+    pub held_failures: AtomicU64,
     /// Writes refused for good: dirty space can never hold them.
     pub dirty_too_large: AtomicU64,
     /// How long what was acked waited for the UFS.

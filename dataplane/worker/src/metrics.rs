@@ -124,6 +124,8 @@ metrics! {
         "What a sweep could not do; the next one tries again."
     PersistDirtyLimit Counter "quickwater_persist_dirty_limit_total" ["outcome"]
         "Write-backs that met the dirty limit. outcome: refused (SlowDown), through (written through instead, by the policy's option), oversize (written through: no room even when all that waits was persisted, be it too large or beside TRANSIENT data and parts of open uploads), upload (a multipart upload whose parts go through from then on), too_large (refused for good: TRANSIENT and larger than can ever be held)."
+    PersistHeldFailures Counter "quickwater_persist_held_failures_total" []
+        "Tries to send the parts of a multipart upload that was handed over to the UFS, that failed; repeated until the upload ends."
     PersistLag Histogram "quickwater_persist_lag_seconds" []
         "How long the UFS was behind for a key, from the first ack it did not have until it had the last one."
     TransientObjects Gauge "quickwater_transient_objects" []

@@ -3,6 +3,7 @@
 //! left, too. Absent: how one part is sent (`hand_over`).
 
 use std::future::ready;
+use std::sync::atomic::Ordering;
 
 use futures_util::stream::{self, StreamExt};
 use quickwater_proto::{BucketId, ObjectKey, UploadId, UploadRecord};
@@ -69,7 +70,11 @@ impl<W: World> Engine<W> {
             let sending = left.into_iter().map(|upload| async move {
                 match self.send_all_held(&upload).await {
                     Ok(()) | Err(FlowError::NoSuchUpload) => None,
-                    Err(_) => Some(upload),
+                    Err(_) => {
+                        let failures = &self.shared().stats.held_failures;
+                        failures.fetch_add(1, Ordering::Relaxed);
+                        Some(upload)
+                    }
                 }
             });
             let sending = stream::iter(sending).buffer_unordered(UPLOADS_AT_ONCE);

@@ -137,6 +137,7 @@ fn read_persist(shared: &Shared, samples: &mut Samples) {
     samples.count(limit, &["oversize"], read(&stats.dirty_oversize));
     samples.count(limit, &["upload"], read(&stats.dirty_uploads));
     samples.count(limit, &["too_large"], read(&stats.dirty_too_large));
+    samples.count(Metric::PersistHeldFailures, &[], read(&stats.held_failures));
     let transient = &shared.transient;
     samples.count(Metric::TransientObjects, &[], transient.objects());
     samples.count(Metric::TransientBytes, &[], transient.bytes());
