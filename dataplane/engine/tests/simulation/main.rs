@@ -11,7 +11,6 @@
 mod bypass;
 mod checker;
 mod crash;
-mod executor;
 mod listing;
 mod world;
 

@@ -12,8 +12,8 @@ use quickwater_engine::{Engine, EngineConfig, FlowError, ListQuery, PutError, Pu
 use quickwater_proto::*;
 
 use crate::checker::{Event, Op, linearizable};
-use crate::executor::Sim;
 use crate::world::*;
+use quickwater_simulation::Sim;
 
 type SimEngine = Engine<SimWorld>;
 
@@ -107,6 +107,7 @@ pub(crate) fn setup(seed: u64, faults: Faults, ttl_ms: u64) -> Setup {
                 ufs.clone(),
                 metadata.clone(),
                 environment,
+                quickwater_engine::io::Alone,
             )
         })
         .collect();

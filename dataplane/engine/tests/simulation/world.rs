@@ -15,7 +15,7 @@ use quickwater_engine::World;
 use quickwater_engine::io::*;
 use quickwater_proto::*;
 
-use crate::executor::Sim;
+use quickwater_simulation::Sim;
 
 pub use metadata::SimMetadata;
 pub use ufs::SimUfs;
@@ -27,6 +27,7 @@ impl World for SimWorld {
     type Ufs = SimUfs;
     type Metadata = SimMetadata;
     type Environment = SimEnvironment;
+    type Peers = quickwater_engine::io::Alone;
 }
 
 /// Chances in percent.

@@ -11,8 +11,8 @@ use quickwater_engine::io::*;
 use quickwater_proto::{BlobId, CHUNK_BYTES};
 
 use super::{Break, Faults, Trace};
-use crate::executor::Sim;
 use crate::world::SimBuffer;
+use quickwater_simulation::Sim;
 
 /// Pinned and reserved at most: one large object and some small ones, or the parts
 /// of one upload; or fewer bytes, but in many records.

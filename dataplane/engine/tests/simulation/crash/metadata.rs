@@ -13,7 +13,7 @@ use quickwater_proto::*;
 
 use super::content::content_of_etag;
 use super::{Break, Faults, Trace};
-use crate::executor::Sim;
+use quickwater_simulation::Sim;
 
 /// Rows of all kinds, as one commit left them.
 #[derive(Clone, Default)]

@@ -21,8 +21,8 @@ use std::rc::Rc;
 
 use quickwater_engine::World;
 
-use crate::executor::Sim;
 use crate::world::SimEnvironment;
+use quickwater_simulation::Sim;
 
 /// The outside world with crashes.
 pub struct CrashWorld;
@@ -32,6 +32,7 @@ impl World for CrashWorld {
     type Ufs = ufs::CrashUfs;
     type Metadata = metadata::CrashMetadata;
     type Environment = SimEnvironment;
+    type Peers = quickwater_engine::io::Alone;
 }
 
 /// A mistake put in on purpose: the simulation must see it.

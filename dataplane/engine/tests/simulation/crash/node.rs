@@ -47,6 +47,7 @@ pub fn new_shards(outside: &Outside) -> [Node; 2] {
             outside.ufs.clone(),
             outside.metadata.clone(),
             SimEnvironment(outside.sim.clone()),
+            quickwater_engine::io::Alone,
         )
     })
 }

@@ -16,7 +16,7 @@ use super::node::{begin_background, new_shards, recover};
 use super::ufs::CrashUfs;
 use super::{Break, Counts, Faults, Trace};
 use crate::checker::Event;
-use crate::executor::Sim;
+use quickwater_simulation::Sim;
 
 pub(super) const NAMES: [&str; 3] = ["a", "d/b", "d/c"];
 const CLIENTS: u64 = 3;

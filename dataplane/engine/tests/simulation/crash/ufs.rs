@@ -19,7 +19,7 @@ use quickwater_proto::*;
 use super::content::{content_of, content_of_etag};
 use super::metadata::CrashMetadata;
 use super::{Faults, Trace};
-use crate::executor::Sim;
+use quickwater_simulation::Sim;
 
 /// How long we wait for an answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use quickwater_engine::io::Metadata;
 use quickwater_proto::*;
 
 use super::Faults;
-use crate::executor::Sim;
+use quickwater_simulation::Sim;
 
 #[derive(Clone)]
 pub struct SimMetadata {

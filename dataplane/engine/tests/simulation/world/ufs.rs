@@ -11,7 +11,7 @@ use quickwater_engine::io::*;
 use quickwater_proto::*;
 
 use super::Faults;
-use crate::executor::Sim;
+use quickwater_simulation::Sim;
 
 #[derive(Clone)]
 pub struct UfsFile {

@@ -1,34 +1,44 @@
 //! A seeded single-thread executor with virtual time: the same seed gives the
-//! same run.
+//! same run. For tests alone. Absent: what is simulated.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
+
+fn lock(ready: &Mutex<Vec<usize>>) -> MutexGuard<'_, Vec<usize>> {
+    ready.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// xorshift64*: small, seeded, good enough to pick an order.
+#[derive(Debug)]
 pub struct Random(u64);
 
 impl Random {
+    /// From a seed; the same seed gives the same numbers.
+    #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    /// The next number.
+    pub fn next_u64(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
+    /// A number below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 33) % n.max(1)
+        (self.next_u64() >> 33) % n.max(1)
     }
 }
 
@@ -40,6 +50,10 @@ struct Inner {
     next_task: usize,
     timers: BTreeMap<(Duration, usize), Waker>,
     next_timer: usize,
+    /// `now` in nanoseconds, for whoever is not of this thread.
+    clock: Arc<AtomicU64>,
+    /// Told how far time moved, and by whom others' timers go.
+    follower: Option<Rc<dyn Fn(Duration)>>,
 }
 
 /// Handle to the simulation.
@@ -56,7 +70,7 @@ struct TaskWaker {
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        let mut ready = self.ready.lock().unwrap();
+        let mut ready = lock(&self.ready);
         if !ready.contains(&self.task) {
             ready.push(self.task);
         }
@@ -64,6 +78,8 @@ impl Wake for TaskWaker {
 }
 
 impl Sim {
+    /// A world in which nothing has happened yet.
+    #[must_use]
     pub fn new(seed: u64) -> Self {
         let inner = Inner {
             random: Random::new(seed),
@@ -73,6 +89,8 @@ impl Sim {
             next_task: 0,
             timers: BTreeMap::new(),
             next_timer: 0,
+            clock: Arc::new(AtomicU64::new(1_000_000_000)),
+            follower: None,
         };
         Self {
             inner: Rc::new(RefCell::new(inner)),
@@ -80,23 +98,43 @@ impl Sim {
         }
     }
 
+    /// Virtual time.
+    #[must_use]
     pub fn now(&self) -> Duration {
         self.inner.borrow().now
     }
 
+    /// Virtual time in nanoseconds, to be read from any thread.
+    #[must_use]
+    pub fn clock(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.inner.borrow().clock)
+    }
+
+    /// Has `follower` told whenever time moves, and how far: for another clock that
+    /// must go with this one.
+    pub fn follow(&self, follower: impl Fn(Duration) + 'static) {
+        self.inner.borrow_mut().follower = Some(Rc::new(follower));
+    }
+
+    /// A random number below `n`.
+    #[must_use]
     pub fn below(&self, n: u64) -> u64 {
         self.inner.borrow_mut().random.below(n)
     }
 
+    /// Sixteen random bytes.
+    #[must_use]
     pub fn random_u128(&self) -> u128 {
         let mut inner = self.inner.borrow_mut();
-        u128::from(inner.random.next()) << 64 | u128::from(inner.random.next())
+        u128::from(inner.random.next_u64()) << 64 | u128::from(inner.random.next_u64())
     }
 
+    /// Begins a task.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.inner.borrow_mut().spawned.push(Box::pin(task));
     }
 
+    /// Waits in virtual time.
     pub fn sleep(&self, duration: Duration) -> Sleep {
         Sleep {
             sim: self.clone(),
@@ -119,11 +157,14 @@ impl Sim {
             let id = inner.next_task;
             inner.next_task += 1;
             inner.tasks.insert(id, task);
-            self.ready.lock().unwrap().push(id);
+            lock(&self.ready).push(id);
         }
     }
 
-    /// Runs until no task is left; panics when tasks wait for what never comes.
+    /// Runs until no task is left.
+    ///
+    /// # Panics
+    /// Tasks wait for what never comes.
     pub fn run(&self) {
         self.run_while(|| true);
         let left = self.inner.borrow().tasks.len();
@@ -143,7 +184,7 @@ impl Sim {
         drop((tasks, spawned, timers));
         // What is dropped wakes others that are gone as well.
         self.inner.borrow_mut().spawned.clear();
-        self.ready.lock().unwrap().clear();
+        lock(&self.ready).clear();
     }
 
     /// Runs while `wanted` says so and a task is left that can go on.
@@ -151,7 +192,7 @@ impl Sim {
         while wanted() {
             self.adopt_spawned();
             let ready = {
-                let mut ready = self.ready.lock().unwrap();
+                let mut ready = lock(&self.ready);
                 match ready.len() {
                     0 => None,
                     n => Some(ready.swap_remove(self.below(n as u64) as usize)),
@@ -185,14 +226,22 @@ impl Sim {
         let Some(((at, _), waker)) = inner.timers.pop_first() else {
             return false;
         };
+        let moved = at.saturating_sub(inner.now);
         inner.now = inner.now.max(at);
+        let follower = inner.follower.clone();
+        let nanos = u64::try_from(inner.now.as_nanos()).unwrap_or(u64::MAX);
+        inner.clock.store(nanos, Ordering::SeqCst);
         drop(inner);
+        if let Some(follower) = follower {
+            follower(moved);
+        }
         waker.wake();
         true
     }
 }
 
 /// Waits in virtual time.
+#[must_use]
 pub struct Sleep {
     sim: Sim,
     until: Duration,
