@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::check;
 use super::clock::{Clock, MonotonicClock};
 use super::committer::{Committer, Pending};
 use super::engine::{Durability, Engine, EngineError, Snapshot};
@@ -79,8 +80,21 @@ impl EmbeddedStore {
     /// # Errors
     /// As [`EmbeddedStore::new`].
     pub fn with_clock(engine: impl Engine, clock: impl Clock) -> Result<Self, EngineError> {
+        Self::start(engine, clock, 0)
+    }
+
+    /// A store whose versions begin at this one or later: for rows from another
+    /// store, which had versions of its own.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::new`].
+    pub fn new_at_least(engine: impl Engine, least: u64) -> Result<Self, EngineError> {
+        Self::start(engine, MonotonicClock::default(), least)
+    }
+
+    fn start(engine: impl Engine, clock: impl Clock, least: u64) -> Result<Self, EngineError> {
         let snapshot = engine.snapshot()?;
-        let version = super::committer::first_version(snapshot.as_ref())?;
+        let version = super::committer::first_version(snapshot.as_ref())?.max(least);
         let shared = Arc::new(Shared {
             engine: Box::new(engine),
             clock: Box::new(clock),
@@ -162,6 +176,20 @@ struct View {
 }
 
 impl EmbeddedTransaction {
+    /// The version it reads at; from now on that is fixed, if it was not before.
+    ///
+    /// # Errors
+    /// [`StoreError::TooOld`].
+    pub fn read_version(&mut self) -> Result<u64, StoreError> {
+        self.view().map(|view| view.published.version)
+    }
+
+    /// Affected data so far, bytes, as it is limited.
+    #[must_use]
+    pub fn affected_bytes(&self) -> usize {
+        self.writes.bytes()
+    }
+
     /// Begins to read, unless it has, and refuses when that was too long ago.
     fn view(&mut self) -> Result<&View, StoreError> {
         let now = self.shared.clock.now();
@@ -177,7 +205,7 @@ impl EmbeddedTransaction {
     }
 
     fn read(&mut self, key: &[u8], snapshot: bool) -> Result<Option<Bytes>, StoreError> {
-        reads::check_key(key)?;
+        check::readable(key)?;
         let stored = Arc::clone(&self.view()?.published);
         let (value, asked) = reads::get(stored.snapshot.as_ref(), &self.writes, key)?;
         if asked && !snapshot {
@@ -187,7 +215,7 @@ impl EmbeddedTransaction {
     }
 
     fn read_range(&mut self, scan: &Scan) -> Result<Rows, StoreError> {
-        reads::check_range(&scan.range)?;
+        check::readable_range(&scan.range)?;
         let stored = Arc::clone(&self.view()?.published);
         let page = reads::scan(stored.snapshot.as_ref(), &self.writes, scan)?;
         if !scan.snapshot {

@@ -1,6 +1,7 @@
 //! Where metadata is kept: the transaction trait, our own conflict check and
 //! group commit, and the engines below it. No rule about objects here.
 
+pub mod check;
 mod clock;
 mod committer;
 mod conflicts;
@@ -9,6 +10,7 @@ mod directory;
 mod engine;
 #[cfg(any(test, feature = "test-support"))]
 mod faulty;
+mod fenced;
 mod fjall;
 mod generation;
 mod journal;
@@ -30,9 +32,10 @@ pub use self::directory::OpenError;
 pub use self::engine::{Batch, Durability, Engine, EngineError, RowIterator, Snapshot};
 #[cfg(any(test, feature = "test-support"))]
 pub use self::faulty::{Fault, FaultPlan, FaultyStore, FaultyTransaction};
+pub use self::fenced::{Fenced, FencedTransaction};
 pub use self::fjall::FjallEngine;
 pub use self::memory::MemoryEngine;
-pub use self::open::{EngineKind, EngineOptions, UnknownEngine, open};
+pub use self::open::{EngineKind, EngineOptions, UnknownEngine, open, open_at_least};
 pub use self::redb::RedbEngine;
 pub use self::stats::StoreStats;
 pub use self::transaction::{

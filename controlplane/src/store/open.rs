@@ -78,12 +78,25 @@ pub fn open(
     dir: &Path,
     options: &EngineOptions,
 ) -> Result<EmbeddedStore, OpenError> {
+    open_at_least(kind, dir, options, 0)
+}
+
+/// The same with versions from `least` on, for rows from another store.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn open_at_least(
+    kind: EngineKind,
+    dir: &Path,
+    options: &EngineOptions,
+    least: u64,
+) -> Result<EmbeddedStore, OpenError> {
     if cfg!(feature = "unsafe-no-flush") {
         tracing::error!("built with unsafe-no-flush: acknowledged data is lost with the power");
     }
     let store = match kind {
-        EngineKind::Fjall => EmbeddedStore::new(FjallEngine::open(dir, options)?),
-        EngineKind::Redb => EmbeddedStore::new(RedbEngine::open(dir, options)?),
+        EngineKind::Fjall => EmbeddedStore::new_at_least(FjallEngine::open(dir, options)?, least),
+        EngineKind::Redb => EmbeddedStore::new_at_least(RedbEngine::open(dir, options)?, least),
     };
     store.map_err(|error| OpenError::engine(dir, error))
 }

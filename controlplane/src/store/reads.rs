@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::engine::{EngineError, RowIterator, Snapshot};
-use super::limits::{KEY_BYTES_MAX, SCAN_BYTES_MAX, SCAN_ROWS_MAX, SYSTEM_KEYS_START};
+use super::limits::{SCAN_BYTES_MAX, SCAN_ROWS_MAX};
 use super::transaction::{KeyRange, Row, Rows, Scan, StoreError, successor};
 use super::writes::{Local, Write, WriteSet, sum};
 
@@ -11,28 +11,6 @@ impl From<EngineError> for StoreError {
     fn from(error: EngineError) -> Self {
         Self::Unavailable(error.0)
     }
-}
-
-/// Whether a key can be read.
-pub(super) fn check_key(key: &[u8]) -> Result<(), StoreError> {
-    if key.is_empty() || key[0] == SYSTEM_KEYS_START {
-        return Err(StoreError::ReservedKey);
-    }
-    if key.len() > KEY_BYTES_MAX {
-        return Err(StoreError::KeyTooLarge);
-    }
-    Ok(())
-}
-
-/// Whether a range can be read.
-pub(super) fn check_range(range: &KeyRange) -> Result<(), StoreError> {
-    if range.start.len() > KEY_BYTES_MAX || range.end.len() > KEY_BYTES_MAX + 1 {
-        return Err(StoreError::KeyTooLarge);
-    }
-    if range.end.as_ref() > [SYSTEM_KEYS_START].as_slice() && !range.is_empty() {
-        return Err(StoreError::ReservedKey);
-    }
-    Ok(())
 }
 
 /// A row as the transaction sees it, and whether the store was asked.

@@ -294,9 +294,20 @@ pub enum StoreError {
     /// The row was versionstamped in this transaction and has no value yet.
     #[error("a versionstamped row cannot be read before its commit")]
     Unreadable,
+    /// The store is recovering or behind, for moments as a rule. Start again.
+    #[error("the store asks for another try: {0}")]
+    Again(&'static str),
     /// The store cannot be read now.
     #[error("store unavailable: {0}")]
     Unavailable(String),
+}
+
+impl StoreError {
+    /// The same transaction may succeed when run again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::TooOld | Self::Again(_))
+    }
 }
 
 /// Why a commit failed, by what the caller does next.
@@ -311,6 +322,10 @@ pub enum CommitError {
     /// Too long since the first read; not applied. Try again.
     #[error("the transaction is too old")]
     TooOld,
+    /// The store is recovering, behind or throttling, for moments as a rule; not
+    /// applied. Try again.
+    #[error("the store asks for another try: {0}")]
+    Again(&'static str),
     /// A limit on sizes is exceeded; not applied. Trying again is no use.
     #[error("the transaction is too large: {0}")]
     TooLarge(&'static str),
@@ -326,7 +341,7 @@ impl CommitError {
     /// Not applied, and the same transaction may succeed when run again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Conflict | Self::TooOld)
+        matches!(self, Self::Conflict | Self::TooOld | Self::Again(_))
     }
 
     /// The transaction may have been applied.

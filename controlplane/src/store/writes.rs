@@ -5,9 +5,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::limits::{
-    KEY_BYTES_MAX, SYSTEM_KEYS_START, TRANSACTION_BYTES_MAX, VALUE_BYTES_MAX, VERSION_BYTES,
-};
+use super::check;
+use super::limits::TRANSACTION_BYTES_MAX;
 use super::transaction::{CommitError, CommitVersion, KeyRange};
 
 /// Bytes charged for a write or a conflict range beside its keys and values, as
@@ -82,11 +81,8 @@ impl WriteSet {
     }
 
     pub(super) fn stamp(&mut self, key: &[u8], template: &[u8], offset: usize) {
-        if offset
-            .checked_add(VERSION_BYTES)
-            .is_none_or(|end| end > template.len())
-        {
-            return self.fail(CommitError::Invalid("no room for the versionstamp"));
+        if let Err(error) = check::stampable(template.len(), offset) {
+            return self.fail(error);
         }
         if self.accept(key, template.len()) {
             let template = Bytes::copy_from_slice(template);
@@ -187,19 +183,15 @@ impl WriteSet {
     }
 
     fn accept(&mut self, key: &[u8], value_bytes: usize) -> bool {
-        if key.is_empty() || key[0] == SYSTEM_KEYS_START {
-            self.fail(CommitError::Invalid("reserved key"));
-        } else if key.len() > KEY_BYTES_MAX {
-            self.fail(CommitError::TooLarge("key"));
-        } else if value_bytes > VALUE_BYTES_MAX {
-            self.fail(CommitError::TooLarge("value"));
+        if let Err(error) = check::writable(key, value_bytes) {
+            self.fail(error);
         }
         // The write and the conflict range that comes with it.
         self.charge(3 * key.len() + value_bytes + OVERHEAD_BYTES)
     }
 
     fn accept_range(&mut self, range: &KeyRange) -> bool {
-        if let Err(error) = check_range(range) {
+        if let Err(error) = check::writable_range(range) {
             self.fail(error);
         }
         self.charge(2 * (range.start.len() + range.end.len())) && !range.is_empty()
@@ -223,17 +215,6 @@ impl WriteSet {
         }
         self.cleared.insert(start, end);
     }
-}
-
-/// Why a range cannot be written.
-fn check_range(range: &KeyRange) -> Result<(), CommitError> {
-    if range.start.len() > KEY_BYTES_MAX || range.end.len() > KEY_BYTES_MAX + 1 {
-        return Err(CommitError::TooLarge("key"));
-    }
-    if range.end.as_ref() > [SYSTEM_KEYS_START].as_slice() && !range.is_empty() {
-        return Err(CommitError::Invalid("reserved key"));
-    }
-    Ok(())
 }
 
 fn bounds(range: &KeyRange) -> (Bound<&[u8]>, Bound<&[u8]>) {

@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use quickwater_controlplane::store::{
-    CommitError, CommitVersion, EmbeddedStore, EmbeddedTransaction, EngineKind, KeyRange, Scan,
-    Store, StoreError, Transaction,
+    CommitError, CommitVersion, KeyRange, Scan, Store, StoreError, Transaction,
 };
 
-use crate::support::{Kind, all, open};
+use crate::support::{Fixture, all};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -207,9 +206,9 @@ fn written(writes: &[Step]) -> Vec<KeyRange> {
 
 type Check = Result<(), TestCaseError>;
 
-async fn run(store: &EmbeddedStore, steps: &[(usize, Step)]) -> Check {
+async fn run<S: Store>(store: &S, steps: &[(usize, Step)]) -> Check {
     let mut world = World::default();
-    let mut open: Vec<Option<(EmbeddedTransaction, Model)>> = (0..OPEN).map(|_| None).collect();
+    let mut open: Vec<Option<(S::Transaction, Model)>> = (0..OPEN).map(|_| None).collect();
     for (slot, step) in steps {
         let (mut transaction, mut model) = open[*slot]
             .take()
@@ -241,7 +240,7 @@ async fn run(store: &EmbeddedStore, steps: &[(usize, Step)]) -> Check {
     Ok(())
 }
 
-fn perform(transaction: &mut EmbeddedTransaction, write: &Step) {
+fn perform(transaction: &mut impl Transaction, write: &Step) {
     match write {
         Step::Set { key, value } => transaction.set(key, value),
         Step::Clear { key } => transaction.clear(key),
@@ -254,7 +253,7 @@ fn perform(transaction: &mut EmbeddedTransaction, write: &Step) {
 }
 
 async fn get(
-    transaction: &mut EmbeddedTransaction,
+    transaction: &mut impl Transaction,
     model: &mut Model,
     world: &World,
     key: &[u8],
@@ -281,7 +280,7 @@ async fn get(
 }
 
 async fn scan(
-    transaction: &mut EmbeddedTransaction,
+    transaction: &mut impl Transaction,
     model: &mut Model,
     world: &World,
     step: &Step,
@@ -350,7 +349,7 @@ fn depended(
     depended
 }
 
-async fn commit(transaction: EmbeddedTransaction, model: Model, world: &mut World) -> Check {
+async fn commit(transaction: impl Transaction, model: Model, world: &mut World) -> Check {
     let outcome = transaction.commit().await;
     if model.adds_to_stamped() {
         prop_assert!(matches!(outcome, Err(CommitError::Invalid(_))));
@@ -374,7 +373,8 @@ async fn commit(transaction: EmbeddedTransaction, model: Model, world: &mut Worl
     Ok(())
 }
 
-fn check(kind: Kind, cases: u32) {
+/// Runs that many cases, each in a store of its own.
+pub(crate) fn check(cases: u32, open: impl Fn() -> Fixture) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -386,21 +386,6 @@ fn check(kind: Kind, cases: u32) {
         ..ProptestConfig::default()
     };
     proptest!(config, |(steps in steps)| {
-        runtime.block_on(run(&open(kind).store, &steps))?;
+        runtime.block_on(run(&open().store, &steps))?;
     });
-}
-
-#[test]
-fn memory_agrees_with_the_model() {
-    check(Kind::Memory, 1_500);
-}
-
-#[test]
-fn fjall_agrees_with_the_model() {
-    check(Kind::Disk(EngineKind::Fjall), 40);
-}
-
-#[test]
-fn redb_agrees_with_the_model() {
-    check(Kind::Disk(EngineKind::Redb), 40);
 }

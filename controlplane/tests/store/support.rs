@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use quickwater_controlplane::store::limits::KEY_BYTES_MAX;
 use quickwater_controlplane::store::{
     Batch, Durability, EmbeddedStore, Engine, EngineError, EngineKind, EngineOptions, FjallEngine,
-    KeyRange, ManualClock, MemoryEngine, RedbEngine, Row, Scan, Snapshot, Store, Transaction,
+    ManualClock, MemoryEngine, RedbEngine, Snapshot,
 };
 use tempfile::TempDir;
+
+pub(crate) use crate::rows::{all, rows};
 
 /// Engines under test.
 #[derive(Debug, Clone, Copy)]
@@ -18,11 +21,42 @@ pub(crate) enum Kind {
     Disk(EngineKind),
 }
 
+/// Runs each of these functions as a test on every engine.
+macro_rules! suite {
+    ($($name:ident),* $(,)?) => {
+        suite!(@engine memory, $crate::support::Kind::Memory, $($name),*);
+        suite!(@engine fjall, $crate::support::Kind::Disk(quickwater_controlplane::store::EngineKind::Fjall), $($name),*);
+        suite!(@engine redb, $crate::support::Kind::Disk(quickwater_controlplane::store::EngineKind::Redb), $($name),*);
+    };
+    (@engine $engine:ident, $kind:expr, $($name:ident),*) => {
+        mod $engine {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name($crate::support::open($kind)).await;
+                }
+            )*
+        }
+    };
+}
+
 /// A store, its clock and its directory.
 pub(crate) struct Fixture {
     pub(crate) store: EmbeddedStore,
     pub(crate) clock: ManualClock,
     _dir: TempDir,
+}
+
+impl Fixture {
+    /// Moves the store's clock on.
+    pub(crate) async fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    /// Longest key, bytes.
+    pub(crate) fn key_bytes_max(&self) -> usize {
+        KEY_BYTES_MAX
+    }
 }
 
 /// Small memory, so that even small tests write and merge files.
@@ -49,34 +83,6 @@ pub(crate) fn open(kind: Kind) -> Fixture {
         store: store.expect("a store"),
         clock,
         _dir: dir,
-    }
-}
-
-/// Every row of the store, whatever the limits of one scan.
-pub(crate) async fn all(store: &impl Store) -> Vec<(Vec<u8>, Vec<u8>)> {
-    rows(store, KeyRange::prefix(b"")).await
-}
-
-/// Every row of a range.
-pub(crate) async fn rows(store: &impl Store, mut range: KeyRange) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut transaction = store.begin();
-    let mut found = Vec::new();
-    loop {
-        let page = transaction
-            .scan(Scan::new(range.clone(), 1_000).snapshot())
-            .await
-            .expect("a page");
-        found.extend(
-            page.rows
-                .iter()
-                .map(|row| (row.key.to_vec(), row.value.to_vec())),
-        );
-        match page.rows.last() {
-            Some(Row { key, .. }) if page.more => {
-                range.start = quickwater_controlplane::store::successor(key);
-            }
-            _ => return found,
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod disk;
+mod foundation;
 mod machine;
 mod service;
 
@@ -80,6 +81,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let mut checks = machine::checks(&settings);
     checks.extend(disk::checks(&settings));
     checks.extend(certificate::checks(&settings));
+    checks.extend(foundation::checks(&settings));
     checks.extend(service::checks(&settings));
     let json = json!({ "checks": checks.iter().map(check_json).collect::<Vec<_>>() });
     args.output.show(&json, || text(&checks))?;

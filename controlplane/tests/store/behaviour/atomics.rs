@@ -1,11 +1,11 @@
 //! Atomic additions and versionstamps.
 
 use quickwater_controlplane::store::{
-    CommitError, CommitVersion, EngineKind, KeyRange, Scan, Store, StoreError, Transaction,
+    CommitError, CommitVersion, KeyRange, Scan, Store, StoreError, Transaction,
 };
 
 use super::{number, put, value};
-use crate::support::{Fixture, Kind, all, open};
+use crate::support::{Fixture, all};
 
 suite!(
     numbers_are_added,

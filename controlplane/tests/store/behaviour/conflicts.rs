@@ -1,11 +1,9 @@
 //! Which transactions conflict and which do not.
 
-use quickwater_controlplane::store::{
-    CommitError, EngineKind, KeyRange, Rows, Scan, Store, Transaction,
-};
+use quickwater_controlplane::store::{CommitError, KeyRange, Rows, Scan, Store, Transaction};
 
 use super::{get, keys, put, value};
-use crate::support::{Fixture, Kind, all, open};
+use crate::support::{Fixture, all};
 
 suite!(
     a_transaction_without_commit_changes_nothing,

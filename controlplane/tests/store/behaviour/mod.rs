@@ -1,30 +1,10 @@
-//! One behaviour for every engine: what `FoundationDB` promises, and its limits.
+//! One behaviour for every store: what `FoundationDB` promises, and its limits.
+//! Each store's tests take this in, with a `support` of their own that has the
+//! fixture and the macro `suite`.
 
-use quickwater_controlplane::store::{
-    CommitVersion, EmbeddedTransaction, Rows, Store, Transaction,
-};
+use quickwater_controlplane::store::{CommitVersion, Rows, Store, Transaction};
 
 use crate::support::Fixture;
-
-/// Runs each of these functions as a test on every engine.
-macro_rules! suite {
-    ($($name:ident),* $(,)?) => {
-        suite!(@engine memory, Kind::Memory, $($name),*);
-        suite!(@engine fjall, Kind::Disk(EngineKind::Fjall), $($name),*);
-        suite!(@engine redb, Kind::Disk(EngineKind::Redb), $($name),*);
-    };
-    (@engine $engine:ident, $kind:expr, $($name:ident),*) => {
-        mod $engine {
-            use super::*;
-            $(
-                #[tokio::test]
-                async fn $name() {
-                    super::$name(open($kind)).await;
-                }
-            )*
-        }
-    };
-}
 
 mod atomics;
 mod conflicts;
@@ -46,7 +26,7 @@ async fn value(fixture: &Fixture, key: &str) -> Option<Vec<u8>> {
     found.expect("a read").map(|value| value.to_vec())
 }
 
-async fn get(transaction: &mut EmbeddedTransaction, key: &str) -> Option<String> {
+async fn get(transaction: &mut impl Transaction, key: &str) -> Option<String> {
     let found = transaction.get(key.as_bytes()).await.expect("a read");
     found.map(|value| String::from_utf8(value.to_vec()).expect("text"))
 }

@@ -1,9 +1,9 @@
 //! A transaction reads what it wrote itself.
 
-use quickwater_controlplane::store::{CommitError, EngineKind, KeyRange, Scan, Store, Transaction};
+use quickwater_controlplane::store::{CommitError, KeyRange, Scan, Store, Transaction};
 
 use super::{get, keys, number, put};
-use crate::support::{Fixture, Kind, all, open};
+use crate::support::{Fixture, all};
 
 suite!(
     own_writes_are_read,

@@ -1,9 +1,9 @@
 //! Relaxed commits: like the others for everybody but a power cut.
 
-use quickwater_controlplane::store::{CommitError, EngineKind, Store, Transaction};
+use quickwater_controlplane::store::{CommitError, Store, Transaction};
 
 use super::{get, number, put, value};
-use crate::support::{Fixture, Kind, open};
+use crate::support::Fixture;
 
 suite!(
     they_are_visible_and_in_order_with_the_others,

@@ -1,9 +1,9 @@
 //! Order, limits and pages of scans.
 
-use quickwater_controlplane::store::{EngineKind, KeyRange, Rows, Scan, Store, Transaction};
+use quickwater_controlplane::store::{KeyRange, Rows, Scan, Store, Transaction};
 
 use super::{keys, put, value};
-use crate::support::{Fixture, Kind, all, open};
+use crate::support::{Fixture, all};
 
 suite!(
     scans_keep_order_and_limits,

@@ -1,0 +1,4 @@
+//! Tests of the test server.
+
+#[cfg(test)]
+mod program;

@@ -1,0 +1,193 @@
+//! A store as one session of a worker sees it: a commit goes through only while the
+//! session is the one that counts, and nothing was taken from the worker since it
+//! was judged. All its commits are flushed.
+//!
+//! The fence is a row read in the transaction itself, so it holds whatever the
+//! clocks say and however late a commit arrives.
+
+use bytes::Bytes;
+
+use super::transaction::{
+    CommitError, CommitVersion, KeyRange, Rows, Scan, Store, StoreError, Transaction,
+};
+use crate::records::{Fence, decode_fence};
+
+/// A store behind a fence.
+#[derive(Debug, Clone)]
+pub struct Fenced<S> {
+    store: S,
+    key: Bytes,
+    /// The session, and the table by which its right was judged.
+    fence: Fence,
+}
+
+impl<S: Store> Fenced<S> {
+    /// `store` for the session and table that `fence` says; `key` is the worker's
+    /// fence row.
+    #[must_use]
+    pub fn new(store: S, key: Vec<u8>, fence: Fence) -> Self {
+        Self {
+            store,
+            key: key.into(),
+            fence,
+        }
+    }
+}
+
+impl<S: Store> Store for Fenced<S> {
+    type Transaction = FencedTransaction<S::Transaction>;
+
+    fn begin(&self) -> Self::Transaction {
+        FencedTransaction {
+            inner: self.store.begin(),
+            key: self.key.clone(),
+            fence: self.fence,
+        }
+    }
+
+    async fn flush(&self) -> Result<(), CommitError> {
+        self.store.flush().await
+    }
+}
+
+/// A transaction of a [`Fenced`] store.
+pub struct FencedTransaction<T> {
+    inner: T,
+    key: Bytes,
+    fence: Fence,
+}
+
+impl<T: Transaction> FencedTransaction<T> {
+    async fn check(&mut self) -> Result<(), CommitError> {
+        let row = match self.inner.get(&self.key).await {
+            Ok(row) => row,
+            Err(StoreError::TooOld) => return Err(CommitError::TooOld),
+            Err(StoreError::Again(why)) => return Err(CommitError::Again(why)),
+            Err(error) => {
+                tracing::warn!(%error, "a fence cannot be read");
+                return Err(CommitError::Unavailable("the fence cannot be read"));
+            }
+        };
+        let Some(row) = row else {
+            return Err(CommitError::Unavailable("the worker is not registered"));
+        };
+        let found = decode_fence(&row).map_err(|error| {
+            tracing::error!(%error, "unreadable metadata record");
+            CommitError::Unavailable("the fence cannot be read")
+        })?;
+        if found.session != self.fence.session {
+            return Err(CommitError::Unavailable("another session has begun"));
+        }
+        match found.epoch <= self.fence.epoch {
+            true => Ok(()),
+            false => Err(CommitError::Unavailable("slots were taken meanwhile")),
+        }
+    }
+}
+
+impl<T: Transaction> Transaction for FencedTransaction<T> {
+    async fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn get_snapshot(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get_snapshot(key).await
+    }
+
+    async fn scan(&mut self, scan: Scan) -> Result<Rows, StoreError> {
+        self.inner.scan(scan).await
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) {
+        self.inner.set(key, value);
+    }
+
+    fn clear(&mut self, key: &[u8]) {
+        self.inner.clear(key);
+    }
+
+    fn clear_range(&mut self, range: KeyRange) {
+        self.inner.clear_range(range);
+    }
+
+    fn add(&mut self, key: &[u8], delta: i64) {
+        self.inner.add(key, delta);
+    }
+
+    fn set_versionstamped_value(&mut self, key: &[u8], template: &[u8], offset: usize) {
+        self.inner.set_versionstamped_value(key, template, offset);
+    }
+
+    fn add_read_conflict(&mut self, range: KeyRange) {
+        self.inner.add_read_conflict(range);
+    }
+
+    fn add_write_conflict(&mut self, range: KeyRange) {
+        self.inner.add_write_conflict(range);
+    }
+
+    async fn commit(mut self) -> Result<CommitVersion, CommitError> {
+        self.check().await?;
+        self.inner.commit().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::encode_fence;
+    use crate::store::EmbeddedStore;
+
+    const KEY: &[u8] = b"\x60n1";
+
+    async fn fence(store: &EmbeddedStore, session: u64, epoch: u64) {
+        let mut transaction = store.begin();
+        transaction.set(KEY, &encode_fence(Fence { session, epoch }).unwrap());
+        transaction.commit().await.unwrap();
+    }
+
+    fn seen(store: &EmbeddedStore, session: u64, epoch: u64) -> Fenced<EmbeddedStore> {
+        Fenced::new(store.clone(), KEY.to_vec(), Fence { session, epoch })
+    }
+
+    async fn write(store: &Fenced<EmbeddedStore>) -> Result<CommitVersion, CommitError> {
+        let mut transaction = store.begin();
+        transaction.set(b"\x10a", b"1");
+        transaction.commit_relaxed().await
+    }
+
+    #[tokio::test]
+    async fn only_the_session_that_counts_commits() {
+        let store = EmbeddedStore::in_memory().unwrap();
+        let (one, two) = (seen(&store, 1, 0), seen(&store, 2, 0));
+        write(&one).await.unwrap_err();
+        fence(&store, 1, 0).await;
+        write(&one).await.unwrap();
+        fence(&store, 2, 0).await;
+        let refused = CommitError::Unavailable("another session has begun");
+        assert_eq!(write(&one).await, Err(refused));
+        write(&two).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_commit_judged_by_an_older_table_is_refused() {
+        let store = EmbeddedStore::in_memory().unwrap();
+        fence(&store, 1, 5).await;
+        write(&seen(&store, 1, 4)).await.unwrap_err();
+        write(&seen(&store, 1, 5)).await.unwrap();
+        write(&seen(&store, 1, 9)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_fence_that_moves_during_a_transaction_stops_it() {
+        let store = EmbeddedStore::in_memory().unwrap();
+        fence(&store, 1, 0).await;
+        let fenced = seen(&store, 1, 0);
+        let mut transaction = fenced.begin();
+        transaction.get(b"\x10a").await.unwrap();
+        transaction.set(b"\x10a", b"1");
+        fence(&store, 2, 0).await;
+        // It reads what was there when it began; the commit finds the conflict.
+        assert_eq!(transaction.commit().await, Err(CommitError::Conflict));
+    }
+}
