@@ -23,19 +23,22 @@
 //! | 31 | journaled operation | shard, sequence, operation id |
 //! | 40 | counter | bucket, counter, shard |
 //! | 50 | pending: what the UFS has still to be told | bucket, S3 key |
+//! | 60 | fence: whose commits are taken | node |
+//! | 61 | member of the cluster | node |
 //! | 70 | path policies | version |
 //! | 71 | text of path policies | version, piece |
 //! | 72 | job | number |
+//! | 7f | newest known change of a key, while metadata are rebuilt | bucket, S3 key |
 //!
 //! Kept free: 12 versions of an object; 51 to 5f
-//! dirty copies by blob and by worker; 6x leases, members, placement slots.
+//! dirty copies by blob and by worker; 62 to 6f.
 
 mod escape;
 #[cfg(test)]
 mod tests;
 
 use bytes::Bytes;
-use quickwater_proto::{BucketId, BucketName, ObjectKey, UploadId};
+use quickwater_proto::{BucketId, BucketName, NodeId, ObjectKey, UploadId};
 
 use crate::store::{KeyRange, successor};
 
@@ -55,9 +58,12 @@ const OPERATION: u8 = 0x30;
 const JOURNALED: u8 = 0x31;
 const COUNTER: u8 = 0x40;
 const PENDING: u8 = 0x50;
+const FENCE: u8 = 0x60;
+const MEMBER: u8 = 0x61;
 const POLICY: u8 = 0x70;
 const POLICY_TEXT: u8 = 0x71;
 const JOB: u8 = 0x72;
+const REBUILD: u8 = 0x7f;
 
 /// Shards of tables that grow with time, and of counters.
 pub const SHARDS: u8 = 16;
@@ -75,6 +81,36 @@ pub enum Counter {
 #[must_use]
 pub fn format() -> Vec<u8> {
     Key::new(META).raw(b"format")
+}
+
+/// The random name of these metadata.
+#[must_use]
+pub fn cluster_name() -> Vec<u8> {
+    Key::new(META).raw(b"cluster-name")
+}
+
+/// The placement table.
+#[must_use]
+pub fn slot_table() -> Vec<u8> {
+    Key::new(META).raw(b"slot-table")
+}
+
+/// Whose commits are taken: of which session of a node, and since which table.
+#[must_use]
+pub fn fence(node: &NodeId) -> Vec<u8> {
+    Key::new(FENCE).raw(node.as_str().as_bytes())
+}
+
+/// A member of the cluster.
+#[must_use]
+pub fn member(node: &NodeId) -> Vec<u8> {
+    Key::new(MEMBER).raw(node.as_str().as_bytes())
+}
+
+/// All members in order of name.
+#[must_use]
+pub fn members() -> KeyRange {
+    KeyRange::prefix(&[MEMBER])
 }
 
 /// The counter from which bucket ids are taken.
@@ -151,6 +187,44 @@ pub fn parse_job(key: &[u8]) -> Option<u64> {
 #[must_use]
 pub fn journal_through() -> Vec<u8> {
     Key::new(META).raw(b"journal-through")
+}
+
+/// A number that every start raises, so that its commit is newer than all before.
+#[must_use]
+pub fn starts() -> Vec<u8> {
+    Key::new(META).raw(b"starts")
+}
+
+/// What is known of a key while metadata are rebuilt.
+#[must_use]
+pub fn rebuild(bucket: BucketId, key: &ObjectKey) -> Vec<u8> {
+    Key::of(REBUILD, bucket).raw(key.as_str().as_bytes())
+}
+
+/// All of it, after one key.
+#[must_use]
+pub fn rebuilds(after: Option<(BucketId, &ObjectKey)>) -> KeyRange {
+    let range = KeyRange::prefix(&[REBUILD]);
+    match after {
+        Some((bucket, key)) => start_at(range, successor(&rebuild(bucket, key))),
+        None => range,
+    }
+}
+
+/// Takes a [`rebuild`] key apart.
+#[must_use]
+pub fn parse_rebuild(key: &[u8]) -> Option<(BucketId, ObjectKey)> {
+    parse_keyed(key, REBUILD)
+}
+
+/// What no object tells: buckets, mounts, policies. Few rows, seldom changed.
+#[must_use]
+pub fn names() -> Vec<KeyRange> {
+    let numbers = [last_bucket_id(), policy_version()];
+    let tables = [BUCKET, BUCKET_ID, DIRECTORY, POLICY, POLICY_TEXT];
+    let numbers = numbers.iter().map(|key| KeyRange::point(key));
+    let tables = tables.iter().map(|table| KeyRange::prefix(&[*table]));
+    numbers.chain(tables).collect()
 }
 
 /// The store whose journal belongs to this metadata.

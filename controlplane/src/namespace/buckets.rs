@@ -43,7 +43,7 @@ impl<S: Store> Namespace<S> {
     /// [`MetadataError::BucketExists`], [`MetadataError::LocationOverlaps`],
     /// [`MetadataError::TooLarge`] (also for too many buckets).
     pub async fn create_bucket(&self, bucket: &Bucket) -> Result<Bucket, MetadataError> {
-        Ok(self.mutate(&CreateBucket { bucket }).await?.0)
+        Ok(self.rename(&CreateBucket { bucket }).await?.0)
     }
 
     /// Removes a bucket. `only_empty`: refuse while it has objects, uploads or
@@ -59,7 +59,7 @@ impl<S: Store> Namespace<S> {
         only_empty: bool,
     ) -> Result<(), MetadataError> {
         let only = if only_empty { Only::Empty } else { Only::Any };
-        self.mutate(&DeleteBucket { bucket, only }).await?;
+        self.rename(&DeleteBucket { bucket, only }).await?;
         Ok(())
     }
 
@@ -70,7 +70,7 @@ impl<S: Store> Namespace<S> {
     /// [`MetadataError::NoSuchBucket`], [`MetadataError::BucketNotEmpty`].
     pub(super) async fn forget_bucket(&self, bucket: BucketId) -> Result<(), MetadataError> {
         let only = Only::Settled;
-        self.mutate(&DeleteBucket { bucket, only }).await?;
+        self.rename(&DeleteBucket { bucket, only }).await?;
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl<S: Store> Namespace<S> {
         bucket: BucketId,
         tags: &[(String, String)],
     ) -> Result<(), MetadataError> {
-        self.mutate(&SetTags { bucket, tags }).await?;
+        self.rename(&SetTags { bucket, tags }).await?;
         Ok(())
     }
 }

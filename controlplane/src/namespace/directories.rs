@@ -33,7 +33,7 @@ impl<S: Store> Namespace<S> {
         bucket: BucketId,
         identity: Option<&str>,
     ) -> Result<(), MetadataError> {
-        self.mutate(&SetDirectory { bucket, identity }).await?;
+        self.rename(&SetDirectory { bucket, identity }).await?;
         Ok(())
     }
 }

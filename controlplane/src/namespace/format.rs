@@ -26,6 +26,12 @@ pub enum FormatError {
         /// Its format.
         found: String,
     },
+    /// A rebuild or an import was cut.
+    #[error(
+        "the metadata is an {0}: run it again (`quickwater metadata rebuild` goes on by itself; \
+         empty the metadata before another import)"
+    )]
+    Unfinished(String),
     /// It cannot be read or written.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
@@ -45,10 +51,35 @@ impl<S: Store> Namespace<S> {
             Ok(other) => Err(FormatError::Unknown {
                 found: other.to_string(),
             }),
+            Err(_) if found.starts_with(b"unfinished ") => Err(FormatError::Unfinished(
+                String::from_utf8_lossy(&found).into_owned(),
+            )),
             Err(_) => Err(FormatError::Unknown {
                 found: format!("{found:02x?}"),
             }),
         }
+    }
+}
+
+impl<S: Store> Namespace<S> {
+    /// Marks metadata as whole that were [`UNFINISHED`](super::rebuild::UNFINISHED).
+    pub(super) async fn finish_format(&self) -> Result<(), MetadataError> {
+        self.mutate(&Finish).await.map(drop)
+    }
+}
+
+struct Finish;
+
+impl Mutation for Finish {
+    type Answer = ();
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        _: &Operation,
+    ) -> Result<Step<()>, Stop> {
+        transaction.set(&keyspace::format(), &FORMAT.to_be_bytes());
+        Ok(Step::Commit(()))
     }
 }
 

@@ -14,20 +14,25 @@
 //! it. A key belongs to one writer at a time from the entry to the end of its
 //! commit, so entries of a key are committed in their order.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
-use quickwater_proto::{BlobId, BucketId, Committed, MetadataError, ObjectKey, ObjectRecord};
+use quickwater_proto::{
+    BlobId, BucketId, Committed, MetadataError, ObjectKey, ObjectRecord, PersistState, Version,
+};
 
 use super::buckets::require_bucket;
 use super::mutate::{Mutation, Operation, Step, committed};
+use super::note::Note;
 use super::objects::{current_object, replace_object};
 use super::read::Get;
 use super::{Namespace, Stop, record_error};
 use crate::keyspace;
-use crate::records::{JournalEntry, decode_journal_entry, encode_journal_entry, encode_object};
-use crate::store::{CommitError, Store, StoreError, Transaction};
-
-/// Attempts at noting how far the journal is settled.
-const NOTE_ATTEMPTS_MAX: u32 = 5;
+use crate::records::{
+    EncodedObject, JournalEntry, decode_journal_entry, encode_journal_entry, encode_note,
+    encode_object,
+};
+use crate::store::{Store, Transaction};
 
 /// What a replay found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +43,30 @@ pub enum Replayed {
     Known,
     /// Its bucket is gone, and the object with it.
     BucketGone,
+}
+
+/// The commit of `record` as bytes for a journal; `now_ms`: when it began, `after`:
+/// what orders the newest commit known then.
+pub(crate) fn journal_entry(
+    (bucket, key): (BucketId, &ObjectKey),
+    record: &ObjectRecord,
+    sequence: u64,
+    now_ms: i64,
+    after: u64,
+) -> Result<Bytes, MetadataError> {
+    let id = BlobId::random().map_err(|error| MetadataError::Unavailable(error.to_string()))?;
+    let entry = JournalEntry {
+        sequence,
+        operation: id.0,
+        now_ms,
+        bucket,
+        key: key.clone(),
+        object: encode_object(record, id.0).map_err(record_error)?,
+        after,
+        removed: false,
+    };
+    let bytes = encode_journal_entry(entry).map_err(record_error)?;
+    Ok(bytes.into())
 }
 
 impl<S: Store> Namespace<S> {
@@ -53,17 +82,54 @@ impl<S: Store> Namespace<S> {
         record: &ObjectRecord,
         sequence: u64,
     ) -> Result<Bytes, MetadataError> {
+        let after = self.newest.load(Ordering::Relaxed);
+        journal_entry((bucket, key), record, sequence, self.clock.wall_ms(), after)
+    }
+
+    /// What the commit `version` made of a key, as bytes for the same journal: the
+    /// record, or its removal. It is not replayed; it tells a rebuild what no entry
+    /// does.
+    ///
+    /// # Errors
+    /// As [`Namespace::journal_entry`].
+    pub fn commit_note(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        record: Option<&ObjectRecord>,
+        version: Version,
+        sequence: u64,
+    ) -> Result<Bytes, MetadataError> {
         let id = BlobId::random().map_err(|error| MetadataError::Unavailable(error.to_string()))?;
-        let entry = JournalEntry {
+        let object = match record {
+            Some(record) => encode_object(record, id.0).map_err(record_error)?,
+            None => EncodedObject {
+                row: Vec::new(),
+                pieces: Vec::new(),
+                size: 0,
+                persist: PersistState::NotPersisted,
+            },
+        };
+        let note = JournalEntry {
             sequence,
             operation: id.0,
             now_ms: self.clock.wall_ms(),
             bucket,
             key: key.clone(),
-            object: encode_object(record, id.0).map_err(record_error)?,
+            object,
+            after: order_of(version),
+            removed: record.is_none(),
         };
-        let bytes = encode_journal_entry(entry).map_err(record_error)?;
-        Ok(bytes.into())
+        Ok(encode_note(note).map_err(record_error)?.into())
+    }
+
+    /// Makes the entries from now on newer than all commits before, also those of
+    /// other processes. Once at a start, before anything is changed.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`], [`MetadataError::Unknown`].
+    pub async fn begin_order(&self) -> Result<(), MetadataError> {
+        self.mutate(&Start).await.map(drop)
     }
 
     /// Commits what an entry says: visible to all on return, flushed later. The
@@ -75,6 +141,24 @@ impl<S: Store> Namespace<S> {
     pub async fn commit_journaled(&self, entry: &[u8]) -> Result<Committed, MetadataError> {
         let entry = decode_journal_entry(entry).map_err(record_error)?;
         let operation = Operation::journaled(&entry);
+        let (replaced, version) = self.mutate_as(&Journaled(&entry), &operation).await?;
+        committed(replaced, version)
+    }
+
+    /// Commits what an entry says as any other change: flushed on return, and never
+    /// replayed. Its operation is the entry's.
+    ///
+    /// # Errors
+    /// As [`Namespace::commit_journaled`].
+    pub async fn commit_entry(&self, entry: &[u8]) -> Result<Committed, MetadataError> {
+        let entry = decode_journal_entry(entry).map_err(record_error)?;
+        let operation = Operation {
+            holder: self.ticket.as_ref().and_then(|t| t.holder.clone()),
+            ..Operation::entered(&entry)
+        };
+        if let Some(ticket) = &self.ticket {
+            self.refuse_repeat(ticket, &operation).await?;
+        }
         let (replaced, version) = self.mutate_as(&Journaled(&entry), &operation).await?;
         committed(replaced, version)
     }
@@ -115,13 +199,7 @@ impl<S: Store> Namespace<S> {
     /// [`MetadataError::Unavailable`], [`MetadataError::Unknown`]; noting it again
     /// does no harm.
     pub async fn set_journal_of(&self, store: &[u8]) -> Result<(), MetadataError> {
-        let mut transaction = self.store.begin();
-        transaction.set(&keyspace::journal_of(), store);
-        match transaction.commit().await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Unknown) => Err(MetadataError::Unknown("journal note".into())),
-            Err(error) => Err(MetadataError::Unavailable(error.to_string())),
-        }
+        self.note(&JournalOf(store)).await.map(drop)
     }
 
     /// The sequence up to which all entries of the journal are settled, 0 at first.
@@ -141,29 +219,38 @@ impl<S: Store> Namespace<S> {
     /// [`MetadataError::Unavailable`], [`MetadataError::Unknown`]; noting it again
     /// later does no harm.
     pub async fn set_journal_through(&self, through: u64) -> Result<(), MetadataError> {
-        let mut attempt = 1;
-        loop {
-            match self.note(through).await? {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_retryable() && attempt < NOTE_ATTEMPTS_MAX => attempt += 1,
-                Err(CommitError::Unknown) => {
-                    return Err(MetadataError::Unknown("journal note".into()));
-                }
-                Err(error) => return Err(MetadataError::Unavailable(error.to_string())),
-            }
-        }
+        self.note(&Through(through)).await.map(drop)
     }
+}
 
-    async fn note(&self, through: u64) -> Result<Result<(), CommitError>, MetadataError> {
-        let unavailable = |error: StoreError| MetadataError::Unavailable(error.to_string());
+/// Whose journal belongs to this metadata.
+struct JournalOf<'a>(&'a [u8]);
+
+impl Note for JournalOf<'_> {
+    type Answer = ();
+    const RELAXED: bool = false;
+
+    async fn write<T: Transaction>(&self, transaction: &mut T) -> Result<Step<()>, Stop> {
+        transaction.set(&keyspace::journal_of(), self.0);
+        Ok(Step::Commit(()))
+    }
+}
+
+/// Up to where the journal is settled.
+struct Through(u64);
+
+impl Note for Through {
+    type Answer = ();
+    const RELAXED: bool = true;
+
+    async fn write<T: Transaction>(&self, transaction: &mut T) -> Result<Step<()>, Stop> {
         let key = keyspace::journal_through();
-        let mut transaction = self.store.begin();
-        let row = transaction.get(&key).await.map_err(unavailable)?;
-        if sequence(row.as_deref())? >= through {
-            return Ok(Ok(()));
+        let row = transaction.get(&key).await?;
+        if sequence(row.as_deref())? >= self.0 {
+            return Ok(Step::Nothing(()));
         }
-        transaction.set(&key, &through.to_be_bytes());
-        Ok(transaction.commit_relaxed().await.map(drop))
+        transaction.set(&key, &self.0.to_be_bytes());
+        Ok(Step::Commit(()))
     }
 }
 
@@ -176,6 +263,29 @@ fn sequence(row: Option<&[u8]>) -> Result<u64, MetadataError> {
             let why = "the row of the settled journal is damaged";
             Err(MetadataError::Unavailable(why.into()))
         }
+    }
+}
+
+/// What orders a commit among those of all workers.
+pub(crate) fn order_of(version: Version) -> u64 {
+    // The store's 64 bits of a version; those below order one batch of commits, which
+    // no two commits of a key share.
+    u64::try_from(version.0 >> 32).unwrap_or(u64::MAX)
+}
+
+/// Any commit.
+struct Start;
+
+impl Mutation for Start {
+    type Answer = ();
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        _: &Operation,
+    ) -> Result<Step<()>, Stop> {
+        transaction.add(&keyspace::starts(), 1);
+        Ok(Step::Commit(()))
     }
 }
 

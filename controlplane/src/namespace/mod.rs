@@ -18,11 +18,13 @@ mod listing;
 mod location;
 mod mounts;
 mod mutate;
+mod note;
 mod objects;
 mod opened;
 mod pending;
 mod policies;
 mod read;
+mod rebuild;
 mod requests;
 mod sweeper;
 #[cfg(test)]
@@ -31,19 +33,24 @@ mod uploads;
 mod usage;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use quickwater_proto::MetadataError;
+use tokio::sync::Notify;
 
 pub use clock::{SystemClock, WallClock};
 pub use format::FormatError;
 pub use jobs::{JobLimits, Saved};
 pub use journal::Replayed;
+pub(crate) use journal::journal_entry;
 pub use listing::{Listed, Listing, ListingMarker};
 pub use location::{Location, LocationError};
 pub use mounts::{MountError, NewMount};
+pub use mutate::Ticket;
 pub use policies::{
     POLICY_BY_BYTES_MAX, POLICY_VERSIONS_MAX, PolicyChange, PolicyError, StoredPolicies,
 };
+pub use rebuild::{Change, RebuildError, Restored};
 pub use sweeper::Swept;
 pub use usage::Usage;
 
@@ -65,6 +72,12 @@ pub struct Namespace<S> {
     clock: Arc<dyn WallClock>,
     /// Most attempts of one change.
     attempts_max: u32,
+    /// The change to be made has an id already.
+    ticket: Option<Ticket>,
+    /// What orders the newest commit of this process.
+    newest: Arc<AtomicU64>,
+    /// Told when buckets, mounts or policies have changed.
+    renamed: Arc<Notify>,
 }
 
 impl<S: Store> Namespace<S> {
@@ -81,7 +94,30 @@ impl<S: Store> Namespace<S> {
             store,
             clock: Arc::new(clock),
             attempts_max: mutate::ATTEMPTS_MAX,
+            ticket: None,
+            newest: Arc::default(),
+            renamed: Arc::default(),
         }
+    }
+
+    /// The same rules over another view of the store, for one change whose id
+    /// `ticket` says.
+    #[must_use]
+    pub fn over<T: Store>(&self, store: T, ticket: Option<Ticket>) -> Namespace<T> {
+        Namespace {
+            store,
+            clock: Arc::clone(&self.clock),
+            attempts_max: self.attempts_max,
+            ticket,
+            newest: Arc::clone(&self.newest),
+            renamed: Arc::clone(&self.renamed),
+        }
+    }
+
+    /// Returns when buckets, mounts or policies were changed through this namespace
+    /// since it returned the last time. For one who waits.
+    pub async fn renamed(&self) {
+        self.renamed.notified().await;
     }
 
     /// The store below.

@@ -17,11 +17,14 @@
 //! they read with conflicts and nothing else.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quickwater_proto::{BlobId, Committed, MetadataError, ObjectRecord, Version};
+use quickwater_proto::{BlobId, Committed, MetadataError, NodeId, ObjectRecord, Version};
 use tokio::time::{Instant, sleep};
 
+use super::journal::order_of;
+use super::read::Get;
 use super::{Namespace, Stop, record_error};
 use crate::keyspace;
 use crate::records::{
@@ -31,7 +34,7 @@ use crate::store::{CommitError, KeyRange, Store, StoreError, Transaction};
 
 /// Longest a change is attempted. The last attempt's commit may take longer, as
 /// long as the store allows.
-const ATTEMPTS_TIME_MAX: Duration = Duration::from_secs(10);
+pub(super) const ATTEMPTS_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most attempts of one change.
 pub(super) const ATTEMPTS_MAX: u32 = 200;
 /// Longest wait before the second attempt; doubled before each later one.
@@ -62,6 +65,20 @@ pub(super) enum Step<A> {
     Nothing(A),
 }
 
+/// The id of a change that somebody else gave it, so that it can be sent twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// Random.
+    pub id: u128,
+    /// When it was first sent, milliseconds since the Unix epoch.
+    pub began_ms: i64,
+    /// It was sent before: its row, if there is one, is that of an answer which
+    /// nobody remembers.
+    pub again: bool,
+    /// The worker that makes it, and has the bytes of what it commits.
+    pub holder: Option<NodeId>,
+}
+
 /// A change under way, the same for all its attempts.
 pub(super) struct Operation {
     /// Random, so it also serves as an id of what the change makes.
@@ -74,6 +91,8 @@ pub(super) struct Operation {
     pub(super) relaxed: bool,
     /// A power cut has undone it, and maybe earlier ones of which no entry is left.
     pub(super) replayed: bool,
+    /// The worker that has the bytes of what is committed, if a worker commits.
+    pub(super) holder: Option<NodeId>,
 }
 
 impl Operation {
@@ -86,14 +105,30 @@ impl Operation {
             key: keyspace::operation(minute, id.0),
             relaxed: false,
             replayed: false,
+            holder: None,
         })
     }
 
-    /// The same of a change that may be undone by a power cut and then is made again.
-    pub(super) fn begin_relaxed(now_ms: i64) -> Result<Self, MetadataError> {
-        Ok(Self {
-            relaxed: true,
-            ..Self::begin(now_ms)?
+    fn of(ticket: &Ticket) -> Self {
+        let minute = u64::try_from(ticket.began_ms / MINUTE_MS).unwrap_or(0);
+        Self {
+            id: ticket.id,
+            now_ms: ticket.began_ms,
+            key: keyspace::operation(minute, ticket.id),
+            relaxed: false,
+            replayed: false,
+            holder: ticket.holder.clone(),
+        }
+    }
+
+    /// The operation of an entry of a journal that is not replayed: an id like any
+    /// other.
+    pub(super) fn entered(entry: &JournalEntry) -> Self {
+        Self::of(&Ticket {
+            id: entry.operation,
+            began_ms: entry.now_ms,
+            again: false,
+            holder: None,
         })
     }
 
@@ -105,6 +140,7 @@ impl Operation {
             key: keyspace::journaled(entry.sequence, entry.operation),
             relaxed: true,
             replayed: false,
+            holder: None,
         }
     }
 
@@ -128,6 +164,8 @@ enum Attempt<A> {
     Done(A, Option<Version>),
     /// Try again.
     Again,
+    /// Try again, and why.
+    Later(&'static str),
     /// Committed or not.
     Unknown,
     /// Not now; trying again makes sense only to settle an earlier attempt.
@@ -143,8 +181,44 @@ impl<S: Store> Namespace<S> {
         &self,
         mutation: &M,
     ) -> Result<(M::Answer, Option<Version>), MetadataError> {
-        self.mutate_as(mutation, &Operation::begin(self.clock.wall_ms())?)
-            .await
+        self.mutate_as(mutation, &self.operation().await?).await
+    }
+
+    /// A new operation, or that of the ticket.
+    pub(super) async fn operation(&self) -> Result<Operation, MetadataError> {
+        match &self.ticket {
+            None => Operation::begin(self.clock.wall_ms()),
+            Some(ticket) => {
+                let operation = Operation::of(ticket);
+                self.refuse_repeat(ticket, &operation).await?;
+                Ok(operation)
+            }
+        }
+    }
+
+    /// A change that was sent before and is committed: what it answered is not known
+    /// any more.
+    pub(super) async fn refuse_repeat(
+        &self,
+        ticket: &Ticket,
+        operation: &Operation,
+    ) -> Result<(), MetadataError> {
+        if ticket.again && self.read(&Get(&operation.key)).await?.is_some() {
+            let why = "it was committed, and its answer lost";
+            return Err(MetadataError::Unknown(why.into()));
+        }
+        Ok(())
+    }
+
+    /// The same, of a change of buckets, mounts or policies.
+    pub(super) async fn rename<M: Mutation>(
+        &self,
+        mutation: &M,
+    ) -> Result<(M::Answer, Option<Version>), MetadataError> {
+        let done = self.mutate(mutation).await;
+        // Also after an error: the outcome may be unknown.
+        self.renamed.notify_one();
+        done
     }
 
     /// The same for an operation that is known already.
@@ -171,6 +245,7 @@ impl<S: Store> Namespace<S> {
                 }
                 Attempt::Unavailable(text) => why = text,
                 Attempt::Unknown => "the outcome of the commit is unknown".clone_into(&mut why),
+                Attempt::Later(text) => text.clone_into(&mut why),
                 Attempt::Again => {}
             }
             let wait = operation.jitter(attempt, backoff(attempt));
@@ -198,7 +273,10 @@ impl<S: Store> Namespace<S> {
             transaction.add_read_conflict(KeyRange::point(&operation.key));
         } else {
             match settle(&mut transaction, operation, unsettled).await {
-                Ok(Some((answer, version))) => return Attempt::Done(answer, Some(version)),
+                Ok(Some((answer, version))) => {
+                    self.newest.fetch_max(order_of(version), Ordering::Relaxed);
+                    return Attempt::Done(answer, Some(version));
+                }
                 Ok(None) => {}
                 Err(stop) => return stop.into(),
             }
@@ -217,7 +295,11 @@ impl<S: Store> Namespace<S> {
             false => transaction.commit().await,
         };
         match committed {
-            Ok(commit) => Attempt::Done(answer, Some(version_of(commit))),
+            Ok(commit) => {
+                let version = version_of(commit);
+                self.newest.fetch_max(order_of(version), Ordering::Relaxed);
+                Attempt::Done(answer, Some(version))
+            }
             Err(CommitError::Unknown) => {
                 unsettled.push((attempt, answer));
                 Attempt::Unknown
@@ -243,7 +325,8 @@ async fn settle<T: Transaction, A: Clone>(
     }
 }
 
-fn backoff(attempt: u32) -> Duration {
+/// Longest wait before the attempt after this one.
+pub(super) fn backoff(attempt: u32) -> Duration {
     BACKOFF_FIRST
         .saturating_mul(1 << attempt.min(16))
         .min(BACKOFF_MAX)
@@ -264,6 +347,7 @@ impl<A> From<Stop> for Attempt<A> {
         match stop {
             Stop::Refused(error) => Self::Refused(error),
             Stop::Store(StoreError::TooOld) => Self::Again,
+            Stop::Store(StoreError::Again(why)) => Self::Later(why),
             Stop::Store(error) => Self::Unavailable(error.to_string()),
         }
     }
@@ -273,6 +357,7 @@ impl<A> From<CommitError> for Attempt<A> {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Conflict | CommitError::TooOld => Self::Again,
+            CommitError::Again(why) => Self::Later(why),
             CommitError::Unknown => Self::Unknown,
             CommitError::TooLarge(what) => Self::Refused(MetadataError::TooLarge(what.into())),
             CommitError::Unavailable(why) => Self::Unavailable(why.into()),

@@ -3,8 +3,8 @@
 //! when the UFS is told, and by whom.
 
 use quickwater_proto::{
-    BucketId, MetadataError, ObjectKey, ObjectRecord, PendingChange, PendingPage, PendingRecord,
-    PersistState, PutCondition, UfsIdentity, Version,
+    BucketId, MetadataError, NodeId, ObjectKey, ObjectRecord, PendingChange, PendingPage,
+    PendingRecord, PersistState, PutCondition, UfsIdentity, Version,
 };
 
 use super::buckets::require_bucket;
@@ -13,7 +13,10 @@ use super::objects::{check_condition, clear_object, current_object};
 use super::read::Get;
 use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
 use crate::keyspace;
-use crate::records::{EncodedObject, ObjectRow, VERSION_OFFSET, decode_pending, encode_pending};
+use crate::records::{
+    EncodedObject, ObjectRow, RecordError, VERSION_OFFSET, decode_holders, decode_pending,
+    encode_held, encode_pending,
+};
 use crate::store::{Row, Store, Transaction};
 
 /// A bucket and a key in it.
@@ -72,6 +75,49 @@ impl<S: Store> Namespace<S> {
         Ok(PendingPage { entries, more })
     }
 
+    /// Who has the bytes of the pending put, or of the object held, of a key: none when
+    /// nothing of that kind is pending, or when it was not a worker who put it.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn holders(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+    ) -> Result<Vec<NodeId>, MetadataError> {
+        let value = self.read(&Get(&keyspace::pending(bucket, key))).await?;
+        let held = value.map(|value| holders_of(&value)).transpose()?;
+        Ok(held.unwrap_or_default())
+    }
+
+    /// A page of the pending puts and objects held whose bytes only a worker for which
+    /// `gone` holds has, as [`Namespace::pending_changes`] pages them; the last entry of
+    /// the page, whosever it is, to go on after.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn pending_held_by(
+        &self,
+        gone: impl Fn(&NodeId) -> bool + Send,
+        after: Option<(BucketId, &ObjectKey)>,
+    ) -> Result<(PendingPage, Option<(BucketId, ObjectKey)>), MetadataError> {
+        let (rows, more) = self.rows(keyspace::pendings(after), SCAN_ROWS_MAX).await?;
+        let mut page = PendingPage {
+            more,
+            ..PendingPage::default()
+        };
+        let mut last = None;
+        for row in &rows {
+            let found = entry(row)?;
+            last = Some((found.0, found.1.clone()));
+            let holders = holders_of(&row.value)?;
+            if !holders.is_empty() && holders.iter().all(&gone) {
+                page.entries.push(found);
+            }
+        }
+        Ok((page, last))
+    }
+
     /// The UFS has acked the change `version`: ends it and, for a put, notes in
     /// the object, whose version stays, that it is persisted as `ufs`. With
     /// `settling` (milliseconds since the Unix epoch) the key stays pending as
@@ -99,7 +145,10 @@ impl<S: Store> Namespace<S> {
             ufs,
             settling,
         };
-        let operation = Operation::begin_relaxed(self.clock.wall_ms())?;
+        let operation = Operation {
+            relaxed: true,
+            ..self.operation().await?
+        };
         Ok(self.mutate_as(&end, &operation).await?.0)
     }
 
@@ -110,6 +159,17 @@ impl<S: Store> Namespace<S> {
     pub async fn flush(&self) -> Result<(), MetadataError> {
         let flushed = self.store.flush().await;
         flushed.map_err(|error| MetadataError::Unavailable(error.to_string()))
+    }
+}
+
+/// Of a row of a change that has bytes.
+fn holders_of(value: &[u8]) -> Result<Vec<NodeId>, MetadataError> {
+    let pending = decode_pending(value).map_err(record_error)?;
+    match pending.change {
+        PendingChange::Put { .. } | PendingChange::Hold { .. } => {
+            decode_holders(value).map_err(record_error)
+        }
+        PendingChange::Delete | PendingChange::Settling { .. } => Ok(Vec::new()),
     }
 }
 
@@ -171,7 +231,7 @@ fn is_unanswered(change: PendingChange) -> bool {
     change != PendingChange::UNDER_WAY && matches!(change, PendingChange::Settling { .. })
 }
 
-async fn begin_pending<T: Transaction>(
+pub(super) async fn begin_pending<T: Transaction>(
     transaction: &mut T,
     operation: &Operation,
     place: Place<'_>,
@@ -194,7 +254,8 @@ async fn begin_pending<T: Transaction>(
             }),
     };
     let row = keyspace::pending(place.0, place.1);
-    transaction.set_versionstamped_value(&row, &encode_pending(&pending)?, VERSION_OFFSET);
+    let value = encode_held(&pending, operation.holder.as_slice())?;
+    transaction.set_versionstamped_value(&row, &value, VERSION_OFFSET);
     Ok(())
 }
 
@@ -209,6 +270,16 @@ pub(super) async fn current_pending<T: Transaction>(
 ) -> Result<Option<PendingRecord>, Stop> {
     let row = transaction.get(&keyspace::pending(bucket, key)).await?;
     Ok(row.map(|row| decode_pending(&row)).transpose()?)
+}
+
+/// The same with those who have its bytes.
+pub(super) async fn current_held<T: Transaction>(
+    transaction: &mut T,
+    (bucket, key): Place<'_>,
+) -> Result<Option<(PendingRecord, Vec<NodeId>)>, Stop> {
+    let row = transaction.get(&keyspace::pending(bucket, key)).await?;
+    let held = |row: &[u8]| Ok::<_, RecordError>((decode_pending(row)?, decode_holders(row)?));
+    Ok(row.map(|row| held(&row)).transpose()?)
 }
 
 struct RemovePending<'a> {

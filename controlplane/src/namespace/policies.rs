@@ -148,7 +148,7 @@ impl<S: Store> Namespace<S> {
             text: &text,
             expected: change.expected,
         };
-        match (self.mutate(&set).await?.0, change.expected) {
+        match (self.rename(&set).await?.0, change.expected) {
             (Outcome::Set(version), _) => Ok(version),
             (Outcome::Stale(current), expected) => Err(PolicyError::Stale {
                 expected: expected.unwrap_or(current),

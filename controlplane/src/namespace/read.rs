@@ -4,12 +4,11 @@ use std::future::Future;
 
 use bytes::Bytes;
 use quickwater_proto::MetadataError;
+use tokio::time::{Instant, sleep};
 
+use super::mutate::{ATTEMPTS_TIME_MAX, backoff};
 use super::{Namespace, Stop};
-use crate::store::{KeyRange, Row, Rows, Scan, Store, StoreError, Transaction};
-
-/// Attempts at a read whose transaction grew too old.
-const ATTEMPTS_MAX: u32 = 3;
+use crate::store::{KeyRange, Row, Rows, Scan, Store, Transaction};
 
 /// Something read in one transaction.
 pub(super) trait Reading: Send + Sync {
@@ -47,12 +46,17 @@ impl Reading for Page {
 
 impl<S: Store> Namespace<S> {
     pub(super) async fn read<R: Reading>(&self, reading: &R) -> Result<R::Answer, MetadataError> {
+        let deadline = Instant::now() + ATTEMPTS_TIME_MAX;
         let mut attempt = 1;
         loop {
             let mut transaction = self.store.begin();
             match reading.read(&mut transaction).await {
                 Ok(answer) => return Ok(answer),
-                Err(Stop::Store(StoreError::TooOld)) if attempt < ATTEMPTS_MAX => attempt += 1,
+                // For as long as a change is attempted.
+                Err(Stop::Store(error)) if error.is_retryable() && Instant::now() < deadline => {
+                    sleep(backoff(attempt)).await;
+                    attempt += 1;
+                }
                 Err(Stop::Store(error)) => {
                     return Err(MetadataError::Unavailable(error.to_string()));
                 }

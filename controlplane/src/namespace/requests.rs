@@ -7,14 +7,13 @@
 use quickwater_proto::{BucketId, MetadataError, ObjectKey, PendingChange, PendingRecord, Version};
 
 use super::buckets::require_bucket;
-use super::pending::{Place, current_pending};
+use super::mutate::Step;
+use super::note::Note;
+use super::pending::{Place, current_held};
 use super::{Namespace, Stop};
 use crate::keyspace;
-use crate::records::{VERSION_OFFSET, encode_pending, version_of};
-use crate::store::{CommitError, Store, Transaction};
-
-/// Attempts at noting a request.
-const NOTE_ATTEMPTS_MAX: u32 = 5;
+use crate::records::{VERSION_OFFSET, encode_held, encode_pending};
+use crate::store::{Store, Transaction};
 
 impl<S: Store> Namespace<S> {
     /// Notes that a request which changes a key is about to be sent: visible on
@@ -32,59 +31,59 @@ impl<S: Store> Namespace<S> {
         key: &ObjectKey,
         until_ms: i64,
     ) -> Result<Version, MetadataError> {
-        let mut attempt = 1;
-        loop {
-            match self.try_note((bucket, key), until_ms).await {
-                Ok(Ok(version)) => return Ok(version),
-                // Noted twice is noted.
-                Ok(Err(error))
-                    if (error.is_retryable() || error == CommitError::Unknown)
-                        && attempt < NOTE_ATTEMPTS_MAX =>
-                {
-                    attempt += 1;
-                }
-                Ok(Err(error)) => return Err(MetadataError::Unavailable(error.to_string())),
-                Err(Stop::Refused(error)) => return Err(error),
-                Err(Stop::Store(error)) => {
-                    return Err(MetadataError::Unavailable(error.to_string()));
-                }
-            }
+        let note = Request {
+            place: (bucket, key),
+            until_ms,
+            now_ms: self.clock.wall_ms(),
+        };
+        match self.note(&note).await {
+            Ok((kept, version)) => kept
+                .or(version)
+                .ok_or_else(|| MetadataError::Unavailable("no version was given".into())),
+            Err(MetadataError::Unknown(why)) => Err(MetadataError::Unavailable(why)),
+            Err(error) => Err(error),
         }
     }
+}
 
-    async fn try_note(
-        &self,
-        place: Place<'_>,
-        until_ms: i64,
-    ) -> Result<Result<Version, CommitError>, Stop> {
-        let mut transaction = self.store.begin();
-        require_bucket(&mut transaction, place.0).await?;
-        let older = current_pending(&mut transaction, place).await?;
-        let row = keyspace::pending(place.0, place.1);
-        let kept = match older {
-            Some(older) if !matches!(older.change, PendingChange::Settling { .. }) => {
+/// Answers the version of what was pending before and stays.
+struct Request<'a> {
+    place: Place<'a>,
+    until_ms: i64,
+    now_ms: i64,
+}
+
+impl Note for Request<'_> {
+    type Answer = Option<Version>;
+    const RELAXED: bool = true;
+
+    async fn write<T: Transaction>(&self, transaction: &mut T) -> Result<Step<Self::Answer>, Stop> {
+        require_bucket(transaction, self.place.0).await?;
+        let older = current_held(transaction, self.place).await?;
+        let row = keyspace::pending(self.place.0, self.place.1);
+        match older {
+            Some((older, holders)) if !matches!(older.change, PendingChange::Settling { .. }) => {
                 // Its bytes stay; that something was sent is handed on with it.
                 let noted = PendingRecord {
                     superseded: true,
                     ..older
                 };
-                let value = encode_pending(&noted)?;
-                transaction.set(&row, &value);
-                Some(noted.version)
+                transaction.set(&row, &encode_held(&noted, &holders)?);
+                Ok(Step::Commit(Some(noted.version)))
             }
             _ => {
                 let noted = PendingRecord {
                     version: Version(0),
-                    change: PendingChange::Settling { until_ms },
-                    since_ms: self.clock.wall_ms(),
+                    change: PendingChange::Settling {
+                        until_ms: self.until_ms,
+                    },
+                    since_ms: self.now_ms,
                     superseded: false,
                 };
                 let value = encode_pending(&noted)?;
                 transaction.set_versionstamped_value(&row, &value, VERSION_OFFSET);
-                None
+                Ok(Step::Commit(None))
             }
-        };
-        let committed = transaction.commit_relaxed().await;
-        Ok(committed.map(|commit| kept.unwrap_or_else(|| version_of(commit))))
+        }
     }
 }

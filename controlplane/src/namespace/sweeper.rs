@@ -6,11 +6,12 @@
 
 use quickwater_proto::{BucketId, MetadataError};
 
-use super::Namespace;
-use super::mutate::MINUTE_MS;
+use super::mutate::{MINUTE_MS, Step};
+use super::note::Note;
 use super::read::Page;
+use super::{Namespace, Stop};
 use crate::keyspace::{self, SHARDS};
-use crate::store::{CommitError, KeyRange, Row, Scan, Store, Transaction, successor};
+use crate::store::{KeyRange, Row, Scan, Store, Transaction, successor};
 
 /// How long operations are remembered, minutes: a change is attempted for 10 s
 /// and its last commit takes 30 s at most; the rest is for clocks that differ.
@@ -91,15 +92,13 @@ impl<S: Store> Namespace<S> {
             let Some(expired) = span(&page.rows) else {
                 return Ok(());
             };
-            let mut transaction = self.store.begin();
-            for row in &page.rows {
-                // A key that cannot be read has no row that it could point to.
-                if let Some((bucket, upload)) = keyspace::parse_completed_expiry(&row.key) {
-                    transaction.clear(&keyspace::completed(bucket, upload));
-                }
-            }
-            transaction.clear_range(expired);
-            commit(transaction).await?;
+            // A key that cannot be read has no row that it could point to.
+            let pointed_to = page.rows.iter().filter_map(|row| {
+                let (bucket, upload) = keyspace::parse_completed_expiry(&row.key)?;
+                Some(KeyRange::point(&keyspace::completed(bucket, upload)))
+            });
+            let ranges = pointed_to.chain([expired]).collect();
+            self.note(&Clear(ranges)).await?;
             swept.completed += page.rows.len();
             if !page.more {
                 return Ok(());
@@ -132,9 +131,8 @@ impl<S: Store> Namespace<S> {
             swept.more = true;
             return Ok(());
         }
-        let mut transaction = self.store.begin();
-        transaction.clear(&keyspace::trash(bucket));
-        commit(transaction).await
+        let row = KeyRange::point(&keyspace::trash(bucket));
+        self.note(&Clear(vec![row])).await.map(drop)
     }
 
     /// Removes the rows of a range page by page; how many.
@@ -152,9 +150,7 @@ impl<S: Store> Namespace<S> {
                 return Ok(cleared);
             };
             range.start = rows.end.clone();
-            let mut transaction = self.store.begin();
-            transaction.clear_range(rows);
-            commit(transaction).await?;
+            self.note(&Clear(vec![rows])).await?;
             cleared += page.rows.len();
             if !page.more {
                 return Ok(cleared);
@@ -171,11 +167,18 @@ fn span(rows: &[Row]) -> Option<KeyRange> {
     Some(KeyRange::new(first.key.clone(), successor(&last.key)))
 }
 
-/// Clearing again is harmless, so an unknown outcome is left to the next sweep.
-async fn commit<T: Transaction>(transaction: T) -> Result<(), MetadataError> {
-    match transaction.commit().await {
-        Ok(_) => Ok(()),
-        Err(error @ CommitError::TooLarge(_)) => Err(MetadataError::TooLarge(error.to_string())),
-        Err(error) => Err(MetadataError::Unavailable(error.to_string())),
+/// The rows of some ranges. Nothing is written there any more, so clearing them
+/// again, or late, is harmless.
+struct Clear(Vec<KeyRange>);
+
+impl Note for Clear {
+    type Answer = ();
+    const RELAXED: bool = false;
+
+    async fn write<T: Transaction>(&self, transaction: &mut T) -> Result<Step<()>, Stop> {
+        for range in &self.0 {
+            transaction.clear_range(range.clone());
+        }
+        Ok(Step::Commit(()))
     }
 }

@@ -5,9 +5,11 @@ use quickwater_rpc::records as wire;
 
 use super::object::{EncodedObject, persist, persist_to_wire};
 use super::shared::id;
-use super::{RecordError, damaged, decode, encode};
+use super::{RecordError, damaged, decode, encode_within};
 
 const ROW: &str = "journal entry";
+/// Largest note: one chunk of a worker's store. The manifest of 10,000 parts fits.
+pub const NOTE_BYTES_MAX: usize = 1 << 20;
 
 /// What an entry says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +24,12 @@ pub struct JournalEntry {
     pub bucket: BucketId,
     /// Its key.
     pub key: ObjectKey,
-    /// Its rows.
+    /// Its rows; of a removal without bytes, and of no use.
     pub object: EncodedObject,
+    /// High half of the newest version known before; of a note, of the commit's own.
+    pub after: u64,
+    /// The key has no object any more.
+    pub removed: bool,
 }
 
 impl JournalEntry {
@@ -41,6 +47,18 @@ impl JournalEntry {
 /// # Errors
 /// [`RecordError::TooLarge`].
 pub fn encode_journal_entry(entry: JournalEntry) -> Result<Vec<u8>, RecordError> {
+    encode_entry(entry, super::ROW_BYTES_MAX)
+}
+
+/// Makes a note of at most [`NOTE_BYTES_MAX`].
+///
+/// # Errors
+/// [`RecordError::TooLarge`].
+pub fn encode_note(note: JournalEntry) -> Result<Vec<u8>, RecordError> {
+    encode_entry(note, NOTE_BYTES_MAX)
+}
+
+fn encode_entry(entry: JournalEntry, bytes_max: usize) -> Result<Vec<u8>, RecordError> {
     let message = wire::JournalEntry {
         sequence: entry.sequence,
         operation: entry.operation.to_be_bytes().to_vec(),
@@ -51,8 +69,10 @@ pub fn encode_journal_entry(entry: JournalEntry) -> Result<Vec<u8>, RecordError>
         pieces: entry.object.pieces,
         size: entry.object.size,
         persist: persist_to_wire(entry.object.persist).into(),
+        after: entry.after,
+        removed: entry.removed,
     };
-    encode(ROW, &message)
+    encode_within(ROW, &message, bytes_max)
 }
 
 /// Reads an entry.
@@ -73,5 +93,7 @@ pub fn decode_journal_entry(bytes: &[u8]) -> Result<JournalEntry, RecordError> {
             size: message.size,
             persist: persist(message.persist)?,
         },
+        after: message.after,
+        removed: message.removed,
     })
 }

@@ -7,6 +7,7 @@
 //! error, never a guess.
 
 mod bucket;
+mod cluster;
 mod job;
 mod journal;
 mod object;
@@ -15,6 +16,7 @@ mod operation;
 mod parts;
 mod pending;
 mod policy;
+mod rebuild;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -29,16 +31,23 @@ pub use bucket::{
     decode_bucket, decode_bucket_id, decode_directory, encode_bucket, encode_bucket_id,
     encode_directory,
 };
+pub use cluster::{
+    Fence, Member, decode_fence, decode_member, decode_slot_table, encode_fence, encode_member,
+    encode_slot_table,
+};
 pub use job::{decode_job, encode_job};
-pub use journal::{JournalEntry, decode_journal_entry, encode_journal_entry};
+pub use journal::{
+    JournalEntry, NOTE_BYTES_MAX, decode_journal_entry, encode_journal_entry, encode_note,
+};
 pub use object::{DetailRef, EncodedObject, ObjectRow, decode_summary, encode_object};
 pub use opened::{decode_opened, encode_opened};
 pub use operation::{
     Completed, decode_completed, decode_operation, encode_completed, encode_operation,
 };
 pub use parts::{decode_part, encode_part};
-pub use pending::{decode_pending, encode_pending};
+pub use pending::{decode_holders, decode_pending, encode_held, encode_pending};
 pub use policy::{POLICY_PIECE_BYTES, PolicyVersion, decode_policy, encode_policy};
+pub use rebuild::{Known, decode_known, encode_known};
 pub use upload::{decode_upload, encode_upload};
 
 /// Where a versioned row's commit version begins.
@@ -93,6 +102,17 @@ pub fn version_of(commit: CommitVersion) -> Version {
 /// A value of at most [`ROW_BYTES_MAX`].
 fn encode(what: &'static str, message: &impl Message) -> Result<Vec<u8>, RecordError> {
     bounded(what, with_head(&[SCHEMA], message))
+}
+
+/// A value of at most `bytes_max`.
+fn encode_within(
+    what: &'static str,
+    message: &impl Message,
+    bytes_max: usize,
+) -> Result<Vec<u8>, RecordError> {
+    let value = with_head(&[SCHEMA], message);
+    check_size(what, value.len(), bytes_max)?;
+    Ok(value)
 }
 
 /// The same with room for the version at [`VERSION_OFFSET`].

@@ -1,6 +1,6 @@
 //! Rows of what the UFS has still to be told about a key.
 
-use quickwater_proto::{PendingChange, PendingRecord};
+use quickwater_proto::{NodeId, PendingChange, PendingRecord};
 use quickwater_rpc::records as wire;
 
 use super::{RecordError, damaged, decode_versioned, encode_at};
@@ -13,6 +13,14 @@ const ROW: &str = "pending change";
 /// # Errors
 /// [`RecordError::TooLarge`].
 pub fn encode_pending(pending: &PendingRecord) -> Result<Vec<u8>, RecordError> {
+    encode_held(pending, &[])
+}
+
+/// The same of a change whose bytes these workers have.
+///
+/// # Errors
+/// [`RecordError::TooLarge`].
+pub fn encode_held(pending: &PendingRecord, holders: &[NodeId]) -> Result<Vec<u8>, RecordError> {
     let (kind, size, until_ms) = match pending.change {
         PendingChange::Put { size } => (wire::PendingKind::PendingPut, size, 0),
         PendingChange::Delete => (wire::PendingKind::PendingDelete, 0, 0),
@@ -25,6 +33,7 @@ pub fn encode_pending(pending: &PendingRecord) -> Result<Vec<u8>, RecordError> {
         since_ms: pending.since_ms,
         superseded: pending.superseded,
         until_ms,
+        holders: holders.iter().map(NodeId::to_string).collect(),
     };
     encode_at(ROW, pending.version, &row)
 }
@@ -52,4 +61,16 @@ pub fn decode_pending(value: &[u8]) -> Result<PendingRecord, RecordError> {
         since_ms: row.since_ms,
         superseded: row.superseded,
     })
+}
+
+/// Who has the bytes of a pending change; empty: whoever has the metadata.
+///
+/// # Errors
+/// Another schema, or damaged.
+pub fn decode_holders(value: &[u8]) -> Result<Vec<NodeId>, RecordError> {
+    let (_, row): (_, wire::PendingRow) = decode_versioned(ROW, value)?;
+    let names = row.holders.iter();
+    names
+        .map(|name| NodeId::new(name).map_err(|error| damaged(ROW, error)))
+        .collect()
 }

@@ -204,13 +204,27 @@ proptest! {
     fn journal_entries_round_trip(
         record in object(), sequence in any::<u64>(), operation in any::<u128>(),
         now_ms in any::<i64>(), bucket in any::<u64>(), name in "[a-z/]{1,40}",
+        after in any::<u64>(), removed in any::<bool>(),
     ) {
         let object = encode_object(&record, operation).unwrap();
         let key = ObjectKey::new(&name).unwrap();
         let bucket = BucketId(bucket);
-        let entry = JournalEntry { sequence, operation, now_ms, bucket, key, object };
+        let entry = JournalEntry {
+            sequence, operation, now_ms, bucket, key, object, after, removed,
+        };
         let bytes = encode_journal_entry(entry.clone()).unwrap();
-        prop_assert_eq!(decode_journal_entry(&bytes), Ok(entry));
+        prop_assert_eq!(&decode_journal_entry(&bytes).unwrap(), &entry);
+        prop_assert_eq!(encode_note(entry).unwrap(), bytes);
+    }
+
+    #[test]
+    fn known_changes_round_trip(
+        after in any::<u64>(), sequence in any::<u64>(), has_ended in any::<bool>(),
+        source in any::<u32>(), blob in any::<u128>(), is_note in any::<bool>(),
+    ) {
+        let blob = BlobId(blob);
+        let known = Known { after, sequence, has_ended, source, blob, is_note };
+        prop_assert_eq!(decode_known(&encode_known(&known).unwrap()), Ok(known));
     }
 
     #[test]

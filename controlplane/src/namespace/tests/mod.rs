@@ -12,6 +12,7 @@ mod overtaken;
 mod pending;
 mod policies;
 mod races;
+mod rebuild;
 mod sweeper;
 mod uploads;
 

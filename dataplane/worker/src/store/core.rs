@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use quickwater_engine::io::{ChunkId, JOURNAL_CHUNK};
+use quickwater_engine::io::{ChunkId, JOURNAL_CHUNK, NOTE_CHUNK};
 use quickwater_proto::BlobId;
 
 use super::allocator::Allocator;
 use super::config::StoreConfig;
 use super::dirty::{Limits, Reserved};
 use super::index::{Index, Location};
+use super::marks::{Mark, Marks, What};
 use super::record::Secrets;
+use super::scan::Torn;
 use super::segment::{Pin, Table};
 use super::stats::StoreStats;
 use crate::tier::Tier;
@@ -32,6 +34,10 @@ pub(super) struct Core {
     pub(super) index: Index,
     pub(super) table: Table,
     pub(super) stats: StoreStats,
+    /// Which entries and notes have ended.
+    pub(super) marks: Marks,
+    /// Entries and notes found torn at open.
+    pub(super) torn: Vec<Torn>,
     /// Whole small objects, also kept in memory.
     pub(super) tier: Tier,
     pub(super) allocator: Mutex<Allocator>,
@@ -89,6 +95,35 @@ impl Core {
         self.count_in(location);
         if let Some(old) = self.index.insert(chunk, location) {
             self.count_out(old);
+            self.note_ended(chunk, old);
+        }
+    }
+
+    /// Enters a record found at open, without noting what it replaces: at a start
+    /// nothing is known yet of what is on disk.
+    pub(super) fn enter_found(&self, chunk: ChunkId, location: Location) {
+        self.count_in(location);
+        if let Some(old) = self.index.insert(chunk, location) {
+            self.count_out(old);
+        }
+    }
+
+    /// An entry of the journal or a note is not needed any more.
+    fn note_ended(&self, chunk: ChunkId, at: Location) {
+        if chunk.index >= NOTE_CHUNK {
+            self.note_lap(at.segment, What::Ended(at.offset));
+        }
+    }
+
+    /// Notes something of the current lap of a segment.
+    pub(super) fn note_lap(&self, segment: u32, what: What) {
+        if let Some(found) = self.table.get(segment) {
+            let generation = found.generation();
+            self.marks.note(Mark {
+                segment,
+                generation,
+                what,
+            });
         }
     }
 
@@ -105,8 +140,13 @@ impl Core {
                 let pin = entered.pinned();
                 let gone = Location::new(old.segment, old.offset, old.data_len(), pin);
                 self.count_out(gone);
+                // The copy was flushed before.
+                self.note_ended(chunk, old);
             }
-            None => self.count_out(new),
+            None => {
+                self.count_out(new);
+                self.note_ended(chunk, new);
+            }
         }
     }
 
@@ -121,6 +161,7 @@ impl Core {
         let removed = self.index.remove_if(chunk, location);
         if let Some(removed) = removed {
             self.count_out(removed);
+            self.note_ended(chunk, removed);
         }
         removed.is_some()
     }
@@ -129,6 +170,7 @@ impl Core {
     pub(super) fn forget(&self, chunk: ChunkId) {
         if let Some(removed) = self.index.remove(chunk) {
             self.count_out(removed);
+            self.note_ended(chunk, removed);
         }
     }
 
@@ -139,18 +181,19 @@ impl Core {
         }
     }
 
-    /// Lets chunks `0..chunks` of a blob be evicted and drops its journal entry.
+    /// Lets chunks `0..chunks` of a blob be evicted and drops its entry and note.
     pub(super) fn release_blob(&self, blob: BlobId, chunks: u32) {
         for index in 0..chunks {
             self.release(ChunkId { blob, index });
         }
-        let index = JOURNAL_CHUNK;
-        self.forget(ChunkId { blob, index });
+        for index in [JOURNAL_CHUNK, NOTE_CHUNK] {
+            self.forget(ChunkId { blob, index });
+        }
     }
 
-    /// Removes chunks `0..chunks` of a blob, from memory too, and its journal entry.
+    /// Removes chunks `0..chunks` of a blob, from memory too, its entry and note.
     pub(super) fn forget_blob(&self, blob: BlobId, chunks: u32) {
-        for index in (0..chunks).chain([JOURNAL_CHUNK]) {
+        for index in (0..chunks).chain([JOURNAL_CHUNK, NOTE_CHUNK]) {
             self.forget(ChunkId { blob, index });
         }
         self.tier.forget(ChunkId { blob, index: 0 });
@@ -159,7 +202,10 @@ impl Core {
     /// A record did not verify: it is forgotten, the caller answers "not here".
     pub(super) fn damaged(&self, chunk: ChunkId, location: Location) {
         StoreStats::add(&self.stats.damaged_records, 1);
-        self.remove_record(chunk, location);
+        // It has not ended: a damaged entry stays an entry that cannot be read.
+        if let Some(removed) = self.index.remove_if(chunk, location) {
+            self.count_out(removed);
+        }
         tracing::error!(
             blob = %chunk.blob,
             chunk = chunk.index,

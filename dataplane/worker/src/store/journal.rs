@@ -66,6 +66,15 @@ pub struct Journal {
     _pool: Pool,
 }
 
+/// A record as it was read.
+pub(super) struct Read {
+    pub(super) location: Location,
+    /// Lap of its segment.
+    pub(super) generation: u64,
+    /// `None`: it does not verify.
+    pub(super) data: std::io::Result<Option<Vec<u8>>>,
+}
+
 /// What the buffer holds.
 struct Window {
     segment: u32,
@@ -82,12 +91,22 @@ fn span(location: Location) -> Range<u64> {
 impl Journal {
     /// Lists the entries; 48 bytes of memory each.
     pub(super) fn new(core: Arc<Core>) -> Result<Self, PoolError> {
+        Self::listing(core, |chunk, at| {
+            chunk.index == JOURNAL_CHUNK && at.pinned()
+        })
+    }
+
+    /// Lists other records instead; read them with [`Journal::next_read`].
+    pub(super) fn listing(
+        core: Arc<Core>,
+        wanted: impl Fn(ChunkId, Location) -> bool,
+    ) -> Result<Self, PoolError> {
         let pool = Pool::new(PoolConfig::new(BUFFER_BYTES))?;
         let buffer = pool
             .try_acquire(LARGE_BYTES)
             .unwrap_or_else(PoolBuf::detached);
         let index = &core.index;
-        let mut listed = index.sweep(|chunk, at| chunk.index == JOURNAL_CHUNK && at.pinned());
+        let mut listed = index.sweep(wanted);
         listed.sort_unstable_by_key(|(_, at)| (at.segment, at.offset));
         Ok(Self {
             core,
@@ -100,20 +119,47 @@ impl Journal {
     }
 
     fn read(&mut self, chunk: ChunkId) -> Option<Result<JournalEntry, JournalError>> {
+        let blob = chunk.blob;
+        let Read { location, data, .. } = self.read_chunk(chunk)?;
+        Some(match data {
+            Err(cause) => Err(JournalError::Io { blob, cause }),
+            Ok(Some(data)) => Ok(JournalEntry { blob, data }),
+            Ok(None) => {
+                self.core.damaged(chunk, location);
+                Err(JournalError::Damaged { blob })
+            }
+        })
+    }
+
+    /// Reads the next record of the list that is still there.
+    pub(super) fn next_read(&mut self) -> Option<(ChunkId, Read)> {
+        loop {
+            let (chunk, _) = *self.listed.get(self.at)?;
+            self.at += 1;
+            if let Some(read) = self.read_chunk(chunk) {
+                return Some((chunk, read));
+            }
+        }
+    }
+
+    /// Reads a record, of the list or not; `None`: it is not here.
+    pub(super) fn read_chunk(&mut self, chunk: ChunkId) -> Option<Read> {
         // Where it is now: it may have been moved or forgotten.
         let (location, pin) = self.core.pin(chunk, false)?;
-        let blob = chunk.blob;
-        if !self.window_holds(location, &pin)
-            && let Err(cause) = self.load(location, &pin)
-        {
-            StoreStats::add(&self.core.stats.io_errors, 1);
-            return Some(Err(JournalError::Io { blob, cause }));
-        }
-        let Some(data) = self.verified(chunk, location, &pin) else {
-            self.core.damaged(chunk, location);
-            return Some(Err(JournalError::Damaged { blob }));
+        let generation = pin.segment().generation();
+        let loaded = match self.window_holds(location, &pin) {
+            true => Ok(()),
+            false => self.load(location, &pin),
         };
-        Some(Ok(JournalEntry { blob, data }))
+        if loaded.is_err() {
+            StoreStats::add(&self.core.stats.io_errors, 1);
+        }
+        let data = loaded.map(|()| self.verified(chunk, location, &pin));
+        Some(Read {
+            location,
+            generation,
+            data,
+        })
     }
 
     fn window_holds(&self, location: Location, pin: &Pin) -> bool {

@@ -28,6 +28,7 @@ mod core;
 mod device;
 mod dirty;
 mod evict;
+mod facts;
 mod footer;
 mod format;
 mod group;
@@ -35,6 +36,7 @@ mod index;
 mod journal;
 mod local;
 mod log;
+mod marks;
 mod prepare;
 mod read;
 mod reads;
@@ -59,9 +61,11 @@ use quickwater_proto::BlobId;
 pub use self::config::{DIRTY_RATIO, OpenError, StoreConfig};
 use self::core::Core;
 pub use self::dirty::Reservation;
+pub use self::facts::{Fact, FactError, Facts, Gaps};
 pub use self::index::INDEX_RECORD_BYTES;
 use self::index::Index;
 pub use self::journal::{Journal, JournalEntry, JournalError};
+use self::marks::Marks;
 pub use self::reconcile::{Fate, Reconciled};
 pub use self::shard::ShardStore;
 pub use self::stats::StoreStats;
@@ -87,6 +91,7 @@ impl Store {
         format::make_directory(&root)?;
         let lock = format::lock(&root)?;
         let format = format::load_or_create(&root, &config)?;
+        let marks = Marks::open(&root, &format)?;
         let segments_max = config.segments_of(format.segment_bytes)?;
         let recovered = recovery::recover(&root, &config, &format, segments_max)?;
         let dirty_limits = config.dirty_limits(segments_max, format.segment_bytes);
@@ -102,6 +107,8 @@ impl Store {
             index: Index::new(),
             table: recovered.table,
             stats,
+            marks,
+            torn: recovered.torn,
             tier,
             allocator: Mutex::new(recovered.allocator),
             laps: AtomicU64::new(recovered.next_lap),
@@ -112,7 +119,7 @@ impl Store {
         // Oldest lap first, so that the newest copy of a chunk wins.
         for (segment, entries) in &recovered.records {
             for entry in entries {
-                core.publish(entry.chunk, recovery::location_of(segment, entry));
+                core.enter_found(entry.chunk, recovery::location_of(segment, entry));
             }
         }
         let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -229,6 +236,69 @@ impl Store {
     #[must_use]
     pub fn identity(&self) -> [u8; 16] {
         quickwater_hash::Md5::digest(&self.core.secrets.mark)
+    }
+
+    /// The directory of the store.
+    #[must_use]
+    pub fn directory(&self) -> &std::path::Path {
+        &self.core.root
+    }
+
+    /// Every entry and note on disk, ended or not, in no order that means anything.
+    /// Blocks in `next`. 48 bytes of memory each.
+    ///
+    /// # Errors
+    /// No memory for a read buffer.
+    pub fn facts(&self) -> Result<Facts, PoolError> {
+        Facts::new(Arc::clone(&self.core))
+    }
+
+    /// Whether [`Store::facts`] can tell what has ended: this version of the program
+    /// or a later one has used the store with its metadata.
+    #[must_use]
+    pub fn knows_what_ended(&self) -> bool {
+        self.core.marks.found().whole
+    }
+
+    /// The sequence up to which entries were acked or will never be, as noted before
+    /// the store was opened.
+    #[must_use]
+    pub fn settled_through(&self) -> u64 {
+        self.core.marks.found().through
+    }
+
+    /// Notes that entries up to this sequence were acked or will never be. For
+    /// [`Store::facts`] after the metadata are lost; not flushed at once.
+    pub fn note_settled(&self, through: u64) {
+        self.core.marks.settled(through);
+    }
+
+    /// From now on [`Store::facts`] can tell what has ended. To be called after
+    /// [`Store::reconcile`], which notes what ended before.
+    pub fn trust_marks(&self) {
+        facts::forget_absent(&self.core);
+        facts::forget_torn(&self.core);
+        self.core.marks.trust();
+    }
+
+    /// From now on it cannot: somebody uses the store who writes no notes.
+    pub fn distrust_marks(&self) {
+        self.core.marks.distrust();
+    }
+
+    /// Returns when all that [`Store::facts`] tells is flushed; `false`: not within
+    /// `timeout`. Blocks.
+    #[must_use]
+    pub fn sync_marks(&self, timeout: std::time::Duration) -> bool {
+        self.core.marks.sync(timeout)
+    }
+
+    /// What is missing of the store as a whole.
+    ///
+    /// # Errors
+    /// The marks cannot be read.
+    pub fn gaps(&self) -> std::io::Result<Gaps> {
+        facts::gaps(&self.core)
     }
 
     /// Whether all chunks of a blob of `bytes` bytes are here. After

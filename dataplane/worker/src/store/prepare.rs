@@ -19,6 +19,7 @@ use super::device;
 use super::evict::evict;
 use super::footer::encode_header;
 use super::log::{Active, Log, Spare};
+use super::marks::What;
 use super::record::UNIT_BYTES;
 use super::segment::{self, Segment};
 use super::shard::Shard;
@@ -97,6 +98,8 @@ async fn prepare(shard: &Rc<Shard>) -> Result<Active, DiskError> {
                 shard.log.borrow_mut().reserved = 0;
                 thinned += 1;
                 if freed {
+                    // What is left in it is old, until the next lap covers it.
+                    core.note_lap(segment.id, What::All);
                     core.allocator().evicted(segment);
                 } else {
                     core.allocator().keep(segment);
@@ -208,6 +211,7 @@ async fn start_lap(shard: &Rc<Shard>, segment: &Segment) -> Result<Rc<File>, Dis
     let operation = start_write(shard, &file, buffer, range, 0);
     finish_write(shard, operation).await.1?;
     segment.begin_lap(generation);
+    core.note_lap(segment.id, What::Begun);
     StoreStats::add(&core.stats.recycled_segments, 1);
     Ok(file)
 }

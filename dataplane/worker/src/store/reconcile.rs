@@ -4,10 +4,11 @@
 //! pinned and not recycled yet is pinned again and counts against the limit.
 //! Absent: who knows which blobs are needed.
 
-use quickwater_engine::io::{ChunkId, JOURNAL_CHUNK};
+use quickwater_engine::io::{ChunkId, NOTE_CHUNK};
 use quickwater_proto::{BlobId, CHUNK_BYTES};
 
 use super::core::Core;
+use super::marks::What;
 
 /// What becomes of the pinned records of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,10 @@ pub(super) fn reconcile(core: &Core, mut fate: impl FnMut(BlobId) -> Fate) -> Re
                 continue;
             };
             let fate = fate(first.blob);
-            for (chunk, _) in of_blob {
+            for (chunk, at) in of_blob {
+                if fate == Fate::Keep && chunk.index >= NOTE_CHUNK {
+                    core.note_lap(at.segment, What::Live(at.offset));
+                }
                 *apply(core, *chunk, fate, &mut done) += 1;
             }
         }
@@ -54,7 +58,7 @@ pub(super) fn reconcile(core: &Core, mut fate: impl FnMut(BlobId) -> Fate) -> Re
 fn apply<'a>(core: &Core, chunk: ChunkId, fate: Fate, done: &'a mut Reconciled) -> &'a mut u64 {
     match fate {
         Fate::Keep => &mut done.kept,
-        Fate::Release if chunk.index != JOURNAL_CHUNK => {
+        Fate::Release if chunk.index < NOTE_CHUNK => {
             core.release(chunk);
             &mut done.released
         }

@@ -19,7 +19,7 @@ use super::core::lap_of;
 use super::footer::Entry;
 use super::format::Format;
 use super::index::Location;
-use super::scan::{Found, SegmentReader, read_segment};
+use super::scan::{Found, SegmentReader, Torn, read_segment};
 use super::segment::{self, Segment, Table};
 use super::stats::StoreStats;
 use crate::buffers::{Pool, PoolConfig};
@@ -38,6 +38,8 @@ pub(super) struct Recovered {
     /// First lap number never used.
     pub(super) next_lap: u64,
     pub(super) scanned: u64,
+    /// Entries and notes that a crash cut, or the device lost.
+    pub(super) torn: Vec<Torn>,
 }
 
 struct FileOf {
@@ -49,6 +51,7 @@ struct Read {
     segment: Arc<Segment>,
     path: PathBuf,
     found: Found,
+    torn: Vec<Torn>,
 }
 
 /// Reads the store at `root`.
@@ -142,7 +145,7 @@ fn read_one(file: &FileOf, pool: &Pool, format: &Format) -> Result<Read, OpenErr
     let opened = segment::open(&file.path).map_err(OpenError::io("opening", &file.path))?;
     let mut reader = SegmentReader::new(&opened, file.id, format, pool)
         .ok_or_else(|| OpenError::Invalid("no buffer for recovery".into()))?;
-    let found = read_segment(&mut reader);
+    let (found, torn) = read_segment(&mut reader);
     drop(reader);
     if matches!(found, Found::Open { .. }) || found.entries().iter().any(|entry| entry.pinned) {
         // What was read may still be in the device's cache only; from now on it
@@ -156,6 +159,7 @@ fn read_one(file: &FileOf, pool: &Pool, format: &Format) -> Result<Read, OpenErr
         segment,
         path: file.path.clone(),
         found,
+        torn,
     })
 }
 
@@ -186,7 +190,15 @@ fn arrange(read: Vec<Read>, format: &Format, segments_max: u64, next_lap: u64) -
     let mut records = Vec::with_capacity(read.len());
     let (mut resumable, mut sealed, mut free) = (VecDeque::new(), VecDeque::new(), Vec::new());
     let mut scanned = 0;
-    for Read { segment, found, .. } in read {
+    let mut torn = Vec::new();
+    for Read {
+        segment,
+        found,
+        torn: more,
+        ..
+    } in read
+    {
+        torn.extend(more);
         // Numbers are unique and below the table's length: checked above.
         let entered = table.set(Arc::clone(&segment));
         debug_assert!(entered);
@@ -219,6 +231,7 @@ fn arrange(read: Vec<Read>, format: &Format, segments_max: u64, next_lap: u64) -
         records,
         next_lap,
         scanned,
+        torn,
     }
 }
 

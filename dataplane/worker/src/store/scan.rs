@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use quickwater_engine::io::{ChunkId, NOTE_CHUNK};
 use quickwater_proto::CHUNK_BYTES;
 
 use super::footer::{self, Entry};
@@ -102,18 +103,32 @@ impl<'a> SegmentReader<'a> {
     }
 }
 
-/// Finds out what the segment holds. A device that cannot be read costs the
-/// records it cannot give, never the start.
-pub(super) fn read_segment(reader: &mut SegmentReader<'_>) -> Found {
+/// An entry of the journal or a note whose head is intact and whose data are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Torn {
+    /// What it was.
+    pub(super) chunk: ChunkId,
+    /// Which segment.
+    pub(super) segment: u32,
+    /// Lap of it.
+    pub(super) generation: u64,
+    /// Where in it, units.
+    pub(super) offset: u32,
+}
+
+/// Finds out what the segment holds, and what in it is torn. A device that cannot be
+/// read costs the records it cannot give, never the start.
+pub(super) fn read_segment(reader: &mut SegmentReader<'_>) -> (Found, Vec<Torn>) {
     let header = read_header(reader);
     if let Ok(Some(generation)) = header {
         match read_footer(reader, generation) {
             Ok(Some(entries)) => {
-                return Found::Sealed {
+                let found = Found::Sealed {
                     generation,
                     entries,
                     scanned: false,
                 };
+                return (found, Vec::new());
             }
             Ok(None) => {}
             Err(cause) => warn_unreadable(reader.id, &cause),
@@ -121,7 +136,8 @@ pub(super) fn read_segment(reader: &mut SegmentReader<'_>) -> Found {
     }
     let mut scan = Scan::new(header.as_ref().ok().copied().flatten());
     scan.run(reader);
-    scan.finish(header.is_ok())
+    let torn = std::mem::take(&mut scan.torn);
+    (scan.finish(header.is_ok()), torn)
 }
 
 fn warn_unreadable(segment: u32, cause: &io::Error) {
@@ -172,6 +188,7 @@ pub(super) fn fits(entry: &Entry, limit: u64) -> bool {
 struct Scan {
     generation: Option<u64>,
     found: Vec<(u64, Entry)>,
+    torn: Vec<Torn>,
     /// First unit behind every intact head.
     tail: u32,
     unreadable: usize,
@@ -182,6 +199,7 @@ impl Scan {
         Self {
             generation,
             found: Vec::new(),
+            torn: Vec::new(),
             tail: 1,
             unreadable: 0,
         }
@@ -240,6 +258,14 @@ impl Scan {
         let units = (footprint(head.data_len as usize) / UNIT_BYTES) as u32;
         self.tail = self.tail.max(head.place.offset + units);
         if !is_intact(reader, head) {
+            if head.chunk.index >= NOTE_CHUNK {
+                self.torn.push(Torn {
+                    chunk: head.chunk,
+                    segment: head.place.segment,
+                    generation: head.place.generation,
+                    offset: head.place.offset,
+                });
+            }
             return 1;
         }
         let entry = Entry {

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod dirty;
 mod evict;
+mod facts;
 mod faults;
 mod figures;
 mod figures_write_back;

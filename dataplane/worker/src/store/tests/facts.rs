@@ -1,0 +1,179 @@
+//! What the store tells of its entries and notes when the metadata are lost.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+
+use super::write_back::{entry_of, put_blob};
+use super::*;
+use crate::store::{Fate, Gaps};
+use Durability::{Cached, Flushed, Pinned};
+use quickwater_engine::io::NOTE_CHUNK;
+
+fn note_of(blob: u128) -> ChunkId {
+    chunk(blob, NOTE_CHUNK)
+}
+
+/// What a store tells: whether it has ended, by blob and kind.
+fn told(store: &Store) -> BTreeMap<(u128, bool), bool> {
+    let mut found = BTreeMap::new();
+    for fact in store.facts().unwrap() {
+        let fact = fact.unwrap();
+        let before = found.insert((fact.blob.0, fact.is_note), fact.has_ended);
+        assert_eq!(before, None, "told twice");
+    }
+    found
+}
+
+fn live(store: &Store) -> Vec<(u128, bool)> {
+    let all = told(store).into_iter();
+    all.filter_map(|(what, ended)| (!ended).then_some(what))
+        .collect()
+}
+
+#[test]
+fn what_ended_is_known_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    session(config(dir.path()), async |store, shard| {
+        for blob in 1..=4 {
+            put_blob(&shard, blob, 10_240).await;
+        }
+        put_len(&shard, note_of(9), 100, Pinned).await;
+        put_len(&shard, note_of(10), 100, Pinned).await;
+        store.release(BlobId(1), 1);
+        store.forget(BlobId(2), 1);
+        store.forget(BlobId(9), 0);
+        // Voided: it must never be applied.
+        put(&shard, entry_of(3), &[], Flushed).await.unwrap();
+        assert!(!store.knows_what_ended(), "nobody has said so yet");
+        store.note_settled(77);
+        store.trust_marks();
+        assert!(store.sync_marks(LONG));
+    });
+    let store = Store::open(config(dir.path())).unwrap();
+    assert!(store.knows_what_ended());
+    assert_eq!(store.settled_through(), 77);
+    assert_eq!(live(&store), [(3, false), (4, false), (10, true)]);
+    let ended: Vec<_> = told(&store).into_keys().collect();
+    assert_eq!(ended.len(), 6, "what ended is told as such: {ended:?}");
+    let mut facts = store.facts().unwrap();
+    let voided = facts.read(BlobId(3), false).unwrap().unwrap();
+    assert!(voided.data.is_empty() && !voided.has_ended);
+    let kept = facts.read(BlobId(4), false).unwrap().unwrap();
+    assert_eq!(kept.data, content(entry_of(4), 300));
+    assert_eq!(facts.check(BlobId(4), 10_240), 0);
+    assert_eq!(facts.check(BlobId(4), 10_241), 1, "of another length");
+    assert!(facts.read(BlobId(4), true).is_none());
+    assert_eq!(store.gaps().unwrap(), Gaps::default());
+}
+
+/// Laps, evictions, moves, releases, restarts: nothing live is told as ended, and
+/// nothing that ended as live.
+#[test]
+fn it_stays_known_through_laps() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut expected: Vec<(u128, bool)> = Vec::new();
+    for cycle in 0..4u128 {
+        expected = session(config(dir.path()), async |store, shard| {
+            let kept: Vec<_> = expected.iter().map(|(blob, _)| *blob).collect();
+            store.reconcile(|blob| match kept.contains(&blob.0) {
+                true => Fate::Keep,
+                false => Fate::Forget,
+            });
+            store.trust_marks();
+            let mut expected = expected;
+            for number in 0..60u128 {
+                let blob = cycle * 1_000 + number;
+                put_blob(&shard, blob, 30_000 + 9_000 * (number as u64 % 7)).await;
+                put_len(&shard, note_of(blob), 5_000, Pinned).await;
+                // Clean data that drive the segments round.
+                put_len(&shard, chunk(1 << 100 | blob, 0), MIB as usize, Cached).await;
+                expected.extend([(blob, false), (blob, true)]);
+                if number % 3 != 0 {
+                    store.release(BlobId(blob), 1);
+                    expected.retain(|(other, _)| *other != blob);
+                }
+                if number % 10 == 9 && !expected.is_empty() {
+                    let (old, _) = expected[expected.len() / 2];
+                    store.forget(BlobId(old), 1);
+                    expected.retain(|(other, _)| *other != old);
+                }
+            }
+            assert!(shard.settle(LONG).await && store.sync_marks(LONG));
+            expected
+        });
+        expected.sort_unstable();
+        let store = Store::open(config(dir.path())).unwrap();
+        assert_eq!(live(&store), expected, "cycle {cycle}");
+        assert_eq!(store.gaps().unwrap(), Gaps::default());
+    }
+    let laps = session(config(dir.path()), async |store, _| {
+        store.core.laps.load(std::sync::atomic::Ordering::Relaxed)
+    });
+    assert!(laps > 32, "no segment was used again: {laps} laps");
+}
+
+#[test]
+fn gaps_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    session(config(dir.path()), async |store, shard| {
+        for blob in 1..=3 {
+            put_blob(&shard, blob, 3 * MIB).await;
+        }
+        store.trust_marks();
+        assert!(store.sync_marks(LONG));
+    });
+    let files = segment_files(dir.path());
+    let first = std::fs::read(&files[0]).unwrap();
+    std::fs::remove_file(&files[0]).unwrap();
+    let store = Store::open(config(dir.path())).unwrap();
+    let missing = Gaps {
+        missing: vec![0],
+        ..Gaps::default()
+    };
+    assert_eq!(store.gaps().unwrap(), missing);
+    drop(store);
+    // A start that goes on without it does not miss it.
+    let store = Store::open(config(dir.path())).unwrap();
+    store.trust_marks();
+    assert!(store.sync_marks(LONG));
+    assert_eq!(store.gaps().unwrap(), Gaps::default());
+    drop(store);
+    std::fs::write(&files[0], first).unwrap();
+    let marks = std::fs::File::options()
+        .write(true)
+        .open(dir.path().join("store/marks"));
+    marks.unwrap().write_all_at(b"x", 512 + 300).unwrap();
+    let store = Store::open(config(dir.path())).unwrap();
+    assert_eq!(store.gaps().unwrap().unmarked, [0]);
+}
+
+/// In a segment that was not full, what does not verify is told until a start has
+/// dealt with it.
+#[test]
+fn torn_entries_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    session(config(dir.path()), async |store, shard| {
+        put_blob(&shard, 1, 10_240).await;
+        put_blob(&shard, 2, 10_240).await;
+        store.trust_marks();
+        assert!(store.sync_marks(LONG));
+    });
+    let needle = &content(entry_of(2), 300)[..32];
+    let path = &segment_files(dir.path())[0];
+    let bytes = std::fs::read(path).unwrap();
+    let at = bytes.windows(32).position(|w| w == needle).unwrap();
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(b"damaged", at as u64).unwrap();
+    let torn = |store: &Store| {
+        let torn = store.facts().unwrap().torn();
+        torn.iter().map(|torn| torn.blob).collect::<Vec<_>>()
+    };
+    let store = Store::open(config(dir.path())).unwrap();
+    assert_eq!(torn(&store), [BlobId(2)]);
+    assert_eq!(live(&store), [(1, false)]);
+    store.trust_marks();
+    assert!(store.sync_marks(LONG));
+    drop(store);
+    let store = Store::open(config(dir.path())).unwrap();
+    assert_eq!(torn(&store), []);
+}

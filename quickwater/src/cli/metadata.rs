@@ -1,0 +1,118 @@
+//! `quickwater metadata`: moves the metadata of a stopped service between engines, or
+//! makes them again when they are lost.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow};
+use clap::{Args, Subcommand};
+
+use super::exit::Kind;
+use super::{SettingsArgs, emit};
+use crate::serve::Rebuilt;
+
+/// Verbs of `metadata`.
+#[derive(Debug, Subcommand)]
+pub(super) enum MetadataVerb {
+    /// Write all metadata to a file; the service must be stopped
+    #[command(after_help = "Examples:\n  quickwater metadata export metadata.qw --dir ./data")]
+    Export(FileArgs),
+    /// Read a file of `export` into empty metadata, of any engine
+    #[command(
+        after_help = "Examples:\n  quickwater metadata import metadata.qw --dir ./data --metadata-engine foundationdb"
+    )]
+    Import(FileArgs),
+    /// Make lost metadata again from the cache store, into empty metadata
+    #[command(
+        long_about = "Make lost metadata again from the cache store, into empty metadata.\n\nThe service must be stopped. Comes back: what was acked and the UFS does not have yet (objects, deletes), TRANSIENT objects, buckets, mounts, path policies. What the UFS has is found there when it is asked for. Does not come back: open multipart uploads, jobs, tags of objects that the UFS has. May be killed and run again. Exit code 4: done, but something that was acked is lost; it was told by name.",
+        after_help = "Examples:\n  quickwater metadata rebuild --dry-run --dir ./data\n  quickwater metadata rebuild --dir ./data"
+    )]
+    Rebuild(RebuildArgs),
+}
+
+/// How to rebuild, and the settings of the service.
+#[derive(Debug, Args)]
+pub(super) struct RebuildArgs {
+    /// Only tell what would come back and what would not
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// A file, and the settings of the service.
+#[derive(Debug, Args)]
+pub(super) struct FileArgs {
+    /// The file
+    file: PathBuf,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+impl MetadataVerb {
+    pub(super) fn run(&self) -> Result<()> {
+        let (rows, done) = match self {
+            Self::Export(args) => (
+                crate::serve::export(&args.settings, &args.file)?,
+                "exported",
+            ),
+            Self::Import(args) => (
+                crate::serve::import(&args.settings, &args.file)?,
+                "imported",
+            ),
+            Self::Rebuild(args) => return rebuild(args),
+        };
+        emit(&format!("{done} {rows} rows\n"))
+    }
+}
+
+fn rebuild(args: &RebuildArgs) -> Result<()> {
+    let mut told = |text: &str| emit(&format!("{text}\n"));
+    let done = crate::serve::rebuild(&args.settings, args.dry_run, &mut told)?;
+    emit(&summary(&done))?;
+    match done.has_losses() {
+        true => Err(anyhow!(
+            "{} objects, {} of unknown buckets, {} unreadable entries, {} segments",
+            done.lost,
+            done.nameless,
+            done.unreadable,
+            done.gaps
+        )
+        .context(Kind::Losses)),
+        false => Ok(()),
+    }
+}
+
+fn summary(done: &Rebuilt) -> String {
+    let Rebuilt {
+        dirty, transient, ..
+    } = done;
+    let mut text = format!(
+        "read {} entries and notes, of which {} had ended\n",
+        done.read, done.ended
+    );
+    let mut line = |what: &str, count: u64, bytes: Option<u64>| {
+        if count > 0 {
+            let bytes = bytes.map_or(String::new(), |bytes| format!(", {bytes} bytes"));
+            text.push_str(&format!("{what}: {count}{bytes}\n"));
+        }
+    };
+    line("objects to be persisted", dirty.0, Some(dirty.1));
+    line("TRANSIENT objects", transient.0, Some(transient.1));
+    line("deletes to be persisted", done.deletes, None);
+    line("left out, cut by a crash before their ack", done.torn, None);
+    line(
+        "left out, of buckets that were removed",
+        done.bucketless,
+        None,
+    );
+    line("lost", done.lost, None);
+    line("of buckets whose name is not known", done.nameless, None);
+    line("unreadable", done.unreadable, None);
+    line("segments with gaps", done.gaps, None);
+    text.push_str(match (done.dry_run, done.resumed) {
+        (true, _) => "nothing was changed\n",
+        (false, true) => "the rebuild that was cut is complete; start the service\n",
+        (false, false) => "rebuilt; start the service\n",
+    });
+    text
+}
