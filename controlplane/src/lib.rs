@@ -1,5 +1,8 @@
 //! Who owns what and what is committed. Absent: data bytes, S3 text.
 
+pub mod client;
+pub mod cluster;
+pub mod dump;
 pub mod jobs;
 pub mod keyspace;
 pub mod namespace;

@@ -2,9 +2,10 @@
 
 use std::error::Error;
 
-const FILES: [&str; 2] = [
+const FILES: [&str; 3] = [
     "proto/quickwater/records.proto",
     "proto/quickwater/admin.proto",
+    "proto/quickwater/cluster.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -8,6 +8,7 @@ mod names;
 mod object;
 mod opened;
 mod pending;
+mod placement;
 mod policy;
 mod ufs;
 
@@ -20,6 +21,9 @@ pub use object::{
 };
 pub use opened::{OpenedUpload, UfsPartSeen, UfsUploadSeen};
 pub use pending::{PendingChange, PendingPage, PendingRecord};
+pub use placement::{
+    InvalidNodeId, NodeId, SLOTS, SlotTable, TableError, WORKER_NAME_SUFFIX, slot_of, slot_of_text,
+};
 pub use policy::{
     Glob, GlobError, OverLimit, POLICY_PATH_BYTES_MAX, POLICY_RULES_MAX, PathPolicy, PolicyError,
     PolicyMode, PolicyProblem, PolicyTable, WRITE_REPLICAS_MAX,

@@ -10,12 +10,13 @@ use quickwater_rpc::admin::{
     GetConfReply, GetConfRequest, JobListReply, JobListRequest, JobStartReply, JobStartRequest,
     JobStatusReply, JobStatusRequest, JobStopReply, JobStopRequest, MountAcceptReply,
     MountAcceptRequest, MountAddReply, MountAddRequest, MountListReply, MountListRequest,
-    MountRemoveReply, MountRemoveRequest, PathConfigCheckReply, PathConfigCheckRequest,
-    PathConfigGetReply, PathConfigGetRequest, PathConfigHistoryReply, PathConfigHistoryRequest,
-    PathConfigRollbackRequest, PathConfigSetReply, PathConfigSetRequest, PathConfigTestReply,
-    PathConfigTestRequest, PersistListReply, PersistListRequest, PersistRetryReply,
-    PersistRetryRequest, PersistStatReply, PersistStatRequest, PersistSumReply, PersistSumRequest,
-    StatusReply, StatusRequest,
+    MountRemoveReply, MountRemoveRequest, NodeDrainReply, NodeDrainRequest, NodeLostReply,
+    NodeLostRequest, NodeRemoveReply, NodeRemoveRequest, PathConfigCheckReply,
+    PathConfigCheckRequest, PathConfigGetReply, PathConfigGetRequest, PathConfigHistoryReply,
+    PathConfigHistoryRequest, PathConfigRollbackRequest, PathConfigSetReply, PathConfigSetRequest,
+    PathConfigTestReply, PathConfigTestRequest, PersistListReply, PersistListRequest,
+    PersistRetryReply, PersistRetryRequest, PersistStatReply, PersistStatRequest, PersistSumReply,
+    PersistSumRequest, StatusReply, StatusRequest,
 };
 use tonic::{Request, Response, Status};
 
@@ -341,6 +342,30 @@ impl<S: Store> Admin for AdminService<S> {
     ) -> Result<Response<FsRemoveReply>, Status> {
         let removed = bounded(self.remove_object(request.into_inner())).await?;
         removed.map(Response::new)
+    }
+
+    async fn node_drain(
+        &self,
+        request: Request<NodeDrainRequest>,
+    ) -> Result<Response<NodeDrainReply>, Status> {
+        let drained = self.drain_node(request.into_inner()).await;
+        drained.map(Response::new)
+    }
+
+    async fn node_remove(
+        &self,
+        request: Request<NodeRemoveRequest>,
+    ) -> Result<Response<NodeRemoveReply>, Status> {
+        let removed = self.remove_node(request.into_inner()).await;
+        removed.map(Response::new)
+    }
+
+    async fn node_lost(
+        &self,
+        request: Request<NodeLostRequest>,
+    ) -> Result<Response<NodeLostReply>, Status> {
+        let lost = bounded(self.lost_objects(request.into_inner())).await?;
+        lost.map(Response::new)
     }
 }
 

@@ -3,8 +3,11 @@
 
 mod admin;
 mod authenticate;
+mod cluster;
 mod convert;
+pub mod identity;
 mod jobs;
+mod nodes;
 mod persist;
 mod policies;
 mod status;
@@ -18,10 +21,14 @@ use tonic::service::interceptor::InterceptedService;
 
 pub use admin::AdminService;
 pub use authenticate::{AdminToken, Authenticator, WeakToken};
+pub use cluster::cluster_routes;
+pub(crate) use cluster::{
+    SESSION_HEADER, {peers_from_wire, table_from_wire},
+};
 pub(crate) use policies::by;
 pub use views::{
-    AdminViews, FileView, MountCheck, NodeView, PersistChange, PersistFilter, PersistPlace,
-    PersistView,
+    AdminViews, ClusterView, FileView, MountCheck, NodeView, PersistChange, PersistFilter,
+    PersistPlace, PersistView,
 };
 
 use crate::Namespace;

@@ -13,7 +13,26 @@ use tonic::Status;
 use super::admin::{PAGE_LINES_MAX, bounded, unknown_token};
 use super::views::{PersistChange, PersistFilter, PersistPlace};
 use super::{AdminService, convert, status};
+use crate::namespace::Listed;
 use crate::store::Store;
+
+/// Rows of a path that are looked through for TRANSIENT objects, at most.
+const BELOW_ROWS_MAX: usize = 100_000;
+/// Of them at a time.
+const BELOW_PAGE: usize = 1_000;
+
+/// Objects below a path.
+#[derive(Default)]
+struct Below {
+    transient: u64,
+    others: u64,
+}
+
+impl Below {
+    fn nothing_goes_there(&self) -> bool {
+        self.transient > 0 && self.others == 0
+    }
+}
 
 impl<S: Store> AdminService<S> {
     pub(super) async fn list_pending(
@@ -106,11 +125,19 @@ impl<S: Store> AdminService<S> {
             }
             _ => (true, false),
         };
+        let below = match scope {
+            _ if pending.puts + pending.deletes > 0 => Below::default(),
+            // Nothing but a look through the rows tells them, and most have none.
+            _ if queue.totals().transient_objects == 0 => Below::default(),
+            Some((bucket, path)) => self.below(bucket, path).await?,
+            None => Below::default(),
+        };
         Ok(PersistSumReply {
             pending: Some(pending),
             until_ms,
             found,
-            transient,
+            transient: transient || below.nothing_goes_there(),
+            transient_objects: below.transient + u64::from(transient),
         })
     }
 
@@ -122,6 +149,35 @@ impl<S: Store> AdminService<S> {
         let bucket = self.bucket(bucket).await?;
         let known = self.namespace.object(bucket.id, &key).await;
         Ok(known.map_err(status::metadata)?.map(|known| known.persist))
+    }
+
+    /// Objects below a path by where they go, those of the first [`BELOW_ROWS_MAX`] rows.
+    async fn below(&self, bucket: BucketId, path: &str) -> Result<Below, Status> {
+        let prefix = match path.is_empty() || path.ends_with('/') {
+            true => path.to_owned(),
+            false => format!("{path}/"),
+        };
+        let (mut below, mut rows, mut after) = (Below::default(), 0, None);
+        while rows < BELOW_ROWS_MAX {
+            let page = self
+                .namespace
+                .list(bucket, &prefix, "", after.as_ref(), BELOW_PAGE);
+            let page = bounded(page).await?.map_err(status::metadata)?;
+            for line in &page.entries {
+                match line {
+                    Listed::Object(_, row) if row.persist == PersistState::Transient => {
+                        below.transient += 1;
+                    }
+                    _ => below.others += 1,
+                }
+            }
+            rows += page.entries.len();
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(below)
     }
 
     /// Whether there is an object below a path that is none in the metadata: as these

@@ -135,7 +135,7 @@ impl<S: Store> AdminService<S> {
     }
 
     fn workers(&self) -> u8 {
-        u8::try_from(self.views.node.nodes().len()).unwrap_or(u8::MAX)
+        self.views.node.copies_max()
     }
 }
 

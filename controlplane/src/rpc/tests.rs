@@ -121,6 +121,7 @@ impl Served {
             mounts: world.clone(),
             files: Arc::new(namespace.clone()),
             persist: world.clone(),
+            cluster: None,
         };
         let token = AdminToken::new(TOKEN).unwrap();
         let jobs = jobs::start(&namespace);

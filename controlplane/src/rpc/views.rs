@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quickwater_proto::{
-    Bucket, BucketId, MetadataError, ObjectKey, ObjectRecord, PendingRecord, PolicyTable, UfsError,
+    Bucket, BucketId, MetadataError, NodeId, ObjectKey, ObjectRecord, PendingRecord, PolicyTable,
+    UfsError,
 };
 use quickwater_rpc::admin::{Node, PersistTotals, Setting};
 
 use crate::Namespace;
+use crate::cluster::{Cluster, ClusterError, LostPage};
 use crate::namespace::{Listing, ListingMarker};
 use crate::store::Store;
 
@@ -23,6 +25,8 @@ pub struct AdminViews {
     pub files: Arc<dyn FileView>,
     /// What the UFSs do not have yet.
     pub persist: Arc<dyn PersistView>,
+    /// The cluster, if this is one.
+    pub cluster: Option<Arc<dyn ClusterView>>,
 }
 
 /// This service, its settings and its workers.
@@ -33,6 +37,10 @@ pub trait NodeView: Send + Sync + 'static {
     fn uptime(&self) -> Duration;
     /// Its workers.
     fn nodes(&self) -> Vec<Node>;
+    /// Most copies of an object they make: policies that ask for more are refused.
+    fn copies_max(&self) -> u8 {
+        1
+    }
     /// Totals by metric name.
     fn counters(&self) -> Vec<(String, f64)>;
     /// All settings: in force, or the built-in `defaults`. Never a secret.
@@ -43,6 +51,40 @@ pub trait NodeView: Send + Sync + 'static {
     fn mounts_changed(&self);
     /// Path policies were set: from now on every worker decides by them.
     fn policies_changed(&self, version: u64, table: &PolicyTable);
+}
+
+/// A cluster whose workers come and go: a [`Cluster`].
+#[tonic::async_trait]
+pub trait ClusterView: Send + Sync + 'static {
+    /// As [`Cluster::drain`].
+    async fn drain(&self, node: &NodeId, draining: bool) -> Result<bool, ClusterError>;
+    /// As [`Cluster::remove`].
+    async fn remove(&self, node: &NodeId) -> Result<(), ClusterError>;
+    /// As [`Cluster::only_at`].
+    async fn only_at(
+        &self,
+        node: &NodeId,
+        after: Option<(BucketId, &ObjectKey)>,
+    ) -> Result<LostPage, ClusterError>;
+}
+
+#[tonic::async_trait]
+impl<S: Store> ClusterView for Cluster<S> {
+    async fn drain(&self, node: &NodeId, draining: bool) -> Result<bool, ClusterError> {
+        self.drain(node, draining).await
+    }
+
+    async fn remove(&self, node: &NodeId) -> Result<(), ClusterError> {
+        self.remove(node).await
+    }
+
+    async fn only_at(
+        &self,
+        node: &NodeId,
+        after: Option<(BucketId, &ObjectKey)>,
+    ) -> Result<LostPage, ClusterError> {
+        self.only_at(node, after).await
+    }
 }
 
 /// Looks at UFS locations.

@@ -19,3 +19,14 @@ pub mod admin {
     )]
     tonic::include_proto!("quickwater.admin.v1");
 }
+
+/// What workers and the control plane say to each other (`cluster.proto`).
+pub mod cluster {
+    #![expect(
+        missing_docs,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        reason = "generated"
+    )]
+    tonic::include_proto!("quickwater.cluster.v1");
+}

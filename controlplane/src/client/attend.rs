@@ -1,0 +1,247 @@
+//! A session's heartbeats: they renew the lease, say which table the worker goes by,
+//! and bring new ones.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quickwater_proto::{SLOTS, SlotTable};
+use quickwater_rpc::cluster::cluster_client::ClusterClient;
+use quickwater_rpc::cluster::{FromControl, FromWorker, Order, OrderAnswer};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use super::link::LinkError;
+use super::{Attendant, Shared};
+use crate::cluster::boottime;
+use crate::rpc::{peers_from_wire, table_from_wire};
+
+/// Longest pause between two heartbeats.
+const BEAT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Heartbeats in a lease, at least.
+const BEATS_PER_LEASE: u32 = 10;
+/// Heartbeats without an answer before the session is given up.
+const UNANSWERED_MAX: usize = 6;
+/// Heartbeats that wait to be sent.
+const OUTBOX: usize = 64;
+/// Part of a lease that is not relied upon: clocks drift, and the control plane counts
+/// from when it got the heartbeat.
+const MARGIN: u32 = 10;
+
+/// A session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Session {
+    pub(super) number: u64,
+    /// How long the control plane waits before it gives slots to others.
+    pub(super) lease: Duration,
+}
+
+impl Session {
+    /// How long after a heartbeat was sent the worker may answer for its slots.
+    pub(super) fn trusted(&self) -> Duration {
+        self.lease - self.lease / MARGIN
+    }
+
+    fn pause(&self) -> Duration {
+        (self.lease / BEATS_PER_LEASE).min(BEAT_PAUSE_MAX)
+    }
+}
+
+/// By which table the worker goes, and what it cannot give away by it.
+type Went = (u64, Vec<usize>);
+
+/// Attends a session until it ends.
+pub(super) async fn attend(
+    mut client: ClusterClient<Channel>,
+    session: Session,
+    table: Arc<SlotTable>,
+    attendant: Arc<dyn Attendant>,
+    shared: Arc<Shared>,
+) -> Result<(), LinkError> {
+    let broken = |status: tonic::Status| LinkError::Ended(status.message().to_owned());
+    let mut leave = shared.leave.subscribe();
+    let (out, outgoing) = mpsc::channel(OUTBOX);
+    let (tables, seen) = watch::channel(table);
+    let (went, mut gone_by) = watch::channel((0, Vec::new()));
+    let _follower = Follower(tokio::spawn(follow(seen, Arc::clone(&attendant), went)));
+    let mut beats = Beats::new(session, out);
+    // The answer begins only when something was sent.
+    beats.send(&attendant, &gone_by.borrow_and_update(), false)?;
+    let mut incoming = client
+        .attend(ReceiverStream::new(outgoing))
+        .await
+        .map_err(broken)?
+        .into_inner();
+    let mut pauses = tokio::time::interval(session.pause());
+    loop {
+        tokio::select! {
+            _ = pauses.tick() => beats.send(&attendant, &gone_by.borrow(), false)?,
+            Ok(()) = gone_by.changed() => beats.send(&attendant, &gone_by.borrow_and_update(), false)?,
+            Ok(()) = leave.changed() => beats.send(&attendant, &gone_by.borrow(), true)?,
+            message = incoming.message() => match message {
+                Ok(Some(message)) => {
+                    if beats.answered(&attendant, &message) {
+                        return Ok(());
+                    }
+                    if let Some(news) = &message.news {
+                        shared.news(news, &attendant);
+                    }
+                    if let Some(peers) = message.peers.as_ref().and_then(peers_from_wire) {
+                        attendant.met(peers);
+                    }
+                    if let Some(order) = message.order {
+                        beats.obey(&attendant, order);
+                    }
+                    if let Some(table) = &message.table {
+                        let table = table_from_wire(table);
+                        let table = table.map_err(|error| LinkError::Ended(error.to_string()))?;
+                        tables.send_replace(Arc::new(table));
+                    }
+                }
+                Ok(None) => return Err(LinkError::Ended("it was closed".into())),
+                Err(status) => return Err(broken(status)),
+            },
+        }
+    }
+}
+
+/// Ends the task with the session.
+struct Follower(tokio::task::JoinHandle<()>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Goes by one table after the other; heartbeats do not wait for it.
+async fn follow(
+    mut tables: watch::Receiver<Arc<SlotTable>>,
+    attendant: Arc<dyn Attendant>,
+    went: watch::Sender<Went>,
+) {
+    loop {
+        let table = Arc::clone(&tables.borrow_and_update());
+        let epoch = table.epoch;
+        let kept = attendant.go_by(table).await;
+        went.send_replace((epoch, kept));
+        if tables.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Heartbeats of a session, sent and not answered yet.
+struct Beats {
+    session: Session,
+    out: mpsc::Sender<FromWorker>,
+    last: u64,
+    unanswered: VecDeque<(u64, Duration)>,
+    /// The heartbeat that said goodbye.
+    goodbye: Option<u64>,
+}
+
+impl Beats {
+    fn new(session: Session, out: mpsc::Sender<FromWorker>) -> Self {
+        Self {
+            session,
+            out,
+            last: 0,
+            unanswered: VecDeque::new(),
+            goodbye: None,
+        }
+    }
+
+    fn send(
+        &mut self,
+        attendant: &Arc<dyn Attendant>,
+        (epoch, kept): &Went,
+        leaving: bool,
+    ) -> Result<(), LinkError> {
+        if self.unanswered.len() >= UNANSWERED_MAX {
+            return Err(LinkError::Ended("heartbeats are not answered".into()));
+        }
+        let condition = attendant.condition();
+        self.last += 1;
+        let beat = FromWorker {
+            session: self.session.number,
+            beat: self.last,
+            epoch: *epoch,
+            kept: bits(kept),
+            state: condition.state,
+            used_bytes: condition.used_bytes,
+            dirty_bytes: condition.dirty_bytes,
+            leaving,
+            answer: None,
+            holds: condition.holds,
+            changes: condition.changes,
+            transient_objects: condition.transient_objects,
+            draining: condition.draining,
+        };
+        let sent = boottime();
+        if self.out.try_send(beat).is_err() {
+            return Err(LinkError::Ended("heartbeats are not taken".into()));
+        }
+        self.unanswered.push_back((self.last, sent));
+        if leaving {
+            self.goodbye = Some(self.last);
+        }
+        Ok(())
+    }
+
+    /// Carries out an order beside everything else; how many there are at a time is
+    /// bounded by who gives them.
+    fn obey(&self, attendant: &Arc<dyn Attendant>, order: Order) {
+        let (attendant, out) = (Arc::clone(attendant), self.out.clone());
+        tokio::spawn(async move {
+            let answer = match order.what {
+                Some(what) => attendant.obey(what).await,
+                None => OrderAnswer {
+                    error: "an order this version does not know".into(),
+                    ..OrderAnswer::default()
+                },
+            };
+            let answer = FromWorker {
+                answer: Some(OrderAnswer {
+                    id: order.id,
+                    ..answer
+                }),
+                ..FromWorker::default()
+            };
+            // The session may have ended meanwhile: then nobody waits for it.
+            let _ = out.send(answer).await;
+        });
+    }
+
+    /// Takes an answer; `true`: it was the last one.
+    fn answered(&mut self, attendant: &Arc<dyn Attendant>, message: &FromControl) -> bool {
+        while let Some((beat, sent)) = self.unanswered.front().copied() {
+            if beat > message.beat {
+                break;
+            }
+            self.unanswered.pop_front();
+            if beat == message.beat && self.goodbye.is_none() {
+                attendant.granted(sent + self.session.trusted());
+            }
+        }
+        if message.beat != 0 {
+            attendant.draining(message.draining);
+        }
+        message.beat != 0 && self.goodbye == Some(message.beat)
+    }
+}
+
+/// One bit per slot; empty when there is none.
+fn bits(slots: &[usize]) -> Vec<u8> {
+    if slots.is_empty() {
+        return Vec::new();
+    }
+    let mut bits = vec![0; SLOTS / 8];
+    for slot in slots {
+        if let Some(byte) = bits.get_mut(slot / 8) {
+            *byte |= 1 << (slot % 8);
+        }
+    }
+    bits
+}

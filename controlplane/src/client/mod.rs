@@ -1,0 +1,223 @@
+//! The control plane as a worker sees it: its metadata calls, its session, its
+//! lease. Runs on tokio; who calls may be on any runtime. Absent: what a worker does
+//! with its slots.
+
+mod attend;
+mod calls;
+mod link;
+mod queue;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use quickwater_proto::{NodeId, SlotTable};
+use quickwater_rpc::cluster::order::What;
+use quickwater_rpc::cluster::{News, OrderAnswer};
+use tokio::sync::{mpsc, watch};
+
+pub use link::{Link, LinkError};
+pub use queue::{CALL_WAIT, UNREACHED_WAIT};
+
+pub use crate::cluster::Peers;
+
+use queue::Queued;
+
+/// Calls that wait; more are refused.
+const QUEUE_MAX: usize = 4_096;
+
+/// How to reach the control plane.
+#[derive(Clone)]
+pub struct Access {
+    /// Its address.
+    pub address: SocketAddr,
+    /// PEM: who signs certificates of the cluster.
+    pub authority: Vec<u8>,
+    /// PEM: this worker's certificate.
+    pub certificate: Vec<u8>,
+    /// PEM: its key.
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a worker says of itself when it registers.
+#[derive(Debug, Clone)]
+pub struct Introduction {
+    /// Its name.
+    pub node: NodeId,
+    /// Where other workers reach it, `host:port`.
+    pub advertise: String,
+    /// Where it stands.
+    pub zone: String,
+    /// Bytes of its cache.
+    pub capacity_bytes: u64,
+    /// Where its S3 endpoint listens.
+    pub s3_address: String,
+    /// Its cache store.
+    pub store: Vec<u8>,
+    /// Its data-plane threads.
+    pub shards: u32,
+    /// Version of its program.
+    pub version: String,
+    /// The cluster its directory belongs to; empty: none yet.
+    pub cluster: String,
+}
+
+/// How a worker is, said with each heartbeat.
+#[derive(Debug, Clone, Default)]
+pub struct Condition {
+    /// For people.
+    pub state: String,
+    /// Bytes of its cache in use.
+    pub used_bytes: u64,
+    /// Bytes of it that no UFS has.
+    pub dirty_bytes: u64,
+    /// It has bytes, or knows of changes, that no UFS has.
+    pub holds: bool,
+    /// Changes that it has queued for UFSs.
+    pub changes: u64,
+    /// Objects that no UFS is to get.
+    pub transient_objects: u64,
+    /// It knows that it is to get rid of what only it has.
+    pub draining: bool,
+}
+
+/// What the worker does with what the control plane says. Nothing here may wait long:
+/// heartbeats wait for it.
+#[tonic::async_trait]
+pub trait Attendant: Send + Sync + 'static {
+    /// How it is.
+    fn condition(&self) -> Condition;
+    /// A session is open, and this was the table then. If the lease ended before,
+    /// others may hold what that table does not give to this worker.
+    fn opened(&self, table: &SlotTable);
+    /// Until when it may answer for its slots, by the cluster's clock
+    /// ([`crate::cluster::boottime`]).
+    fn granted(&self, until: Duration);
+    /// Goes by a new table; answers the slots taken by it that it cannot give away yet.
+    /// When it returns, nothing is under way in those it gave.
+    async fn go_by(&self, table: Arc<SlotTable>) -> Vec<usize>;
+    /// What is known of buckets must be read again.
+    fn buckets_changed(&self);
+    /// Whether it is to get rid of what only it has.
+    fn draining(&self, draining: bool);
+    /// Where other workers are, and the key to talk to them.
+    fn met(&self, peers: Peers);
+    /// Carries out an order; each in a task of its own.
+    async fn obey(&self, what: What) -> OrderAnswer;
+}
+
+/// Makes calls. Clones share one queue.
+#[derive(Debug, Clone)]
+pub struct ControlClient(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    queue: mpsc::Sender<Queued>,
+    stats: ClientStats,
+    registered: watch::Receiver<Option<Registered>>,
+    /// Set when the worker says goodbye.
+    leave: watch::Sender<bool>,
+    /// Number of the buckets as they were told of last.
+    buckets: AtomicU64,
+    /// Version of the path policies as it was told last; 0: not told yet, or none.
+    policies: AtomicU64,
+}
+
+impl Shared {
+    fn leaving(&self) -> bool {
+        *self.leave.borrow()
+    }
+
+    fn news(&self, news: &News, attendant: &Arc<dyn Attendant>) {
+        self.policies.store(news.policies, Ordering::Release);
+        if self.buckets.swap(news.buckets, Ordering::AcqRel) != news.buckets {
+            attendant.buckets_changed();
+        }
+    }
+}
+
+/// A session that was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// Its number.
+    pub session: u64,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// The table in force.
+    pub table: Arc<SlotTable>,
+}
+
+/// Counters of a client.
+#[derive(Debug, Default)]
+pub struct ClientStats {
+    /// Calls made.
+    pub calls: AtomicU64,
+    /// Calls sent again after a session ended.
+    pub repeated: AtomicU64,
+    /// Calls whose outcome nobody knows.
+    pub unknown: AtomicU64,
+    /// Calls that were not made: the control plane was out of reach.
+    pub unreached: AtomicU64,
+    /// Sessions opened.
+    pub sessions: AtomicU64,
+    /// Whether a session is open.
+    pub connected: AtomicBool,
+}
+
+impl ControlClient {
+    /// A client, and the link that does its work once it is run.
+    #[must_use]
+    pub fn new(access: Access, introduction: Introduction) -> (Self, Link) {
+        let (queue, calls) = mpsc::channel(QUEUE_MAX);
+        let (sender, registered) = watch::channel(None);
+        let shared = Arc::new(Shared {
+            queue,
+            stats: ClientStats::default(),
+            registered,
+            leave: watch::channel(false).0,
+            buckets: AtomicU64::new(0),
+            policies: AtomicU64::new(0),
+        });
+        let link = Link::new(access, introduction, Arc::clone(&shared), calls, sender);
+        (Self(shared), link)
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> &ClientStats {
+        &self.0.stats
+    }
+
+    /// Whether a session is open.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.0.stats.connected.load(Ordering::Relaxed)
+    }
+
+    /// Says goodbye: the slots go to others at once, and the link ends.
+    pub fn leave(&self) {
+        self.0.leave.send_replace(true);
+    }
+
+    /// Version of the path policies in force as the control plane told last.
+    #[must_use]
+    pub fn told_policies(&self) -> u64 {
+        self.0.policies.load(Ordering::Acquire)
+    }
+
+    /// Waits for the first session.
+    pub async fn registered(&self) -> Option<Registered> {
+        let mut registered = self.0.registered.clone();
+        let found = registered.wait_for(Option::is_some).await;
+        found.ok()?.clone()
+    }
+}

@@ -1,0 +1,135 @@
+//! How workers go for good: drained, or removed by who says that they are lost; and
+//! what goes with them. Absent: who takes their slots (`membership`).
+
+use quickwater_proto::{BucketId, MetadataError, NodeId, ObjectKey, PendingPage};
+
+use super::{Cluster, rows};
+use crate::records::Member;
+use crate::store::Store;
+
+/// Why a worker was not drained or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// Nobody has the name.
+    #[error("no worker '{0}'; `quickwater node list` shows all")]
+    NoSuchNode(NodeId),
+    /// It is not lost.
+    #[error(
+        "worker {0} is there: its session is open. Stop its process first; to have it give its \
+         slots away in peace use `quickwater node drain {0}`"
+    )]
+    Present(NodeId),
+    /// It went already.
+    #[error("worker {0} is gone already")]
+    Gone(NodeId),
+    /// The store does not answer.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+}
+
+/// Objects whose bytes only one worker has, and where to go on.
+#[derive(Debug, Default)]
+pub struct LostPage {
+    /// Keys with what is pending of them.
+    pub page: PendingPage,
+    /// After which key more may follow.
+    pub next: Option<(BucketId, ObjectKey)>,
+}
+
+impl<S: Store> Cluster<S> {
+    /// Has a worker get rid of its slots and of what only it has, or ends that.
+    /// Answers whether there is no other to take its slots.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub async fn drain(&self, node: &NodeId, draining: bool) -> Result<bool, ClusterError> {
+        let _changing = self.0.changing.lock().await;
+        let known = self.known(node)?;
+        if known.gone {
+            return Err(ClusterError::Gone(node.clone()));
+        }
+        if known.draining != draining {
+            let member = Member { draining, ..known };
+            rows::note(self.0.namespace.store(), &member)
+                .await
+                .map_err(MetadataError::from)?;
+            self.members().drain(node, draining);
+            self.0.wake.notify_one();
+            tracing::info!(%node, draining, "a worker is drained");
+        }
+        Ok(!self.members().others(node, self.0.clock.now()))
+    }
+
+    /// Whether a worker is to get rid of what it has.
+    #[must_use]
+    pub fn drains(&self, node: &NodeId) -> bool {
+        let members = self.members();
+        members.seat(node).is_some_and(|seat| seat.member.draining)
+    }
+
+    /// Takes a worker for lost: its slots go to others at once, and what only it had
+    /// is answered as lost until it is written again or deleted. Should it come back all
+    /// the same, that is there again.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub async fn remove(&self, node: &NodeId) -> Result<(), ClusterError> {
+        let _changing = self.0.changing.lock().await;
+        let known = self.known(node)?;
+        if self.0.orders.attends(node) {
+            return Err(ClusterError::Present(node.clone()));
+        }
+        if known.removed {
+            return Ok(());
+        }
+        let member = Member {
+            removed: true,
+            ..known
+        };
+        let session = rows::leave(self.0.namespace.store(), &member)
+            .await
+            .map_err(MetadataError::from)?;
+        self.members().remove(node, session);
+        self.0.wake.notify_one();
+        tracing::warn!(%node, "a worker was removed: what only it had is lost");
+        Ok(())
+    }
+
+    fn known(&self, node: &NodeId) -> Result<Member, ClusterError> {
+        let members = self.members();
+        let seat = members.seat(node);
+        let member = seat.map(|seat| seat.member.clone());
+        member.ok_or_else(|| ClusterError::NoSuchNode(node.clone()))
+    }
+
+    /// Whether what is pending of a key, and `asking` does not have, went with workers
+    /// that were removed.
+    pub(super) async fn is_lost(
+        &self,
+        asking: &NodeId,
+        bucket: BucketId,
+        key: &ObjectKey,
+    ) -> Result<bool, MetadataError> {
+        let holders = self.0.namespace.holders(bucket, key).await?;
+        let members = self.members();
+        let removed = |node: &NodeId| members.seat(node).is_some_and(|seat| seat.member.removed);
+        let gone = |node: &NodeId| node == asking || removed(node);
+        Ok(!holders.is_empty() && holders.iter().all(gone))
+    }
+
+    /// A page of the current objects whose bytes only this worker has.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub async fn only_at(
+        &self,
+        node: &NodeId,
+        after: Option<(BucketId, &ObjectKey)>,
+    ) -> Result<LostPage, ClusterError> {
+        self.known(node)?;
+        let here = |holder: &NodeId| holder == node;
+        let (page, last) = self.0.namespace.pending_held_by(here, after).await?;
+        let next = last.filter(|_| page.more);
+        Ok(LostPage { page, next })
+    }
+}

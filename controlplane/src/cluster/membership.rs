@@ -1,0 +1,323 @@
+//! Who is a member, whose lease lives, and which table follows from it. Pure: time
+//! is handed in, rows and streams are elsewhere.
+//!
+//! A slot never has two owners: it goes from one to nobody, and on to the next only
+//! when the first has said that it let go, or its lease is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use quickwater_proto::{NodeId, SlotTable};
+
+use super::placement::{Candidate, owner};
+use crate::records::Member;
+
+/// How long slots that a worker could not give away stay with it before it is asked
+/// again.
+const KEPT_PAUSE: Duration = Duration::from_secs(10);
+
+/// What a worker says with every heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// The newest table it goes by.
+    pub epoch: u64,
+    /// Slots taken by that table that it cannot give away yet.
+    pub kept: BTreeSet<usize>,
+    /// How it is, for people.
+    pub state: String,
+    /// Bytes of its cache in use.
+    pub used_bytes: u64,
+    /// Bytes of it that no UFS has.
+    pub dirty_bytes: u64,
+    /// It has bytes, or knows of changes, that no UFS has: it can give nothing away.
+    pub holds: bool,
+    /// Changes that it has queued for UFSs.
+    pub changes: u64,
+    /// Objects that no UFS is to get.
+    pub transient_objects: u64,
+    /// It knows that it is to get rid of what only it has.
+    pub draining: bool,
+}
+
+/// A member as of now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seat {
+    /// What it said when it registered.
+    pub member: Member,
+    /// Its session.
+    pub session: u64,
+    /// When its lease ends, by the clock handed in.
+    pub lease_until: Duration,
+    /// What it said last.
+    pub beat: Beat,
+    kept_until: Duration,
+}
+
+/// All members and the table in force.
+#[derive(Debug)]
+pub struct Membership {
+    lease: Duration,
+    table: SlotTable,
+    seats: BTreeMap<NodeId, Seat>,
+    wanted: Wanted,
+}
+
+/// Who should own each slot, kept because it is asked several times a second and
+/// takes a hash per slot and member.
+#[derive(Debug, Default)]
+struct Wanted {
+    candidates: Vec<Candidate>,
+    /// Numbers of candidates, by slot.
+    owners: Vec<usize>,
+    /// The table that is exactly so.
+    settled: Option<u64>,
+}
+
+impl Wanted {
+    fn by(&mut self, candidates: Vec<Candidate>) {
+        if self.candidates == candidates && !self.owners.is_empty() {
+            return;
+        }
+        let number = |slot| {
+            let best = owner(slot, &candidates);
+            let at = best.and_then(|best| candidates.iter().position(|c| c.node == best.node));
+            at.unwrap_or(usize::MAX)
+        };
+        self.owners = (0..quickwater_proto::SLOTS).map(number).collect();
+        self.candidates = candidates;
+        self.settled = None;
+    }
+
+    fn owner(&self, slot: usize) -> Option<&NodeId> {
+        let at = *self.owners.get(slot)?;
+        self.candidates.get(at).map(|candidate| &candidate.node)
+    }
+}
+
+/// A table to be put in force.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The new table.
+    pub table: SlotTable,
+    /// Who loses slots by it: their commits judged by an older table are void.
+    pub losers: BTreeSet<NodeId>,
+}
+
+impl Membership {
+    /// From what is stored. Whoever is a member may have been granted a lease just
+    /// before by a process that ended: it is taken to last its whole length, be it
+    /// longer than those granted now.
+    #[must_use]
+    pub fn load(
+        lease: Duration,
+        table: SlotTable,
+        members: impl IntoIterator<Item = (Member, u64)>,
+        now: Duration,
+    ) -> Self {
+        let mut membership = Self {
+            lease,
+            table,
+            seats: BTreeMap::new(),
+            wanted: Wanted::default(),
+        };
+        for (member, session) in members {
+            membership.register(member, session, now);
+        }
+        membership
+    }
+
+    /// The table in force.
+    #[must_use]
+    pub fn table(&self) -> &SlotTable {
+        &self.table
+    }
+
+    /// Takes over a table that is stored.
+    pub fn set_table(&mut self, table: SlotTable) {
+        self.table = table;
+    }
+
+    /// All members.
+    pub fn seats(&self) -> impl Iterator<Item = &Seat> {
+        self.seats.values()
+    }
+
+    /// One member.
+    #[must_use]
+    pub fn seat(&self, node: &NodeId) -> Option<&Seat> {
+        self.seats.get(node)
+    }
+
+    /// How long another process under this name may still answer for its slots:
+    /// the same store is locked by one process, so with it there is no other.
+    #[must_use]
+    pub fn other_lives(&self, node: &NodeId, store: &[u8], now: Duration) -> Option<Duration> {
+        let seat = self.seats.get(node)?;
+        let other = !seat.member.gone && seat.member.store != store;
+        let left = seat.lease_until.checked_sub(now)?;
+        (other && !left.is_zero()).then_some(left)
+    }
+
+    /// The longest lease that may run once a node has registered.
+    #[must_use]
+    pub fn longest_lease(&self, node: &NodeId, now: Duration) -> Duration {
+        let earlier = self.seats.get(node).filter(|seat| now < seat.lease_until);
+        let earlier = earlier.map_or(0, |seat| seat.member.lease_ms);
+        self.lease.max(Duration::from_millis(earlier))
+    }
+
+    /// A session began, and with it a lease.
+    pub fn register(&mut self, member: Member, session: u64, now: Duration) {
+        // What it was granted before it may still go by.
+        let earlier = self.seats.get(&member.node).map(|seat| seat.lease_until);
+        let lease = self.lease.max(Duration::from_millis(member.lease_ms));
+        let granted = now + self.lease;
+        let lease_until = match earlier {
+            Some(earlier) => earlier.max(granted),
+            None => now + lease,
+        };
+        let seat = Seat {
+            session,
+            lease_until,
+            beat: Beat::default(),
+            kept_until: now,
+            member,
+        };
+        self.seats.insert(seat.member.node.clone(), seat);
+    }
+
+    /// A heartbeat renews the lease; `false`: it is not of the session that counts.
+    pub fn beat(&mut self, node: &NodeId, session: u64, beat: Beat, now: Duration) -> bool {
+        let Some(seat) = self.seats.get_mut(node) else {
+            return false;
+        };
+        // Once its lease is over others may hold its slots: it has to see the table
+        // first, which it does by registering again.
+        if seat.session != session || seat.member.gone || now >= seat.lease_until {
+            return false;
+        }
+        seat.lease_until = seat.lease_until.max(now + self.lease);
+        if !beat.kept.is_empty() {
+            seat.kept_until = now + KEPT_PAUSE;
+        }
+        seat.beat = beat;
+        true
+    }
+
+    /// It holds nothing any more.
+    pub fn leave(&mut self, node: &NodeId, session: u64) {
+        if let Some(seat) = self.seats.get_mut(node)
+            && seat.session == session
+        {
+            seat.member.gone = true;
+        }
+    }
+
+    /// It is to have no slots, or may have some again.
+    pub fn drain(&mut self, node: &NodeId, draining: bool) {
+        if let Some(seat) = self.seats.get_mut(node) {
+            seat.member.draining = draining;
+        }
+    }
+
+    /// It is lost: it holds nothing any more, and what only it had is gone.
+    pub fn remove(&mut self, node: &NodeId, session: u64) {
+        if let Some(seat) = self.seats.get_mut(node) {
+            seat.session = session;
+            seat.member.gone = true;
+            seat.member.removed = true;
+        }
+    }
+
+    /// Whether another worker may have the slots of this one.
+    #[must_use]
+    pub fn others(&self, node: &NodeId, now: Duration) -> bool {
+        let other = |seat: &Seat| seat.member.node != *node && !seat.member.draining;
+        let mut seats = self.seats.values();
+        seats.any(|seat| other(seat) && self.lives(&seat.member.node, now).is_some())
+    }
+
+    /// Those who may have slots. When all are being drained, they keep serving.
+    fn candidates(&self, now: Duration) -> Vec<Candidate> {
+        let live = self.seats.values();
+        let live = live.filter(|seat| self.lives(&seat.member.node, now).is_some());
+        let (draining, staying): (Vec<&Seat>, Vec<&Seat>) =
+            live.partition(|seat| seat.member.draining);
+        let seats = if staying.is_empty() {
+            draining
+        } else {
+            staying
+        };
+        let candidate = |seat: &Seat| Candidate {
+            node: seat.member.node.clone(),
+            weight: seat.member.capacity_bytes,
+            zone: seat.member.zone.clone(),
+        };
+        seats.into_iter().map(candidate).collect()
+    }
+
+    /// Whether a node may answer for its slots.
+    fn lives(&self, node: &NodeId, now: Duration) -> Option<&Seat> {
+        let seat = self.seats.get(node)?;
+        (!seat.member.gone && now < seat.lease_until).then_some(seat)
+    }
+
+    /// The table that should follow now; none: all is as it should be.
+    #[must_use]
+    pub fn plan(&mut self, now: Duration) -> Option<Move> {
+        let candidates = self.candidates(now);
+        self.wanted.by(candidates);
+        if self.wanted.settled == Some(self.table.epoch) {
+            return None;
+        }
+        let epoch = self.table.epoch + 1;
+        let table = SlotTable::from_slots(epoch, |slot| self.next(slot, now));
+        let mut losers = BTreeSet::new();
+        let mut changed = false;
+        for slot in 0..quickwater_proto::SLOTS {
+            let (before, after) = (self.table.owner(slot), table.owner(slot));
+            changed |= before != after || self.table.yielding(slot) != table.yielding(slot);
+            if before != after {
+                losers.extend(before.cloned());
+            }
+        }
+        let as_wanted = |slot| self.table.owner(slot) == self.wanted.owner(slot);
+        if !changed && (0..quickwater_proto::SLOTS).all(as_wanted) {
+            self.wanted.settled = Some(self.table.epoch);
+        }
+        changed.then_some(Move { table, losers })
+    }
+
+    /// Owner of a slot in the next table, or else who has to let go of it.
+    fn next(&self, slot: usize, now: Duration) -> (Option<&NodeId>, Option<&NodeId>) {
+        let wanted = self.wanted.owner(slot);
+        if let Some(current) = self.table.owner(slot) {
+            let Some(seat) = self.lives(current, now) else {
+                return (wanted, None);
+            };
+            // What no UFS has would be out of reach elsewhere: it is not even asked.
+            let stays = wanted == Some(current) || seat.beat.holds || self.keeps(seat, slot, now);
+            return match stays {
+                true => (Some(current), None),
+                false => (None, Some(current)),
+            };
+        }
+        let Some(holder) = self.table.yielding(slot) else {
+            return (wanted, None);
+        };
+        match self.lives(holder, now) {
+            Some(seat) if seat.beat.epoch < self.table.epoch => (None, Some(holder)),
+            Some(seat) if seat.beat.kept.contains(&slot) => (Some(holder), None),
+            _ => (wanted, None),
+        }
+    }
+
+    /// Whether it could not give the slot away a short while ago.
+    fn keeps(&self, seat: &Seat, slot: usize, now: Duration) -> bool {
+        now < seat.kept_until && seat.beat.kept.contains(&slot)
+    }
+}
+
+#[cfg(test)]
+#[path = "membership_tests.rs"]
+mod tests;

@@ -1,0 +1,295 @@
+//! Members come, go, freeze and come back; no slot ever has two that may answer.
+
+use proptest::prelude::*;
+use quickwater_proto::SLOTS;
+
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(10);
+
+fn node(at: usize) -> NodeId {
+    NodeId::new(&format!("n{at}")).unwrap()
+}
+
+fn member(at: usize) -> Member {
+    Member {
+        node: node(at),
+        advertise: String::new(),
+        zone: String::new(),
+        capacity_bytes: 1 << 30,
+        s3_address: String::new(),
+        store: vec![at as u8; 16],
+        shards: 2,
+        version: String::new(),
+        gone: false,
+        draining: false,
+        removed: false,
+        lease_ms: 0,
+    }
+}
+
+fn empty() -> Membership {
+    Membership::load(LEASE, SlotTable::default(), [], Duration::ZERO)
+}
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn beat(epoch: u64) -> Beat {
+    Beat {
+        epoch,
+        ..Beat::default()
+    }
+}
+
+/// Puts the next table in force and answers whether there was one.
+fn step(members: &mut Membership, now: Duration) -> bool {
+    let planned = members.plan(now);
+    let moved = planned.is_some();
+    if let Some(planned) = planned {
+        assert_eq!(planned.table.epoch, members.table().epoch + 1);
+        members.set_table(planned.table);
+    }
+    moved
+}
+
+#[test]
+fn the_first_worker_gets_all_slots_at_once() {
+    let mut members = empty();
+    assert!(!step(&mut members, at(0)));
+    members.register(member(1), 1, at(0));
+    assert!(step(&mut members, at(0)));
+    assert_eq!(members.table().owned_by(&node(1)), SLOTS);
+    assert!(!step(&mut members, at(0)));
+}
+
+#[test]
+fn a_drained_worker_loses_its_slots_once_nothing_is_only_there() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    step(&mut members, at(0));
+    members.register(member(2), 1, at(0));
+    members.drain(&node(1), true);
+    assert!(members.others(&node(1), at(0)) && !members.others(&node(2), at(0)));
+    // Nothing moves while it has something that no UFS has.
+    let holds = |epoch| Beat {
+        holds: true,
+        ..beat(epoch)
+    };
+    assert!(members.beat(&node(1), 1, holds(1), at(1)));
+    assert!(!step(&mut members, at(1)));
+    assert!(members.beat(&node(1), 1, beat(1), at(2)));
+    assert!(step(&mut members, at(2)));
+    assert!(!members.table().is_clear_of(&node(1)), "it has not let go");
+    assert!(members.beat(&node(1), 1, beat(2), at(2)));
+    assert!(step(&mut members, at(2)));
+    assert_eq!(members.table().owned_by(&node(2)), SLOTS);
+    assert!(members.table().is_clear_of(&node(1)));
+    members.drain(&node(1), false);
+    assert!(step(&mut members, at(2)), "it may have slots again");
+}
+
+#[test]
+fn when_all_are_drained_they_keep_serving() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    members.drain(&node(1), true);
+    assert!(!members.others(&node(1), at(0)));
+    assert!(step(&mut members, at(0)));
+    assert_eq!(members.table().owned_by(&node(1)), SLOTS);
+}
+
+#[test]
+fn the_slots_of_a_removed_worker_move_at_once() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    step(&mut members, at(0));
+    members.register(member(2), 1, at(0));
+    members.remove(&node(1), 2);
+    assert!(!members.beat(&node(1), 1, beat(1), at(1)));
+    assert!(step(&mut members, at(1)));
+    assert_eq!(members.table().owned_by(&node(2)), SLOTS);
+}
+
+#[test]
+fn a_second_worker_gets_slots_when_the_first_has_let_go() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    step(&mut members, at(0));
+    members.register(member(2), 1, at(1));
+    let planned = members.plan(at(1)).unwrap();
+    assert_eq!(planned.losers, BTreeSet::from([node(1)]));
+    members.set_table(planned.table);
+    let kept = members.table().owned_by(&node(1));
+    assert!((7_000..9_400).contains(&kept), "{kept}");
+    assert_eq!(members.table().owned_by(&node(2)), 0);
+    // An old heartbeat is no promise to have let go.
+    assert!(members.beat(&node(1), 1, beat(1), at(2)));
+    assert!(!step(&mut members, at(2)));
+    assert!(members.beat(&node(1), 1, beat(2), at(2)));
+    assert!(step(&mut members, at(2)));
+    assert_eq!(members.table().owned_by(&node(2)), SLOTS - kept);
+    assert!(!step(&mut members, at(2)));
+}
+
+#[test]
+fn slots_that_cannot_be_given_away_go_back_and_are_asked_for_later() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    step(&mut members, at(0));
+    members.register(member(2), 1, at(0));
+    step(&mut members, at(0));
+    let taken = (0..SLOTS).filter(|slot| members.table().yielding(*slot).is_some());
+    let kept: BTreeSet<usize> = taken.take(3).collect();
+    let holding = Beat {
+        epoch: 2,
+        kept: kept.clone(),
+        ..Beat::default()
+    };
+    members.beat(&node(1), 1, holding, at(1));
+    step(&mut members, at(1));
+    for slot in &kept {
+        assert_eq!(members.table().owner(*slot), Some(&node(1)));
+    }
+    assert!(!step(&mut members, at(5)));
+    // Later it is asked again.
+    assert!(step(&mut members, at(11)) || !kept.is_empty());
+}
+
+#[test]
+fn a_silent_worker_keeps_its_slots_until_its_lease_ends() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    members.register(member(2), 1, at(0));
+    step(&mut members, at(0));
+    let owned = members.table().owned_by(&node(1));
+    for second in 1..10 {
+        members.beat(&node(2), 1, beat(1), at(second));
+        assert!(!step(&mut members, at(second)), "{second}");
+    }
+    members.beat(&node(2), 1, beat(1), at(10));
+    assert!(owned > 0 && step(&mut members, at(10)));
+    assert_eq!(members.table().owned_by(&node(2)), SLOTS);
+    // It wakes up: it has to register again, and gets back what the other lets go.
+    assert!(!members.beat(&node(1), 1, beat(1), at(11)));
+    members.register(member(1), 2, at(11));
+    step(&mut members, at(11));
+    members.beat(&node(2), 1, beat(3), at(11));
+    step(&mut members, at(11));
+    assert_eq!(members.table().owned_by(&node(1)), owned);
+}
+
+#[test]
+fn who_says_goodbye_is_not_waited_for() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    members.register(member(2), 1, at(0));
+    step(&mut members, at(0));
+    members.leave(&node(1), 1);
+    assert!(step(&mut members, at(0)));
+    assert_eq!(members.table().owned_by(&node(2)), SLOTS);
+    assert!(!members.beat(&node(1), 1, beat(1), at(0)));
+}
+
+#[test]
+fn a_new_session_ends_the_old_and_another_store_waits_for_it() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    let same = members.other_lives(&node(1), &[1; 16], at(1));
+    assert_eq!(same, None);
+    assert_eq!(members.other_lives(&node(1), &[9; 16], at(1)), Some(at(9)));
+    assert_eq!(members.other_lives(&node(1), &[9; 16], at(10)), None);
+    members.register(member(1), 2, at(1));
+    assert!(!members.beat(&node(1), 1, beat(0), at(2)));
+    assert!(members.beat(&node(1), 2, beat(0), at(2)));
+}
+
+#[test]
+fn after_a_restart_everybody_is_taken_to_hold_a_lease() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    step(&mut members, at(0));
+    let table = members.table().clone();
+    let mut again = Membership::load(LEASE, table, [(member(1), 1)], at(100));
+    again.register(member(2), 1, at(100));
+    step(&mut again, at(100));
+    assert!(again.table().owned_by(&node(2)) == 0);
+    assert!(!step(&mut again, at(109)));
+    assert!(step(&mut again, at(110)));
+}
+
+/// A worker as it understands the tables it has seen.
+#[derive(Debug, Clone, Default)]
+struct Believer {
+    seen: SlotTable,
+    /// By its own clock, which is never ahead of what it was granted.
+    until: Duration,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Tables arrive late or never, workers freeze: nobody believes in a slot that
+    /// another one believes in.
+    #[test]
+    fn no_slot_has_two_believers(steps in prop::collection::vec((0usize..6, 1usize..4, 0u64..6), 1..60)) {
+        let mut members = empty();
+        let mut believers: BTreeMap<NodeId, Believer> = BTreeMap::new();
+        let mut now = at(0);
+        for (what, who, pause) in steps {
+            now += at(pause);
+            let name = node(who);
+            match what {
+                0 => {
+                    members.register(member(who), 1, now);
+                    // The table comes with the session, before the lease.
+                    believers.insert(name, Believer { seen: members.table().clone(), until: now + LEASE });
+                }
+                1 | 2 => if let Some(believer) = believers.get_mut(&name)
+                    && members.beat(&name, 1, beat(believer.seen.epoch), now)
+                {
+                    believer.until = now + LEASE;
+                },
+                3 => if let Some(believer) = believers.get_mut(&name) {
+                    believer.seen = members.table().clone();
+                },
+                _ => {
+                    step(&mut members, now);
+                }
+            }
+            for slot in [0, 1, 77, 8_000, SLOTS - 1] {
+                let believing = believers.iter().filter(|(name, believer)| {
+                    now < believer.until && believer.seen.owner(slot) == Some(*name)
+                });
+                prop_assert!(believing.count() <= 1, "slot {slot} at {now:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shorter_lease_does_not_end_a_longer_one_granted_before() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    while step(&mut members, at(0)) {}
+    // Another process grants shorter leases; the worker is cut off from it.
+    let stored = Member {
+        lease_ms: 10_000,
+        ..member(1)
+    };
+    let table = members.table().clone();
+    let short = Duration::from_secs(2);
+    let mut members = Membership::load(short, table, [(stored.clone(), 1)], at(20));
+    members.register(member(2), 1, at(20));
+    while step(&mut members, at(29)) {}
+    assert!(members.table().owned_by(&node(1)) > 0);
+    // One that comes back goes by the longer lease until that is over.
+    assert_eq!(members.longest_lease(&node(1), at(21)), LEASE);
+    members.register(stored, 2, at(21));
+    assert_eq!(members.seat(&node(1)).unwrap().lease_until, at(30));
+    assert_eq!(members.longest_lease(&node(1), at(30)), short);
+    members.beat(&node(2), 1, beat(members.table().epoch), at(29));
+    while step(&mut members, at(30)) {}
+    assert_eq!(members.table().owned_by(&node(1)), 0);
+}

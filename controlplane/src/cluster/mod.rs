@@ -1,0 +1,502 @@
+//! The cluster as the control plane runs it: members, leases, placement, and the
+//! metadata calls of workers behind their fences. Absent: the wire (`rpc`).
+
+mod calls;
+mod clock;
+mod leaving;
+mod membership;
+mod memo;
+pub mod orders;
+pub mod placement;
+mod rows;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+pub(crate) mod wire;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quickwater_proto::{BucketId, MetadataError, NodeId, SlotTable, slot_of};
+use quickwater_rpc::cluster as messages;
+use tokio::sync::{Notify, watch};
+
+use clock::LeaseClock;
+pub use clock::boottime;
+pub use leaving::{ClusterError, LostPage};
+pub use membership::{Beat, Membership, Move, Seat};
+
+use crate::Namespace;
+use crate::keyspace;
+use crate::namespace::{SystemClock, Ticket, WallClock as _};
+use crate::records::{Fence, Member};
+use crate::store::{Fenced, Store};
+use memo::{Known, Memo};
+use orders::Orders;
+use wire::Mistaken;
+
+/// Longest pause between two looks at who owns what.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// Pause after the table could not be written.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+/// How far the clock of a worker may be from ours: rows of operations are kept for
+/// three minutes of it.
+const CLOCKS_APART_MAX_MS: u64 = 60_000;
+
+/// What changed of what every worker knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct News {
+    /// Another number whenever a bucket changed.
+    pub buckets: u64,
+    /// Version of the path policies in force.
+    pub policies: u64,
+}
+
+/// What workers need to talk to each other.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Peers {
+    /// What capabilities are signed with.
+    pub key: [u8; 32],
+    /// Where each worker is reached by others, `host:port`.
+    pub members: Vec<(NodeId, String)>,
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peers")
+            .field("members", &self.members)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a worker was not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// Another process has the name and may still answer under it.
+    #[error(
+        "a worker named {node} with another cache directory may still run: its lease lasts {} s \
+         more. Give each worker its own --node-id, or wait",
+        left.as_secs() + 1
+    )]
+    NameTaken {
+        /// The name.
+        node: NodeId,
+        /// Its lease.
+        left: Duration,
+    },
+    /// It was part of another cluster.
+    #[error(
+        "the worker's directory belongs to cluster {theirs}, this is cluster {ours}: the metadata \
+         is not the one its data was written with. Put the old metadata back, or start the worker \
+         with an empty directory"
+    )]
+    OtherCluster {
+        /// Which one.
+        theirs: String,
+        /// This one.
+        ours: String,
+    },
+    /// The store does not answer.
+    #[error("metadata unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// A cluster. Clones are the same.
+pub struct Cluster<S>(Arc<Inner<S>>);
+
+struct Inner<S> {
+    namespace: Namespace<S>,
+    name: String,
+    lease: Duration,
+    clock: LeaseClock,
+    members: Mutex<Membership>,
+    table: watch::Sender<Arc<SlotTable>>,
+    wake: Notify,
+    memo: Memo,
+    orders: Orders,
+    news: watch::Sender<News>,
+    /// Held while the row of a member is changed: none is written from what another
+    /// change has made old.
+    changing: tokio::sync::Mutex<()>,
+    peers: watch::Sender<Arc<Peers>>,
+}
+
+impl<S> Clone for Cluster<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: Store> Cluster<S> {
+    /// The cluster kept in `namespace`; a heartbeat is good for `lease`.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn open(namespace: Namespace<S>, lease: Duration) -> Result<Self, MetadataError> {
+        Self::open_by(namespace, lease, LeaseClock::boottime()).await
+    }
+
+    async fn open_by(
+        namespace: Namespace<S>,
+        lease: Duration,
+        clock: LeaseClock,
+    ) -> Result<Self, MetadataError> {
+        let name = rows::name(namespace.store()).await?;
+        let (table, members) = rows::load(namespace.store()).await?;
+        let members = Membership::load(lease, table, members, clock.now());
+        let (table, _) = watch::channel(Arc::new(members.table().clone()));
+        let policies = namespace.policy_version().await?;
+        let mut key = [0; 32];
+        // Two ids are as many random bytes.
+        for half in key.chunks_exact_mut(16) {
+            half.copy_from_slice(&wire::random_id()?.to_be_bytes());
+        }
+        let peers = Arc::new(Peers {
+            key,
+            members: reached(&members),
+        });
+        Ok(Self(Arc::new(Inner {
+            namespace,
+            name,
+            lease,
+            clock,
+            members: Mutex::new(members),
+            table,
+            wake: Notify::new(),
+            memo: Memo::default(),
+            orders: Orders::default(),
+            news: watch::channel(News {
+                // Anything: no two processes count alike.
+                buckets: boottime().as_nanos() as u64,
+                policies,
+            })
+            .0,
+            changing: tokio::sync::Mutex::new(()),
+            peers: watch::channel(peers).0,
+        })))
+    }
+
+    /// Random name of the metadata.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// How long a heartbeat is good for.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.0.lease
+    }
+
+    /// Tables, the one in force first.
+    #[must_use]
+    pub fn tables(&self) -> watch::Receiver<Arc<SlotTable>> {
+        self.0.table.subscribe()
+    }
+
+    /// All members with what is left of their leases.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<(Seat, Duration)> {
+        let now = self.0.clock.now();
+        let left = |seat: &Seat| (seat.clone(), seat.lease_until.saturating_sub(now));
+        self.members().seats().map(left).collect()
+    }
+
+    /// Keeps the table as the members want it, for ever.
+    pub async fn keep(self) {
+        loop {
+            // Either way it is time to look.
+            let _ = tokio::time::timeout(LOOK_PAUSE, self.0.wake.notified()).await;
+            if let Err(error) = self.look().await {
+                tracing::warn!(%error, "the placement table cannot be written; tried again");
+                tokio::time::sleep(TROUBLE_PAUSE).await;
+            }
+        }
+    }
+
+    /// Puts the next table in force, if there is one.
+    async fn look(&self) -> Result<(), MetadataError> {
+        let planned = self.members().plan(self.0.clock.now());
+        let Some(planned) = planned else {
+            return Ok(());
+        };
+        match rows::publish(self.0.namespace.store(), &planned).await {
+            Ok(()) => {}
+            Err(rows::RowError::Changed) => {
+                let (table, _) = rows::load(self.0.namespace.store()).await?;
+                self.set_table(table);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tracing::info!(
+            epoch = planned.table.epoch,
+            losers = planned.losers.len(),
+            "placement"
+        );
+        self.set_table(planned.table);
+        self.0.wake.notify_one();
+        Ok(())
+    }
+
+    fn set_table(&self, table: SlotTable) {
+        let shared = Arc::new(table.clone());
+        self.members().set_table(table);
+        self.0.table.send_replace(shared);
+    }
+
+    /// Opens a session for a worker.
+    ///
+    /// # Errors
+    /// See [`RegisterError`].
+    pub async fn register(&self, member: Member, cluster: &str) -> Result<u64, RegisterError> {
+        if !cluster.is_empty() && cluster != self.0.name {
+            return Err(RegisterError::OtherCluster {
+                theirs: cluster.to_owned(),
+                ours: self.0.name.clone(),
+            });
+        }
+        let node = member.node.clone();
+        let _changing = self.0.changing.lock().await;
+        // A drain is ended by who began it, not by a restart.
+        let known = self.members().seat(&node).map(|seat| seat.member.clone());
+        let member = Member {
+            draining: known.as_ref().is_some_and(|known| known.draining),
+            ..member
+        };
+        if known.is_some_and(|known| known.removed) {
+            tracing::warn!(%node, "a worker that was removed is back: what it has counts again");
+        }
+        if let Some(left) = self
+            .members()
+            .other_lives(&node, &member.store, self.0.clock.now())
+        {
+            return Err(RegisterError::NameTaken { node, left });
+        }
+        let lease = self.members().longest_lease(&node, self.0.clock.now());
+        let member = Member {
+            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            ..member
+        };
+        let opened = rows::register(self.0.namespace.store(), &member).await;
+        let session = opened.map_err(|error| RegisterError::Unavailable(error.to_string()))?;
+        self.members().register(member, session, self.0.clock.now());
+        self.tell_peers();
+        self.0.wake.notify_one();
+        tracing::info!(%node, session, "a worker registered");
+        Ok(session)
+    }
+
+    /// Takes a heartbeat; `false`: its session has ended.
+    #[must_use]
+    pub fn beat(&self, node: &NodeId, session: u64, beat: Beat) -> bool {
+        let taken = self.members().beat(node, session, beat, self.0.clock.now());
+        self.0.wake.notify_one();
+        taken
+    }
+
+    /// A worker says goodbye, or is removed: its session ends.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn leave(&self, node: &NodeId, session: u64) -> Result<(), MetadataError> {
+        let _changing = self.0.changing.lock().await;
+        let member = match self.members().seat(node) {
+            Some(seat) if seat.session == session => seat.member.clone(),
+            _ => return Ok(()),
+        };
+        rows::leave(self.0.namespace.store(), &member).await?;
+        self.members().leave(node, session);
+        self.0.wake.notify_one();
+        tracing::info!(%node, "a worker left");
+        Ok(())
+    }
+
+    /// Whether this is the session that counts.
+    #[must_use]
+    pub fn attends(&self, node: &NodeId, session: u64) -> bool {
+        let members = self.members();
+        let seat = members.seat(node);
+        seat.is_some_and(|seat| seat.session == session && !seat.member.gone)
+    }
+
+    /// A bucket was made, changed or removed: workers read what they know of buckets
+    /// again.
+    pub fn bucket_changed(&self) {
+        self.0.news.send_modify(|news| {
+            news.buckets = news.buckets.wrapping_add(1);
+        });
+    }
+
+    /// Path policies were set: workers read them.
+    pub fn policies_changed(&self, version: u64) {
+        self.0.news.send_modify(|news| {
+            news.policies = news.policies.max(version);
+        });
+    }
+
+    /// What every worker has to know, the latest first.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<News> {
+        self.0.news.subscribe()
+    }
+
+    /// Where workers reach each other, the latest first.
+    #[must_use]
+    pub fn peers(&self) -> watch::Receiver<Arc<Peers>> {
+        self.0.peers.subscribe()
+    }
+
+    fn tell_peers(&self) {
+        let members = reached(&self.members());
+        self.0.peers.send_if_modified(|peers| {
+            let changed = peers.members != members;
+            if changed {
+                let key = peers.key;
+                *peers = Arc::new(Peers { key, members });
+            }
+            changed
+        });
+    }
+
+    /// Orders to workers.
+    #[must_use]
+    pub fn orders(&self) -> &Orders {
+        &self.0.orders
+    }
+
+    /// Makes a metadata call of a worker, once however often it is sent.
+    pub async fn call(
+        &self,
+        node: &NodeId,
+        session: u64,
+        call: messages::Call,
+    ) -> messages::Answer {
+        let id = call.id;
+        let answer = match self.answer(node, session, call).await {
+            Ok(answer) => (*answer).clone(),
+            Err(error) => wire::error_to_wire(&error),
+        };
+        messages::Answer { id, ..answer }
+    }
+
+    async fn answer(
+        &self,
+        node: &NodeId,
+        session: u64,
+        call: messages::Call,
+    ) -> Result<Arc<messages::Answer>, MetadataError> {
+        let operation = messages::Operation::try_from(call.operation).map_err(Mistaken::new)?;
+        if operation == messages::Operation::Lost {
+            let key = wire::key(&call.key)?;
+            let flag = self.is_lost(node, BucketId(call.bucket), &key).await?;
+            return Ok(Arc::new(messages::Answer {
+                flag,
+                ..messages::Answer::default()
+            }));
+        }
+        if !wire::changes(operation) {
+            return calls::make(&self.0.namespace, operation, &call)
+                .await
+                .map(Arc::new);
+        }
+        let ticket = Ticket {
+            id: wire::number(&call.once)?,
+            began_ms: call.began_ms,
+            again: call.again,
+            holder: Some(node.clone()),
+        };
+        if SystemClock.wall_ms().abs_diff(ticket.began_ms) > CLOCKS_APART_MAX_MS {
+            let why = "the clocks of worker and control plane are more than a minute apart";
+            return Err(MetadataError::Unavailable(why.into()));
+        }
+        loop {
+            let promise = match self.0.memo.look(ticket.id) {
+                Known::New(promise) => promise,
+                Known::Asked(mut slot) => {
+                    if let Some(answer) = settled(&mut slot).await {
+                        return Ok(answer);
+                    }
+                    // Whoever made it ended without an answer, or changed nothing.
+                    self.0.memo.forget_orphan(ticket.id);
+                    continue;
+                }
+            };
+            let made = self.make(node, (session, operation), &call, ticket).await;
+            return Ok(match made {
+                Err(error @ MetadataError::Unavailable(_)) => {
+                    self.0.memo.forget(promise);
+                    return Err(error);
+                }
+                Err(error) => self.remember(&promise, wire::error_to_wire(&error)),
+                Ok(answer) => self.remember(&promise, answer),
+            });
+        }
+    }
+
+    fn remember(&self, promise: &memo::Promise, answer: messages::Answer) -> Arc<messages::Answer> {
+        let answer = Arc::new(answer);
+        self.0.memo.keep(promise, &answer);
+        answer
+    }
+
+    /// Makes a change for a worker if the key is its own, behind its fence.
+    async fn make(
+        &self,
+        node: &NodeId,
+        (session, operation): (u64, messages::Operation),
+        call: &messages::Call,
+        ticket: Ticket,
+    ) -> Result<messages::Answer, MetadataError> {
+        let table = Arc::clone(&self.0.table.borrow());
+        if let Some((bucket, key)) = calls::changed_key(operation, call)?
+            && table.owner(slot_of(bucket, &key)) != Some(node)
+        {
+            let why = "the key belongs to another worker now";
+            return Err(MetadataError::Unavailable(why.into()));
+        }
+        let fence = Fence {
+            session,
+            epoch: table.epoch,
+        };
+        let store = self.0.namespace.store().clone();
+        let store = Fenced::new(store, keyspace::fence(node), fence);
+        let names = self.0.namespace.over(store, Some(ticket));
+        let made = calls::make(&names, operation, call).await;
+        let of_bucket = matches!(
+            operation,
+            messages::Operation::CreateBucket
+                | messages::Operation::DeleteBucket
+                | messages::Operation::SetBucketTags
+        );
+        if of_bucket {
+            self.bucket_changed();
+        }
+        made
+    }
+
+    fn members(&self) -> MutexGuard<'_, Membership> {
+        self.0
+            .members
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where members that did not leave are reached.
+fn reached(members: &Membership) -> Vec<(NodeId, String)> {
+    let there = members.seats().filter(|seat| !seat.member.gone);
+    let reached = there.map(|seat| (seat.member.node.clone(), seat.member.advertise.clone()));
+    reached.collect()
+}
+
+/// The answer of a call that somebody else makes; none: there will be none.
+async fn settled(
+    slot: &mut watch::Receiver<Option<Arc<messages::Answer>>>,
+) -> Option<Arc<messages::Answer>> {
+    match slot.wait_for(Option::is_some).await {
+        Ok(answer) => answer.clone(),
+        Err(_gone) => None,
+    }
+}

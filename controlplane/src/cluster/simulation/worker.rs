@@ -1,0 +1,410 @@
+//! A worker as far as the cluster is concerned: its session, its lease, its slots,
+//! what it remembers of keys. It follows the rules of the real one
+//! (`quickwater/src/serve/apart/attendant.rs`, `client/link.rs`, the engine's rights).
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quickwater_proto::{MetadataError, NodeId, PutCondition, SlotTable};
+use quickwater_rpc::cluster as messages;
+use quickwater_simulation::Sim;
+use tokio::sync::Mutex;
+
+use super::history::Seen;
+use super::network::Network;
+use super::{Control, Mistake, Scene};
+use crate::cluster::{Beat, wire};
+use crate::namespace::{SystemClock, WallClock as _};
+
+/// Parts of a lease that are not relied upon (`client/attend.rs`).
+const MARGIN: u32 = 10;
+/// Limit of an answer: then the session is given up.
+const ANSWER_WAIT: Duration = Duration::from_secs(3);
+/// Limit of a call, all repetitions included.
+const CALL_WAIT: Duration = Duration::from_secs(12);
+/// Pause between two looks for a session.
+const LOOK_PAUSE: Duration = Duration::from_millis(40);
+
+/// What a worker knows; lost with its process.
+#[derive(Default)]
+struct Mind {
+    session: Option<u64>,
+    /// End of the lease, by the worker's clock.
+    until: Duration,
+    owned: BTreeSet<usize>,
+    lapses: u64,
+    remembered: BTreeMap<usize, (u128, String)>,
+    /// Newest table heard of, and the last one gone by.
+    heard: Option<Arc<SlotTable>>,
+    gone_by: u64,
+    kept: BTreeSet<usize>,
+}
+
+pub(super) struct Worker {
+    pub(super) at: usize,
+    pub(super) node: NodeId,
+    sim: Sim,
+    network: Network,
+    control: Rc<Control>,
+    scene: Rc<Scene>,
+    /// How much faster its clock runs, in thousandths.
+    drift: i64,
+    frozen_until: Cell<Duration>,
+    life: Cell<u64>,
+    mind: RefCell<Mind>,
+    locks: RefCell<Vec<Arc<Mutex<()>>>>,
+}
+
+/// How a request ended that did nothing.
+pub(super) struct Refused;
+
+impl Worker {
+    pub(super) fn start(
+        at: usize,
+        (sim, network): (&Sim, &Network),
+        control: &Rc<Control>,
+        scene: &Rc<Scene>,
+    ) -> Rc<Self> {
+        let worker = Rc::new(Self {
+            at,
+            node: NodeId::new(&format!("n{at}")).unwrap(),
+            sim: sim.clone(),
+            network: network.clone(),
+            control: Rc::clone(control),
+            scene: Rc::clone(scene),
+            drift: sim.below(41) as i64 - 20,
+            frozen_until: Cell::default(),
+            life: Cell::default(),
+            mind: RefCell::default(),
+            locks: RefCell::default(),
+        });
+        worker.restart();
+        worker
+    }
+
+    /// Ends the process and starts another over the same directory.
+    pub(super) fn restart(self: &Rc<Self>) {
+        self.life.set(self.life.get() + 1);
+        self.mind.take();
+        let locks = self.scene.slots.iter().map(|_| Arc::default());
+        self.locks.replace(locks.collect());
+        let (link, follower) = (Rc::clone(self), Rc::clone(self));
+        self.sim.spawn(async move { link.link().await });
+        self.sim.spawn(async move { follower.follow().await });
+    }
+
+    /// Nothing of the process moves, but the world does.
+    pub(super) fn freeze(&self, time: Duration) {
+        self.frozen_until.set(self.sim.now() + time);
+    }
+
+    /// Time as the worker sees it. It runs on in a frozen one.
+    fn clock(&self) -> Duration {
+        let now = self.sim.now().as_nanos() as i64;
+        Duration::from_nanos((now + now / 1_000 * self.drift) as u64)
+    }
+
+    /// To be called after every wait: goes on when the process does, or never.
+    async fn wake(&self, life: u64) {
+        loop {
+            let until = self.frozen_until.get();
+            if until <= self.sim.now() {
+                break;
+            }
+            self.sim.sleep(until - self.sim.now()).await;
+        }
+        if self.life.get() != life {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn sleep(&self, life: u64, time: Duration) {
+        self.sim.sleep(time).await;
+        self.wake(life).await;
+    }
+
+    /// Sessions one after the other.
+    async fn link(self: Rc<Self>) {
+        let life = self.life.get();
+        loop {
+            if let Some(session) = self.register(life).await {
+                self.attend(life, session).await;
+            }
+            let pause = Duration::from_millis(50 + self.sim.below(500));
+            self.sleep(life, pause).await;
+        }
+    }
+
+    async fn register(&self, life: u64) -> Option<(u64, Duration)> {
+        let sent = self.clock();
+        let (control, member) = (Rc::clone(&self.control), super::member(&self.node));
+        let handle = async move {
+            let cluster = control.cluster()?;
+            let session = cluster.register(member, "").await.ok()?;
+            let table = cluster.tables().borrow().clone();
+            Some((session, cluster.lease(), table))
+        };
+        let answer = self.network.call(self.at, ANSWER_WAIT, handle).await;
+        self.wake(life).await;
+        let (session, lease, table) = answer?;
+        self.opened(&table);
+        self.granted(sent, lease);
+        let mut mind = self.mind.borrow_mut();
+        mind.session = Some(session);
+        mind.heard = Some(table);
+        Some((session, lease))
+    }
+
+    /// See `Attending::opened`.
+    fn opened(&self, table: &SlotTable) {
+        let mut mind = self.mind.borrow_mut();
+        if self.clock() < mind.until {
+            return;
+        }
+        let slots = &self.scene.slots;
+        mind.owned
+            .retain(|key| table.owner(slots[*key]) == Some(&self.node));
+        if self.scene.mistake != Some(Mistake::NoLapse) {
+            mind.lapses += 1;
+            mind.remembered.clear();
+        }
+    }
+
+    fn granted(&self, sent: Duration, lease: Duration) {
+        let trusted = match self.scene.mistake {
+            Some(Mistake::LeaseIsTooLong) => lease + lease / 4,
+            _ => lease - lease / MARGIN,
+        };
+        let mut mind = self.mind.borrow_mut();
+        mind.until = mind.until.max(sent + trusted);
+    }
+
+    async fn attend(&self, life: u64, (session, lease): (u64, Duration)) {
+        while self.mind.borrow().session == Some(session) {
+            let sent = self.clock();
+            let beat = {
+                let mind = self.mind.borrow();
+                let kept = mind.kept.iter().map(|key| self.scene.slots[*key]);
+                Beat {
+                    epoch: mind.gone_by,
+                    kept: kept.collect(),
+                    ..Beat::default()
+                }
+            };
+            let (control, node) = (Rc::clone(&self.control), self.node.clone());
+            let handle = async move {
+                let cluster = control.cluster()?;
+                let taken = cluster.beat(&node, session, beat);
+                let table = cluster.tables().borrow().clone();
+                Some((taken, table))
+            };
+            let answer = self.network.call(self.at, ANSWER_WAIT, handle).await;
+            self.wake(life).await;
+            let Some((true, table)) = answer else { break };
+            self.granted(sent, lease);
+            let newer = |heard: &Arc<SlotTable>| heard.epoch < table.epoch;
+            if self.mind.borrow().heard.as_ref().is_none_or(newer) {
+                self.mind.borrow_mut().heard = Some(table);
+            }
+            self.sleep(life, (lease / 10).min(Duration::from_secs(1)))
+                .await;
+        }
+        let mut mind = self.mind.borrow_mut();
+        if mind.session == Some(session) {
+            mind.session = None;
+        }
+    }
+
+    /// Goes by one table after the other.
+    async fn follow(self: Rc<Self>) {
+        let life = self.life.get();
+        loop {
+            let heard = self.mind.borrow().heard.clone();
+            let gone_by = self.mind.borrow().gone_by;
+            match heard {
+                Some(table) if table.epoch > gone_by => self.go_by(life, &table).await,
+                _ => {}
+            }
+            self.sleep(life, LOOK_PAUSE).await;
+        }
+    }
+
+    /// See `Attending::go_by`.
+    async fn go_by(&self, life: u64, table: &SlotTable) {
+        let mine = |key: usize| table.owner(self.scene.slots[key]) == Some(&self.node);
+        let owned = self.mind.borrow().owned.clone();
+        let all = 0..self.scene.slots.len();
+        let lost: Vec<usize> = all
+            .clone()
+            .filter(|key| owned.contains(key) && !mine(*key))
+            .collect();
+        let gained: Vec<usize> = all
+            .filter(|key| !owned.contains(key) && mine(*key))
+            .collect();
+        let early = self.scene.mistake == Some(Mistake::SaysItLetGo);
+        if early {
+            self.mind.borrow_mut().gone_by = table.epoch;
+            self.sleep(life, Duration::from_secs(5)).await;
+        }
+        for key in &lost {
+            self.mind.borrow_mut().owned.remove(key);
+        }
+        for key in &lost {
+            self.quiesce(life, *key).await;
+        }
+        if !lost.is_empty() {
+            self.mind.borrow_mut().remembered.clear();
+        }
+        let mut mind = self.mind.borrow_mut();
+        mind.owned.extend(gained);
+        mind.gone_by = table.epoch;
+    }
+
+    async fn quiesce(&self, life: u64, key: usize) {
+        let lock = Arc::clone(&self.locks.borrow()[key]);
+        drop(lock.lock_owned().await);
+        self.wake(life).await;
+    }
+
+    /// See the engine's `Rights`.
+    fn permits(&self, key: usize) -> bool {
+        let mind = self.mind.borrow();
+        let lives = self.clock() < mind.until || self.scene.mistake == Some(Mistake::NoLease);
+        mind.owned.contains(&key) && lives
+    }
+
+    /// A metadata call, sent again by the next session when one ends.
+    async fn call(
+        &self,
+        life: u64,
+        mut call: messages::Call,
+    ) -> Result<messages::Answer, MetadataError> {
+        let deadline = self.sim.now() + CALL_WAIT;
+        let mut last = None;
+        loop {
+            let session = self.mind.borrow().session;
+            let Some(session) = session.filter(|session| Some(*session) != last) else {
+                if self.sim.now() >= deadline {
+                    let why = "out of reach".to_owned();
+                    return Err(match call.again {
+                        true => MetadataError::Unknown(why),
+                        false => MetadataError::Unavailable(why),
+                    });
+                }
+                self.sleep(life, LOOK_PAUSE).await;
+                continue;
+            };
+            let (control, node) = (Rc::clone(&self.control), self.node.clone());
+            let sent = call.clone();
+            let handle = async move { Some(control.cluster()?.call(&node, session, sent).await) };
+            let answer = self.network.call(self.at, ANSWER_WAIT, handle).await;
+            self.wake(life).await;
+            if let Some(answer) = answer {
+                return wire::error(&answer).map_or(Ok(answer), Err);
+            }
+            // The session is given up whole.
+            let mut mind = self.mind.borrow_mut();
+            if mind.session == Some(session) {
+                mind.session = None;
+            }
+            last = Some(session);
+            call.again = true;
+        }
+    }
+
+    /// See the engine's `remember`. `since`: when the lock was taken.
+    fn remember(&self, key: usize, known: (u128, String), since: u64) {
+        let mut mind = self.mind.borrow_mut();
+        let late = mind.lapses != since;
+        if !late || self.scene.mistake == Some(Mistake::LateIsRemembered) {
+            mind.remembered.insert(key, known);
+        }
+    }
+
+    /// PUT.
+    pub(super) async fn write(&self, key: usize, value: &str) -> Result<Seen, Refused> {
+        let life = self.life.get();
+        self.wake(life).await;
+        let lock = Arc::clone(&self.locks.borrow()[key]);
+        let _guard = lock.lock_owned().await;
+        self.wake(life).await;
+        if !self.permits(key) {
+            return Err(Refused);
+        }
+        let since = self.mind.borrow().lapses;
+        let call = messages::Call {
+            once: wire::number_to_wire(self.sim.random_u128()),
+            began_ms: SystemClock.wall_ms(),
+            object: Some(wire::object_to_wire(&super::record(value)).unwrap()),
+            condition: Some(wire::condition_to_wire(&PutCondition::None)),
+            ..wire::about(
+                messages::Operation::CommitObject,
+                self.scene.bucket,
+                &self.scene.keys[key],
+            )
+        };
+        match self.call(life, call).await {
+            Ok(answer) => {
+                let version = wire::number(&answer.version).unwrap();
+                self.remember(key, (version, value.to_owned()), since);
+                Ok(Seen::Wrote(version))
+            }
+            Err(MetadataError::Unavailable(_)) => Err(Refused),
+            Err(_) => {
+                self.mind.borrow_mut().remembered.remove(&key);
+                Ok(Seen::Unknown)
+            }
+        }
+    }
+
+    /// GET, as the engine's `resolve` does it.
+    pub(super) async fn read(&self, key: usize) -> Result<Seen, Refused> {
+        let life = self.life.get();
+        self.wake(life).await;
+        let (since, known) = {
+            let mind = self.mind.borrow();
+            (mind.lapses, mind.remembered.get(&key).cloned())
+        };
+        if let Some((version, value)) = known {
+            if !self.permits(key) {
+                return Err(Refused);
+            }
+            if self.mind.borrow().lapses == since {
+                return Ok(Seen::Read(version, value));
+            }
+        }
+        let lock = Arc::clone(&self.locks.borrow()[key]);
+        let _guard = lock.lock_owned().await;
+        self.wake(life).await;
+        if !self.permits(key) {
+            return Err(Refused);
+        }
+        if let Some((version, value)) = self.mind.borrow().remembered.get(&key).cloned() {
+            return Ok(Seen::Read(version, value));
+        }
+        let since = self.mind.borrow().lapses;
+        let call = wire::about(
+            messages::Operation::Object,
+            self.scene.bucket,
+            &self.scene.keys[key],
+        );
+        let answer = self.call(life, call).await.map_err(|_| Refused)?;
+        let found = match &answer.object {
+            Some(found) => {
+                let record = wire::object(found).unwrap();
+                (record.version.0, record.etag.as_str().to_owned())
+            }
+            None => (0, String::new()),
+        };
+        if found.0 > 0 {
+            self.remember(key, found.clone(), since);
+        }
+        match self.permits(key) {
+            true => Ok(Seen::Read(found.0, found.1)),
+            false => Err(Refused),
+        }
+    }
+}

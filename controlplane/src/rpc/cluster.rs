@@ -1,0 +1,344 @@
+//! The cluster service on the wire: who calls is read from the certificate, messages
+//! are translated. No rules here.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt as _};
+use quickwater_proto::{NodeId, SLOTS, SlotTable};
+use quickwater_rpc::cluster as wire;
+use quickwater_rpc::cluster::cluster_server::{Cluster as Service, ClusterServer};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::identity::Role;
+use crate::cluster::wire::MESSAGE_BYTES_MAX;
+use crate::cluster::{Beat, Cluster, News, Peers, RegisterError};
+use crate::records::Member;
+use crate::store::Store;
+
+/// Header with the session of a stream of calls.
+pub(crate) const SESSION_HEADER: &str = "quickwater-session";
+/// Calls of one stream at a time; more wait in the stream.
+const CALLS_MAX: usize = 1_024;
+/// Answers that travel in one message.
+const ANSWERS_PER_MESSAGE: usize = 64;
+/// Messages of a session that wait to be sent.
+const OUTBOX: usize = 16;
+/// Longest text of a registration, bytes.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// The cluster service, to be added to a server that asks for certificates.
+#[must_use]
+pub fn cluster_routes<S: Store>(cluster: Cluster<S>) -> Routes {
+    let server = ClusterServer::new(ClusterService { cluster })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    Routes::new(server)
+}
+
+struct ClusterService<S> {
+    cluster: Cluster<S>,
+}
+
+type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The worker that calls.
+fn worker<T>(request: &Request<T>) -> Result<NodeId, Status> {
+    let certificates = request.peer_certs();
+    let first = certificates.as_ref().and_then(|all| all.first());
+    let Some(first) = first else {
+        return Err(Status::unauthenticated("no certificate"));
+    };
+    match Role::of_certificate(first) {
+        Some(Role::Worker(node)) => Ok(node),
+        _ => Err(Status::permission_denied("not the certificate of a worker")),
+    }
+}
+
+fn table_to_wire(table: &SlotTable) -> wire::Table {
+    let (members, owners, yielding) = table.to_parts();
+    wire::Table {
+        epoch: table.epoch,
+        members,
+        owners,
+        yielding,
+    }
+}
+
+/// A table as it came.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn table_from_wire(
+    table: &wire::Table,
+) -> Result<SlotTable, quickwater_proto::TableError> {
+    SlotTable::from_parts(table.epoch, &table.members, &table.owners, &table.yielding)
+}
+
+fn peers_to_wire(peers: &Peers) -> wire::Peers {
+    let peer = |(node, address): &(NodeId, String)| wire::Peer {
+        node: node.to_string(),
+        address: address.clone(),
+    };
+    wire::Peers {
+        key: peers.key.to_vec(),
+        members: peers.members.iter().map(peer).collect(),
+    }
+}
+
+/// What workers need to talk to each other, as it came; `None`: it is not that.
+pub(crate) fn peers_from_wire(peers: &wire::Peers) -> Option<Peers> {
+    let peer = |peer: &wire::Peer| Some((NodeId::new(&peer.node).ok()?, peer.address.clone()));
+    Some(Peers {
+        key: peers.key.as_slice().try_into().ok()?,
+        members: peers.members.iter().map(peer).collect::<Option<_>>()?,
+    })
+}
+
+/// Numbers of the bits that are set.
+fn slots(bits: &[u8]) -> BTreeSet<usize> {
+    let set = |slot: &usize| {
+        bits.get(slot / 8)
+            .is_some_and(|b| b & (1 << (slot % 8)) != 0)
+    };
+    (0..SLOTS).filter(set).collect()
+}
+
+fn member(node: NodeId, request: wire::RegisterRequest) -> Result<Member, Status> {
+    let texts = [
+        &request.advertise,
+        &request.zone,
+        &request.s3_address,
+        &request.version,
+        &request.cluster,
+    ];
+    let fits = texts.iter().all(|text| text.len() <= TEXT_BYTES_MAX);
+    if !fits || request.store.len() > TEXT_BYTES_MAX {
+        return Err(Status::invalid_argument("a text is too long"));
+    }
+    if request.node != node.as_str() {
+        let why = format!(
+            "the certificate is that of node '{node}', not of '{}': start the worker with --node-id {node}, or give it its own certificate",
+            request.node.escape_debug()
+        );
+        return Err(Status::permission_denied(why));
+    }
+    Ok(Member {
+        node,
+        advertise: request.advertise,
+        zone: request.zone,
+        capacity_bytes: request.capacity_bytes,
+        s3_address: request.s3_address,
+        store: request.store,
+        shards: request.shards,
+        version: request.version,
+        gone: false,
+        draining: false,
+        removed: false,
+        lease_ms: 0,
+    })
+}
+
+fn refused(error: RegisterError) -> Status {
+    match error {
+        RegisterError::NameTaken { .. } => Status::already_exists(error.to_string()),
+        RegisterError::OtherCluster { .. } => Status::failed_precondition(error.to_string()),
+        RegisterError::Unavailable(_) => Status::unavailable(error.to_string()),
+    }
+}
+
+fn ended() -> Status {
+    Status::aborted("the session has ended; register again")
+}
+
+#[tonic::async_trait]
+impl<S: Store> Service for ClusterService<S> {
+    type AttendStream = Outgoing<wire::FromControl>;
+    type MetadataStream = Outgoing<wire::Answers>;
+
+    async fn register(
+        &self,
+        request: Request<wire::RegisterRequest>,
+    ) -> Result<Response<wire::RegisterAnswer>, Status> {
+        let node = worker(&request)?;
+        let request = request.into_inner();
+        let cluster = request.cluster.clone();
+        let member = member(node, request)?;
+        let registered = self.cluster.register(member, &cluster).await;
+        let session = registered.map_err(refused)?;
+        let lease_ms = u64::try_from(self.cluster.lease().as_millis()).unwrap_or(u64::MAX);
+        let table = table_to_wire(&self.cluster.tables().borrow());
+        let peers = peers_to_wire(&self.cluster.peers().borrow());
+        Ok(Response::new(wire::RegisterAnswer {
+            session,
+            cluster: self.cluster.name().to_owned(),
+            lease_ms,
+            table: Some(table),
+            peers: Some(peers),
+        }))
+    }
+
+    async fn attend(
+        &self,
+        request: Request<Streaming<wire::FromWorker>>,
+    ) -> Result<Response<Self::AttendStream>, Status> {
+        let node = worker(&request)?;
+        let (sender, receiver) = mpsc::channel(OUTBOX);
+        let cluster = self.cluster.clone();
+        tokio::spawn(attend(cluster, node, request.into_inner(), sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn metadata(
+        &self,
+        request: Request<Streaming<wire::Calls>>,
+    ) -> Result<Response<Self::MetadataStream>, Status> {
+        let node = worker(&request)?;
+        let session = request.metadata().get(SESSION_HEADER);
+        let session = session.and_then(|text| text.to_str().ok()?.parse().ok());
+        let session = session.ok_or_else(|| Status::invalid_argument("no session"))?;
+        if !self.cluster.attends(&node, session) {
+            return Err(ended());
+        }
+        let (sender, receiver) = mpsc::channel(CALLS_MAX);
+        let cluster = self.cluster.clone();
+        tokio::spawn(make_calls(
+            cluster,
+            (node, session),
+            request.into_inner(),
+            sender,
+        ));
+        let answers = ReceiverStream::new(receiver).ready_chunks(ANSWERS_PER_MESSAGE);
+        let answers = answers.map(|answers| Ok(wire::Answers { answers }));
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+/// A session from its first heartbeat to its last.
+async fn attend<S: Store>(
+    cluster: Cluster<S>,
+    node: NodeId,
+    mut beats: Streaming<wire::FromWorker>,
+    out: mpsc::Sender<Result<wire::FromControl, Status>>,
+) {
+    let stream = cluster.orders().attend(&node, out.clone());
+    let mut tables = cluster.tables();
+    tables.mark_changed();
+    let mut news = cluster.news();
+    news.mark_changed();
+    let mut peers = cluster.peers();
+    peers.mark_changed();
+    loop {
+        let message = tokio::select! {
+            beat = beats.message() => match beat {
+                Ok(Some(wire::FromWorker { answer: Some(answer), .. })) => {
+                    cluster.orders().answered(&node, answer);
+                    continue;
+                }
+                Ok(Some(beat)) => taken(&cluster, &node, beat).await,
+                // The worker went away; its lease runs on without it.
+                Ok(None) | Err(_) => break,
+            },
+            changed = news.changed() => match changed {
+                Ok(()) => {
+                    let News { buckets, policies } = *news.borrow_and_update();
+                    Ok(wire::FromControl {
+                        news: Some(wire::News { buckets, policies }),
+                        ..wire::FromControl::default()
+                    })
+                }
+                Err(_) => break,
+            },
+            changed = peers.changed() => match changed {
+                Ok(()) => {
+                    let peers = peers_to_wire(&peers.borrow_and_update());
+                    Ok(wire::FromControl {
+                        peers: Some(peers),
+                        ..wire::FromControl::default()
+                    })
+                }
+                Err(_) => break,
+            },
+            changed = tables.changed() => match changed {
+                Ok(()) => {
+                    let table = table_to_wire(&tables.borrow_and_update());
+                    Ok(wire::FromControl {
+                        table: Some(table),
+                        ..wire::FromControl::default()
+                    })
+                }
+                Err(_) => break,
+            },
+        };
+        let last = message.is_err();
+        if out.send(message).await.is_err() || last {
+            break;
+        }
+    }
+    cluster.orders().part(&node, stream);
+}
+
+async fn taken<S: Store>(
+    cluster: &Cluster<S>,
+    node: &NodeId,
+    message: wire::FromWorker,
+) -> Result<wire::FromControl, Status> {
+    if message.leaving {
+        let left = cluster.leave(node, message.session).await;
+        left.map_err(|error| Status::unavailable(error.to_string()))?;
+        return Ok(wire::FromControl {
+            beat: message.beat,
+            ..wire::FromControl::default()
+        });
+    }
+    let beat = Beat {
+        epoch: message.epoch,
+        kept: slots(&message.kept),
+        state: message.state,
+        used_bytes: message.used_bytes,
+        dirty_bytes: message.dirty_bytes,
+        holds: message.holds,
+        changes: message.changes,
+        transient_objects: message.transient_objects,
+        draining: message.draining,
+    };
+    match cluster.beat(node, message.session, beat) {
+        true => Ok(wire::FromControl {
+            beat: message.beat,
+            draining: cluster.drains(node),
+            ..wire::FromControl::default()
+        }),
+        false => Err(ended()),
+    }
+}
+
+/// Makes the calls of a stream, side by side.
+async fn make_calls<S: Store>(
+    cluster: Cluster<S>,
+    (node, session): (NodeId, u64),
+    mut calls: Streaming<wire::Calls>,
+    out: mpsc::Sender<wire::Answer>,
+) {
+    let places = Arc::new(Semaphore::new(CALLS_MAX));
+    let node = Arc::new(node);
+    // A stream that breaks is the worker's to notice.
+    while let Ok(Some(batch)) = calls.message().await {
+        for call in batch.calls {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            let (cluster, node, out) = (cluster.clone(), Arc::clone(&node), out.clone());
+            // To its end, whatever becomes of the stream.
+            tokio::spawn(async move {
+                let answer = cluster.call(&node, session, call).await;
+                // Nobody waits for it any more; who asks again gets it then.
+                let _ = out.send(answer).await;
+                drop(place);
+            });
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Calls about the workers of a cluster: drained, removed, and what goes with them.
+
+use std::collections::HashMap;
+
+use quickwater_proto::{BucketId, NodeId, ObjectKey, PendingChange};
+use quickwater_rpc::admin::{
+    LostObject, NodeDrainReply, NodeDrainRequest, NodeLostReply, NodeLostRequest, NodeRemoveReply,
+    NodeRemoveRequest,
+};
+use tonic::Status;
+
+use super::admin::AdminService;
+use super::status;
+use super::views::ClusterView;
+use crate::cluster::ClusterError;
+use crate::store::Store;
+
+fn node(name: &str) -> Result<NodeId, Status> {
+    NodeId::new(name).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+fn refused(error: ClusterError) -> Status {
+    match error {
+        ClusterError::NoSuchNode(_) => Status::not_found(error.to_string()),
+        ClusterError::Present(_) | ClusterError::Gone(_) => {
+            Status::failed_precondition(error.to_string())
+        }
+        ClusterError::Metadata(error) => status::metadata(error),
+    }
+}
+
+impl<S: Store> AdminService<S> {
+    fn cluster(&self) -> Result<&dyn ClusterView, Status> {
+        let cluster = self.views.cluster.as_deref();
+        cluster.ok_or_else(|| {
+            Status::failed_precondition("this service runs alone: it has no workers to manage")
+        })
+    }
+
+    pub(super) async fn drain_node(
+        &self,
+        request: NodeDrainRequest,
+    ) -> Result<NodeDrainReply, Status> {
+        let node = node(&request.name)?;
+        let drained = self.cluster()?.drain(&node, !request.cancel).await;
+        let alone = drained.map_err(refused)?;
+        Ok(NodeDrainReply { alone })
+    }
+
+    pub(super) async fn remove_node(
+        &self,
+        request: NodeRemoveRequest,
+    ) -> Result<NodeRemoveReply, Status> {
+        let node = node(&request.name)?;
+        let removed = self.cluster()?.remove(&node).await;
+        removed.map_err(refused)?;
+        Ok(NodeRemoveReply {})
+    }
+
+    pub(super) async fn lost_objects(
+        &self,
+        request: NodeLostRequest,
+    ) -> Result<NodeLostReply, Status> {
+        let after = place(&request.page_token)?;
+        let after = after.as_ref().map(|(bucket, key)| (*bucket, key));
+        let found = self
+            .cluster()?
+            .only_at(&node(&request.name)?, after)
+            .await
+            .map_err(refused)?;
+        let buckets = self.namespace.buckets().await.map_err(status::metadata)?;
+        let names: HashMap<BucketId, String> = buckets
+            .into_iter()
+            .map(|bucket| (bucket.id, bucket.name.to_string()))
+            .collect();
+        let mut objects = Vec::with_capacity(found.page.entries.len());
+        for (bucket, key, pending) in found.page.entries {
+            let (size, transient) = match pending.change {
+                PendingChange::Put { size } => (size, false),
+                PendingChange::Hold { size } => (size, true),
+                PendingChange::Delete | PendingChange::Settling { .. } => continue,
+            };
+            objects.push(LostObject {
+                bucket: names.get(&bucket).cloned().unwrap_or_default(),
+                key: key.as_str().to_owned(),
+                size,
+                transient,
+            });
+        }
+        let next = found
+            .next
+            .map(|(bucket, key)| format!("{}/{key}", bucket.0));
+        Ok(NodeLostReply {
+            objects,
+            next_page_token: next.unwrap_or_default(),
+        })
+    }
+}
+
+/// The place a token names: `BUCKET_ID/KEY`.
+fn place(token: &str) -> Result<Option<(BucketId, ObjectKey)>, Status> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let parsed = token.split_once('/').and_then(|(bucket, key)| {
+        let bucket = BucketId(bucket.parse().ok()?);
+        Some((bucket, ObjectKey::new(key).ok()?))
+    });
+    let place = parsed.ok_or_else(|| Status::invalid_argument("not a page token"))?;
+    Ok(Some(place))
+}

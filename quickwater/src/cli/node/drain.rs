@@ -1,0 +1,165 @@
+//! `node drain`: a worker gives its slots to others; with `--evacuate` until nothing is
+//! left that only it has.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Args;
+use quickwater_rpc::admin::{Node, NodeDrainRequest, PersistRetryRequest, StatusRequest};
+use serde_json::json;
+
+use super::node_json;
+use crate::cli::exit::Kind;
+use crate::cli::output::size;
+use crate::cli::remote::{Remote, Target, explain};
+use crate::settings::parse;
+
+/// Wait between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// Progress is told this often.
+const PROGRESS_PAUSE: Duration = Duration::from_secs(2);
+
+pub(super) const HELP: &str = "\
+From now on the worker takes no write that no UFS has: WRITE_BACK is acked as
+WRITE_THROUGH there, TRANSIENT writes are told to come back (503). What it has is sent to
+the UFS, and then its slots go to the other workers; when there are none it keeps them. A
+drain survives restarts and ends with --cancel.
+
+--evacuate waits until the worker has no slots and nothing that no UFS has, and exits with
+0 only then. TRANSIENT objects never go to a UFS: they have to be deleted first.
+
+Examples:
+  quickwater node drain n1 --evacuate --dir /var/lib/qw-control
+  quickwater node drain n1 --evacuate --timeout 2h --output json --dir /var/lib/qw-control
+  quickwater node drain n1 --cancel --dir /var/lib/qw-control";
+
+/// What `node drain` takes.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The worker, by its node id
+    #[arg(value_name = "ID")]
+    name: String,
+    /// Send what no UFS has at once, and wait until nothing is left
+    #[arg(long, conflicts_with = "cancel")]
+    evacuate: bool,
+    /// Longest wait for that
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "1h",
+        requires = "evacuate"
+    )]
+    timeout: String,
+    /// End a drain: the worker may have slots again
+    #[arg(long)]
+    cancel: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// How far a worker is.
+struct Seen {
+    node: Node,
+    /// There is no other to take its slots.
+    alone: bool,
+}
+
+impl Seen {
+    /// Nothing is left that only it has, and its slots are others', if there are others.
+    fn is_done(&self) -> bool {
+        self.node.drained || (self.alone && self.node.draining && !self.node.holds)
+    }
+
+    fn text(&self) -> String {
+        let node = &self.node;
+        format!(
+            "{}: {} slots, {} changes ({}) the UFS does not have, {} TRANSIENT objects",
+            node.name,
+            node.slots,
+            node.changes,
+            size(node.dirty_bytes),
+            node.transient_objects
+        )
+    }
+}
+
+pub(super) fn run(args: &DrainArgs) -> Result<ExitCode> {
+    let longest = parse::duration(&args.timeout)
+        .map_err(|why| anyhow!("--timeout: {why}").context(Kind::Usage))?;
+    let seen = args.target.with(|remote| drain(remote, args, longest))?;
+    let done = seen.is_done();
+    let json = json!({ "node": node_json(&seen.node), "drained": done, "alone": seen.alone });
+    let code = args.target.output.show(&json, || told(args, &seen))?;
+    Ok(match args.evacuate && !done {
+        true => ExitCode::FAILURE,
+        false => code,
+    })
+}
+
+fn told(args: &DrainArgs, seen: &Seen) -> String {
+    let name = &args.name;
+    match (args.cancel, seen.is_done(), args.evacuate) {
+        (true, ..) => format!("{name} may have slots again\n"),
+        (_, true, _) if seen.alone => format!(
+            "nothing is left that only {name} has; it keeps its slots: no other worker can have them\n"
+        ),
+        (_, true, _) => format!("{name} is drained: no slots, nothing left that only it has\n"),
+        (_, false, true) => format!("time is up; {}\n", seen.text()),
+        (_, false, false) => format!(
+            "{}\nit is being drained; `quickwater node list` shows when it is `drained`\n",
+            seen.text()
+        ),
+    }
+}
+
+async fn drain(mut remote: Remote, args: &DrainArgs, longest: Duration) -> Result<Seen> {
+    let request = NodeDrainRequest {
+        name: args.name.clone(),
+        cancel: args.cancel,
+    };
+    let begun = Instant::now();
+    let mut told = begun;
+    if args.evacuate {
+        retry(&mut remote).await?;
+    }
+    loop {
+        // Asked again: other workers come and go meanwhile.
+        let reply = remote.node_drain(request.clone()).await;
+        let alone = reply.map_err(|s| explain(&s))?.into_inner().alone;
+        let node = look(&mut remote, &args.name).await?;
+        let seen = Seen { node, alone };
+        let left = longest.saturating_sub(begun.elapsed());
+        if !args.evacuate || seen.is_done() || left.is_zero() {
+            return Ok(seen);
+        }
+        if told.elapsed() >= PROGRESS_PAUSE {
+            told = Instant::now();
+            progress(&seen);
+            retry(&mut remote).await?;
+        }
+        tokio::time::sleep(LOOK_PAUSE.min(left)).await;
+    }
+}
+
+/// What waits for another attempt is due now.
+async fn retry(remote: &mut Remote) -> Result<()> {
+    let everything = PersistRetryRequest::default();
+    let retried = remote.persist_retry(everything).await;
+    retried.map(drop).map_err(|s| explain(&s))
+}
+
+async fn look(remote: &mut Remote, name: &str) -> Result<Node> {
+    let status = remote.status(StatusRequest {}).await;
+    let nodes = status.map_err(|s| explain(&s))?.into_inner().nodes;
+    let node = nodes.into_iter().find(|node| node.name == name);
+    node.with_context(|| format!("no worker '{name}'"))
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "progress is for the person at the terminal"
+)]
+fn progress(seen: &Seen) {
+    eprintln!("{}", seen.text());
+}

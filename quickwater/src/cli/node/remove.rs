@@ -1,0 +1,133 @@
+//! `node remove`: a worker is taken for lost, and what goes with it is told.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use quickwater_rpc::admin::{LostObject, NodeLostRequest, NodeRemoveRequest};
+use serde_json::json;
+
+use crate::cli::output::size;
+use crate::cli::remote::{Remote, Target, explain};
+
+/// Objects that are named in text; all are counted, and JSON names more.
+const NAMED_MAX: usize = 20;
+/// Objects that are named in JSON.
+const LISTED_MAX: usize = 100_000;
+
+pub(super) const HELP: &str = "\
+Only for a worker whose process is certainly dead and whose data is not to come back: others
+get its slots at once, before its lease is over. Refused while its session is open.
+
+What no UFS has and only this worker had is lost: it is counted and named here, answered
+with 410 ObjectLost, and never with an older version, until it is written again or deleted.
+Should the worker come back with its data all the same, that is there again.
+
+Examples:
+  quickwater node remove n1 --dry-run --dir /var/lib/qw-control
+  quickwater node remove n1 --output json --dir /var/lib/qw-control";
+
+/// What `node remove` takes.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The worker, by its node id
+    #[arg(value_name = "ID")]
+    name: String,
+    /// Only say what would be lost
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// What only one worker has.
+#[derive(Default)]
+struct Lost {
+    objects: u64,
+    bytes: u64,
+    named: Vec<LostObject>,
+}
+
+pub(super) fn run(args: &RemoveArgs) -> Result<ExitCode> {
+    let lost = args.target.with(|remote| remove(remote, args))?;
+    let named = lost.named.iter().map(|object| {
+        json!({
+            "path": path(object), "size": object.size, "transient": object.transient,
+        })
+    });
+    let json = json!({
+        "node": args.name,
+        "removed": !args.dry_run,
+        "lost_objects": lost.objects,
+        "lost_bytes": lost.bytes,
+        "lost": named.collect::<Vec<_>>(),
+    });
+    args.target.output.show(&json, || text(args, &lost))
+}
+
+fn path(object: &LostObject) -> String {
+    format!("/{}/{}", object.bucket, object.key)
+}
+
+fn text(args: &RemoveArgs, lost: &Lost) -> String {
+    let (name, many) = (&args.name, lost.objects);
+    let (done, what) = match args.dry_run {
+        true => (format!("{name} was not removed\n"), "would be lost"),
+        false => (
+            format!("{name} is removed; its slots go to others\n"),
+            "are lost",
+        ),
+    };
+    let head = match many {
+        0 => format!("nothing is lost with {name}: every object of it is in its UFS\n"),
+        _ => format!(
+            "{many} objects ({}) {what}: only {name} has them\n",
+            size(lost.bytes)
+        ),
+    };
+    let lines = lost.named.iter().take(NAMED_MAX);
+    let lines: String = lines
+        .map(|object| format!("  {} ({})\n", path(object), size(object.size)))
+        .collect();
+    let more = match many > NAMED_MAX as u64 {
+        true => "  ...; --output json names them\n",
+        false => "",
+    };
+    format!("{head}{lines}{more}{done}")
+}
+
+async fn remove(mut remote: Remote, args: &RemoveArgs) -> Result<Lost> {
+    // First removed, then counted: nothing of it is committed any more.
+    if !args.dry_run {
+        let request = NodeRemoveRequest {
+            name: args.name.clone(),
+        };
+        let removed = remote.node_remove(request).await;
+        removed.map_err(|s| explain(&s))?;
+    }
+    let mut lost = Lost::default();
+    let mut token = String::new();
+    loop {
+        let request = NodeLostRequest {
+            name: args.name.clone(),
+            page_token: token,
+        };
+        let page = remote.node_lost(request).await;
+        let page = page.map_err(|s| explain(&s))?.into_inner();
+        for object in page.objects {
+            // The rows of a bucket that was removed are swept some time later.
+            if object.bucket.is_empty() {
+                continue;
+            }
+            lost.objects += 1;
+            lost.bytes = lost.bytes.saturating_add(object.size);
+            if lost.named.len() < LISTED_MAX {
+                lost.named.push(object);
+            }
+        }
+        if page.next_page_token.is_empty() {
+            return Ok(lost);
+        }
+        token = page.next_page_token;
+    }
+}

@@ -1,0 +1,267 @@
+//! What a worker does with what the control plane says: leases and tables become
+//! rights of the shards. Slots are taken in and given away here.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use quickwater_controlplane::client::{Attendant, Condition, ControlClient, Peers};
+use quickwater_controlplane::cluster::boottime;
+use quickwater_engine::Shared;
+use quickwater_engine::io::Environment as _;
+use quickwater_proto::{SLOTS, SlotTable};
+use quickwater_rpc::cluster::OrderAnswer;
+use quickwater_rpc::cluster::order::What;
+use quickwater_worker::environment::ShardEnvironment;
+use quickwater_worker::peer::Directory;
+use quickwater_worker::store::Store;
+use tokio::sync::watch;
+
+use super::super::health::Readiness;
+use super::super::recover::take_in;
+use super::obey::{obey, refused};
+
+/// Longest wait for changes under way in slots that are taken away; what takes longer
+/// keeps its slots for now.
+const QUIESCE_WAIT: Duration = Duration::from_secs(5);
+/// Pause before the metadata are asked again what is pending of new slots.
+const TAKE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The worker behind its attendant, once it runs.
+pub(super) struct Body {
+    pub(super) client: ControlClient,
+    pub(super) store: Store,
+    pub(super) shared: Arc<Shared>,
+    /// When the shards' monotonic clock was zero.
+    pub(super) start: Instant,
+    pub(super) fence: Duration,
+    pub(super) readiness: Readiness,
+}
+
+/// The attendant of a worker. It holds nothing until its body is there.
+pub(super) struct Attending {
+    directory: Arc<Directory>,
+    body: OnceLock<Body>,
+    here: watch::Sender<bool>,
+    /// The table gone by; 0: none yet.
+    gone_by: watch::Sender<u64>,
+    /// A lease that was granted before the body was there.
+    early: watch::Sender<Duration>,
+}
+
+impl Attending {
+    pub(super) fn new(directory: Arc<Directory>) -> Arc<Self> {
+        Arc::new(Self {
+            directory,
+            body: OnceLock::new(),
+            here: watch::channel(false).0,
+            gone_by: watch::channel(0).0,
+            early: watch::channel(Duration::ZERO).0,
+        })
+    }
+
+    /// From now on there is a worker to hold slots. What is pending of the slots of
+    /// `table` was taken in already.
+    pub(super) fn embody(&self, body: Body, table: &SlotTable) {
+        body.shared.rights.grant(*self.early.borrow());
+        for slot in (0..SLOTS).filter(|slot| table.owner(*slot) == Some(self.directory.node())) {
+            body.shared.rights.set(slot, true);
+        }
+        if self.body.set(body).is_ok() {
+            self.here.send_replace(true);
+        }
+    }
+
+    /// Waits until a table is gone by.
+    pub(super) async fn ready(&self) {
+        // The sender is ours, so there always is an answer.
+        let _ = self.gone_by.subscribe().wait_for(|epoch| *epoch > 0).await;
+    }
+
+    async fn body(&self) -> Option<&Body> {
+        let mut here = self.here.subscribe();
+        here.wait_for(|here| *here).await.ok()?;
+        self.body.get()
+    }
+}
+
+impl Body {
+    /// Gives slots away: nothing of them is answered or changed here from now on.
+    /// Answers those that must stay.
+    async fn give(&self, lost: Vec<usize>) -> Vec<usize> {
+        // What is in no UFS can only be sent there by who has the bytes.
+        if self.is_dirty() {
+            return lost;
+        }
+        for slot in &lost {
+            self.shared.rights.set(*slot, false);
+        }
+        let deadline = tokio::time::Instant::now() + QUIESCE_WAIT;
+        let mut kept = Vec::new();
+        for slot in lost {
+            let quiet = tokio::time::timeout_at(deadline, self.shared.quiesce(slot)).await;
+            if quiet.is_err() {
+                kept.push(slot);
+            }
+        }
+        self.shared.forget_objects();
+        kept
+    }
+
+    /// As [`Body::give`], but takes all back when a change that was under way left
+    /// something that no UFS has.
+    async fn try_give(&self, lost: Vec<usize>) -> Vec<usize> {
+        let kept = self.give(lost.clone()).await;
+        if kept.len() == lost.len() || !self.is_dirty() {
+            return kept;
+        }
+        // Nobody has them before we say that we let go.
+        for slot in &lost {
+            self.shared.rights.set(*slot, true);
+        }
+        lost
+    }
+
+    /// Whether there are bytes or changes that no UFS has.
+    fn is_dirty(&self) -> bool {
+        let queued = self.shared.persist.totals();
+        queued.puts + queued.deletes > 0
+            || self.shared.transient.objects() > 0
+            || !self.store.pinned().is_empty()
+    }
+
+    /// Takes slots: what is pending of them is known before anything is answered.
+    async fn take(&self, gained: &[usize]) {
+        let clock = ShardEnvironment::new(self.start);
+        let mine = |slot: usize| gained.binary_search(&slot).is_ok();
+        loop {
+            let when = (self.fence, clock.monotonic());
+            match take_in(&self.client, &self.store, &self.shared, when, &mine).await {
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "what is pending of new slots cannot be read; tried again");
+                    tokio::time::sleep(TAKE_PAUSE).await;
+                }
+            }
+        }
+        for slot in gained {
+            self.shared.note_taken(*slot).await;
+            self.shared.rights.set(*slot, true);
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Attendant for Attending {
+    fn condition(&self) -> Condition {
+        let Some(body) = self.body.get() else {
+            return Condition {
+                state: "starting".into(),
+                ..Condition::default()
+            };
+        };
+        let stats = body.store.stats();
+        let queued = body.shared.persist.totals();
+        let state = match (stats.is_suspect(), body.readiness.get()) {
+            (true, _) => "suspect",
+            (false, true) => "ready",
+            (false, false) => "stopping",
+        };
+        Condition {
+            state: state.into(),
+            used_bytes: stats.live_bytes.load(std::sync::atomic::Ordering::Relaxed),
+            dirty_bytes: queued.bytes.saturating_add(body.shared.transient.bytes()),
+            holds: body.is_dirty(),
+            changes: queued.puts + queued.deletes,
+            transient_objects: body.shared.transient.objects(),
+            draining: body.shared.is_draining(),
+        }
+    }
+
+    fn draining(&self, draining: bool) {
+        if let Some(body) = self.body.get()
+            && body.shared.is_draining() != draining
+        {
+            body.shared.drain(draining);
+            tracing::info!(draining, "what no UFS has is to go from here");
+        }
+    }
+
+    fn met(&self, peers: Peers) {
+        self.directory.meet(peers.key, &peers.members);
+    }
+
+    fn opened(&self, table: &SlotTable) {
+        self.directory.set_table(Arc::new(table.clone()));
+        let Some(body) = self.body.get() else { return };
+        let rights = &body.shared.rights;
+        if rights.left(boottime()).is_some_and(|left| !left.is_zero()) {
+            return;
+        }
+        let lost = |slot: &usize| table.owner(*slot) != Some(self.directory.node());
+        for slot in (0..SLOTS).filter(lost) {
+            rights.set(slot, false);
+        }
+        // Nobody kept others from changing what is remembered.
+        rights.lapse();
+        body.shared.forget_objects();
+    }
+
+    fn granted(&self, until: Duration) {
+        self.early.send_replace(until);
+        if let Some(body) = self.body.get() {
+            body.shared.rights.grant(until);
+        }
+    }
+
+    async fn go_by(&self, table: Arc<SlotTable>) -> Vec<usize> {
+        self.directory.set_table(Arc::clone(&table));
+        let Some(body) = self.body().await else {
+            return Vec::new();
+        };
+        let rights = &body.shared.rights;
+        let mine = |slot: &usize| table.owner(*slot) == Some(self.directory.node());
+        let lost: Vec<usize> = (0..SLOTS)
+            .filter(|slot| rights.owns(*slot) && !mine(slot))
+            .collect();
+        let gained: Vec<usize> = (0..SLOTS)
+            .filter(|slot| !rights.owns(*slot) && mine(slot))
+            .collect();
+        let mut kept = Vec::new();
+        // A process that ended while it gave slots away left its data here.
+        let left = |slot: &usize| {
+            table.yielding(*slot) == Some(self.directory.node()) && !rights.owns(*slot)
+        };
+        let left: Vec<usize> = match body.is_dirty() {
+            true => (0..SLOTS).filter(left).collect(),
+            false => Vec::new(),
+        };
+        if !lost.is_empty() {
+            kept = body.try_give(lost).await;
+        }
+        kept.extend(left);
+        if !gained.is_empty() {
+            body.take(&gained).await;
+        }
+        tracing::info!(
+            epoch = table.epoch,
+            slots = rights.owned(),
+            kept = kept.len(),
+            "placement taken over"
+        );
+        self.gone_by.send_replace(table.epoch);
+        kept
+    }
+
+    fn buckets_changed(&self) {
+        if let Some(body) = self.body.get() {
+            body.shared.forget_buckets();
+        }
+    }
+
+    async fn obey(&self, what: What) -> OrderAnswer {
+        match self.body.get() {
+            Some(body) => obey(body, what).await,
+            None => refused("the worker is starting", 2),
+        }
+    }
+}

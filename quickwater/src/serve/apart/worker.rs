@@ -1,0 +1,487 @@
+//! `worker`: shards, store, persister and UFS clients, with the metadata elsewhere.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use quickwater_controlplane::client::{Access, ControlClient, Introduction, LinkError, Registered};
+use quickwater_engine::Shared;
+use quickwater_proto::{BlobId, NodeId, SlotTable};
+use quickwater_worker::listener;
+use quickwater_worker::metrics::{Metric, Metrics};
+use quickwater_worker::peer::{Directory, PeerConfig, PeerIdentity, PeerStats};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use super::super::access_log::AccessLog;
+use super::super::budget::Budget;
+use super::super::data_plane::{DataPlane, Parts, start_data_plane};
+use super::super::health::{self, Readiness};
+use super::super::signals::StopSignals;
+use super::super::{
+    RUNTIME_UNWIND, announce, control, control_runtime, directories, identity, listen,
+    persist_watch, raise_file_limit, sources,
+};
+use super::Certificates;
+use super::attendant::{Attending, Body};
+use super::metadata::RemoteMetadata;
+use crate::cli::{SettingsArgs, Usage, emit};
+use crate::home::{Credentials, Home, RunFile};
+use crate::settings::{AuthMode, Settings};
+
+/// Longest wait for the first placement.
+const READY_WAIT: Duration = Duration::from_secs(30);
+
+/// What the directory of a worker remembers of its cluster.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Belonging {
+    /// The worker's name.
+    node: String,
+    /// Random name of the directory.
+    directory: String,
+    /// Random name of the cluster; empty until the first session.
+    cluster: String,
+}
+
+/// Runs a worker until it is told to stop.
+///
+/// # Errors
+/// It cannot start, is refused by the control plane, or something was left undone at
+/// the end.
+pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
+    let values = args.values()?;
+    let settings = Settings::from_values(&values).context(Usage)?;
+    let seat = Place::of(&settings).context(Usage)?;
+    crate::logging::start(&settings.log_level, settings.log_json)?;
+    raise_file_limit();
+    let home = Home::open(&settings.dir)?;
+    RunFile::clear(home.dir())?;
+    let credentials = Credentials::load_or_make(home.dir(), |name| std::env::var(name).ok())?;
+    let runtime = control_runtime(settings.store.threads)?;
+    let mut signals = runtime.block_on(async { StopSignals::install() })?;
+    let Some(service) = start(
+        &runtime,
+        &home,
+        (&settings, &seat),
+        &credentials,
+        &mut signals,
+    )?
+    else {
+        return Ok(());
+    };
+    let run = service.run_file();
+    let guard = run.publish(home.dir())?;
+    service.readiness.set(true);
+    let checked = settings.s3.auth == AuthMode::Verify && !settings.s3.anonymous;
+    emit(&announce::text(&run, &credentials, checked))?;
+    tracing::info!(dir = %home.dir().display(), node = %seat.node, s3 = %service.data_plane.address, "ready");
+
+    let signal = runtime.block_on(signals.next());
+    tracing::info!(signal, "stopping");
+    let clean = service.stop(&runtime, &settings);
+    drop(guard);
+    runtime.shutdown_timeout(RUNTIME_UNWIND);
+    match clean {
+        true => Ok(()),
+        false => bail!("some requests were still running when the grace ended"),
+    }
+}
+
+/// What a worker must be told.
+struct Place {
+    node: NodeId,
+    control: std::net::SocketAddr,
+    advertise: std::net::SocketAddr,
+}
+
+impl Place {
+    fn of(settings: &Settings) -> Result<Self> {
+        let missing = |what: &str, flag: &str| {
+            anyhow!(
+                "a worker needs {what}: pass --{flag} (see `quickwater worker --help`), or run `quickwater serve`, which needs no control plane"
+            )
+        };
+        let cluster = &settings.cluster;
+        let node = cluster.node.clone();
+        Ok(Self {
+            control: cluster
+                .control
+                .ok_or_else(|| missing("the address of its control plane", "control"))?,
+            node: node.ok_or_else(|| missing("its name", "node-id"))?,
+            advertise: cluster
+                .advertise
+                .ok_or_else(|| missing("the address other workers reach it at", "advertise"))?,
+        })
+    }
+}
+
+/// Everything that runs.
+struct Worker {
+    readiness: Readiness,
+    metrics: std::net::SocketAddr,
+    data_plane: DataPlane,
+    access_log: Option<super::super::access_log::AccessLogThread>,
+    client: ControlClient,
+    link: JoinHandle<Result<(), LinkError>>,
+    /// Where other workers reach it.
+    advertised: std::net::SocketAddr,
+    /// What follows the control plane until the end.
+    followers: Vec<JoinHandle<()>>,
+}
+
+impl Worker {
+    fn run_file(&self) -> RunFile {
+        RunFile {
+            pid: std::process::id(),
+            s3: Some(self.data_plane.address),
+            s3_tls: self.data_plane.tls_address,
+            admin: None,
+            metrics: self.metrics,
+            cluster: None,
+            peers: Some(self.advertised),
+        }
+    }
+
+    /// Unready first, then the requests in flight, then the slots, then the rest.
+    fn stop(self, runtime: &Runtime, settings: &Settings) -> bool {
+        self.readiness.set(false);
+        let shared = Arc::clone(&self.data_plane.shared);
+        let store = self.data_plane.store.clone();
+        let clean = self.data_plane.stop(settings.shutdown_grace);
+        let queued = shared.persist.totals();
+        let clear = queued.puts + queued.deletes == 0
+            && shared.transient.objects() == 0
+            && store.pinned().is_empty();
+        for follower in self.followers {
+            follower.abort();
+        }
+        if clean && clear {
+            // Others may have the slots at once. With data that no UFS has they wait
+            // for this worker, as long as its lease lasts.
+            self.client.leave();
+            let ending = async { tokio::time::timeout(RUNTIME_UNWIND, self.link).await };
+            if runtime.block_on(ending).is_err() {
+                tracing::warn!("the control plane was not told; the slots wait for the lease");
+            }
+        }
+        if let Some(thread) = self.access_log {
+            thread.finish();
+        }
+        clean
+    }
+}
+
+/// Starts everything; `None`: told to stop before the control plane answered.
+fn start(
+    runtime: &Runtime,
+    home: &Home,
+    (settings, place): (&Settings, &Place),
+    credentials: &Credentials,
+    signals: &mut StopSignals,
+) -> Result<Option<Worker>> {
+    let metrics = Arc::new(Metrics::new());
+    let readiness = Readiness::default();
+    readiness.report(&metrics);
+    sources::collect_memory(&metrics, settings.memory_bytes);
+    let metrics_listener = listen(runtime, "metrics.listen", settings.metrics_listen)?;
+    let metrics_address = metrics_listener.local_addr()?;
+    runtime.spawn(health::serve(
+        metrics_listener,
+        Arc::clone(&metrics),
+        readiness.clone(),
+    ));
+    let mut meeting = Meeting::prepare(settings, place)?;
+    metrics.collect_peers(Arc::clone(&meeting.stats));
+    let (client, link, attendant, belonging) = link(home.dir(), settings, (place, &meeting))?;
+    collect_link(&metrics, client.clone());
+    let mut link = runtime.spawn(link.run(Arc::clone(&attendant) as Arc<_>));
+    let registered = runtime.block_on(async {
+        tokio::select! {
+            Some(registered) = client.registered() => Ok(Some(registered)),
+            ended = &mut link => match ended {
+                Ok(Err(error)) => Err(explain(error, settings)),
+                _ => Err(anyhow!("the link to the control plane ended")),
+            },
+            _ = signals.next() => Ok(None),
+        }
+    })?;
+    let Some(registered) = registered else {
+        return Ok(None);
+    };
+    remember(home.dir(), &belonging, &registered)?;
+    let mut parts = Assembly {
+        runtime,
+        settings,
+        credentials,
+        metrics: Arc::clone(&metrics),
+        client: &client,
+        table: &registered.table,
+        node: &place.node,
+        sockets: std::mem::take(&mut meeting.sockets),
+        meeting: &meeting,
+    };
+    let (data_plane, access_log, followers) = parts.start_data_plane()?;
+    collect_rights(&metrics, Arc::clone(&data_plane.shared));
+    let body = Body {
+        client: client.clone(),
+        store: data_plane.store.clone(),
+        shared: Arc::clone(&data_plane.shared),
+        start: data_plane.start,
+        fence: settings.write_cache.fence,
+        readiness: readiness.clone(),
+    };
+    attendant.embody(body, &registered.table);
+    let ready = async { tokio::time::timeout(READY_WAIT, attendant.ready()).await };
+    if runtime.block_on(ready).is_err() {
+        tracing::warn!("no placement yet; requests are told to slow down until there is");
+    }
+    Ok(Some(Worker {
+        readiness,
+        metrics: metrics_address,
+        data_plane,
+        access_log,
+        client,
+        link,
+        advertised: meeting.advertised,
+        followers,
+    }))
+}
+
+type Linked = (
+    ControlClient,
+    quickwater_controlplane::client::Link,
+    Arc<Attending>,
+    Belonging,
+);
+
+/// How a worker meets the others.
+struct Meeting {
+    directory: Arc<Directory>,
+    identity: Arc<PeerIdentity>,
+    stats: Arc<PeerStats>,
+    advertised: std::net::SocketAddr,
+    /// One for each shard.
+    sockets: Vec<std::net::TcpListener>,
+}
+
+impl Meeting {
+    /// Listens for other workers: the control plane is told where. They are served
+    /// once the shards run.
+    fn prepare(settings: &Settings, place: &Place) -> Result<Self> {
+        let certificates = Certificates::read(&settings.cluster.certificates)?;
+        let identity = PeerIdentity::new(
+            place.node.clone(),
+            &certificates.authority,
+            &certificates.certificate,
+            &certificates.key,
+        )?;
+        let address = settings.cluster.peer_listen.unwrap_or(place.advertise);
+        let listeners = listener::bind(address, settings.store.threads).context(
+            "cannot listen for other workers; change cluster.advertise, or cluster.peer_listen if this host has another address",
+        )?;
+        let mut advertised = place.advertise;
+        if advertised.port() == 0 {
+            advertised.set_port(listeners.address.port());
+        }
+        Ok(Self {
+            directory: Directory::new(place.node.clone()),
+            identity,
+            stats: Arc::default(),
+            advertised,
+            sockets: listeners.sockets,
+        })
+    }
+}
+
+fn link(dir: &Path, settings: &Settings, (place, meeting): (&Place, &Meeting)) -> Result<Linked> {
+    let certificates = Certificates::read(&settings.cluster.certificates)?;
+    let belonging = belonging(dir, place)?;
+    let access = Access {
+        address: place.control,
+        authority: certificates.authority,
+        certificate: certificates.certificate,
+        key: certificates.key,
+    };
+    let introduction = Introduction {
+        node: place.node.clone(),
+        advertise: meeting.advertised.to_string(),
+        zone: settings.cluster.zone.clone(),
+        capacity_bytes: settings.store.capacity_bytes,
+        s3_address: settings.s3.listen.to_string(),
+        store: hex::decode(&belonging.directory).unwrap_or_default(),
+        shards: u32::try_from(settings.store.threads).unwrap_or(u32::MAX),
+        version: env!("CARGO_PKG_VERSION").into(),
+        cluster: belonging.cluster.clone(),
+    };
+    let (client, link) = ControlClient::new(access, introduction);
+    Ok((
+        client,
+        link,
+        Attending::new(Arc::clone(&meeting.directory)),
+        belonging,
+    ))
+}
+
+/// What the directory remembers, made at the first start.
+fn belonging(dir: &Path, place: &Place) -> Result<Belonging> {
+    let path = dir.join("cluster.json");
+    if path.exists() {
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let found: Belonging = serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged", path.display()))?;
+        if found.node != place.node.as_str() {
+            bail!(
+                "the directory {} belongs to node '{}'; start it with --node-id {}, or give '{}' a directory of its own",
+                dir.display(),
+                found.node,
+                found.node,
+                place.node
+            );
+        }
+        return Ok(found);
+    }
+    if dir.join("metadata").exists() {
+        bail!(
+            "the directory {} is one of `quickwater serve`: its metadata would not be used. Give the worker a directory of its own",
+            dir.display()
+        );
+    }
+    let random = BlobId::random().context("no randomness from the operating system")?;
+    let made = Belonging {
+        node: place.node.to_string(),
+        directory: random.to_string(),
+        cluster: String::new(),
+    };
+    crate::home::write_note(&path, &serde_json::to_string(&made)?)?;
+    Ok(made)
+}
+
+fn remember(dir: &Path, belonging: &Belonging, registered: &Registered) -> Result<()> {
+    if belonging.cluster == registered.cluster {
+        return Ok(());
+    }
+    let known = Belonging {
+        cluster: registered.cluster.clone(),
+        ..belonging.clone()
+    };
+    crate::home::write_note(&dir.join("cluster.json"), &serde_json::to_string(&known)?)
+}
+
+fn explain(error: LinkError, settings: &Settings) -> anyhow::Error {
+    let certificates = settings.cluster.certificates.display().to_string();
+    let hint = match &error {
+        LinkError::Certificates(_) => format!(
+            "; the files in {certificates} must come from the `cluster init` that made those of the control plane"
+        ),
+        _ => String::new(),
+    };
+    anyhow!("{error}{hint}")
+}
+
+type Started = (
+    DataPlane,
+    Option<super::super::access_log::AccessLogThread>,
+    Vec<JoinHandle<()>>,
+);
+
+/// What the data plane of a worker is made of.
+struct Assembly<'s> {
+    runtime: &'s Runtime,
+    settings: &'s Settings,
+    credentials: &'s Credentials,
+    metrics: Arc<Metrics>,
+    client: &'s ControlClient,
+    table: &'s SlotTable,
+    node: &'s NodeId,
+    meeting: &'s Meeting,
+    sockets: Vec<std::net::TcpListener>,
+}
+
+impl Assembly<'_> {
+    fn start_data_plane(&mut self) -> Result<Started> {
+        let (runtime, settings) = (self.runtime, self.settings);
+        let store = &settings.store;
+        let budget = Budget::split(
+            settings.memory_bytes,
+            store.threads,
+            store.ram_tier_bytes,
+            settings.s3.tls.is_some(),
+            true,
+        );
+        let ufs = control::ufs_client(runtime.handle().clone(), settings, budget, self.client);
+        sources::collect_ufs(&self.metrics, ufs.clone());
+        let certificate = settings.s3.tls.as_ref().map(identity::load).transpose()?;
+        let (access_log, thread) = match &settings.s3.access_log {
+            Some(path) => AccessLog::start(path).map(|(log, thread)| (Some(log), Some(thread)))?,
+            None => (None, None),
+        };
+        let (table, node) = (self.table.clone(), self.node.clone());
+        let peers = PeerConfig {
+            identity: Arc::clone(&self.meeting.identity),
+            directory: Arc::clone(&self.meeting.directory),
+            stats: Arc::clone(&self.meeting.stats),
+            memory_bytes: usize::try_from(budget.peers_per_shard)?,
+        };
+        let data_plane = start_data_plane(Parts {
+            settings,
+            budget,
+            credentials: self.credentials,
+            metrics: Arc::clone(&self.metrics),
+            metadata: RemoteMetadata::new(self.client.clone()),
+            ufs: ufs.clone(),
+            mine: Box::new(move |slot| table.owner(slot) == Some(&node)),
+            policies: runtime
+                .block_on(control::load_policies(self.client))
+                .context("cannot read the path policies")?,
+            access_log,
+            identity: certificate.as_ref().map(|c| Arc::clone(&c.identity)),
+            peers: Some((peers, std::mem::take(&mut self.sockets))),
+            runtime,
+        })?;
+        if let (Some(certificate), Some(tls)) = (certificate, &settings.s3.tls) {
+            identity::collect(&self.metrics, Arc::clone(&certificate.identity));
+            runtime.spawn(identity::follow(certificate, tls.clone()));
+        }
+        let shared = Arc::clone(&data_plane.shared);
+        let directories = runtime.spawn(directories::watch(
+            self.client.clone(),
+            ufs,
+            Arc::clone(&shared),
+            data_plane.start,
+        ));
+        runtime.spawn(persist_watch::run(Arc::clone(&shared)));
+        let policies = runtime.spawn(control::follow_policies(self.client.clone(), shared));
+        Ok((data_plane, thread, vec![directories, policies]))
+    }
+}
+
+fn collect_link(metrics: &Metrics, client: ControlClient) {
+    use std::sync::atomic::Ordering::Relaxed;
+    metrics.collect(move |samples| {
+        let stats = client.stats();
+        let count = |value: &std::sync::atomic::AtomicU64| value.load(Relaxed);
+        samples.count(Metric::ControlCalls, &[], count(&stats.calls));
+        samples.count(Metric::ControlRepeated, &[], count(&stats.repeated));
+        samples.count(Metric::ControlFailures, &["unknown"], count(&stats.unknown));
+        samples.count(
+            Metric::ControlFailures,
+            &["unreached"],
+            count(&stats.unreached),
+        );
+        samples.count(Metric::ControlSessions, &[], count(&stats.sessions));
+        let connected = u64::from(client.is_connected());
+        samples.count(Metric::ControlConnected, &[], connected);
+    });
+}
+
+fn collect_rights(metrics: &Metrics, shared: Arc<Shared>) {
+    metrics.collect(move |samples| {
+        let now = quickwater_controlplane::cluster::boottime();
+        let left = shared.rights.left(now).unwrap_or_default();
+        samples.number(Metric::LeaseSeconds, &[], left.as_secs_f64());
+        samples.count(Metric::OwnedSlots, &[], shared.rights.owned() as u64);
+    });
+}

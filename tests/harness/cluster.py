@@ -1,0 +1,116 @@
+"""A control plane, several workers and one directory as their UFS."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from . import apart
+from .server import Server, binary
+
+KEYS = {
+    "QUICKWATER_ACCESS_KEY_ID": "AKIACLUSTERTEST00001",
+    "QUICKWATER_SECRET_ACCESS_KEY": "a-secret-for-tests-of-clusters",
+}
+SLOTS = 16_384
+NODES = ["n1", "n2"]
+# Far longer than anything takes: a machine may be busy.
+PATIENCE_SECONDS = 120.0
+
+
+def durability(s3: Any) -> str | None:
+    """What a PUT says of where its bytes are; none: in the UFS."""
+    answer = s3.put_object(Bucket="abc", Key="asked", Body=b"?")
+    return answer["ResponseMetadata"]["HTTPHeaders"].get("x-quickwater-durability")
+
+
+class Cluster:
+    """A control plane, its workers, and one directory as their UFS."""
+
+    def __init__(self, home: Path, lease: str, nodes: list[str] | None = None) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "ufs").mkdir(exist_ok=True)
+        self.home = home
+        self.ufs = f"file://{home / 'ufs'}"
+        flags = [f"--ufs={self.ufs}", f"--cluster-lease={lease}"]
+        self.control = apart.Control(home, binary(), nodes or NODES, flags).start()
+        self.workers: dict[str, Server] = {}
+
+    def worker(self, node: str, start: bool = True) -> Server:
+        """A worker; made at the first call."""
+        if node not in self.workers:
+            server = Server(self.home / node, flags={"ufs": self.ufs}, env=KEYS)
+            server.control = None
+            words = self.control.worker_flags(node)
+            server.flags.pop("admin-listen")
+            original = [str(server.program), "worker", "--dir", str(server.dir), *words]
+            flags = [f"--{name}={value}" for name, value in server.flags.items()]
+            server.command = lambda: [*original, *flags]  # type: ignore[method-assign]
+            self.workers[node] = server
+        server = self.workers[node]
+        return server.start() if start and not server.alive() else server
+
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """`node list`."""
+        words = [str(binary()), "node", "list", "--dir", str(self.control.dir), "--output", "json"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+        return {node["name"]: node for node in json.loads(done.stdout)["nodes"]}
+
+    def slots(self) -> dict[str, int]:
+        """Slots by node."""
+        return {name: int(node["slots"]) for name, node in self.nodes().items()}
+
+    def wait_slots(self, wanted: Any, seconds: float = PATIENCE_SECONDS) -> dict[str, int]:
+        """Waits until the slots are as wanted."""
+        end = time.monotonic() + seconds
+        while not wanted(self.slots()):
+            assert time.monotonic() < end, f"{self.slots()}\n{self.logs()}"
+            time.sleep(0.1)
+        return self.slots()
+
+    def settle(self, nodes: list[str], seconds: float = PATIENCE_SECONDS) -> None:
+        """Waits until these workers own all slots, and know it."""
+        self.wait_slots(
+            lambda slots: sum(slots.values()) == SLOTS
+            and all(slots.get(node, 0) > 0 for node in nodes)
+            and all(self.worker(node).metric("quickwater_slots_owned") == slots[node] for node in nodes),
+            seconds,
+        )
+
+    def logs(self) -> str:
+        """Of all."""
+        tails = [server.log_tail() for server in self.workers.values()]
+        return "\n".join([self.control.log_tail(), *tails])
+
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """An admin verb, whatever it comes to."""
+        line = [str(binary()), *words, "--dir", str(self.control.dir)]
+        return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+
+    def policy(self, mode: str, s3: Any) -> None:
+        """One policy for everything, in force when this returns."""
+        path = self.home / "rules.json"
+        path.write_text(json.dumps({"apiVersion": "v1.0", "defaultRule": {"policyMode": mode}}))
+        done = self.cli("pathconfig", "apply", str(path))
+        assert done.returncode == 0, done
+        wanted = "ufs" if mode == "WRITE_THROUGH" else "local-1"
+        end = time.monotonic() + PATIENCE_SECONDS
+        while durability(s3) != wanted:
+            assert time.monotonic() < end, self.logs()
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        """Ends all."""
+        for server in self.workers.values():
+            if server.alive():
+                os.kill(server.pid, signal.SIGCONT)
+            server.close()
+        self.control.kill()
+        for server in self.workers.values():
+            assert "panicked" not in server.log(), server.log_tail()
+        assert "panicked" not in self.control.log_path.read_text(), self.control.log_tail()
