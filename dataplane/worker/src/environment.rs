@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quickwater_engine::io::Environment;
 use quickwater_proto::BlobId;
+use rustix::time::{ClockId, clock_gettime};
 
 /// The machine's clocks and randomness, and the shard's executor.
 #[derive(Debug, Clone)]
@@ -29,6 +30,13 @@ impl Environment for ShardEnvironment {
 
     fn monotonic(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// `CLOCK_BOOTTIME`, see `clock_gettime(2)`.
+    fn lease_clock(&self) -> Duration {
+        let now = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+        Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
     }
 
     async fn sleep(&self, duration: Duration) {

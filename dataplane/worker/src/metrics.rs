@@ -124,8 +124,12 @@ metrics! {
         "What a sweep could not do; the next one tries again."
     PersistDirtyLimit Counter "quickwater_persist_dirty_limit_total" ["outcome"]
         "Write-backs that met the dirty limit. outcome: refused (SlowDown), through (written through instead, by the policy's option), oversize (written through: no room even when all that waits was persisted, be it too large or beside TRANSIENT data and parts of open uploads), upload (a multipart upload whose parts go through from then on), too_large (refused for good: TRANSIENT and larger than can ever be held)."
+    NotesFailed Counter "quickwater_rebuild_notes_failed_total" []
+        "Commits without a note on the disk (no room, or the disk failed): should the metadata be lost before the UFS is told of them, a rebuild does not know them."
     PersistHeldFailures Counter "quickwater_persist_held_failures_total" []
         "Tries to send the parts of a multipart upload that was handed over to the UFS, that failed; repeated until the upload ends."
+    PersistHeldGone Counter "quickwater_persist_held_gone_total" []
+        "Multipart uploads that were handed over to the UFS and ended because it did not have them any more: somebody aborted them there. Their clients are told NoSuchUpload."
     PersistLag Histogram "quickwater_persist_lag_seconds" []
         "How long the UFS was behind for a key, from the first ack it did not have until it had the last one."
     TransientObjects Gauge "quickwater_transient_objects" []
@@ -241,6 +245,38 @@ metrics! {
         "Durable batches, and flushes of those before."
     MetadataFlushSeconds Counter "quickwater_metadata_flush_seconds_total" []
         "Time spent in durable batches and flushes."
+    ControlCalls Counter "quickwater_control_calls_total" []
+        "Metadata calls a worker made of its control plane."
+    ControlRepeated Counter "quickwater_control_repeated_total" []
+        "Metadata calls sent again after a session ended."
+    ControlFailures Counter "quickwater_control_failures_total" ["reason"]
+        "Metadata calls given up: the control plane was not reached, or their outcome is unknown."
+    ControlSessions Counter "quickwater_control_sessions_total" []
+        "Sessions opened with the control plane."
+    ControlConnected Gauge "quickwater_control_connected" []
+        "1 while a session with the control plane is open."
+    LeaseSeconds Gauge "quickwater_lease_seconds" []
+        "What is left of the right to answer for the worker's slots."
+    OwnedSlots Gauge "quickwater_slots_owned" []
+        "Slots this worker owns, of 16,384."
+    PeerCalls Counter "quickwater_peer_calls_total" ["task"]
+        "Calls made to other workers. task: relay (a client's request), look_again, hides_below, settle_bucket, delete_keys, copy_source."
+    PeerServed Counter "quickwater_peer_served_total" ["task"]
+        "Calls of other workers served, by task."
+    PeerFailures Counter "quickwater_peer_failures_total" ["reason"]
+        "Calls to other workers that failed; those that were not begun are tried again for a while. reason: no_owner, unreached, not_here (it does not own the key now), busy, broken, protocol."
+    PeerRefused Counter "quickwater_peer_refused_total" []
+        "Calls of other workers refused before they began."
+    PeerBytes Counter "quickwater_peer_bytes_total" ["direction"]
+        "Bytes of bodies between workers. direction: sent, received."
+    PeerConnections Gauge "quickwater_peer_connections" ["direction"]
+        "Connections between workers now. direction: out (opened here), in."
+    PeerConnectionsTotal Counter "quickwater_peer_connections_total" ["outcome"]
+        "Connections between workers so far. outcome: out, in, refused (no certificate of the cluster, another protocol, too many)."
+    ClusterEpoch Gauge "quickwater_cluster_epoch" []
+        "Number of the placement table in force."
+    ClusterNodes Gauge "quickwater_cluster_nodes" ["state"]
+        "Workers of the cluster by state: live, silent (lease over), gone."
     MetadataFailed Gauge "quickwater_metadata_failed" []
         "1: a write or flush failed, nothing is committed until a restart."
 

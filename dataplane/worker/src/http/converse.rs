@@ -10,6 +10,7 @@ use bytes::Bytes;
 use monoio::buf::IoBufMut;
 
 use super::count::bump;
+use super::documents::DocumentCharge;
 use super::identify::IdSource;
 use super::limit::{HEAD_BYTES_MAX, HEAD_BYTES_START, HttpConfig, STOPPING_IDLE};
 use super::parse::{Head, HeadScan, Refusal, header_slots, parse};
@@ -18,7 +19,7 @@ use super::receive::{RequestBody, Rest, linger};
 use super::respond::{Keeping, ResponseHead, Sent, send};
 use super::service::{ConnectionInfo, NoBody, Payload, Response, Service};
 use super::transfer::{Socket, TransportError};
-use super::watch::Waiting;
+use super::watch::{Holding, Waiting};
 use quickwater_s3::RequestView;
 
 /// What all connections of a shard share.
@@ -59,7 +60,7 @@ pub(crate) async fn converse<S: Service>(room: Rc<Room<S>>, mut socket: Socket, 
     let mut inbound = Vec::new();
     loop {
         let end;
-        (inbound, end) = match read_head(&room.config, &mut socket, inbound).await {
+        (inbound, end) = match read_head(&room, &mut socket, inbound).await {
             Ok(found) => found,
             Err(ending) => return ending.act(&room, socket, peer).await,
         };
@@ -129,17 +130,24 @@ fn refusal_headers(refusal: Refusal) -> &'static [u8] {
 }
 
 /// Receives until a whole head is there: the bytes and the head's length.
-async fn read_head(
-    config: &HttpConfig,
+async fn read_head<S: Service>(
+    room: &Room<S>,
     socket: &mut Socket,
     mut inbound: Vec<u8>,
 ) -> Result<(Vec<u8>, usize), Ending> {
-    socket.set_holding(false);
+    socket.let_go();
+    let config = &room.config;
     let mut scan = HeadScan::default();
     let mut deadline_ms = None;
+    let mut long = None;
     loop {
         match scan.scan(&mut inbound) {
-            Ok(Some(end)) => return Ok((inbound, end)),
+            Ok(Some(end)) => {
+                if long.take().is_some() {
+                    socket.let_go();
+                }
+                return Ok((inbound, end));
+            }
             Ok(None) => {}
             Err(refusal) => {
                 bump(&socket.stats().parse_errors);
@@ -155,6 +163,9 @@ async fn read_head(
             let until = *deadline_ms.get_or_insert(now_ms.saturating_add(header_ms));
             (Waiting::Read, until)
         };
+        if inbound.len() == inbound.capacity() && !inbound.is_empty() {
+            long = charge_long_head(room, socket)?;
+        }
         make_room(&mut inbound);
         let (from, to) = (inbound.len(), inbound.capacity().min(HEAD_BYTES_MAX));
         let (result, slice) = socket
@@ -166,6 +177,21 @@ async fn read_head(
             other => return Err(ending(socket, other, inbound.is_empty())),
         }
     }
+}
+
+/// Counts a head that needs more than every connection has, while it arrives: heads
+/// that never end would otherwise hold memory that nobody counts.
+fn charge_long_head<S: Service>(
+    room: &Room<S>,
+    socket: &Socket,
+) -> Result<Option<DocumentCharge>, Ending> {
+    let Some(memory) = room.service.documents() else {
+        return Ok(None);
+    };
+    let charge = memory.try_charge(HEAD_BYTES_MAX);
+    let charge = charge.ok_or(Ending::Refused(Refusal::SLOW_DOWN))?;
+    socket.hold(Holding::Documents);
+    Ok(Some(charge))
 }
 
 fn idle_deadline_ms(config: &HttpConfig, socket: &Socket) -> u64 {

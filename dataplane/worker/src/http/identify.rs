@@ -16,6 +16,13 @@ impl RequestId {
     }
 }
 
+impl RequestId {
+    /// The id that was given elsewhere; `None`: that is none.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        Some(Self(digits(text)?))
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())
@@ -33,6 +40,19 @@ impl HostId {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
+}
+
+impl HostId {
+    /// The id that was given elsewhere; `None`: that is none.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        Some(Self(digits(text)?))
+    }
+}
+
+fn digits<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits: [u8; N] = text.as_bytes().try_into().ok()?;
+    let upper = |b: &u8| b.is_ascii_digit() || (b'A'..=b'F').contains(b);
+    digits.iter().all(upper).then_some(digits)
 }
 
 /// Where a shard's ids come from: a counter through SplitMix64, which is a

@@ -9,6 +9,7 @@
 mod converse;
 mod count;
 mod date;
+mod documents;
 mod frame;
 mod identify;
 mod limit;
@@ -19,11 +20,13 @@ mod respond;
 mod secure;
 mod serve;
 mod service;
-mod transfer;
-mod watch;
+pub(crate) mod transfer;
+pub(crate) mod watch;
 
 pub use count::HttpStats;
+pub use documents::{DOCUMENT_BYTES_FREE, DocumentCharge, DocumentMemory};
 pub use identify::{HostId, RequestId};
+pub(crate) use limit::INLINE_BODY_BYTES_MAX;
 pub use limit::{ConnectionLimit, FRAMING_READ_BYTES, HEAD_BYTES_MAX, HEADERS_MAX, HttpConfig};
 pub use quickwater_s3::RequestView;
 pub use receive::RequestBody;
@@ -33,3 +36,4 @@ pub use service::{
     Service,
 };
 pub use transfer::TransportError;
+pub use watch::Starved;

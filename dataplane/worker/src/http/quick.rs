@@ -12,6 +12,7 @@ use super::parse::{BodyKind, header_slots, parse};
 use super::respond::{Keeping, ResponseHead, Sent, settle};
 use super::service::{QuickAnswer, Service};
 use super::transfer::{Pace, Socket};
+use super::watch::Holding;
 
 /// Answers the request whose head is `front`. `None`: nothing was sent or counted;
 /// it has to go the long way. `Some(false)`: the connection is done with.
@@ -46,7 +47,7 @@ pub(crate) async fn answer_quickly<S: Service>(
     bump(&socket.stats().requests);
     answer.answered(front, &info);
     drop(answer);
-    socket.set_holding(true);
+    socket.hold(Holding::Buffers);
     let mut pace = Pace::new(room.config.write_timeout, room.config.min_rate);
     let sent = socket.send(buffer, &mut pace).await;
     Some(settle(socket, Keeping::Default, sent) == Sent::Whole)

@@ -8,7 +8,7 @@ use super::frame::{Framing, Next};
 use super::limit::{DISCARD_READ_BYTES, FRAMING_READ_BYTES, HttpConfig};
 use super::parse::{BodyKind, Head};
 use super::transfer::{Pace, Socket, TransportError};
-use super::watch::Waiting;
+use super::watch::{Holding, Waiting};
 use crate::buffers::{FillTail, PoolBuf};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -61,6 +61,12 @@ impl<'c> RequestBody<'c> {
     #[must_use]
     pub fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    /// From now on, until the next request, the connection holds memory for documents:
+    /// it may be cut while its client stalls and others wait for some.
+    pub fn hold_documents(&self) {
+        self.socket.hold(Holding::Documents);
     }
 
     /// Appends up to `max` bytes to the content of `buffer`, received straight
@@ -186,7 +192,7 @@ impl<'c> RequestBody<'c> {
         if let Err(error) = self.send_continue().await {
             return (Err(self.fail(error)), buffer);
         }
-        self.socket.set_holding(true);
+        self.socket.hold(Holding::Buffers);
         let (result, buffer) = self.socket.receive(buffer, &mut self.pace).await;
         let result = match result {
             Ok(0) => Err(self.fail(TransportError::Closed)),

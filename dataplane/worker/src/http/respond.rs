@@ -7,7 +7,7 @@ use super::count::bump;
 use super::limit::{HttpConfig, INLINE_BODY_BYTES_MAX};
 use super::service::{BodyAborted, ConnectionInfo, Payload, ResponseBody};
 use super::transfer::{Pace, Socket, TransportError};
-use super::watch::Watchdog;
+use super::watch::{Holding, Watchdog};
 use crate::buffers::PoolBuf;
 
 /// Room for the lines this layer adds to a response's own.
@@ -96,16 +96,22 @@ pub(crate) async fn send<B: ResponseBody>(
         }
         // A length with nothing behind it would swallow the next response.
         Payload::HeadOf(_) => return break_off(socket, "a head of a body for a request with one"),
-        Payload::Bytes(_) | Payload::Stream { .. } if bodyless => {
+        Payload::Bytes(_) | Payload::Document { .. } | Payload::Stream { .. } if bodyless => {
             send_head(socket, &head, None, &mut pace).await
         }
-        Payload::Bytes(bytes) if silent => {
+        Payload::Bytes(bytes) | Payload::Document { bytes, .. } if silent => {
             send_head(socket, &head, Some(bytes.len() as u64), &mut pace).await
         }
         Payload::Stream { length, .. } if silent || length == 0 => {
             send_head(socket, &head, Some(length), &mut pace).await
         }
         Payload::Bytes(bytes) => send_bytes(socket, &head, bytes, &mut pace).await,
+        Payload::Document { bytes, charge } => {
+            socket.hold(Holding::Documents);
+            let sent = send_bytes(socket, &head, bytes, &mut pace).await;
+            drop(charge);
+            sent
+        }
         Payload::Stream { length, mut body } => {
             let first = match body.next().await {
                 Ok(Some(first)) => first,
@@ -181,7 +187,7 @@ impl Stream {
         mut body: B,
         pace: &mut Pace,
     ) -> Sent {
-        socket.set_holding(true);
+        socket.hold(Holding::Buffers);
         let front = head.write(Some(self.length), socket.watchdog(), 0);
         let mut piece = match self.accept(first) {
             Ok(piece) => piece,

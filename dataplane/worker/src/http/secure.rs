@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_lock::Semaphore;
 use monoio::buf::{IoBuf, IoBufMut};
@@ -93,6 +94,39 @@ impl Socket {
         self.session = Some(session);
         bump(&self.stats().tls_handshakes);
         Ok(())
+    }
+
+    /// Shakes hands as `session` does it, by whichever side it is of, until
+    /// `deadline_ms`.
+    pub(crate) async fn secure_by(
+        &mut self,
+        mut session: Box<Session>,
+        deadline_ms: u64,
+    ) -> Result<(), Stranger> {
+        let memory = Rc::clone(session.memory());
+        let _memory = memory.charge(HANDSHAKE_BYTES).ok_or(Stranger::Crowded)?;
+        let wait_ms = deadline_ms.saturating_sub(self.watchdog().now_ms());
+        let mut pace = Pace::new(Duration::from_millis(wait_ms), 1);
+        loop {
+            let mut outbound = Vec::new();
+            let step = session.shake(&mut outbound);
+            if !outbound.is_empty() {
+                self.send_raw(outbound, &mut pace).await?;
+            }
+            match step {
+                Step::Done => break,
+                Step::Failed(error) => return Err(Stranger::Refused(error.to_string())),
+                Step::Receive => self.receive_flight(&mut session, deadline_ms).await?,
+            }
+        }
+        self.session = Some(session);
+        Ok(())
+    }
+
+    /// Who the other side is: see [`Session::other_side`].
+    pub(crate) fn other_side(&self) -> (Option<&[u8]>, Option<&[u8]>) {
+        let session = self.session.as_ref();
+        session.map_or((None, None), |session| session.other_side())
     }
 
     async fn shake_hands(

@@ -22,7 +22,7 @@ use super::parse::Refusal;
 use super::secure::{Stranger, Vestibule};
 use super::service::{ConnectionInfo, Service};
 use super::transfer::Socket;
-use super::watch::{Watchdog, with_borrowed};
+use super::watch::{Holding, Watchdog, with_borrowed};
 use crate::listener;
 use crate::runtime::Stop;
 use crate::tls::Identity;
@@ -193,19 +193,29 @@ impl<S: Service + 'static> Shard<S> {
         }
     }
 
-    /// While requests wait for buffers, cuts as many connections that hold some and
-    /// do nothing with them.
+    /// While requests wait for memory, cuts as many connections that hold some and
+    /// do nothing with it.
     fn shed_stalled(&self) {
         let starved = self.room.service.starved();
+        self.shed(Holding::Buffers, starved.buffers);
+        self.shed(Holding::Documents, starved.documents);
+    }
+
+    fn shed(&self, what: Holding, starved: usize) {
         if starved == 0 {
             return;
         }
         let stalled = self.room.config.stall_timeout;
         let stalled_ms = u64::try_from(stalled.as_millis()).unwrap_or(u64::MAX);
-        let cut = self.watchdog.shed(starved, stalled_ms);
+        let cut = self.watchdog.shed(what, starved, stalled_ms);
         if cut > 0 {
             add(&self.stats.stalled, cut as u64);
-            tracing::debug!(cut, starved, "stalled connections cut: others need memory");
+            tracing::debug!(
+                ?what,
+                cut,
+                starved,
+                "stalled connections cut: others need memory"
+            );
         }
     }
 

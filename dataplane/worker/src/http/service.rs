@@ -2,11 +2,14 @@
 //! Absent: S3.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
+use super::documents::{DocumentCharge, DocumentMemory};
 use super::identify::{HostId, RequestId};
 use super::receive::RequestBody;
+use super::watch::Starved;
 use crate::buffers::PoolBuf;
 use quickwater_s3::RequestView;
 
@@ -36,13 +39,52 @@ pub trait Service {
         body: &'a mut RequestBody<'_>,
     ) -> Response<Self::Body>;
 
-    /// How many requests wait now for buffers that other connections hold.
-    fn starved(&self) -> usize {
-        0
+    /// How many requests wait now for what other connections hold.
+    fn starved(&self) -> Starved {
+        Starved::default()
+    }
+
+    /// Where long request heads are counted, if anywhere.
+    fn documents(&self) -> Option<&Rc<DocumentMemory>> {
+        None
     }
 
     /// The XML document for a request that this layer refuses by itself.
     fn error_body(&self, status: u16, code: &str, message: &str, info: &ConnectionInfo) -> Bytes;
+}
+
+/// A service that others hold, too.
+impl<S: Service> Service for Rc<S> {
+    type Body = S::Body;
+    type Quick<'s>
+        = S::Quick<'s>
+    where
+        Self: 's;
+
+    fn quick(&self, request: RequestView<'_>, front: &[u8]) -> Option<Self::Quick<'_>> {
+        S::quick(self, request, front)
+    }
+
+    async fn call<'a>(
+        &'a self,
+        request: RequestView<'a>,
+        info: &'a ConnectionInfo,
+        body: &'a mut RequestBody<'_>,
+    ) -> Response<Self::Body> {
+        S::call(self, request, info, body).await
+    }
+
+    fn starved(&self) -> Starved {
+        S::starved(self)
+    }
+
+    fn documents(&self) -> Option<&Rc<DocumentMemory>> {
+        S::documents(self)
+    }
+
+    fn error_body(&self, status: u16, code: &str, message: &str, info: &ConnectionInfo) -> Bytes {
+        S::error_body(self, status, code, message, info)
+    }
 }
 
 /// An answer on the short way: a 2xx with its whole body in one buffer. Methods are
@@ -149,6 +191,13 @@ pub enum Payload<B> {
     NotModified,
     /// These bytes.
     Bytes(Bytes),
+    /// These bytes, of memory that is counted until they are sent.
+    Document {
+        /// The body.
+        bytes: Bytes,
+        /// Dropped when the bytes are.
+        charge: DocumentCharge,
+    },
     /// `length` bytes, piece by piece.
     Stream {
         /// All pieces together.

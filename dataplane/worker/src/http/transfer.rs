@@ -2,7 +2,7 @@
 //! HTTP. No future in here may be dropped half-way; nobody does.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
 
 use super::count::{HttpStats, add};
-use super::watch::{Waiting, Watch, Watchdog};
+use super::watch::{Holding, Waiting, Watch, Watchdog};
 use crate::tls::Session;
 
 /// Why bytes of a request did not arrive or bytes of a response did not leave.
@@ -93,6 +93,16 @@ impl Socket {
 
     pub(crate) fn watchdog(&self) -> &Rc<Watchdog> {
         self.watch.watchdog()
+    }
+
+    /// For [`Watchdog::cut`], as long as this lives.
+    pub(crate) fn watch_number(&self) -> usize {
+        self.watch.number()
+    }
+
+    /// Lends the descriptor for the time of a call.
+    pub(crate) fn with_descriptor<T>(&self, act: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        super::watch::with_borrowed(&self.stream, act)
     }
 
     pub(crate) fn stats(&self) -> &Arc<HttpStats> {
@@ -197,10 +207,15 @@ impl Socket {
         (Ok(()), buffer)
     }
 
-    /// Whether buffers that others may want are bound to this connection from now
-    /// on: then it may be cut while its client stalls and others wait for them.
-    pub(crate) fn set_holding(&self, holds: bool) {
-        self.watch.set_holding(holds);
+    /// From now on this connection holds what others may want: it may be cut while
+    /// its client stalls and others wait for that.
+    pub(crate) fn hold(&self, what: Holding) {
+        self.watch.hold(what);
+    }
+
+    /// It holds nothing any more.
+    pub(crate) fn let_go(&self) {
+        self.watch.let_go();
     }
 
     /// Says that nothing more will be sent.

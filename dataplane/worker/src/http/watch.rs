@@ -30,6 +30,24 @@ pub(crate) enum Waiting {
     Write,
 }
 
+/// What of a connection others may want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// Pooled buffers, or places that stand for some.
+    Buffers,
+    /// Memory for documents.
+    Documents,
+}
+
+/// Requests that wait for what connections hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Starved {
+    /// They wait for pooled buffers.
+    pub buffers: usize,
+    /// They wait for memory for a document.
+    pub documents: usize,
+}
+
 #[derive(Debug)]
 struct Slot {
     fd: RawFd,
@@ -37,8 +55,8 @@ struct Slot {
     waiting: Waiting,
     /// When this wait began: the client did nothing since.
     since_ms: u64,
-    /// Buffers others may want are bound to this connection.
-    holds: bool,
+    holds_buffers: bool,
+    holds_documents: bool,
     fired: bool,
 }
 
@@ -91,7 +109,8 @@ impl Watchdog {
             deadline_ms: NEVER,
             waiting: Waiting::Read,
             since_ms: 0,
-            holds: false,
+            holds_buffers: false,
+            holds_documents: false,
             fired: false,
         };
         let mut slots = self.slots.borrow_mut();
@@ -125,15 +144,15 @@ impl Watchdog {
         self.end_where(|slot| slot.deadline_ms != NEVER && slot.waiting == Waiting::Idle);
     }
 
-    /// Ends up to `most` connections that hold buffers while their clients have done
-    /// nothing for `stalled_ms`, the longest stalled first; how many it were.
-    pub(crate) fn shed(&self, most: usize, stalled_ms: u64) -> usize {
+    /// Ends up to `most` connections that hold such things while their clients have
+    /// done nothing for `stalled_ms`, the longest stalled first; how many it were.
+    pub(crate) fn shed(&self, what: Holding, most: usize, stalled_ms: u64) -> usize {
         let now_ms = self.now_ms.get();
         let mut slots = self.slots.borrow_mut();
         let mut stalled: Vec<&mut Slot> = slots
             .iter_mut()
             .flatten()
-            .filter(|slot| slot.holds && slot.deadline_ms != NEVER)
+            .filter(|slot| slot.holds(what) && slot.deadline_ms != NEVER)
             .filter(|slot| now_ms.saturating_sub(slot.since_ms) >= stalled_ms)
             .collect();
         stalled.sort_by_key(|slot| slot.since_ms);
@@ -153,6 +172,21 @@ impl Watchdog {
         });
     }
 
+    /// Breaks one connection; nothing if there is none of that number.
+    pub(crate) fn cut(&self, number: usize) {
+        if let Some(slot) = self
+            .slots
+            .borrow_mut()
+            .get_mut(number)
+            .and_then(Option::as_mut)
+        {
+            slot.deadline_ms = NEVER;
+            slot.waiting = Waiting::Write;
+            slot.fired = true;
+            end(slot);
+        }
+    }
+
     fn end_where(&self, mut overdue: impl FnMut(&mut Slot) -> bool) {
         for slot in self.slots.borrow_mut().iter_mut().flatten() {
             if overdue(slot) {
@@ -160,6 +194,15 @@ impl Watchdog {
                 slot.fired = true;
                 end(slot);
             }
+        }
+    }
+}
+
+impl Slot {
+    fn holds(&self, what: Holding) -> bool {
+        match what {
+            Holding::Buffers => self.holds_buffers,
+            Holding::Documents => self.holds_documents,
         }
     }
 }
@@ -198,6 +241,11 @@ impl Watch {
         &self.watchdog
     }
 
+    /// For [`Watchdog::cut`], as long as this lives.
+    pub(crate) fn number(&self) -> usize {
+        self.index
+    }
+
     /// From now on the socket is shut at a point in time of [`Watchdog::now_ms`].
     pub(crate) fn arm_until(&self, waiting: Waiting, deadline_ms: u64) {
         let now_ms = self.watchdog.now_ms();
@@ -208,9 +256,17 @@ impl Watch {
         });
     }
 
-    /// Whether buffers that others may want are bound to the connection from now on.
-    pub(crate) fn set_holding(&self, holds: bool) {
-        self.with(|slot| slot.holds = holds);
+    /// The connection holds such things from now on.
+    pub(crate) fn hold(&self, what: Holding) {
+        self.with(|slot| match what {
+            Holding::Buffers => slot.holds_buffers = true,
+            Holding::Documents => slot.holds_documents = true,
+        });
+    }
+
+    /// It holds nothing any more.
+    pub(crate) fn let_go(&self) {
+        self.with(|slot| (slot.holds_buffers, slot.holds_documents) = (false, false));
     }
 
     /// No deadline any more. `true`: one passed since the socket was registered,
@@ -302,16 +358,29 @@ mod tests {
         let [late, early, fresh, bare] = &watches;
         for (watch, since_ms) in [(late, 200), (early, 100), (fresh, 950), (bare, 0)] {
             watchdog.now_ms.set(since_ms);
-            watch.set_holding(since_ms > 0);
+            if since_ms > 0 {
+                watch.hold(Holding::Buffers);
+            }
             watch.arm_until(Waiting::Write, 60_000);
         }
         watchdog.now_ms.set(1_000);
-        assert_eq!(watchdog.shed(1, 500), 1);
+        assert_eq!(
+            watchdog.shed(Holding::Documents, 9, 500),
+            0,
+            "none has some"
+        );
+        assert_eq!(watchdog.shed(Holding::Buffers, 1, 500), 1);
         assert!(early.disarm() && !late.disarm(), "the slowest first");
         late.arm_until(Waiting::Write, 60_000);
-        assert_eq!(watchdog.shed(9, 500), 0, "it went on meanwhile");
+        assert_eq!(
+            watchdog.shed(Holding::Buffers, 9, 500),
+            0,
+            "it went on meanwhile"
+        );
         watchdog.now_ms.set(1_500);
-        assert_eq!(watchdog.shed(9, 500), 2);
+        fresh.hold(Holding::Documents);
+        assert_eq!(watchdog.shed(Holding::Documents, 9, 500), 1);
+        assert_eq!(watchdog.shed(Holding::Buffers, 9, 500), 1);
         assert!(late.disarm() && fresh.disarm() && !bare.disarm());
     }
 

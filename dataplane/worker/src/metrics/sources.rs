@@ -10,6 +10,7 @@ use super::registry::Histogram;
 use super::{Metric, Metrics, Samples};
 use crate::buffers::Pool;
 use crate::http::HttpStats;
+use crate::peer::{FAILURES, PeerStats, TASKS};
 use crate::store::Store;
 use crate::tier::Tier;
 
@@ -30,6 +31,11 @@ impl Metrics {
             read_store(&store, samples);
             read_tier(store.tier(), samples);
         });
+    }
+
+    /// Reports what workers do for each other.
+    pub fn collect_peers(&self, stats: Arc<PeerStats>) {
+        self.collect(move |samples| read_peers(&stats, samples));
     }
 
     /// Reports the flows.
@@ -137,7 +143,9 @@ fn read_persist(shared: &Shared, samples: &mut Samples) {
     samples.count(limit, &["oversize"], read(&stats.dirty_oversize));
     samples.count(limit, &["upload"], read(&stats.dirty_uploads));
     samples.count(limit, &["too_large"], read(&stats.dirty_too_large));
+    samples.count(Metric::NotesFailed, &[], read(&stats.notes_failed));
     samples.count(Metric::PersistHeldFailures, &[], read(&stats.held_failures));
+    samples.count(Metric::PersistHeldGone, &[], read(&stats.held_gone));
     let transient = &shared.transient;
     samples.count(Metric::TransientObjects, &[], transient.objects());
     samples.count(Metric::TransientBytes, &[], transient.bytes());
@@ -153,6 +161,30 @@ fn seconds_since(ms: i64) -> f64 {
     let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     now.saturating_sub(ms).max(0) as f64 / 1e3
+}
+
+fn read_peers(stats: &PeerStats, samples: &mut Samples) {
+    let read = |counter: &AtomicU64| counter.load(Relaxed);
+    for (at, task) in TASKS.iter().enumerate() {
+        samples.count(Metric::PeerCalls, &[task], read(&stats.made[at]));
+        samples.count(Metric::PeerServed, &[task], read(&stats.served[at]));
+    }
+    for (at, reason) in FAILURES.iter().enumerate() {
+        samples.count(Metric::PeerFailures, &[reason], read(&stats.failed[at]));
+    }
+    samples.count(Metric::PeerRefused, &[], read(&stats.refused));
+    samples.count(Metric::PeerBytes, &["sent"], read(&stats.bytes_sent));
+    samples.count(
+        Metric::PeerBytes,
+        &["received"],
+        read(&stats.bytes_received),
+    );
+    samples.count(Metric::PeerConnections, &["out"], read(&stats.open_out));
+    samples.count(Metric::PeerConnections, &["in"], read(&stats.open_in));
+    let total = Metric::PeerConnectionsTotal;
+    samples.count(total, &["out"], read(&stats.connected));
+    samples.count(total, &["in"], read(&stats.accepted));
+    samples.count(total, &["refused"], read(&stats.strangers));
 }
 
 fn read_tier(tier: &Tier, samples: &mut Samples) {

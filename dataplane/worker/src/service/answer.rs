@@ -79,9 +79,10 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         FlowError::Denied(_) => S3ErrorCode::AccessDenied,
         FlowError::Unsupported(_) | FlowError::Invalid(_) => S3ErrorCode::InvalidRequest,
         FlowError::KeyTooLong(_) => S3ErrorCode::KeyTooLong,
-        FlowError::SlowDown(_) | FlowError::NoRoom(_) | FlowError::Fenced(_) => {
-            S3ErrorCode::SlowDown
-        }
+        FlowError::SlowDown(_)
+        | FlowError::NoRoom(_)
+        | FlowError::Fenced(_)
+        | FlowError::NotHere(_) => S3ErrorCode::SlowDown,
         FlowError::Unavailable(_)
         | FlowError::Unsettled(_)
         | FlowError::NotPersisted
@@ -99,6 +100,10 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         error @ (FlowError::NotPersisted
         | FlowError::NeverPersisted
         | FlowError::NeverFits { .. }) => S3Error::new(code, error.to_string()),
+        FlowError::NotHere(why) => S3Error::new(
+            code,
+            format!("This worker cannot answer for it now: {why}. Try again, or another worker."),
+        ),
         FlowError::NoRoom(seconds) => {
             tracing::warn!(code = code.as_str(), %error, "request failed");
             S3Error {
@@ -138,7 +143,9 @@ pub(super) fn empty<W: World>(status: u16, headers: Vec<u8>) -> ServiceAnswer<W>
 }
 
 /// An XML document.
-pub(super) fn xml<W: World>(status: u16, document: Vec<u8>) -> ServiceAnswer<W> {
+pub(super) fn xml<W: World>(status: u16, mut document: Vec<u8>) -> ServiceAnswer<W> {
+    // What counts is its length; giving back the rest moves nothing.
+    document.shrink_to_fit();
     let headers = b"Content-Type: application/xml\r\n".to_vec();
     Response {
         status,
@@ -221,7 +228,7 @@ pub(super) fn transport_error(code: &str, message: &str, info: &ConnectionInfo) 
 pub(super) fn body_bytes<W: World>(response: &ServiceAnswer<W>) -> u64 {
     match &response.body {
         Payload::Empty | Payload::NotModified | Payload::HeadOf(_) => 0,
-        Payload::Bytes(bytes) => bytes.len() as u64,
+        Payload::Bytes(bytes) | Payload::Document { bytes, .. } => bytes.len() as u64,
         Payload::Stream { length, .. } => *length,
     }
 }

@@ -8,7 +8,9 @@ use quickwater_s3::{S3Error, S3ErrorCode};
 
 use crate::buffers::PoolBuf;
 use crate::hashing::{HashDesk, Md5Stream};
-use crate::http::{RequestBody, TransportError};
+use crate::http::TransportError;
+
+use super::incoming::Incoming;
 
 /// Why a body could not be taken in.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub(crate) enum BodyFailure {
 
 /// A request body on its way in.
 pub(crate) struct ObjectBody<'b, 'c, D> {
-    transport: &'b mut RequestBody<'c>,
+    transport: Incoming<'b, 'c>,
     /// Gone once finished.
     decoder: Option<PayloadDecoder>,
     disk: D,
@@ -36,7 +38,7 @@ pub(crate) struct ObjectBody<'b, 'c, D> {
 
 impl<'b, 'c, D: Disk<Buffer = PoolBuf>> ObjectBody<'b, 'c, D> {
     pub(crate) fn new(
-        transport: &'b mut RequestBody<'c>,
+        transport: Incoming<'b, 'c>,
         decoder: PayloadDecoder,
         disk: D,
         desk: &HashDesk,

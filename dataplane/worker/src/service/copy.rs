@@ -2,26 +2,37 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use quickwater_engine::io::{Body, BodyDigests, Disk};
 use quickwater_engine::{FlowError, ObjectReader, World};
-use quickwater_proto::{Bucket, CHUNK_BYTES, ChecksumAlgorithm, ObjectKey, ObjectRecord};
+use quickwater_peer::{Capability, CopySource as SourceMessage, Task, decode};
+use quickwater_proto::{
+    Bucket, CHUNK_BYTES, ChecksumAlgorithm, NodeId, ObjectKey, ObjectRecord, slot_of,
+};
 use quickwater_s3::body::Checksums;
 use quickwater_s3::conditional::{self, Verdict};
 use quickwater_s3::request::{Conditions, CopyObject, CopyPart, CopySource};
 use quickwater_s3::{Request, S3Error, S3ErrorCode, response};
 
+use super::across::code_named;
 use super::answer::{Refusal, xml as document};
 use super::body::BodyFailure;
-use super::dispatch::Answer;
+use super::dispatch::{Answer, slow_down};
+use super::permits::Permit;
+use super::place::refusal;
+use super::read::Relayed;
+use super::records::record_from_wire;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
 use crate::hashing::Md5Stream;
+use crate::http::watch::Holding;
+use crate::peer::{CallFailure, RELAY_WAIT, RETRY_PAUSE, Where, right_to};
 
 /// The bytes of another object as a body: cut anew into full chunks, because
 /// those of the source begin elsewhere (a range, parts of odd sizes).
 struct CopyBody<W: World> {
-    reader: ObjectReader<W>,
+    reader: Reader<W>,
     disk: W::Disk,
     /// What the last chunk did not need.
     rest: Option<PoolBuf>,
@@ -40,11 +51,20 @@ where
         if let Some(rest) = self.rest.take() {
             return Ok(rest);
         }
-        let next = self.reader.next().await;
-        let next = next.map_err(|error| match error {
-            FlowError::Changed => BodyFailure::Changed,
-            error => BodyFailure::Refused(super::answer::flow_error(error)),
-        })?;
+        let next = match &mut self.reader {
+            Reader::Own(reader) => reader.next().await.map_err(|error| match error {
+                FlowError::Changed => BodyFailure::Changed,
+                error => BodyFailure::Refused(super::answer::flow_error(error)),
+            })?,
+            Reader::Peer(relayed) => match relayed.next().await {
+                Ok(piece) => Some(piece),
+                Err(why) => {
+                    let error = FlowError::Unavailable(format!("the source: {why}"));
+                    return Err(BodyFailure::Refused(super::answer::flow_error(error)));
+                }
+            },
+            Reader::Nothing => None,
+        };
         next.ok_or_else(|| BodyFailure::Refused(S3ErrorCode::InternalError.into()))
     }
 
@@ -113,11 +133,30 @@ where
     }
 }
 
+/// Where the bytes of a source come from.
+enum Reader<W: World> {
+    Own(ObjectReader<W>),
+    /// Another worker.
+    Peer(Box<Relayed<W::Disk>>),
+    /// There are none.
+    Nothing,
+}
+
 /// The object to copy from.
-struct Source {
+struct Source<W: World> {
     bucket: Arc<Bucket>,
     key: ObjectKey,
     record: Arc<ObjectRecord>,
+    /// Of another worker: the bytes, if any are wanted, and the place for them.
+    other: Option<(Reader<W>, Permit)>,
+}
+
+/// What of a source is wanted.
+#[derive(Clone, Copy)]
+struct Asked {
+    revalidate: bool,
+    /// First and last byte.
+    range: Option<(u64, u64)>,
 }
 
 impl<W, O> S3Service<W, O>
@@ -142,9 +181,11 @@ where
     ) -> Answer<W> {
         let bucket = self.bucket_of(request).await?;
         let key = request.key()?;
-        let source = self
-            .source(&copy.source, &copy.conditions, revalidate)
-            .await?;
+        let asked = Asked {
+            revalidate,
+            range: None,
+        };
+        let source = self.source(&copy.source, &copy.conditions, asked).await?;
         let size = source.record.size;
         if size > self.config.dialect.put_bytes_max {
             let text = "The specified copy source is larger than the maximum allowable size.";
@@ -156,7 +197,9 @@ where
                         itself without changing the object's metadata.";
             return Err(S3Error::request(text).into());
         }
-        let _permit = self.enter(size).await?;
+        let (reader, _permit) = self
+            .source_bytes(&source.seen(), source.other, 0..size)
+            .await?;
         let put = quickwater_engine::PutObject {
             headers: copy
                 .headers
@@ -172,7 +215,7 @@ where
             .checksum
             .or_else(|| source.record.checksums.first().map(|c| c.algorithm));
         let algorithm = algorithm.or(Some(ChecksumAlgorithm::Crc64Nvme));
-        let mut body = self.copy_body(&source, 0..size, algorithm);
+        let mut body = self.copy_body(reader, size, algorithm);
         let record = self.engine.put(&bucket, key, put, &mut body).await?;
         self.say_outgrown(&bucket, key, &record);
         let answer = response::copy_object(&record.etag, record.modified_ms, &record.checksums);
@@ -195,16 +238,21 @@ where
             .engine
             .upload(&bucket, request.key()?, copy.upload)
             .await?;
-        let source = self
-            .source(&copy.source, &copy.conditions, revalidate)
-            .await?;
+        let asked = Asked {
+            revalidate,
+            range: copy.range,
+        };
+        let source = self.source(&copy.source, &copy.conditions, asked).await?;
         let range = part_range(copy, source.record.size)?;
         let length = range.end - range.start;
         if length > self.config.dialect.put_bytes_max {
             return Err(S3ErrorCode::EntityTooLarge.into());
         }
-        let _permit = self.enter(length).await?;
-        let mut body = self.copy_body(&source, range, upload.checksum.map(|(a, _)| a));
+        let (reader, _permit) = self
+            .source_bytes(&source.seen(), source.other, range)
+            .await?;
+        let algorithm = upload.checksum.map(|(algorithm, _)| algorithm);
+        let mut body = self.copy_body(reader, length, algorithm);
         let part = self
             .engine
             .put_part(&bucket, &upload, copy.number, &mut body)
@@ -217,16 +265,12 @@ where
 
     fn copy_body(
         &self,
-        source: &Source,
-        range: Range<u64>,
+        reader: Reader<W>,
+        length: u64,
         algorithm: Option<ChecksumAlgorithm>,
     ) -> CopyBody<W> {
-        let length = range.end - range.start;
-        let reader = self
-            .engine
-            .read(&source.bucket, &source.key, &source.record, range);
         CopyBody {
-            reader: reader.with_depth(1),
+            reader,
             disk: self.engine.disk().clone(),
             rest: None,
             checksums: Some(Checksums::new(algorithm)),
@@ -236,31 +280,155 @@ where
         }
     }
 
+    /// The bytes of a source, and a place for them.
+    async fn source_bytes(
+        &self,
+        (bucket, key, record): &Seen,
+        other: Option<(Reader<W>, Permit)>,
+        range: Range<u64>,
+    ) -> Result<(Reader<W>, Option<Permit>), Refusal> {
+        if let Some((reader, permit)) = other {
+            return Ok((reader, Some(permit)));
+        }
+        let permit = self.enter(range.end - range.start).await?;
+        let reader = self.engine.read(bucket, key, record, range);
+        Ok((Reader::Own(reader.with_depth(1)), permit))
+    }
+
     async fn source(
         &self,
         named: &CopySource,
         conditions: &Conditions,
-        revalidate: bool,
-    ) -> Result<Source, Refusal> {
+        asked: Asked,
+    ) -> Result<Source<W>, Refusal> {
         let bucket = self.engine.bucket(&named.bucket).await?;
-        let record = match self.engine.resolve(&bucket, &named.key, revalidate).await {
-            Ok(record) => record,
-            Err(FlowError::NoSuchKey) => {
-                let resource = format!("/{}/{}", named.bucket, named.key);
-                return Err(S3Error::from(S3ErrorCode::NoSuchKey).at(resource).into());
-            }
-            Err(error) => return Err(error.into()),
+        let source = match self.owner_of_source(&bucket, &named.key).await? {
+            Some(node) => self.source_there(&node, &bucket, &named.key, asked).await,
+            None => self.source_here(&bucket, &named.key, asked).await,
         };
+        let source = source.map_err(|error| match error {
+            Refusal::Error(error) if error.code == S3ErrorCode::NoSuchKey => {
+                let resource = format!("/{}/{}", named.bucket, named.key);
+                S3Error::from(S3ErrorCode::NoSuchKey).at(resource).into()
+            }
+            error => error,
+        })?;
+        let record = &source.record;
         match conditional::decide_copy(conditions, &record.etag, record.modified_ms) {
-            Verdict::Proceed => Ok(Source {
-                bucket,
-                key: named.key.clone(),
-                record,
-            }),
+            Verdict::Proceed => Ok(source),
             Verdict::NotModified | Verdict::PreconditionFailed => {
                 Err(S3ErrorCode::PreconditionFailed.into())
             }
         }
+    }
+
+    async fn source_here(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        asked: Asked,
+    ) -> Result<Source<W>, Refusal> {
+        let record = self.engine.resolve(bucket, key, asked.revalidate).await?;
+        Ok(Source {
+            bucket: Arc::clone(bucket),
+            key: key.clone(),
+            record,
+            other: None,
+        })
+    }
+
+    /// Who owns a source; none: this worker. Waits a while for slots on their way.
+    async fn owner_of_source(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+    ) -> Result<Option<NodeId>, Refusal> {
+        let Some(neighbours) = &self.neighbours else {
+            return Ok(None);
+        };
+        let until = Instant::now() + RELAY_WAIT;
+        loop {
+            match self.place(neighbours, slot_of(bucket.id, key)) {
+                Ok(Where::There(node)) => return Ok(Some(node)),
+                Ok(_) => return Ok(None),
+                Err(_) if self.engine.permit_lease().is_err() => return Ok(None),
+                Err(failed) if Instant::now() >= until => return Err(refusal(&failed)),
+                Err(_) => monoio::time::sleep(RETRY_PAUSE).await,
+            }
+        }
+    }
+
+    /// Has another worker give the source. The place for its bytes is taken before: who
+    /// gives them waits for nobody.
+    async fn source_there(
+        &self,
+        node: &NodeId,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        asked: Asked,
+    ) -> Result<Source<W>, Refusal> {
+        let Some(neighbours) = &self.neighbours else {
+            return Err(S3ErrorCode::InternalError.into());
+        };
+        let permit = self.permits.enter().await.ok_or_else(slow_down)?;
+        let (first, last) = asked.range.unwrap_or_default();
+        let message = SourceMessage {
+            revalidate: asked.revalidate,
+            ranged: asked.range.is_some(),
+            first,
+            last,
+            bytes_max: self.config.dialect.put_bytes_max,
+        };
+        let right = Capability {
+            key: key.as_str().to_owned(),
+            ..right_to(bucket, "CopySource")
+        };
+        let peers = &neighbours.peers;
+        let opened = peers.open(node, Task::CopySource, right, &message).await;
+        // Nothing was changed, whatever became of it.
+        let opened = opened.map_err(|failed| {
+            refusal(&CallFailure {
+                begun: false,
+                ..failed
+            })
+        });
+        let (mut call, answer, record) = opened?;
+        if !answer.code.is_empty() {
+            call.done();
+            return Err(S3Error::new(code_named(&answer.code), answer.text).into());
+        }
+        let record: Option<ObjectRecord> = decode(&record).ok().and_then(record_from_wire);
+        let record = record.ok_or(S3ErrorCode::InternalError)?;
+        let reader = match answer.streams {
+            true => {
+                call.wire().socket().hold(Holding::Buffers);
+                let disk = self.engine.disk().clone();
+                Reader::Peer(Box::new(Relayed::new(call, answer.length, disk, None)))
+            }
+            false => {
+                call.done();
+                Reader::Nothing
+            }
+        };
+        Ok(Source {
+            bucket: Arc::clone(bucket),
+            key: key.clone(),
+            record: Arc::new(record),
+            other: Some((reader, permit)),
+        })
+    }
+}
+
+/// What is known of a source besides its bytes.
+type Seen = (Arc<Bucket>, ObjectKey, Arc<ObjectRecord>);
+
+impl<W: World> Source<W> {
+    fn seen(&self) -> Seen {
+        (
+            Arc::clone(&self.bucket),
+            self.key.clone(),
+            Arc::clone(&self.record),
+        )
     }
 }
 

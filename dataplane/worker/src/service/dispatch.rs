@@ -5,15 +5,19 @@ use quickwater_s3::auth::{Identity, authenticate};
 use quickwater_s3::{Operation, Request, RequestView, S3Error, S3ErrorCode};
 
 use super::answer::{Refusal, ServiceAnswer};
+use super::documents::count_document;
+use super::incoming::Incoming;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
-use crate::http::RequestBody;
+use crate::http::{ConnectionInfo, RequestBody};
 
 /// What was learnt of a request on the way, for logs and metrics.
 pub(super) struct Seen {
     pub(super) operation: &'static str,
     pub(super) access_key: Option<String>,
     pub(super) cache: Option<CacheResult>,
+    /// S3 error code of an answer that came from elsewhere.
+    pub(super) code: Option<&'static str>,
 }
 
 impl Default for Seen {
@@ -22,6 +26,7 @@ impl Default for Seen {
             operation: "Refused",
             access_key: None,
             cache: None,
+            code: None,
         }
     }
 }
@@ -30,7 +35,7 @@ impl Default for Seen {
 pub(super) struct Call<'a, 'b, 'c> {
     pub(super) request: &'a Request,
     pub(super) identity: &'a Identity,
-    pub(super) body: &'b mut RequestBody<'c>,
+    pub(super) body: Incoming<'b, 'c>,
 }
 
 pub(super) type Answer<W> = Result<ServiceAnswer<W>, Refusal>;
@@ -44,6 +49,7 @@ where
     pub(super) async fn dispatch(
         &self,
         view: &RequestView<'_>,
+        info: &ConnectionInfo,
         body: &mut RequestBody<'_>,
         seen: &mut Seen,
     ) -> Answer<W> {
@@ -53,12 +59,20 @@ where
         seen.operation = request.operation.name();
         request.check_identity(&identity)?;
         self.forbid(&request)?;
+        let asked = (&request, &identity);
+        let elsewhere = self.answer_elsewhere(view, info, asked, body, seen).await?;
+        if let Some(answer) = elsewhere {
+            return Ok(answer);
+        }
+        let body = Incoming::Client(body);
+        let charge = self.charge(&request, &body).await?;
         let call = Call {
             request: &request,
             identity: &identity,
             body,
         };
-        self.perform(call, seen).await
+        let answer = self.perform(call, seen).await?;
+        count_document(answer, charge)
     }
 
     fn identify(&self, view: &RequestView<'_>) -> Result<Identity, S3Error> {
@@ -74,7 +88,7 @@ where
         )
     }
 
-    async fn perform(&self, call: Call<'_, '_, '_>, seen: &mut Seen) -> Answer<W> {
+    pub(super) async fn perform(&self, call: Call<'_, '_, '_>, seen: &mut Seen) -> Answer<W> {
         let request = call.request;
         match &request.operation {
             Operation::ListBuckets(query) => self.list_buckets(query).await,

@@ -8,6 +8,7 @@ use quickwater_s3::{Request, response};
 
 use super::answer::xml as document;
 use super::dispatch::Answer;
+use super::documents::count_document;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
 
@@ -27,13 +28,15 @@ where
             folders: self.config.folder_objects,
             revalidate: request.revalidate,
         };
-        let page = self.engine.list(&bucket, &page).await?;
+        let room = async || self.charge_page(query.max_keys).await;
+        let (page, charge) = self.engine.list_within(&bucket, &page, room).await?;
         let owner = &self.config.dialect.owner;
         let objects = listed(&page);
-        Ok(document(
+        let answer = document(
             200,
             response::list_objects(&bucket.name, query, &view(&page, &objects), owner),
-        ))
+        );
+        count_document(answer, charge)
     }
 
     pub(super) async fn list_objects_v2(
@@ -50,14 +53,16 @@ where
             folders: self.config.folder_objects,
             revalidate: request.revalidate,
         };
-        let page = self.engine.list(&bucket, &page).await?;
+        let room = async || self.charge_page(query.max_keys).await;
+        let (page, charge) = self.engine.list_within(&bucket, &page, room).await?;
         let owner = &self.config.dialect.owner;
         let objects = listed(&page);
         let view = view(&page, &objects);
-        Ok(document(
+        let answer = document(
             200,
             response::list_objects_v2(&bucket.name, query, &view, owner),
-        ))
+        );
+        count_document(answer, charge)
     }
 
     pub(super) async fn list_parts(&self, request: &Request, query: &ListParts) -> Answer<W> {
@@ -116,7 +121,7 @@ struct UploadsPage {
 }
 
 /// Uploads read from the metadata at a time.
-const UPLOADS_READ: usize = 1_000;
+pub(super) const UPLOADS_READ: u16 = 1_000;
 
 impl<W, O> S3Service<W, O>
 where
@@ -136,9 +141,9 @@ where
             let from = after.as_ref().map(|(key, id)| (key.as_str(), *id));
             let rows = self
                 .engine
-                .uploads(&bucket, &query.prefix, from, UPLOADS_READ)
+                .uploads(&bucket, &query.prefix, from, UPLOADS_READ.into())
                 .await?;
-            let at_end = rows.len() < UPLOADS_READ;
+            let at_end = rows.len() < usize::from(UPLOADS_READ);
             after = rows.last().map(|u| (u.key.as_str().to_owned(), Some(u.id)));
             for upload in rows {
                 let group = group_of(upload.key.as_str(), query);

@@ -2,21 +2,30 @@
 //!
 //! Absent: rules (the engine's), S3 text (the dialect's), sockets (`http`).
 
+mod across;
 mod answer;
 mod body;
 mod buckets;
 mod copy;
 mod dispatch;
+mod documents;
+mod errands;
+mod host;
+mod incoming;
 mod listings;
 mod objects;
 mod permits;
+mod place;
 mod policy;
 mod quick;
 mod read;
+mod records;
+mod relay;
 mod uploads;
 mod xml;
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,8 +40,22 @@ pub use read::ObjectBytes;
 
 use crate::buffers::{Pool, PoolBuf};
 use crate::hashing::HashDesk;
-use crate::http::{ConnectionInfo, RequestBody, RequestView, Response, Service};
+use crate::http::{
+    ConnectionInfo, DocumentMemory, RequestBody, RequestView, Response, Service, Starved,
+};
+use crate::peer::{Hosting, Peers};
+use crate::runtime::Stop;
 use permits::Permits;
+use place::Neighbours;
+
+/// Of a shard's buffers one in so many is for bodies that are relayed.
+const RELAY_SHARE: usize = 4;
+/// Buffers a relayed body holds at once: one comes while the one before goes.
+const BUFFERS_PER_RELAY: usize = 2;
+/// Of a shard's buffers one in so many is for sources of copies.
+const SOURCE_SHARE: usize = 8;
+/// Buffers a source holds at once: as above, and one is read ahead.
+const BUFFERS_PER_SOURCE: usize = 3;
 
 /// Settings of the S3 service, the same on every shard.
 #[derive(Debug, Clone)]
@@ -55,6 +78,8 @@ pub struct ServiceConfig {
     pub metadata_ttl_ms: u64,
     /// How long a request waits for its place before it is told to slow down.
     pub admission_wait: Duration,
+    /// Most memory for documents on each shard, bytes.
+    pub document_bytes: usize,
 }
 
 /// The one access key of this service.
@@ -118,9 +143,12 @@ pub struct S3Service<W: World, O> {
     access_key: AccessKey,
     signing_keys: RefCell<SigningKeyCache>,
     permits: Permits,
+    documents: Rc<DocumentMemory>,
     pool: Pool,
     hashing: HashDesk,
     observer: O,
+    /// None: there are no others.
+    neighbours: Option<Neighbours>,
 }
 
 impl<W, O> S3Service<W, O>
@@ -130,26 +158,71 @@ where
     O: Observer,
 {
     /// Puts the service of a shard together. `pool`, the shard's, decides how many
-    /// bodies stream at once.
+    /// bodies stream at once. `peers`: the other workers, if there are any.
     pub fn new(
         engine: Engine<W>,
         config: Arc<ServiceConfig>,
         access_key: AccessKey,
         pool: Pool,
         observer: O,
+        peers: Option<Peers>,
     ) -> Self {
-        let permits = Permits::new(pool.available().large_total, config.admission_wait);
+        let (permits, neighbours) = seats(&pool, &config, peers);
+        let documents = DocumentMemory::new(config.document_bytes, config.admission_wait);
         Self {
             engine,
             config,
             access_key,
             signing_keys: RefCell::default(),
             permits,
+            documents,
             pool,
             hashing: HashDesk::new(),
             observer,
+            neighbours,
         }
     }
+
+    /// Serves other workers until that is ended; what they began may go on for `grace`
+    /// after `stop`. Without [`Peers`] there are none.
+    #[must_use]
+    pub fn host_peers(
+        self: &Rc<Self>,
+        listener: std::net::TcpListener,
+        stop: Stop,
+        grace: Duration,
+    ) -> Hosting {
+        let host = Rc::clone(self);
+        Hosting::begin(stop, grace, move |stop, grace| async move {
+            match &host.neighbours {
+                Some(neighbours) => {
+                    let peers = neighbours.peers.clone();
+                    peers.serve(listener, Rc::clone(&host), stop, grace).await
+                }
+                None => Ok(()),
+            }
+        })
+    }
+}
+
+/// Deals the buffers of a shard out: to bodies served here, to those relayed, and to
+/// sources of copies made elsewhere.
+fn seats(
+    pool: &Pool,
+    config: &ServiceConfig,
+    peers: Option<Peers>,
+) -> (Permits, Option<Neighbours>) {
+    let (all, wait) = (pool.available().large_total, config.admission_wait);
+    let Some(peers) = peers else {
+        return (Permits::new(all, wait), None);
+    };
+    let (relays, sources) = (all / RELAY_SHARE, all / SOURCE_SHARE);
+    let neighbours = Neighbours {
+        peers,
+        relays: Permits::of(relays / BUFFERS_PER_RELAY, wait),
+        sources: Permits::of(sources / BUFFERS_PER_SOURCE, wait),
+    };
+    (Permits::new(all - relays - sources, wait), Some(neighbours))
 }
 
 impl<W, O> Service for S3Service<W, O>
@@ -178,7 +251,7 @@ where
             target: request.target,
             headers: request.headers,
         };
-        let answer = self.dispatch(&view, body, &mut seen).await;
+        let answer = self.dispatch(&view, info, body, &mut seen).await;
         let path = request.target.split('?').next().unwrap_or_default();
         let (response, code) = answer::into_response(answer, &request, path, info);
         self.observer.answered(&Answered {
@@ -186,7 +259,7 @@ where
             method: request.method,
             path,
             status: response.status,
-            code,
+            code: code.or(seen.code),
             info,
             access_key: seen.access_key.as_deref(),
             elapsed: begun.elapsed(),
@@ -196,8 +269,15 @@ where
         response
     }
 
-    fn starved(&self) -> usize {
-        self.permits.waiting() + self.pool.available().waiting
+    fn starved(&self) -> Starved {
+        Starved {
+            buffers: self.permits.waiting() + self.pool.available().waiting,
+            documents: self.documents.waiting(),
+        }
+    }
+
+    fn documents(&self) -> Option<&Rc<DocumentMemory>> {
+        Some(&self.documents)
     }
 
     fn error_body(&self, _: u16, code: &str, message: &str, info: &ConnectionInfo) -> Bytes {

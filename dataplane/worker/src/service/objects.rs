@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use futures_util::stream::{self, StreamExt};
 use quickwater_engine::{CacheResult, FlowError, World};
 use quickwater_proto::{Bucket, ObjectKey, ObjectRecord, PersistState, PutCondition};
 use quickwater_s3::body::PayloadDecoder;
@@ -23,8 +22,6 @@ use crate::http::{Payload, Response};
 
 /// Room for the header lines of a usual answer, bytes.
 const HEADER_LINES_BYTES: usize = 512;
-/// Keys of one DeleteObjects worked on at the same time.
-const DELETES_AT_ONCE: usize = 16;
 
 /// What of an object is asked for.
 pub(super) struct Wanted {
@@ -201,24 +198,14 @@ where
         let bucket = self.bucket_of(call.request).await?;
         let body = self.document(call).await?;
         let wanted = xml::parse_delete(&body)?;
-        let results: Vec<(ObjectKey, Result<(), S3Error>)> = stream::iter(wanted.entries)
-            .map(|entry| {
-                let bucket = Arc::clone(&bucket);
-                async move {
-                    let done = self.delete_entry(&bucket, &entry).await;
-                    (entry.key, done)
-                }
-            })
-            .buffered(DELETES_AT_ONCE)
-            .collect()
-            .await;
+        let results = self.delete_entries(&bucket, wanted.entries).await;
         Ok(document(
             200,
             response::delete_objects(&results, wanted.quiet),
         ))
     }
 
-    async fn delete_entry(
+    pub(super) async fn delete_entry(
         &self,
         bucket: &Arc<Bucket>,
         entry: &xml::DeleteEntry,

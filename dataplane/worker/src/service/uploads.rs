@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quickwater_engine::{CompletedUpload, NewUpload, World};
+use quickwater_engine::{CompletedUpload, FlowError, NewUpload, World};
 use quickwater_proto::{
     Bucket, Checksum, ChecksumAlgorithm, ETag, ObjectKey, PartRecord, PersistState, UploadId,
     UploadRecord,
@@ -94,17 +94,8 @@ where
         let upload = match self.engine.upload(&bucket, key, complete.upload).await {
             Ok(upload) => upload,
             Err(error) => {
-                // A repeat of a Complete that was already answered.
-                let Some(etag) = self.engine.completed(&bucket, key, complete.upload).await? else {
-                    return Err(error.into());
-                };
-                // Another list is not that repeat.
-                let md5s: Vec<[u8; 16]> =
-                    named.iter().filter_map(|part| part.etag.as_md5()).collect();
-                if md5s.len() != named.len() || checksum::multipart_etag(&md5s) != etag {
-                    return Err(error.into());
-                }
-                return Ok(completed(&bucket, key, &etag, &[]));
+                let again = self.completed_again(&bucket, request, complete.upload, &named);
+                return again.await?.ok_or_else(|| error.into());
             }
         };
         if request.wait_persisted.is_some() {
@@ -119,6 +110,42 @@ where
         Ok(answer)
     }
 
+    /// The answer to a repeat of a Complete that was already made, with the promise
+    /// the first one had; `None` when it is no such repeat.
+    async fn completed_again(
+        &self,
+        bucket: &Arc<Bucket>,
+        request: &Request,
+        id: UploadId,
+        named: &[xml::CompletedPart],
+    ) -> Result<Option<ServiceAnswer<W>>, Refusal> {
+        let key = request.key()?;
+        let Some((etag, now)) = self.engine.completed(bucket, key, id).await? else {
+            return Ok(None);
+        };
+        // Another list is not that repeat.
+        let md5s: Vec<[u8; 16]> = named.iter().filter_map(|part| part.etag.as_md5()).collect();
+        if md5s.len() != named.len() || checksum::multipart_etag(&md5s) != etag {
+            return Ok(None);
+        }
+        let still = now.as_ref().filter(|record| record.etag == etag);
+        let checksums = still.map_or(&[][..], |record| &record.checksums);
+        let mut answer = completed(bucket, key, &etag, checksums);
+        let waits = request.wait_persisted.is_some();
+        match &now {
+            Some(record) if record.persist != PersistState::Transient => {}
+            _ if !waits => {}
+            _ if still.is_some() => forbid_waiting(true)?,
+            _ => return Err(FlowError::NeverPersisted.into()),
+        }
+        // What replaced it since is waited for: it never gets there itself any more.
+        if let Some(record) = now.as_ref().filter(|_| waits || still.is_some()) {
+            self.promise(request, bucket, record, &mut answer.headers)
+                .await?;
+        }
+        Ok(Some(answer))
+    }
+
     /// The parts the client names, each checked against what was uploaded.
     async fn matching_parts(
         &self,
@@ -126,34 +153,42 @@ where
         upload: &UploadRecord,
         named: &[xml::CompletedPart],
     ) -> Result<Vec<PartRecord>, Refusal> {
-        let mut uploaded = Vec::new();
-        loop {
-            let after = uploaded.last().map_or(0, |p: &PartRecord| p.number);
-            let page = self
-                .engine
-                .parts(bucket, &upload.key, upload.id, after, PARTS_READ)
-                .await?;
-            let at_end = page.len() < PARTS_READ;
-            uploaded.extend(page);
-            if at_end {
-                break;
-            }
-        }
+        let least = self.part_bytes_min(bucket, upload)?;
         let mut parts = Vec::with_capacity(named.len());
-        let mut uploaded = uploaded.into_iter();
+        // A page at a time: those nobody names may be many.
+        let mut page = Vec::new().into_iter();
         for (at, wanted) in named.iter().enumerate() {
-            let part = uploaded
-                .find(|p| p.number >= wanted.number)
+            let mut found = page.find(|p: &PartRecord| p.number >= wanted.number);
+            if found.is_none() {
+                let before = wanted.number.saturating_sub(1);
+                let rows = self
+                    .engine
+                    .parts(bucket, &upload.key, upload.id, before, PARTS_READ)
+                    .await?;
+                page = rows.into_iter();
+                found = page.next();
+            }
+            let part = found
                 .filter(|p| p.number == wanted.number && p.etag == wanted.etag)
                 .filter(|p| wanted.checksums.iter().all(|c| p.checksums.contains(c)));
             let part = part.ok_or(S3ErrorCode::InvalidPart)?;
             let last = at + 1 == named.len();
-            if !last && part.size < self.config.part_bytes_min {
-                return Err(too_small(&part, self.config.part_bytes_min).into());
+            if !last && part.size < least {
+                return Err(too_small(&part, least).into());
             }
             parts.push(part);
         }
         Ok(parts)
+    }
+
+    /// Smallest part but for the last. What the UFS is to have it must be able to take:
+    /// it refuses smaller ones only when it completes them, long after our ack.
+    fn part_bytes_min(&self, bucket: &Bucket, upload: &UploadRecord) -> Result<u64, Refusal> {
+        let ours = self.config.part_bytes_min;
+        match upload.held() {
+            Some(PersistState::Transient) => Ok(ours),
+            _ => Ok(ours.max(self.engine.part_bytes_min(bucket)?)),
+        }
     }
 
     /// ETag and checksums of the object the parts make.

@@ -151,6 +151,12 @@ fn validity(certificate: &[u8]) -> Result<Validity, IdentityError> {
     })
 }
 
+/// The names a certificate (DER) is for; none when it cannot be read.
+pub(crate) fn names_of(certificate: &[u8]) -> Vec<String> {
+    let validity = validity(certificate);
+    validity.map_or_else(|_| Vec::new(), |validity| validity.names)
+}
+
 fn name(name: &GeneralName) -> Option<String> {
     match name {
         GeneralName::DnsName(name) => Some(name.to_string()),

@@ -10,5 +10,6 @@ mod tests;
 pub use identity::{Identity, IdentityError, Validity};
 pub use memory::TlsMemory;
 
+pub(crate) use identity::names_of;
 pub(crate) use memory::HANDSHAKE_BYTES;
 pub(crate) use session::{Session, Step, Taken};

@@ -8,7 +8,8 @@ use std::io::{BufRead as _, ErrorKind, Write as _};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustls::{Error, ServerConfig, ServerConnection};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, Error, ServerConfig, ServerConnection};
 
 use super::memory::{BUSY_BYTES, Charge, SMALL_BYTES, TlsMemory};
 
@@ -45,7 +46,7 @@ pub(crate) enum Taken {
 
 /// A TLS connection, from its first byte on.
 pub(crate) struct Session {
-    connection: ServerConnection,
+    connection: Connection,
     /// Received; rustls has seen what is before `seen`.
     inbound: Box<[u8]>,
     seen: usize,
@@ -66,8 +67,27 @@ impl Session {
         memory: &Rc<TlsMemory>,
         charge: Charge,
     ) -> Result<Self, Error> {
-        Ok(Session {
-            connection: ServerConnection::new(config)?,
+        let connection = ServerConnection::new(config)?;
+        Ok(Self::over(connection.into(), memory, charge))
+    }
+
+    /// A connection we begin ourselves, to who has a certificate with that name.
+    ///
+    /// # Errors
+    /// The configuration is not one for clients.
+    pub(crate) fn to(
+        name: ServerName<'static>,
+        config: Arc<ClientConfig>,
+        memory: &Rc<TlsMemory>,
+        charge: Charge,
+    ) -> Result<Self, Error> {
+        let connection = ClientConnection::new(config, name)?;
+        Ok(Self::over(connection.into(), memory, charge))
+    }
+
+    fn over(connection: Connection, memory: &Rc<TlsMemory>, charge: Charge) -> Self {
+        Session {
+            connection,
             inbound: Box::default(),
             seen: 0,
             filled: 0,
@@ -75,7 +95,15 @@ impl Session {
             memory: Rc::clone(memory),
             busy: None,
             _charge: charge,
-        })
+        }
+    }
+
+    /// The other side's own certificate (DER) and the protocol agreed upon, once the
+    /// handshake is done.
+    pub(crate) fn other_side(&self) -> (Option<&[u8]>, Option<&[u8]>) {
+        let chain = self.connection.peer_certificates();
+        let own = chain.and_then(|chain| chain.first());
+        (own.map(AsRef::as_ref), self.connection.alpn_protocol())
     }
 
     /// Whose memory this is.

@@ -1,0 +1,28 @@
+//! What workers say to each other: frames, messages, capabilities. Absent: sockets,
+//! waiting, clocks, and what is done with a message.
+//!
+//! A connection carries one request at a time. Who calls sends [`Kind::Call`]; who is
+//! called asks for the body, if there is one, by [`Kind::Grant`]s, each for so many
+//! [`Kind::Piece`]s, and gives one [`Kind::Answer`], followed by the pieces of its body.
+//! Both sides only ever send what the other waits for, so nobody can block the other.
+
+mod capability;
+mod frame;
+mod message;
+#[cfg(test)]
+mod tests;
+
+pub use capability::{Capability, CapabilityError, KEY_BYTES, Key};
+pub use frame::{BODY_BYTES_MAX, Frame, FrameError, HEAD_BYTES_MAX, Kind, PREFIX_BYTES, crc32c};
+pub use message::{
+    Answer, Call, Cancel, CopySource, DeleteEntry, DeleteKeys, DeleteResults, Deleted, Grant,
+    Header, HidesBelow, LookAgain, MessageError, Payload, PayloadKind, Promise, Record, Refusal,
+    RefusalKind, Relay, SettleBucket, StoredHeaders, Sum, Tag, Task, decode, encode,
+};
+pub use prost::Message;
+
+/// What both sides of a connection must speak (TLS ALPN, RFC 7301). Another version of
+/// the protocol has another name, so that both can be offered.
+pub const PROTOCOL: &[u8] = b"quickwater-peer/1";
+/// Pieces of a body that may be under way at once.
+pub const PIECES_MAX: u32 = 4;

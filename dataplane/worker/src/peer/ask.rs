@@ -1,0 +1,156 @@
+//! What the engine needs of other workers. Absent: clients' requests.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::{join_all, try_join_all};
+use quickwater_engine::FlowError;
+use quickwater_peer::{
+    Answer, Capability, HidesBelow, LookAgain, Message, SettleBucket, Task, encode,
+};
+use quickwater_proto::{Bucket, NodeId, ObjectKey, slot_of};
+
+use super::call::{CallFailure, Outgoing};
+use super::connect::Peers;
+use super::directory::Where;
+use super::stats::Failure;
+
+/// Keys that travel in one message: a fraction of what a frame holds.
+pub(crate) const KEYS_PER_CALL: usize = 256;
+
+/// The other workers as the engine sees them; there may be none.
+#[derive(Clone, Default)]
+pub struct EnginePeers(pub Option<Peers>);
+
+/// Code of an answer that is none: see [`Answer::code`].
+const NO_CODE: &str = "";
+
+impl Peers {
+    /// Asks `node` something that is answered in one frame.
+    pub(crate) async fn ask<M: Message>(
+        &self,
+        node: &NodeId,
+        task: Task,
+        right: Capability,
+        message: &M,
+    ) -> Result<(Answer, Vec<u8>), CallFailure> {
+        let (call, answer, body) = self.open(node, task, right, message).await?;
+        if answer.streams {
+            return Err(CallFailure {
+                begun: true,
+                ..CallFailure::new(Failure::Protocol, "bytes that were not asked for")
+            });
+        }
+        call.done();
+        Ok((answer, body))
+    }
+
+    /// The same for an answer whose bytes follow.
+    pub(crate) async fn open<M: Message>(
+        &self,
+        node: &NodeId,
+        task: Task,
+        right: Capability,
+        message: &M,
+    ) -> Result<(Outgoing, Answer, Vec<u8>), CallFailure> {
+        let body = encode(message);
+        let body = body.map_err(|error| CallFailure::new(Failure::Protocol, error.to_string()))?;
+        let mut call = self.call(node, task, right, &body).await?;
+        let answer = call.answer().await?;
+        let body = call.wire().take_all().await;
+        let body = body.map_err(|error| CallFailure {
+            begun: true,
+            ..CallFailure::new(Failure::Broken, error.to_string())
+        })?;
+        Ok((call, *answer, body))
+    }
+}
+
+/// The right to something that concerns a bucket.
+pub(crate) fn right_to(bucket: &Bucket, operation: &str) -> Capability {
+    Capability {
+        bucket: bucket.name.as_str().to_owned(),
+        operation: operation.to_owned(),
+        ..Capability::default()
+    }
+}
+
+fn failed(failure: &CallFailure) -> FlowError {
+    FlowError::Unavailable(format!("another worker: {failure}"))
+}
+
+/// What another worker's answer says of its own work.
+fn done(answer: &Answer) -> Result<(), FlowError> {
+    match answer.code.as_str() {
+        NO_CODE => Ok(()),
+        "SlowDown" => Err(FlowError::SlowDown(answer.text.clone())),
+        code => Err(FlowError::Unavailable(format!("{code}: {}", answer.text))),
+    }
+}
+
+impl quickwater_engine::io::Peers for EnginePeers {
+    async fn look_again(&self, bucket: &Bucket, keys: Vec<ObjectKey>) -> Result<(), FlowError> {
+        let Some(peers) = &self.0 else {
+            return Err(FlowError::NotHere("there is nobody else"));
+        };
+        let mut by_owner: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
+        for key in keys {
+            match peers.directory().owner(slot_of(bucket.id, &key)) {
+                Where::There(node) => {
+                    let keys = by_owner.entry(node).or_default();
+                    keys.push(key.as_str().to_owned());
+                }
+                Where::Here | Where::Nowhere => {
+                    return Err(FlowError::NotHere("some of the keys change their owner"));
+                }
+            }
+        }
+        let of_owner = by_owner.iter().map(async |(node, keys)| {
+            // One after the other: what an owner does side by side is its own to limit.
+            for keys in keys.chunks(KEYS_PER_CALL) {
+                let message = LookAgain {
+                    keys: keys.to_vec(),
+                };
+                let right = right_to(bucket, "LookAgain");
+                let asked = peers.ask(node, Task::LookAgain, right, &message).await;
+                done(&asked.map_err(|failure| failed(&failure))?.0)?;
+            }
+            Ok(())
+        });
+        try_join_all(of_owner).await.map(|_| ())
+    }
+
+    async fn hides_below(&self, bucket: &Bucket, prefix: &str) -> bool {
+        let Some(peers) = &self.0 else {
+            return false;
+        };
+        let message = HidesBelow {
+            prefix: prefix.to_owned(),
+        };
+        let others = peers.directory().others();
+        let asked = others.iter().map(async |node| {
+            let right = right_to(bucket, "HidesBelow");
+            let asked = peers.ask(node, Task::HidesBelow, right, &message).await;
+            match asked {
+                Ok((answer, _)) => answer.yes || answer.code != NO_CODE,
+                Err(failure) => {
+                    tracing::debug!(%node, %failure, "not known whether it holds deletes");
+                    true
+                }
+            }
+        });
+        join_all(asked).await.contains(&true)
+    }
+
+    async fn settle_bucket(&self, bucket: &Bucket) -> Result<(), FlowError> {
+        let Some(peers) = &self.0 else {
+            return Ok(());
+        };
+        let others = peers.directory().others();
+        let settled = others.iter().map(async |node| {
+            let right = right_to(bucket, "SettleBucket");
+            let asked = peers.ask(node, Task::SettleBucket, right, &SettleBucket {});
+            done(&asked.await.map_err(|failure| failed(&failure))?.0)
+        });
+        try_join_all(settled).await.map(|_| ())
+    }
+}

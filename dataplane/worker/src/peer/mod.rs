@@ -1,0 +1,33 @@
+//! Workers to workers: who is where, connections to them, calls and their answers.
+//! Absent: what is asked for (see `service`), and who owns what (the control plane).
+//!
+//! Frames and messages are those of `quickwater-peer`, over TLS 1.3 with certificates
+//! of the cluster both ways. A connection carries one request at a time; what is idle
+//! is kept for the next, within limits.
+
+mod ask;
+mod body;
+mod call;
+mod connect;
+mod directory;
+mod identity;
+mod limit;
+mod serve;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use ask::EnginePeers;
+pub(crate) use ask::{KEYS_PER_CALL, right_to};
+pub(crate) use body::{PeerBody, Pieces, drain};
+pub(crate) use call::{CallFailure, Outgoing, Reply};
+pub use connect::{PeerConfig, Peers};
+pub use directory::{Directory, Where};
+pub use identity::{PeerIdentity, PeerIdentityError};
+pub(crate) use limit::{RELAY_WAIT, RETRY_PAUSE};
+pub(crate) use serve::Host;
+pub use serve::Hosting;
+pub(crate) use stats::Failure;
+pub use stats::{FAILURES, PeerStats, TASKS};
+pub(crate) use wire::{Wire, WireError};

@@ -1,0 +1,96 @@
+//! Which worker a request is for, and whether that is this one. Absent: going there.
+
+use std::sync::Arc;
+
+use quickwater_engine::{FlowError, World};
+use quickwater_proto::{Bucket, slot_of, slot_of_text};
+use quickwater_s3::{Operation, Request};
+
+use super::answer::Refusal;
+use super::permits::Permits;
+use super::{Observer, S3Service};
+use crate::buffers::PoolBuf;
+use crate::http::TransportError;
+use crate::peer::{CallFailure, Failure, Peers, Where};
+
+/// What a shard among other workers has for them.
+pub(super) struct Neighbours {
+    pub(super) peers: Peers,
+    /// Places for bodies that are relayed. Who has one waits for a place at another
+    /// worker, never the other way round.
+    pub(super) relays: Permits,
+    /// Places for sources of copies, which wait for nothing more.
+    pub(super) sources: Permits,
+}
+
+impl<W, O> S3Service<W, O>
+where
+    W: World,
+    W::Disk: quickwater_engine::io::Disk<Buffer = PoolBuf> + Clone,
+    O: Observer,
+{
+    /// The slot whose owner answers a request; none: any worker does.
+    pub(super) async fn slot_of_request(
+        &self,
+        request: &Request,
+    ) -> Result<Option<usize>, Refusal> {
+        let folder = |prefix: &str| prefix.rfind('/').map_or(0, |at| at + 1);
+        // Listings of a folder go to one worker, which compares it with the UFS for
+        // all; so does the end of a bucket.
+        let stand_in = match &request.operation {
+            Operation::ListObjects(query) => &query.prefix[..folder(&query.prefix)],
+            Operation::ListObjectsV2(query) => &query.prefix[..folder(&query.prefix)],
+            Operation::DeleteBucket => "",
+            _ => {
+                let Some(key) = &request.key else {
+                    return Ok(None);
+                };
+                let bucket = self.bucket_if_any(request).await?;
+                return Ok(bucket.map(|bucket| slot_of(bucket.id, key)));
+            }
+        };
+        let bucket = self.bucket_if_any(request).await?;
+        Ok(bucket.map(|bucket| slot_of_text(bucket.id, stand_in)))
+    }
+
+    /// Without a bucket there is nothing to be owned: any worker says so.
+    async fn bucket_if_any(&self, request: &Request) -> Result<Option<Arc<Bucket>>, Refusal> {
+        match self.engine.bucket(request.bucket()?).await {
+            Ok(bucket) => Ok(Some(bucket)),
+            Err(FlowError::NoSuchBucket) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Who answers for a slot. This worker, too, while it has no lease: it says so.
+    pub(super) fn place(&self, neighbours: &Neighbours, slot: usize) -> Result<Where, CallFailure> {
+        let moving = |why| Err(CallFailure::new(Failure::NoOwner, why));
+        match neighbours.peers.directory().owner(slot) {
+            Where::Here if self.engine.shared().rights.owns(slot) => Ok(Where::Here),
+            Where::Here => moving("its keys are being taken over"),
+            Where::Nowhere => moving("its keys are being handed over"),
+            there @ Where::There(_) => Ok(there),
+        }
+    }
+}
+
+/// What a client is told when a call of another worker came to nothing.
+pub(super) fn refusal(failed: &CallFailure) -> Refusal {
+    tracing::warn!(error = %failed, failure = ?failed.failure, begun = failed.begun, "a call of another worker failed");
+    let error = match failed.begun {
+        true => FlowError::Unsettled(format!("the worker that owns the key: {failed}")),
+        false => FlowError::NotHere("the worker that owns the key cannot be reached"),
+    };
+    error.into()
+}
+
+/// What a client did to its body, in the words of the peer protocol.
+pub(super) fn client_failure(error: &TransportError) -> quickwater_peer::Promise {
+    match error {
+        TransportError::TimedOut => quickwater_peer::Promise::TimedOut,
+        TransportError::BadFraming(_) => quickwater_peer::Promise::Malformed,
+        TransportError::Closed | TransportError::NoRoom | TransportError::Io(_) => {
+            quickwater_peer::Promise::Gone
+        }
+    }
+}
