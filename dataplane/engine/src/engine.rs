@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use quickwater_proto::{
 use crate::decisions::flights::Flights;
 use crate::decisions::freshness::Freshness;
 use crate::decisions::gates::Gates;
+use crate::decisions::held_queue::HeldQueue;
 use crate::decisions::in_use::InUse;
 use crate::decisions::job_tasks::JobTasks;
 use crate::decisions::journal::Journal;
@@ -25,13 +26,14 @@ use crate::decisions::opened::Opened;
 use crate::decisions::persist_queue::{PersistConfig, PersistQueue};
 use crate::decisions::policies::Policies;
 use crate::decisions::releases::Releases;
+use crate::decisions::relief::Relief;
 use crate::decisions::retired::Retired;
+use crate::decisions::rights::Rights;
 use crate::decisions::slots::{SlotGuard, Slots};
 use crate::decisions::transient::Transient;
 use crate::error::FlowError;
-use crate::flows::send_held::HandedOver;
 use crate::flows::sweep::UnsurePart;
-use crate::io::{Disk, Environment, Metadata, Ufs};
+use crate::io::{Disk, Environment, Metadata, Peers, Ufs};
 
 /// The outside world of a shard, one type for each outside thing.
 pub trait World: 'static {
@@ -43,6 +45,8 @@ pub trait World: 'static {
     type Metadata: Metadata;
     /// Time and chance.
     type Environment: Environment;
+    /// The other workers.
+    type Peers: Peers;
 }
 
 /// Settings of the flows.
@@ -103,6 +107,8 @@ pub struct EngineStats {
     pub sweep_failures: AtomicU64,
     /// Writes that were told to slow down because dirty space was full.
     pub dirty_refused: AtomicU64,
+    /// Commits of which there is no note for a rebuild of the metadata.
+    pub notes_failed: AtomicU64,
     /// Writes that went to the UFS instead because dirty space was full.
     pub dirty_through: AtomicU64,
     /// Writes that went to the UFS instead because dirty space can never hold them.
@@ -111,6 +117,8 @@ pub struct EngineStats {
     pub dirty_uploads: AtomicU64,
     /// Tries to send the parts such an upload held, that failed; repeated.
     pub held_failures: AtomicU64,
+    /// Such uploads ended because the UFS did not have them any more.
+    pub held_gone: AtomicU64,
     /// Writes refused for good: dirty space can never hold them.
     pub dirty_too_large: AtomicU64,
     /// How long what was acked waited for the UFS.
@@ -137,9 +145,15 @@ pub struct Shared {
     /// Uploads we have opened in UFSs.
     pub opened: Arc<Opened>,
     pub(crate) in_use: Arc<InUse>,
+    /// What this process may answer for.
+    pub rights: Rights,
+    /// Nothing is to be kept that no UFS has.
+    draining: AtomicBool,
     unsure: Mutex<Vec<UnsurePart>>,
-    /// Found at start; whoever sends their parts takes them.
-    handed_over: Mutex<Vec<HandedOver>>,
+    /// Uploads that were handed over while parts of them are only here.
+    pub(crate) held: HeldQueue,
+    /// Whose upload is handed over next for want of room.
+    pub(crate) relief: Relief,
     /// Numbers of the journal of commits.
     pub journal: Journal,
     /// What jobs want done to single objects.
@@ -154,9 +168,19 @@ const BUCKET_TTL: Duration = Duration::from_secs(1);
 const BUCKETS_MAX: usize = 10_000;
 
 impl Shared {
-    /// Fresh state.
+    /// Fresh state of the only process there is.
     #[must_use]
     pub fn new(config: EngineConfig) -> Arc<Self> {
+        Self::with_rights(config, Rights::alone())
+    }
+
+    /// Fresh state of a worker among others: it may answer for nothing yet.
+    #[must_use]
+    pub fn leased(config: EngineConfig) -> Arc<Self> {
+        Self::with_rights(config, Rights::leased())
+    }
+
+    fn with_rights(config: EngineConfig, rights: Rights) -> Arc<Self> {
         Arc::new(Self {
             objects: ObjectCache::new(config.object_cache_bytes),
             slots: Slots::new(),
@@ -172,21 +196,48 @@ impl Shared {
             opened: Arc::default(),
             in_use: Arc::default(),
             unsure: Mutex::default(),
-            handed_over: Mutex::default(),
+            held: HeldQueue::new(config.persist.clone()),
+            relief: Relief::default(),
             journal: Journal::new(0),
             jobs: JobTasks::default(),
             stats: EngineStats::default(),
+            rights,
+            draining: AtomicBool::new(false),
             config,
         })
+    }
+
+    /// From now on writes go to the UFS before they are acked, whatever their policy
+    /// (those that no UFS is to get are refused), or as their policy says again.
+    pub fn drain(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Release);
+    }
+
+    /// Whether nothing is to be kept that no UFS has.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     pub(crate) fn unsure(&self) -> MutexGuard<'_, Vec<UnsurePart>> {
         self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn handed_over(&self) -> MutexGuard<'_, Vec<HandedOver>> {
-        let uploads = self.handed_over.lock();
-        uploads.unwrap_or_else(PoisonError::into_inner)
+    /// Forgets what is remembered of objects: others may have changed them.
+    pub fn forget_objects(&self) {
+        self.objects.clear();
+    }
+
+    /// Returns when no change of a key of this slot is under way any more that began
+    /// before.
+    pub async fn quiesce(&self, slot: usize) {
+        drop(self.slots.lock(slot).await);
+    }
+
+    /// Notes that others may have changed keys of this slot up to now: what a listing
+    /// of the UFS showed before decides nothing.
+    pub async fn note_taken(&self, slot: usize) {
+        self.slots.lock(slot).await.mark_changed();
     }
 
     /// Forgets what is remembered of buckets (a mount was added or removed).
@@ -207,6 +258,7 @@ struct Inner<W: World> {
     ufs: W::Ufs,
     metadata: W::Metadata,
     environment: W::Environment,
+    peers: W::Peers,
 }
 
 impl<W: World> Clone for Engine<W> {
@@ -224,6 +276,7 @@ impl<W: World> Engine<W> {
         ufs: W::Ufs,
         metadata: W::Metadata,
         environment: W::Environment,
+        peers: W::Peers,
     ) -> Self {
         Self(Rc::new(Inner {
             shared,
@@ -231,6 +284,7 @@ impl<W: World> Engine<W> {
             ufs,
             metadata,
             environment,
+            peers,
         }))
     }
 
@@ -254,6 +308,10 @@ impl<W: World> Engine<W> {
 
     pub(crate) fn ufs(&self) -> &W::Ufs {
         &self.0.ufs
+    }
+
+    pub(crate) fn peers(&self) -> &W::Peers {
+        &self.0.peers
     }
 
     pub(crate) fn metadata(&self) -> &W::Metadata {
@@ -327,8 +385,16 @@ impl<W: World> Engine<W> {
     /// What a write to a key promises.
     #[must_use]
     pub fn policy(&self, bucket: &Bucket, key: &ObjectKey) -> PathPolicy {
-        let policies = &self.0.shared.policies;
-        policies.policy(bucket.name.as_str(), key.as_str())
+        let shared = &self.0.shared;
+        let policy = shared.policies.policy(bucket.name.as_str(), key.as_str());
+        match policy.mode {
+            // It promises more than was asked for.
+            PolicyMode::WriteBack if shared.is_draining() => PathPolicy {
+                mode: PolicyMode::WriteThrough,
+                ..policy
+            },
+            _ => policy,
+        }
     }
 
     /// Looks at a bucket's row if memory holds it and it is young enough.
@@ -345,7 +411,10 @@ impl<W: World> Engine<W> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let (bucket, read) = map.get(name)?;
-        (now.saturating_sub(*read) < BUCKET_TTL).then(|| look(bucket))
+        // A worker among others is told when a bucket changed, as long as it has a
+        // lease; without one it answers for nothing.
+        let told = !self.0.shared.rights.is_alone();
+        (told || now.saturating_sub(*read) < BUCKET_TTL).then(|| look(bucket))
     }
 
     /// Takes the slot of a key, or answers SlowDown when that takes too long.
@@ -354,14 +423,55 @@ impl<W: World> Engine<W> {
         bucket: BucketId,
         key: &ObjectKey,
     ) -> Result<SlotGuard<'_>, FlowError> {
-        self.lock_slot(Slots::of_key(bucket, key)).await
+        let slot = Slots::of_key(bucket, key);
+        let guard = self.lock_slot(slot).await?;
+        let rights = &self.0.shared.rights;
+        rights.of_slot(slot, || self.environment().lease_clock())?;
+        Ok(guard)
+    }
+
+    /// Whether this process may answer for a key now.
+    ///
+    /// # Errors
+    /// [`FlowError::NotHere`].
+    pub fn permit(&self, bucket: BucketId, key: &str) -> Result<(), FlowError> {
+        let rights = &self.0.shared.rights;
+        rights.of_key(bucket, key, || self.environment().lease_clock())
+    }
+
+    /// Whether this process may answer for a slot now.
+    ///
+    /// # Errors
+    /// [`FlowError::NotHere`].
+    pub fn permit_slot(&self, slot: usize) -> Result<(), FlowError> {
+        let rights = &self.0.shared.rights;
+        rights.of_slot(slot, || self.environment().lease_clock())
+    }
+
+    /// Whether this process has a lease now.
+    ///
+    /// # Errors
+    /// [`FlowError::NotHere`].
+    pub fn permit_lease(&self) -> Result<(), FlowError> {
+        let rights = &self.0.shared.rights;
+        rights.live(|| self.environment().lease_clock())
+    }
+
+    /// Whether this process may answer for all keys now.
+    ///
+    /// # Errors
+    /// [`FlowError::NotHere`].
+    pub fn permit_all(&self) -> Result<(), FlowError> {
+        let rights = &self.0.shared.rights;
+        rights.of_all(|| self.environment().lease_clock())
     }
 
     pub(crate) async fn lock_slot(&self, slot: usize) -> Result<SlotGuard<'_>, FlowError> {
         let lock = std::pin::pin!(self.0.shared.slots.lock(slot));
-        self.within(lock).await.ok_or_else(|| {
+        let guard = self.within(lock).await.ok_or_else(|| {
             FlowError::SlowDown("another write to this key is taking too long".into())
-        })
+        })?;
+        Ok(guard.taken_at(self.shared().rights.since()))
     }
 
     /// The right to publish a part of an upload.
@@ -395,18 +505,31 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Remembers what was just committed or checked. Only under the slot's lock.
+    /// Remembers what was just committed or checked under the slot's lock.
     pub(crate) fn remember(
         &self,
         bucket: BucketId,
         key: &ObjectKey,
         record: Option<Arc<ObjectRecord>>,
+        guard: &SlotGuard<'_>,
     ) {
         let checked = Some(self.environment().monotonic());
-        self.0
-            .shared
-            .objects
-            .insert(bucket, key, Known { record, checked });
+        self.remember_as(bucket, key, Known { record, checked }, guard);
+    }
+
+    /// The same, with the time of the last comparison. What a commit of before a time
+    /// without a lease is told after it may be older than what others committed.
+    pub(crate) fn remember_as(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        known: Known,
+        guard: &SlotGuard<'_>,
+    ) {
+        let Shared {
+            objects, rights, ..
+        } = &*self.0.shared;
+        objects.insert_if(bucket, key, known, || rights.holds_since(guard.since()));
     }
 
     /// Makes the next reader compare the key with the UFS if it still believes in

@@ -47,6 +47,9 @@ pub enum FlowError {
     /// No room for data that the UFS does not have; worth another try in so many seconds.
     #[error("the space for data that is not persisted yet is full; come back in {0} s")]
     NoRoom(u64),
+    /// Another worker answers for it, or this one's right to has ended.
+    #[error("not answered here: {0}")]
+    NotHere(&'static str),
     /// An earlier request for the key got no answer from the UFS and may still be
     /// applied; nothing changed, another change is taken in so many seconds.
     #[error(

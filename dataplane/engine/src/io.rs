@@ -15,6 +15,8 @@ use quickwater_proto::{
 };
 pub use quickwater_proto::{Committed, MetadataError, ScanPage};
 
+use crate::error::FlowError;
+
 /// An owned buffer of at most one chunk. Dropping it returns it to its pool.
 pub trait Buffer: Send + 'static {
     /// The bytes it holds.
@@ -57,6 +59,11 @@ pub enum Durability {
 /// Number of the chunk that holds, beside the data of a blob, its entry in the
 /// journal of commits (see [`Metadata::journal_entry`]).
 pub const JOURNAL_CHUNK: u32 = u32::MAX;
+
+/// Number of the chunk that says what a commit made of a key which no entry of the
+/// journal tells (see [`Metadata::note`]); of a blob of its own, see
+/// [`note_blob`](crate::note_blob).
+pub const NOTE_CHUNK: u32 = u32::MAX - 1;
 
 /// Why the store could not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -147,11 +154,11 @@ pub trait Disk {
     /// Whether a read would probably hit (no IO).
     fn contains(&self, chunk: ChunkId) -> bool;
 
-    /// Forgets chunks `0..chunks` of a blob, and its entry in the journal.
+    /// Forgets chunks `0..chunks` of a blob, its entry in the journal and its note.
     fn forget(&self, blob: BlobId, chunks: u32);
 
     /// Lets chunks `0..chunks` of a blob be evicted like clean copies, and forgets
-    /// its entry in the journal.
+    /// its entry in the journal and its note.
     fn release(&self, blob: BlobId, chunks: u32);
 }
 
@@ -239,6 +246,14 @@ pub trait Ufs {
 
     /// Largest object that [`Ufs::put`] takes, bytes.
     fn put_bytes_max(&self, bucket: &Bucket) -> u64;
+
+    /// Smallest part of an upload that the UFS completes, the last one excepted, bytes.
+    ///
+    /// # Errors
+    /// The bucket's location is invalid.
+    fn part_bytes_min(&self, _bucket: &Bucket) -> Result<u64, UfsError> {
+        Ok(0)
+    }
 
     /// Whether an upload that was cut can be gone on with: the parts sent stay and
     /// are listed.
@@ -412,6 +427,22 @@ pub trait Metadata {
         record: &ObjectRecord,
         sequence: u64,
     ) -> Result<Bytes, MetadataError>;
+    /// What the commit `version` made of a key, as bytes for the same log: the record,
+    /// or its removal. Never replayed; it is read when the metadata are lost. `None`:
+    /// such notes are of no use to this metadata.
+    ///
+    /// # Errors
+    /// [`MetadataError::TooLarge`].
+    fn note(
+        &self,
+        _bucket: BucketId,
+        _key: &ObjectKey,
+        _record: Option<&ObjectRecord>,
+        _version: Version,
+        _sequence: u64,
+    ) -> Result<Option<Bytes>, MetadataError> {
+        Ok(None)
+    }
     /// Commits what `entry` says: visible to all on return, flushed some time
     /// later. The caller holds the key's slot and has flushed the entry.
     async fn commit_journaled(&self, entry: Bytes) -> Result<Committed, MetadataError>;
@@ -430,6 +461,11 @@ pub trait Metadata {
         bucket: BucketId,
         key: &ObjectKey,
     ) -> Result<Option<PendingRecord>, MetadataError>;
+    /// Whether the bytes of the current version of a key, which no UFS has, went with
+    /// workers that were taken for lost. Asked only when there are other workers.
+    async fn lost(&self, _bucket: BucketId, _key: &ObjectKey) -> Result<bool, MetadataError> {
+        Ok(false)
+    }
     /// Pending changes in order of bucket and key, after one, at most `limit`.
     async fn pending_changes(
         &self,
@@ -576,12 +612,54 @@ pub trait Metadata {
     ) -> Result<Vec<PartRecord>, MetadataError>;
 }
 
+/// The other workers of a cluster, as flows need them. Every wait has a deadline.
+pub trait Peers {
+    /// Has the owners of these keys compare them with the UFS. All were compared when it
+    /// returns.
+    ///
+    /// # Errors
+    /// One could not, or was not reached.
+    async fn look_again(&self, bucket: &Bucket, keys: Vec<ObjectKey>) -> Result<(), FlowError>;
+
+    /// Whether another worker holds deletes below a prefix that the UFS does not know
+    /// of yet; also when one cannot be asked.
+    async fn hides_below(&self, bucket: &Bucket, prefix: &str) -> bool;
+
+    /// Waits until the UFS has all that others hold of a bucket.
+    ///
+    /// # Errors
+    /// It takes too long, or one was not reached.
+    async fn settle_bucket(&self, bucket: &Bucket) -> Result<(), FlowError>;
+}
+
+/// There are no others.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Alone;
+
+impl Peers for Alone {
+    async fn look_again(&self, _: &Bucket, _: Vec<ObjectKey>) -> Result<(), FlowError> {
+        Err(FlowError::NotHere("there is nobody else"))
+    }
+
+    async fn hides_below(&self, _: &Bucket, _: &str) -> bool {
+        false
+    }
+
+    async fn settle_bucket(&self, _: &Bucket) -> Result<(), FlowError> {
+        Ok(())
+    }
+}
+
 /// Time and chance.
 pub trait Environment {
     /// Wall clock, milliseconds since the Unix epoch. Never orders anything.
     fn wall_ms(&self) -> i64;
     /// Monotonic clock since an arbitrary start.
     fn monotonic(&self) -> Duration;
+    /// The clock leases are counted by: it runs on while the machine sleeps.
+    fn lease_clock(&self) -> Duration {
+        self.monotonic()
+    }
     /// Waits.
     async fn sleep(&self, duration: Duration);
     /// A random number for blob and upload ids.

@@ -24,12 +24,14 @@ pub use decisions::persist_queue::{
     QueuedChange, QueuedState,
 };
 pub use decisions::policies::Policies;
+pub use decisions::rights::Rights;
 pub use decisions::slots::SLOTS;
 pub use decisions::transient::Transient;
 pub use engine::{Engine, EngineConfig, EngineStats, Shared, World};
 pub use error::FlowError;
 pub use flows::list::{ListPage, ListQuery};
 pub use flows::multipart::{CompletedUpload, NewUpload};
+pub use flows::note::note_blob;
 pub use flows::put::{PutError, PutObject};
 pub use flows::read::{CacheResult, ObjectReader};
 pub use flows::sweep::Swept;

@@ -145,6 +145,10 @@ impl Ufs for UfsClient {
         }
     }
 
+    fn part_bytes_min(&self, bucket: &Bucket) -> Result<u64, UfsError> {
+        Ok(self.mount(bucket)?.part_bytes_min())
+    }
+
     /// What a directory gets has no far way to go.
     fn resumes(&self, bucket: &Bucket) -> bool {
         !is_directory(bucket)

@@ -33,6 +33,8 @@ pub(crate) struct S3Location {
     pub(crate) path_style: bool,
     /// Where the credentials are.
     pub(crate) credentials: CredentialsRef,
+    /// Smallest part but for the last that the store takes, bytes.
+    pub(crate) part_bytes_min: u64,
 }
 
 /// Where credentials are; never the credentials.
@@ -52,7 +54,18 @@ pub(crate) enum CredentialsRef {
 }
 
 /// Names of options an S3 location understands.
-const S3_OPTIONS: [&str; 4] = ["endpoint", "region", "path_style", "credentials"];
+const S3_OPTIONS: [&str; 5] = [
+    "endpoint",
+    "region",
+    "path_style",
+    "credentials",
+    "min_part_size",
+];
+
+/// S3 User Guide, "Amazon S3 multipart upload limits": a part is 5 MiB to 5 GiB, the
+/// last one may be smaller.
+const S3_PART_BYTES_MIN: u64 = 5 << 20;
+const S3_PART_BYTES_MAX: u64 = 5 << 30;
 
 fn invalid(message: impl fmt::Display) -> UfsError {
     UfsError::new(UfsErrorKind::Invalid, message.to_string())
@@ -134,6 +147,10 @@ fn s3(uri: &str, rest: &str, options: &[(String, String)]) -> Result<Location, U
             None => CredentialsRef::Default,
             Some(reference) => CredentialsRef::parse(reference)?,
         },
+        part_bytes_min: match options.get("min_part_size") {
+            None => S3_PART_BYTES_MIN,
+            Some(size) => checked_part_size(size)?,
+        },
     }))
 }
 
@@ -167,6 +184,25 @@ fn checked_endpoint(url: &str) -> Result<String, UfsError> {
             "endpoint '{url}' must be http(s)://host[:port]"
         ))),
     }
+}
+
+/// A smallest part as bytes, written as `1048576`, `1024KiB` or `1MiB`.
+fn checked_part_size(text: &str) -> Result<u64, UfsError> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = unit.and_then(|unit| digits.parse::<u64>().ok()?.checked_mul(unit));
+    let bytes = bytes.filter(|bytes| *bytes <= S3_PART_BYTES_MAX);
+    bytes.ok_or_else(|| {
+        invalid(format_args!(
+            "option 'min_part_size' is '{text}': write 0 to 5GiB, for example 5MiB or 4096"
+        ))
+    })
 }
 
 impl CredentialsRef {
@@ -228,6 +264,27 @@ mod tests {
             panic!("not s3");
         };
         assert_eq!((s3.prefix.as_str(), s3.path_style), ("", false));
+    }
+
+    #[test]
+    fn the_smallest_part_of_a_store() {
+        let of = |size: &str| match Location::parse("s3://b", &options(&[("min_part_size", size)]))
+        {
+            Ok(Location::S3(s3)) => Some(s3.part_bytes_min),
+            _ => None,
+        };
+        assert_eq!(
+            ["0", "4096", "1KiB", "8MiB", "5GiB"].map(of),
+            [0, 4096, 1 << 10, 8 << 20, 5 << 30].map(Some)
+        );
+        let huge = u64::MAX.to_string() + "KiB";
+        for bad in ["", "MiB", "-1", "5 MiB", "5M", "6GiB", "1e6", &huge] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+        let Ok(Location::S3(s3)) = Location::parse("s3://b", &[]) else {
+            panic!("not s3");
+        };
+        assert_eq!(s3.part_bytes_min, 5 << 20);
     }
 
     #[test]

@@ -77,6 +77,14 @@ impl Mount {
         }
     }
 
+    /// Smallest part but for the last of an upload, bytes.
+    pub(crate) fn part_bytes_min(&self) -> u64 {
+        match &self.location {
+            Location::S3(s3) => s3.part_bytes_min,
+            Location::Posix { .. } => 0,
+        }
+    }
+
     /// Why the directory at its path is not the one its bucket was written to; `None`
     /// as long as nobody has looked.
     pub(crate) fn trouble(&self) -> Option<String> {

@@ -90,14 +90,27 @@ pub(crate) fn of_object(
     space: DirtySpace,
 ) -> Instead {
     let needed = DirtyAmount::needed_for(bytes);
-    let stays = space.pinned.without(space.reserved).without(frees);
     match policy.mode {
         PolicyMode::WriteBack if policy.over_limit == OverLimit::WriteThrough => Instead::Through,
-        PolicyMode::WriteBack if !needed.and(stays).fits(space.limit) => Instead::Oversize,
+        PolicyMode::WriteBack if !needed.and(stays(frees, space)).fits(space.limit) => {
+            Instead::Oversize
+        }
         PolicyMode::WriteBack => Instead::SlowDown,
         _ if !needed.fits(space.limit) => Instead::TooLarge,
         _ => Instead::SlowDown,
     }
+}
+
+/// What neither the queue nor writes under way take with them.
+fn stays(frees: DirtyAmount, space: DirtySpace) -> DirtyAmount {
+    space.pinned.without(space.reserved).without(frees)
+}
+
+/// Whether a write that could fit will not, however long it waits, as long as nobody
+/// deletes, completes or hands over anything.
+pub(crate) fn is_blocked(bytes: u64, (frees, space): (DirtyAmount, DirtySpace)) -> bool {
+    let needed = DirtyAmount::needed_for(bytes);
+    needed.fits(space.limit) && !needed.and(stays(frees, space)).fits(space.limit)
 }
 
 /// For a part of an upload whose object will be persisted. Parts make no room, those

@@ -93,7 +93,16 @@ impl ObjectCache {
         Some(entry.known.clone())
     }
 
-    pub(crate) fn insert(&self, bucket: BucketId, key: &ObjectKey, known: Known) {
+    /// Remembers, unless `counts` says that it must not be known any more. Asked under
+    /// the lock that [`Self::clear`] takes: what makes it say so and then clears finds
+    /// nothing left.
+    pub(crate) fn insert_if(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        known: Known,
+        counts: impl FnOnce() -> bool,
+    ) {
         let hash = self.hash(bucket, key.as_str());
         let bytes = entry_bytes(key, &known);
         let fresh = Entry {
@@ -105,6 +114,11 @@ impl ObjectCache {
             bytes,
         };
         let mut part = self.part(hash);
+        if !counts() {
+            drop(part);
+            self.remove(bucket, key);
+            return;
+        }
         let same = |e: &Entry| e.is(bucket, key.as_str());
         match part.map.entry(hash, same, |e| e.hash) {
             Slot::Occupied(mut old) => {
@@ -133,6 +147,13 @@ impl ObjectCache {
                 .is_some_and(|r| r.version == version)
         {
             entry.known.checked = None;
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        for part in &self.parts {
+            *part.lock().unwrap_or_else(PoisonError::into_inner) = Part::default();
         }
     }
 
@@ -207,9 +228,9 @@ mod tests {
             record: None,
             checked: None,
         };
-        cache.insert(BucketId(1), &key(0), absent.clone());
+        cache.insert_if(BucketId(1), &key(0), absent.clone(), || true);
         for n in 1..20_000 {
-            cache.insert(BucketId(1), &key(n), absent.clone());
+            cache.insert_if(BucketId(1), &key(n), absent.clone(), || true);
             assert!(
                 cache.get(BucketId(1), "key-0").is_some(),
                 "evicted the hot key at {n}"
@@ -233,14 +254,15 @@ mod tests {
     #[test]
     fn removed_is_gone() {
         let cache = ObjectCache::new(1 << 20);
-        cache.insert(
-            BucketId(1),
-            &key(1),
-            Known {
-                record: None,
-                checked: None,
-            },
-        );
+        let known = Known {
+            record: None,
+            checked: None,
+        };
+        cache.insert_if(BucketId(1), &key(1), known.clone(), || true);
+        // What does not count any more is not remembered, and what was there neither.
+        cache.insert_if(BucketId(1), &key(1), known.clone(), || false);
+        assert!(cache.get(BucketId(1), key(1).as_str()).is_none());
+        cache.insert_if(BucketId(1), &key(1), known, || true);
         cache.remove(BucketId(1), &key(1));
         assert!(cache.get(BucketId(1), "key-1").is_none());
     }

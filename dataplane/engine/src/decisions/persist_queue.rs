@@ -17,6 +17,7 @@ use std::time::Duration;
 use event_listener::{Event, EventListener};
 use quickwater_proto::{BucketId, ETag, ObjectKey, PendingChange, PendingRecord, Version};
 
+pub(crate) use lanes::backoff;
 use lanes::{Lane, State};
 pub use look::{QueuePage, QueueScope, QueueSum, QueuedState};
 pub use memory::CHANGE_BYTES;

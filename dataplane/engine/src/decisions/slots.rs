@@ -8,10 +8,10 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_lock::{Mutex, MutexGuard};
-use quickwater_proto::{BucketId, ObjectKey, UploadId};
+use quickwater_proto::{BucketId, ObjectKey, UploadId, slot_of};
 
 /// Number of slots (design §1).
-pub const SLOTS: usize = 16_384;
+pub const SLOTS: usize = quickwater_proto::SLOTS;
 
 /// All slots of this process.
 pub(crate) struct Slots {
@@ -26,6 +26,7 @@ pub(crate) struct SlotGuard<'a> {
     slots: &'a Slots,
     slot: usize,
     marked: Cell<bool>,
+    since: u64,
     _lock: MutexGuard<'a, ()>,
 }
 
@@ -39,7 +40,7 @@ impl Slots {
     }
 
     pub(crate) fn of_key(bucket: BucketId, key: &ObjectKey) -> usize {
-        Self::of(&(bucket, key))
+        slot_of(bucket, key)
     }
 
     pub(crate) fn of_part(upload: UploadId, number: u16) -> usize {
@@ -56,6 +57,7 @@ impl Slots {
             slots: self,
             slot,
             marked: Cell::new(false),
+            since: 0,
             _lock: self.locks[slot].lock().await,
         }
     }
@@ -67,6 +69,18 @@ impl Slots {
 }
 
 impl SlotGuard<'_> {
+    /// Notes what this process might answer for when it got the lock
+    /// ([`super::rights::Rights::since`]).
+    pub(crate) fn taken_at(mut self, since: u64) -> Self {
+        self.since = since;
+        self
+    }
+
+    /// What was noted by [`SlotGuard::taken_at`].
+    pub(crate) fn since(&self) -> u64 {
+        self.since
+    }
+
     /// To be called before anything in the UFS or the metadata changes.
     pub(crate) fn mark_changed(&self) {
         self.marked.set(true);

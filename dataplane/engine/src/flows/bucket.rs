@@ -6,7 +6,7 @@ use quickwater_proto::{Bucket, PersistState, UfsErrorKind};
 
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
-use crate::io::{Metadata, Ufs, UfsListing};
+use crate::io::{Metadata, Peers, Ufs, UfsListing};
 
 /// Known objects that are looked at before the UFS is asked what a bucket holds.
 const KNOWN_LOOKS_MAX: usize = 8;
@@ -39,10 +39,12 @@ impl<W: World> Engine<W> {
     /// # Errors
     /// [`FlowError::BucketNotEmpty`], or it cannot be told.
     pub async fn delete_bucket(&self, bucket: &Arc<Bucket>) -> Result<(), FlowError> {
+        self.permit_lease()?;
         if self.holds_known(bucket).await? {
             return Err(FlowError::BucketNotEmpty);
         }
         self.settle_bucket(bucket).await?;
+        self.peers().settle_bucket(bucket).await?;
         let mut listing = self.ufs().list(bucket, "", "", true).await?;
         if listing.next().await?.is_some() {
             return Err(FlowError::BucketNotEmpty);

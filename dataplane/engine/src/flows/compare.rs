@@ -16,11 +16,12 @@ use quickwater_proto::{
 };
 
 use crate::decisions::freshness::{PREFIXES_MAX, Scan};
+use crate::decisions::slots::Slots;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::list::{comparable, successor};
 use crate::flows::resolve::{is_content_of, is_out_of_reach};
-use crate::io::{Environment, Metadata, Ufs, UfsListing};
+use crate::io::{Environment, Metadata, Peers, Ufs, UfsListing};
 
 /// Rows of the metadata read at a time.
 const ROWS: usize = 1_000;
@@ -33,6 +34,20 @@ enum Difference {
     Here(ObjectKey, UfsIdentity, Option<ETag>),
     /// In the metadata only.
     Gone(ObjectKey),
+}
+
+impl Difference {
+    fn key(&self) -> &ObjectKey {
+        match self {
+            Self::Here(key, ..) | Self::Gone(key) => key,
+        }
+    }
+
+    fn into_key(self) -> ObjectKey {
+        match self {
+            Self::Here(key, ..) | Self::Gone(key) => key,
+        }
+    }
 }
 
 /// Why a comparison ended early.
@@ -181,8 +196,26 @@ impl<W: World> Engine<W> {
         Ok(found)
     }
 
-    /// Brings the metadata in line, many keys at a time so that commits group.
+    /// Brings the metadata in line. What the UFS shows of a key is judged by its owner.
     async fn settle(
+        &self,
+        bucket: &Arc<Bucket>,
+        differences: Vec<Difference>,
+        sequence: u64,
+    ) -> Result<(), Failed> {
+        let rights = &self.shared().rights;
+        let owned = |found: &Difference| rights.owns(Slots::of_key(bucket.id, found.key()));
+        let (ours, others): (Vec<_>, Vec<_>) = differences.into_iter().partition(owned);
+        self.settle_ours(bucket, ours, sequence).await?;
+        if others.is_empty() {
+            return Ok(());
+        }
+        let keys = others.into_iter().map(Difference::into_key).collect();
+        Ok(self.peers().look_again(bucket, keys).await?)
+    }
+
+    /// The same of keys of our own, many at a time so that commits group.
+    async fn settle_ours(
         &self,
         bucket: &Arc<Bucket>,
         differences: Vec<Difference>,

@@ -110,7 +110,8 @@ impl<W: World> Engine<W> {
             self.distrust(bucket.id, key);
             FlowError::Unknown(error.to_string())
         })?;
-        Ok(self.removed(bucket, key, removed))
+        self.drop_note(bucket.id, key);
+        Ok(self.removed(bucket, key, removed, &guard))
     }
 
     /// Whether the object must stay, and why. Only under the slot's lock.
@@ -137,11 +138,17 @@ impl<W: World> Engine<W> {
     }
 
     /// The object's row is gone: so are its bytes.
-    fn removed(&self, bucket: &Bucket, key: &ObjectKey, old: Option<ObjectRecord>) -> JobOutcome {
+    fn removed(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        old: Option<ObjectRecord>,
+        guard: &SlotGuard<'_>,
+    ) -> JobOutcome {
         if let Some(old) = &old {
             self.forget_bytes(old);
         }
-        self.remember(bucket.id, key, None);
+        self.remember(bucket.id, key, None, guard);
         JobOutcome::Done {
             bytes: old.map_or(0, |old| old.size),
         }
@@ -172,7 +179,8 @@ impl<W: World> Engine<W> {
             Ok(removed) => removed,
             Err(error) => return Err(self.give_up_change(bucket, key, error, guard)),
         };
+        self.keep_note(bucket, key, None, version).await;
         self.told_later(bucket, key, version, PendingChange::Delete);
-        Ok(self.removed(bucket, key, old))
+        Ok(self.removed(bucket, key, old, &guard))
     }
 }

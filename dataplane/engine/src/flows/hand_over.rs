@@ -51,6 +51,10 @@ impl<W: World> Engine<W> {
                 .map(|part| DirtyAmount::needed_for(part.size))
                 .fold(DirtyAmount::default(), DirtyAmount::and);
             let instead = dirty_space::of_transient_part(bytes, taken, space);
+            let waits = instead == dirty_space::Instead::SlowDown;
+            if waits && dirty_space::is_blocked(bytes, self.dirty_prospect()) {
+                self.shared().held.want_room();
+            }
             let all = bytes + others.iter().map(|part| part.size).sum::<u64>();
             return self.without_room(instead, "the upload with this part", all);
         }
@@ -117,7 +121,7 @@ impl<W: World> Engine<W> {
         }
         let uploads = &self.shared().stats.dirty_uploads;
         uploads.fetch_add(1, Ordering::Relaxed);
-        self.send_held_later(bucket.id, &through);
+        self.shared().load_handed_over(bucket.id, &through);
         Ok(through)
     }
 

@@ -11,7 +11,7 @@ use crate::decisions::scan_pace::ScanPace;
 use crate::engine::{Engine, World, ttl_of};
 use crate::error::FlowError;
 use crate::flows::resolve::RETRY_CHECK_AFTER;
-use crate::io::{Environment, Metadata};
+use crate::io::{Environment, Metadata, Peers};
 
 /// What to list.
 #[derive(Debug, Clone, Default)]
@@ -73,15 +73,27 @@ impl<W: World> Engine<W> {
         bucket: &Arc<Bucket>,
         query: &ListQuery,
     ) -> Result<ListPage, FlowError> {
+        let listed = self.list_within(bucket, query, async || Ok(())).await;
+        listed.map(|(page, ())| page)
+    }
+
+    /// As [`Engine::list`], with memory for a page from `room`, which is asked only
+    /// when a page can be put together: who waits for the UFS holds none.
+    ///
+    /// # Errors
+    /// Those of [`Engine::list`] and of `room`.
+    pub async fn list_within<R, E: From<FlowError>>(
+        &self,
+        bucket: &Arc<Bucket>,
+        query: &ListQuery,
+        room: impl AsyncFn() -> Result<R, E>,
+    ) -> Result<(ListPage, R), E> {
+        // Without a lease nothing is known to be current.
+        self.permit_lease()?;
         if query.limit == 0 {
-            return Ok(ListPage::default());
+            return Ok((ListPage::default(), room().await?));
         }
-        // A folder of the UFS may hold nothing but keys that are deleted here.
-        let hidden = self
-            .shared()
-            .persist
-            .deletes_below(bucket.id, &query.prefix);
-        let one_level = query.delimiter == "/" && !hidden;
+        let one_level = query.delimiter == "/" && !self.hides_any_below(bucket, query).await;
         let mut scan = self.fresh_scan(bucket, query, one_level)?;
         loop {
             let through = scan.with(|p| (p.through.clone(), p.done.clone(), p.overflow));
@@ -89,18 +101,20 @@ impl<W: World> Engine<W> {
             match through {
                 (_, Some(Err(error)), _) => match self.known_before(&scan, query) {
                     Some(before) => scan = before,
-                    None => return Err(error),
+                    None => return Err(error.into()),
                 },
                 (_, _, true) => scan = self.fresh_scan(bucket, query, false)?,
                 (_, Some(Ok(())), _) => {
                     self.count_stale(bucket, &scan);
-                    return self.page(bucket, query, &scan).await;
+                    let room = room().await?;
+                    return Ok((self.page(bucket, query, &scan).await?, room));
                 }
                 (through, None, false) => {
                     if scan.scope.one_level {
                         self.wait_for(changed, &scan).await?;
                         continue;
                     }
+                    let room = room().await?;
                     let page = self.page(bucket, query, &scan).await?;
                     let covered = page.truncated
                         && page
@@ -108,12 +122,26 @@ impl<W: World> Engine<W> {
                             .as_deref()
                             .is_some_and(|last| last < through.as_str());
                     if covered {
-                        return Ok(page);
+                        return Ok((page, room));
                     }
+                    drop((page, room));
                     self.wait_for(changed, &scan).await?;
                 }
             }
         }
+    }
+
+    /// Whether deletes wait below the prefix, here or elsewhere: a folder of the UFS may
+    /// hold nothing but keys that are deleted.
+    async fn hides_any_below(&self, bucket: &Bucket, query: &ListQuery) -> bool {
+        self.hides_below(bucket, &query.prefix)
+            || self.peers().hides_below(bucket, &query.prefix).await
+    }
+
+    /// Whether deletes that the UFS does not know of yet wait here below a prefix.
+    #[must_use]
+    pub fn hides_below(&self, bucket: &Bucket, prefix: &str) -> bool {
+        self.shared().persist.deletes_below(bucket.id, prefix)
     }
 
     /// What answers when the UFS is out of reach: the last comparison that saw all of

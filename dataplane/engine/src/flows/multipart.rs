@@ -14,7 +14,7 @@ use crate::decisions::slots::{SlotGuard, Slots};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::fence::Change;
-use crate::flows::put::{PutError, forget_part, read_only};
+use crate::flows::put::{DRAINING, PutError, forget_part, read_only};
 use crate::flows::read::BufferOf;
 use crate::flows::write_back::{Pinned, Room};
 use crate::io::{Body, Durability, Environment, Metadata, Ufs};
@@ -57,11 +57,15 @@ impl<W: World> Engine<W> {
         key: &ObjectKey,
         new: NewUpload,
     ) -> Result<UploadRecord, FlowError> {
+        self.permit(bucket.id, key.as_str())?;
         let id = UploadId(self.environment().random_u128());
         let mode = self.policy(bucket, key).mode;
         self.check_name(bucket, key, mode)?;
         let claim = match mode {
             PolicyMode::ReadOnly => return Err(read_only()),
+            PolicyMode::Transient if self.shared().is_draining() => {
+                return Err(FlowError::NotHere(DRAINING));
+            }
             PolicyMode::WriteBack => Err(UploadRecord::HELD_BACK),
             PolicyMode::Transient => Err(UploadRecord::HELD_TRANSIENT),
             PolicyMode::WriteThrough | PolicyMode::NoCache => {
@@ -97,6 +101,14 @@ impl<W: World> Engine<W> {
         Ok(upload)
     }
 
+    /// Smallest part, the last one excepted, of an upload that the UFS completes, bytes.
+    ///
+    /// # Errors
+    /// The bucket's location is invalid.
+    pub fn part_bytes_min(&self, bucket: &Bucket) -> Result<u64, FlowError> {
+        Ok(self.ufs().part_bytes_min(bucket)?)
+    }
+
     /// Finds an upload.
     ///
     /// # Errors
@@ -107,6 +119,7 @@ impl<W: World> Engine<W> {
         key: &ObjectKey,
         id: UploadId,
     ) -> Result<UploadRecord, FlowError> {
+        self.permit(bucket.id, key.as_str())?;
         self.metadata()
             .upload(bucket.id, key, id)
             .await?
@@ -199,7 +212,7 @@ impl<W: World> Engine<W> {
             let replaced = self.metadata().put_part(bucket.id, upload, &part).await?;
             if !now.is_held() {
                 // It was handed over while this part came: that was too early for it.
-                self.send_held_later(bucket.id, &now);
+                self.shared().load_handed_over(bucket.id, &now);
             }
             Ok::<_, FlowError>(replaced)
         };
@@ -254,7 +267,8 @@ impl<W: World> Engine<W> {
             .await?)
     }
 
-    /// The ETag of an upload that was completed within the last day.
+    /// The ETag of an upload that was completed within the last day, and what its key
+    /// holds now: that object, a newer one, or nothing any more.
     ///
     /// # Errors
     /// The metadata is unavailable.
@@ -263,8 +277,12 @@ impl<W: World> Engine<W> {
         bucket: &Bucket,
         key: &ObjectKey,
         id: UploadId,
-    ) -> Result<Option<ETag>, FlowError> {
-        Ok(self.metadata().completed(bucket.id, key, id).await?)
+    ) -> Result<Option<(ETag, Option<ObjectRecord>)>, FlowError> {
+        let Some(etag) = self.metadata().completed(bucket.id, key, id).await? else {
+            return Ok(None);
+        };
+        let now = self.metadata().object(bucket.id, key).await?;
+        Ok(Some((etag, now)))
     }
 
     /// Makes an object of an upload: one commit.
@@ -346,6 +364,10 @@ impl<W: World> Engine<W> {
         if record.persist == PersistState::Persisted {
             // Of an upload that was handed over, and the UFS has it.
             self.release_bytes(&record);
+            self.drop_note(bucket.id, key);
+        } else {
+            let version = committed.version;
+            self.keep_note(bucket, key, Some(&record), version).await;
         }
         Ok(self.made_current(bucket, key, record, committed, &guard))
     }

@@ -25,6 +25,8 @@ pub(crate) enum Unopened {
 impl From<Unopened> for FlowError {
     fn from(error: Unopened) -> Self {
         match error {
+            // Without an answer that makes sense there may be one, which nobody can see.
+            Unopened::Ufs(error) if is_unknown(error.kind) => Self::Unavailable(error.message),
             Unopened::Ufs(error) => error.into(),
             // Nothing of it can be seen, whatever became of the note.
             Unopened::Metadata(MetadataError::Unknown(text)) => Self::Unavailable(text),

@@ -52,9 +52,16 @@ impl From<DiskError> for Unsent {
 
 impl<W: World> Engine<W> {
     /// Sends pending changes as they come due until `stop` says so; changes being
-    /// sent then go on. So do parts of uploads that the last process handed over.
+    /// sent then go on. So are parts of uploads that were handed over.
     pub async fn run_persister(&self, stop: impl Fn() -> bool) {
-        self.resume_held();
+        join(
+            self.send_changes(&stop),
+            self.send_held_parts_for_ever(&stop),
+        )
+        .await;
+    }
+
+    async fn send_changes(&self, stop: impl Fn() -> bool) {
         let queue = &self.shared().persist;
         while !stop() {
             let changed = queue.listen();
@@ -163,6 +170,10 @@ impl<W: World> Engine<W> {
             Ok(None) => return Outcome::Ended,
             Err(error) => return failed(error.to_string()),
         };
+        // Whoever owns the key by now may be sending another change of it.
+        if let Err(error) = self.permit(bucket.id, work.place.1.as_str()) {
+            return failed(error.to_string());
+        }
         let wanted = match work.pending.change {
             PendingChange::Put { .. } => Some(work.pending.version),
             _ => None,
@@ -338,6 +349,8 @@ impl<W: World> Engine<W> {
                 return failed(error.to_string());
             }
         }
+        // Now, under the slot: a later change of the key has a note in its place.
+        self.drop_note(bucket.id, key);
         let stats = &self.shared().stats;
         // What only settled was counted when the UFS acked it.
         if !matches!(work.pending.change, PendingChange::Settling { .. }) {
@@ -353,7 +366,7 @@ impl<W: World> Engine<W> {
                 record.persist = PersistState::Persisted;
                 record.ufs = Some(object.identity);
                 self.release_later(&work.place, Some(&record));
-                self.remember(bucket.id, key, Some(Arc::new(record)));
+                self.remember(bucket.id, key, Some(Arc::new(record)), &guard);
             }
             None => {
                 self.release_later(&work.place, None);
@@ -518,8 +531,11 @@ impl<W: World> Engine<W> {
         })
     }
 
-    /// Waits until the UFS has every change of a bucket.
-    pub(crate) async fn settle_bucket(&self, bucket: &Bucket) -> Result<(), FlowError> {
+    /// Waits until the UFS has every change of a bucket that was made here.
+    ///
+    /// # Errors
+    /// [`FlowError::SlowDown`]: it takes too long.
+    pub async fn settle_bucket(&self, bucket: &Bucket) -> Result<(), FlowError> {
         let queue = &self.shared().persist;
         let begun = self.environment().monotonic();
         let deadline = begun + self.config().wait_max;

@@ -70,10 +70,14 @@ impl<W: World> Engine<W> {
         put: PutObject,
         body: &mut B,
     ) -> Result<Arc<ObjectRecord>, PutError<B::Error>> {
+        self.permit(bucket.id, key.as_str())?;
         let policy = self.policy(bucket, key);
         self.check_name(bucket, key, policy.mode)?;
         let persist = match policy.mode {
             PolicyMode::ReadOnly => return Err(read_only().into()),
+            PolicyMode::Transient if self.shared().is_draining() => {
+                return Err(FlowError::NotHere(DRAINING).into());
+            }
             PolicyMode::WriteBack => PersistState::NotPersisted,
             PolicyMode::Transient => PersistState::Transient,
             PolicyMode::WriteThrough => {
@@ -296,7 +300,7 @@ impl<W: World> Engine<W> {
         bucket: &Bucket,
         key: &ObjectKey,
         mut record: ObjectRecord,
-        _guard: &SlotGuard<'_>,
+        guard: &SlotGuard<'_>,
     ) -> Result<Arc<ObjectRecord>, FlowError> {
         let committed = self
             .metadata()
@@ -313,9 +317,10 @@ impl<W: World> Engine<W> {
         if let Some(old) = &committed.replaced {
             self.forget_bytes(old);
         }
+        self.drop_note(bucket.id, key);
         record.version = committed.version;
         let record = Arc::new(record);
-        self.remember(bucket.id, key, Some(Arc::clone(&record)));
+        self.remember(bucket.id, key, Some(Arc::clone(&record)), guard);
         Ok(record)
     }
 
@@ -447,6 +452,9 @@ impl<W: World> Copy<W> {
         self.engine.disk().forget(self.blob, self.chunks);
     }
 }
+
+/// What a write that no UFS is to get is told by a worker that has to get rid of such.
+pub(crate) const DRAINING: &str = "this worker is drained and takes nothing that stays here";
 
 /// What a write to a READ_ONLY path is told.
 pub(crate) fn read_only() -> FlowError {

@@ -154,7 +154,14 @@ where
             Ok(Some(now))
                 if now.version == self.record.version && now.persist != PersistState::Persisted =>
             {
-                FlowError::Lost
+                if self.engine.shared().rights.is_alone() {
+                    return FlowError::Lost;
+                }
+                match metadata.lost(self.bucket.id, &self.key).await {
+                    Ok(true) => FlowError::Lost,
+                    Ok(false) => FlowError::NotHere("another worker has the bytes, and no UFS"),
+                    Err(error) => error.into(),
+                }
             }
             Ok(_) => FlowError::Changed,
             Err(error) => error.into(),

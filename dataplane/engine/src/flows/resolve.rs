@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::stream::{self, TryStreamExt};
 use quickwater_proto::{
     Bucket, BucketId, ETag, Extent, ObjectKey, ObjectRecord, PendingChange, PersistState,
     PolicyMode, PutCondition, UfsErrorKind, UfsIdentity, UfsObject, Version,
@@ -33,16 +34,38 @@ impl<W: World> Engine<W> {
         key: &ObjectKey,
         revalidate: bool,
     ) -> Result<Arc<ObjectRecord>, FlowError> {
+        let rights = &self.shared().rights;
+        let since = rights.since();
         if !revalidate && let Some(answer) = self.recall(bucket, key) {
-            return answer.ok_or(FlowError::NoSuchKey);
+            self.permit(bucket.id, key.as_str())?;
+            if rights.holds_since(since) {
+                return answer.ok_or(FlowError::NoSuchKey);
+            }
         }
         let guard = self.lock_key(bucket.id, key).await?;
         if !revalidate && let Some(answer) = self.recall(bucket, key) {
             return answer.ok_or(FlowError::NoSuchKey);
         }
-        self.check(bucket, key, revalidate, &guard)
-            .await?
-            .ok_or(FlowError::NoSuchKey)
+        let found = self.check(bucket, key, revalidate, &guard).await?;
+        self.permit(bucket.id, key.as_str())?;
+        found.ok_or(FlowError::NoSuchKey)
+    }
+
+    /// Compares keys with the UFS, many at a time, because another worker saw a listing of
+    /// it that differs.
+    ///
+    /// # Errors
+    /// One cannot be told; others may have been compared.
+    pub async fn look_again(&self, bucket: &Bucket, keys: &[ObjectKey]) -> Result<(), FlowError> {
+        let width = self.config().import_concurrency.max(1);
+        stream::iter(keys.iter().map(Ok))
+            .try_for_each_concurrent(width, |key| async move {
+                match self.resolve(bucket, key, true).await {
+                    Ok(_) | Err(FlowError::NoSuchKey) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            })
+            .await
     }
 
     /// The current version of a key when bucket and key are both known to be
@@ -51,9 +74,15 @@ impl<W: World> Engine<W> {
     /// [`Engine::bucket`] and [`Engine::resolve`].
     #[must_use]
     pub fn recall_object(&self, bucket: &str, key: &str) -> Option<(BucketId, Arc<ObjectRecord>)> {
+        let rights = &self.shared().rights;
+        let since = rights.since();
         let now = self.environment().monotonic();
         let (id, ttl) = self.known_bucket(bucket, now, |row| (row.id, ttl_of(row)))?;
         let record = self.recall_at(id, key, ttl, now)??;
+        self.permit(id, key).ok()?;
+        if !rights.holds_since(since) {
+            return None;
+        }
         let mode = self.shared().policies.policy(bucket, key).mode;
         (mode != PolicyMode::NoCache).then_some((id, record))
     }
@@ -90,7 +119,7 @@ impl<W: World> Engine<W> {
         let pending = self.shared().persist.pending(bucket.id, key);
         if pending.is_some_and(|p| p.change == PendingChange::Delete) {
             // What the UFS still shows under the key is not there any more.
-            self.remember(bucket.id, key, None);
+            self.remember(bucket.id, key, None, guard);
             return Ok(None);
         }
         let known = self.shared().objects.get(bucket.id, key.as_str());
@@ -103,7 +132,7 @@ impl<W: World> Engine<W> {
             .as_ref()
             .is_some_and(|r| r.persist != PersistState::Persisted)
         {
-            self.remember(bucket.id, key, record.clone());
+            self.remember(bucket.id, key, record.clone(), guard);
             return Ok(record);
         }
         match self.ufs().head(bucket, key).await {
@@ -121,7 +150,7 @@ impl<W: World> Engine<W> {
                             .stats
                             .stale_answers
                             .fetch_add(1, Ordering::Relaxed);
-                        self.remember_stale(bucket, key, &record);
+                        self.remember_stale(bucket, key, &record, guard);
                         Ok(Some(record))
                     }
                     _ => Err(FlowError::Unavailable(error.message)),
@@ -130,14 +159,20 @@ impl<W: World> Engine<W> {
         }
     }
 
-    fn remember_stale(&self, bucket: &Bucket, key: &ObjectKey, record: &Arc<ObjectRecord>) {
+    fn remember_stale(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        record: &Arc<ObjectRecord>,
+        guard: &SlotGuard<'_>,
+    ) {
         let now = self.environment().monotonic();
         let checked = (now + RETRY_CHECK_AFTER).checked_sub(ttl_of(bucket));
         let known = Known {
             record: Some(Arc::clone(record)),
             checked,
         };
-        self.shared().objects.insert(bucket.id, key, known);
+        self.remember_as(bucket.id, key, known, guard);
     }
 
     /// Takes over what the UFS shows under the key.
@@ -153,7 +188,7 @@ impl<W: World> Engine<W> {
             .as_ref()
             .is_some_and(|r| r.ufs.as_ref() == Some(&object.identity));
         if same && let Some(record) = record.as_ref().filter(|r| !r.partial) {
-            self.remember(bucket.id, key, Some(Arc::clone(record)));
+            self.remember(bucket.id, key, Some(Arc::clone(record)), guard);
             return Ok(Some(Arc::clone(record)));
         }
         let mut fresh = self.import(&object);
@@ -191,7 +226,7 @@ impl<W: World> Engine<W> {
             self.forget_bytes(old);
         }
         let fresh = Arc::new(fresh);
-        self.remember(bucket.id, key, Some(Arc::clone(&fresh)));
+        self.remember(bucket.id, key, Some(Arc::clone(&fresh)), guard);
         Ok(Some(fresh))
     }
 
@@ -240,7 +275,7 @@ impl<W: World> Engine<W> {
             removed.inspect_err(|_| self.distrust(bucket.id, key))?;
             self.forget_bytes(&record);
         }
-        self.remember(bucket.id, key, None);
+        self.remember(bucket.id, key, None, guard);
         Ok(None)
     }
 

@@ -62,6 +62,10 @@ impl<W: World> Engine<W> {
     /// of it was stored, nor is being received, for `orphan_timeout`; not before
     /// clients have had that long since `started` (monotonic).
     pub async fn sweep(&self, orphan_timeout: Duration, started: Duration) -> Swept {
+        // What others have begun must not be taken for abandoned.
+        if self.permit_all().is_err() {
+            return Swept::default();
+        }
         let mut sweep = Sweep {
             orphan_timeout,
             swept: Swept::default(),

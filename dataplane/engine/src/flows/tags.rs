@@ -41,6 +41,10 @@ impl<W: World> Engine<W> {
                 return Err(error.into());
             }
         };
+        if record.persist != PersistState::Persisted {
+            let version = committed.version;
+            self.keep_note(bucket, key, Some(&record), version).await;
+        }
         self.made_current(bucket, key, record, committed, &guard);
         Ok(())
     }

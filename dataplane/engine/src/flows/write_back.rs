@@ -97,6 +97,9 @@ impl<W: World> Engine<W> {
             Ok(space) => Ok(Room::Kept(space)),
             Err(DiskError::DirtyFull) => {
                 let (frees, space) = self.dirty_prospect();
+                if dirty_space::is_blocked(bytes, (frees, space)) {
+                    self.shared().held.want_room();
+                }
                 let instead = dirty_space::of_object(policy, bytes, frees, space);
                 self.without_room(instead, "the object", bytes)
             }
@@ -159,7 +162,7 @@ impl<W: World> Engine<W> {
     /// Seconds after which it makes sense to ask for room again.
     fn room_after(&self) -> u64 {
         let shared = self.shared();
-        let moving = shared.persist.totals().running > 0;
+        let moving = shared.persist.totals().running > 0 || shared.held.is_moving();
         match moving || shared.releases.frees() != DirtyAmount::default() {
             true => ROOM_SOON_SECONDS,
             false => ROOM_LATER_SECONDS,
@@ -274,7 +277,11 @@ impl<W: World> Engine<W> {
                 .commit_object(bucket.id, key, &record, &PutCondition::None)
                 .await;
             return match committed {
-                Ok(committed) => Ok(self.made_current(bucket, key, record, committed, &guard)),
+                Ok(committed) => {
+                    let version = committed.version;
+                    self.keep_note(bucket, key, Some(&record), version).await;
+                    Ok(self.made_current(bucket, key, record, committed, &guard))
+                }
                 Err(error) => Err(self.give_up_change(bucket, key, error, guard)),
             };
         };
@@ -298,6 +305,7 @@ impl<W: World> Engine<W> {
         match outcome {
             Ok(committed) => {
                 self.shared().journal.settle(sequence);
+                self.drop_note(bucket.id, key);
                 Ok(self.made_current(bucket, key, record, committed, &guard))
             }
             Err(Unapplied::Never(error)) => {
@@ -395,7 +403,7 @@ impl<W: World> Engine<W> {
         key: &ObjectKey,
         mut record: ObjectRecord,
         committed: Committed,
-        _guard: &SlotGuard<'_>,
+        guard: &SlotGuard<'_>,
     ) -> Arc<ObjectRecord> {
         record.version = committed.version;
         self.shared().transient.add(&record);
@@ -403,7 +411,7 @@ impl<W: World> Engine<W> {
             self.forget_replaced(old, &record);
         }
         let record = Arc::new(record);
-        self.remember(bucket.id, key, Some(Arc::clone(&record)));
+        self.remember(bucket.id, key, Some(Arc::clone(&record)), guard);
         let size = record.size;
         match record.persist {
             PersistState::NotPersisted | PersistState::Persisting => {

@@ -30,7 +30,10 @@ where
                 UfsErrorKind::Other if status < 300 => UfsErrorKind::Corrupt,
                 kind => kind,
             };
-            UfsError::new(kind, format!("{what}: HTTP {status} {code}"))
+            UfsError::new(
+                kind,
+                format!("{what}: HTTP {status} {code}{}", advice(code)),
+            )
         }
         SdkError::ResponseError(response) => {
             let status = response.raw().status().as_u16();
@@ -96,6 +99,18 @@ where
         failed.kind = UfsErrorKind::Unavailable;
     }
     failed
+}
+
+/// What to do about a refusal that the code alone does not tell.
+fn advice(code: &str) -> &'static str {
+    match code {
+        // Of an upload that was completed here, because we did not know better.
+        "EntityTooSmall" => {
+            ": a part, not the last, is smaller than the store takes; the option min_part_size of \
+             the mount says how small they may be"
+        }
+        _ => "",
+    }
 }
 
 /// Whether a HEAD was answered 404: without a body that says of what.

@@ -287,7 +287,7 @@ impl State {
 
 /// The wait before attempt `attempts + 1`: doubled each time up to the limit,
 /// between half and all of it, so that many failed changes do not come together.
-fn backoff(attempts: u32, order: u64, config: &PersistConfig) -> Duration {
+pub(crate) fn backoff(attempts: u32, order: u64, config: &PersistConfig) -> Duration {
     let doubled = attempts.saturating_sub(1).min(32);
     let wait = config
         .retry_initial

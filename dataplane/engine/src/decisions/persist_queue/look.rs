@@ -61,6 +61,11 @@ impl QueueScope {
         }
     }
 
+    pub(crate) fn contains(&self, bucket: BucketId, key: &ObjectKey) -> bool {
+        let of = self.bucket.is_none_or(|of| of == bucket);
+        of && key.as_str().starts_with(&self.prefix) && self.holds(key)
+    }
+
     fn may_go_on(&self, (bucket, key): &Place) -> bool {
         self.bucket
             .is_none_or(|of| of == *bucket && key.as_str().starts_with(&self.prefix))

@@ -1,0 +1,211 @@
+//! What this process may answer for: all keys for ever, or the slots it owns while its
+//! lease lasts. Absent: who says so, and the clock.
+//!
+//! A reader first reads what memory knows and then asks here: what it read was
+//! current at that moment. A writer asks under the slot's lock; what slips through is
+//! refused by the fence in the metadata.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use quickwater_proto::{BucketId, SLOTS, slot_of_text};
+
+use crate::error::FlowError;
+
+/// Bits in a word of the set of owned slots.
+const WORD: usize = u64::BITS as usize;
+
+/// Rights of a process. Changed by one task, asked by all shards.
+pub struct Rights(Option<Leased>);
+
+struct Leased {
+    /// When the lease ends, nanoseconds by the clock of leases.
+    until: AtomicU64,
+    owned: Vec<AtomicU64>,
+    /// How often there was a time without a lease.
+    lapses: AtomicU64,
+}
+
+impl Rights {
+    /// Of the only process there is.
+    #[must_use]
+    pub(crate) fn alone() -> Self {
+        Self(None)
+    }
+
+    /// Of a worker among others: none yet.
+    #[must_use]
+    pub(crate) fn leased() -> Self {
+        Self(Some(Leased {
+            until: AtomicU64::new(0),
+            owned: (0..SLOTS / WORD).map(|_| AtomicU64::new(0)).collect(),
+            lapses: AtomicU64::new(0),
+        }))
+    }
+
+    /// Whether there are no others.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The lease lasts until then; never shortens it.
+    pub fn grant(&self, until: Duration) {
+        if let Some(leased) = &self.0 {
+            let nanos = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
+            leased.until.fetch_max(nanos, Ordering::AcqRel);
+        }
+    }
+
+    /// There was a time without a lease: what was read in it does not count, even if
+    /// it is asked about later.
+    pub fn lapse(&self) {
+        if let Some(leased) = &self.0 {
+            leased.lapses.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// To be taken before memory is read, and given to [`Rights::holds_since`].
+    pub(crate) fn since(&self) -> u64 {
+        let leased = self.0.as_ref();
+        leased.map_or(0, |leased| leased.lapses.load(Ordering::Acquire))
+    }
+
+    /// Whether there was a lease ever since.
+    pub(crate) fn holds_since(&self, since: u64) -> bool {
+        self.since() == since
+    }
+
+    /// Takes a slot, or gives it away.
+    pub fn set(&self, slot: usize, owned: bool) {
+        let Some(leased) = &self.0 else { return };
+        let bit = 1 << (slot % WORD);
+        match owned {
+            true => leased.owned[slot / WORD].fetch_or(bit, Ordering::AcqRel),
+            false => leased.owned[slot / WORD].fetch_and(!bit, Ordering::AcqRel),
+        };
+    }
+
+    /// Whether a slot is owned, whatever the lease.
+    #[must_use]
+    pub fn owns(&self, slot: usize) -> bool {
+        let Some(leased) = &self.0 else { return true };
+        let word = leased.owned[slot / WORD].load(Ordering::Acquire);
+        word & (1 << (slot % WORD)) != 0
+    }
+
+    /// How many slots are owned.
+    #[must_use]
+    pub fn owned(&self) -> usize {
+        let Some(leased) = &self.0 else { return SLOTS };
+        let count = |word: &AtomicU64| word.load(Ordering::Acquire).count_ones() as usize;
+        leased.owned.iter().map(count).sum()
+    }
+
+    /// What is left of the lease; `None`: there are no others, and no leases.
+    #[must_use]
+    pub fn left(&self, now: Duration) -> Option<Duration> {
+        let leased = self.0.as_ref()?;
+        let until = Duration::from_nanos(leased.until.load(Ordering::Acquire));
+        Some(until.saturating_sub(now))
+    }
+
+    /// Whether this process may answer for a key. `now`: by the clock of leases; not
+    /// asked when there are no others.
+    pub(crate) fn of_key(
+        &self,
+        bucket: BucketId,
+        key: &str,
+        now: impl FnOnce() -> Duration,
+    ) -> Result<(), FlowError> {
+        match self.0.is_none() {
+            true => Ok(()),
+            false => self.of_slot(slot_of_text(bucket, key), now),
+        }
+    }
+
+    /// The same for a slot.
+    pub(crate) fn of_slot(
+        &self,
+        slot: usize,
+        now: impl FnOnce() -> Duration,
+    ) -> Result<(), FlowError> {
+        match self.owns(slot) {
+            true => self.live(now),
+            false => Err(FlowError::NotHere("another worker owns the key")),
+        }
+    }
+
+    /// The same for all keys.
+    pub(crate) fn of_all(&self, now: impl FnOnce() -> Duration) -> Result<(), FlowError> {
+        match self.owned() == SLOTS {
+            true => self.live(now),
+            false => Err(FlowError::NotHere("other workers own some of the keys")),
+        }
+    }
+
+    /// Whether there is a lease, whatever is owned.
+    pub(crate) fn live(&self, now: impl FnOnce() -> Duration) -> Result<(), FlowError> {
+        match self.0.is_some() && self.left(now()).is_some_and(|left| left.is_zero()) {
+            true => Err(FlowError::NotHere("the lease of this worker has ended")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUCKET: BucketId = BucketId(1);
+
+    fn at(seconds: u64) -> impl FnOnce() -> Duration {
+        move || Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_only_process_asks_nobody() {
+        let rights = Rights::alone();
+        let never = || -> Duration { unreachable!("the clock is not looked at") };
+        assert_eq!(rights.of_key(BUCKET, "a", never), Ok(()));
+        assert_eq!(rights.of_all(never), Ok(()));
+        assert_eq!((rights.owned(), rights.left(Duration::ZERO)), (SLOTS, None));
+    }
+
+    #[test]
+    fn a_worker_needs_the_slot_and_the_lease() {
+        let rights = Rights::leased();
+        let slot = slot_of_text(BUCKET, "a");
+        rights.grant(Duration::from_secs(10));
+        assert!(rights.of_key(BUCKET, "a", at(1)).is_err());
+        rights.set(slot, true);
+        assert_eq!(rights.of_key(BUCKET, "a", at(9)), Ok(()));
+        assert!(rights.of_key(BUCKET, "a", at(10)).is_err());
+        // An answer that comes late takes nothing back.
+        rights.grant(Duration::from_secs(5));
+        assert_eq!(rights.of_key(BUCKET, "a", at(9)), Ok(()));
+        rights.set(slot, false);
+        assert!(rights.of_key(BUCKET, "a", at(9)).is_err());
+        assert_eq!(rights.owned(), 0);
+    }
+
+    #[test]
+    fn what_was_read_without_a_lease_does_not_count_later() {
+        let rights = Rights::leased();
+        let since = rights.since();
+        assert!(rights.holds_since(since));
+        rights.lapse();
+        assert!(!rights.holds_since(since) && rights.holds_since(rights.since()));
+    }
+
+    #[test]
+    fn all_keys_need_all_slots() {
+        let rights = Rights::leased();
+        rights.grant(Duration::from_secs(10));
+        (1..SLOTS).for_each(|slot| rights.set(slot, true));
+        assert!(rights.of_all(at(1)).is_err());
+        rights.set(0, true);
+        assert_eq!(rights.of_all(at(1)), Ok(()));
+        assert!(rights.of_all(at(11)).is_err());
+    }
+}
