@@ -15,7 +15,7 @@ from harness.certificates import Pair, make_pair
 from . import floors, own, peers
 from .clients import Load, Request, once_each, wrk
 from .machine import MIB, can_drop_page_cache, drop_page_cache
-from .rounds import Contestant, under_load
+from .rounds import Contestant, together, under_load
 from .servers import (BUCKET, COLD_FILES, DIRECTIO, HOT_FILES, LARGE, LARGES, SMALL, WRITES, Endpoint, Quickwater,
                       Unavailable, large_gets, make_files, nginx, small_gets)  # fmt: skip
 
@@ -36,6 +36,12 @@ class Options:
     list_keys: list[int]
     capacity: str
     client: str
+    # Passes over the large files in a round: one is too few ticks of CPU time.
+    large_passes: int = 1
+    # Where filled buckets are kept for the next run.
+    keep: Path | None = None
+    # Peers that are not asked for.
+    without: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -46,6 +52,8 @@ class Bench:
     options: Options
     stack: ExitStack = field(default_factory=ExitStack)
     prepared: set[int] = field(default_factory=set)
+    # Peers that could not be started, and why.
+    missing: dict[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> "Bench":
         return self
@@ -153,7 +161,9 @@ class Bench:
     @cached_property
     def peers(self) -> list[Endpoint]:
         """Other S3 servers, with the same objects in them."""
-        found = peers.start_all(self.home, self.stack, small_gets(HOT_FILES), large_gets(self.options.large_files))
+        found, self.missing = peers.start_all(
+            self.home, self.stack, small_gets(HOT_FILES), large_gets(self.options.large_files), self.options.without
+        )
         if not found:
             raise Unavailable("no peer is installed: bench/targets --install-peers")
         return found
@@ -211,17 +221,24 @@ class Bench:
         return Contestant(endpoint.name, run, f"{endpoint.command}\n{words}")
 
     def by_streams(
-        self, endpoint: Endpoint, requests: list[Request], streams: int, *, signed: bool = False, cold: bool = False
-    ) -> Contestant:
-        """A server under large bodies, each request once."""
+        self, endpoint: Endpoint, requests: list[Request], streams: int, *, signed: bool = False, cold: bool = False,
+        passes: int = 1,
+    ) -> Contestant:  # fmt: skip
+        """A server under large bodies, each request once in every pass."""
         keys = endpoint.keys if signed else None
 
         def run() -> Load:
-            return under_load(endpoint, lambda: once_each(endpoint.port, requests, streams, keys=keys))
+            loads = []
+            for _ in range(passes):
+                if cold:
+                    self.cold()
+                loads.append(under_load(endpoint, lambda: once_each(endpoint.port, requests, streams, keys=keys)))
+            return together(loads)
 
         before = "sync; echo 1 >/proc/sys/vm/drop_caches\n" if cold else ""
-        words = f"{before}{len(requests)} x {requests[0].method} {requests[0].path} ..., {streams} connections (lab/clients.py once_each)"
-        return Contestant(endpoint.name, run, f"{endpoint.command}\n{words}", self.cold if cold else None)
+        words = (f"{passes} times: {before}{len(requests)} x {requests[0].method} {requests[0].path} ..., "
+                 f"{streams} connections (lab/clients.py once_each)")  # fmt: skip
+        return Contestant(endpoint.name, run, f"{endpoint.command}\n{words}")
 
     def cold(self) -> None:
         """Drops the page cache."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import time
 import urllib.parse
@@ -53,23 +54,35 @@ def list_rows(bench: Bench) -> list[Row]:
 
 def _served(bench: Bench, bucket: str, count: int) -> tuple[Quickwater, str]:
     """A service of its own whose bucket has that many keys, compared with the UFS."""
-    files = bench.home / f"{bucket}-files"
-    (files / "writes").mkdir(parents=True)
-    ours = Quickwater(bench.home, files, "1GiB", bucket)
+    home = bench.options.keep or bench.home
+    filled_by = home / f"{bucket}.filled-by"
+    kept = filled_by.exists() and filled_by.read_text() == _program()
+    if not kept:
+        for old in (home / bucket, home / f"{bucket}-files"):
+            shutil.rmtree(old, ignore_errors=True)
+        filled_by.unlink(missing_ok=True)
+    files = home / f"{bucket}-files"
+    (files / "writes").mkdir(parents=True, exist_ok=True)
+    ours = Quickwater(home, files, "1GiB", bucket)
     bench.stack.callback(ours.close)
-    with Connection(ours.endpoint.port) as connection:
-        connection.exchange(Request("PUT", f"/{bucket}"))
     metadata = ours.server.dir / "metadata"
     began = time.monotonic()
-    ours.restart(lambda: _fill(metadata, bucket, count))
+    if not kept:
+        with Connection(ours.endpoint.port) as connection:
+            connection.exchange(Request("PUT", f"/{bucket}"))
+        ours.restart(lambda: _fill(metadata, bucket, count))
+        filled_by.write_text(_program())
     filled = time.monotonic()
     _compare(ours, bucket)
     took = time.monotonic() - filled
     size = sum(file.stat().st_size for file in metadata.rglob("*") if file.is_file())
-    return ours, (
-        f"{count:,} keys: filled in {filled - began:.0f} s, {size / 1e6:,.0f} MB of metadata, "
-        f"looked through by the first listing in {took:.1f} s"
-    )
+    how = "kept from a run before" if kept else f"filled in {filled - began:.0f} s"
+    return ours, f"{count:,} keys: {how}, {size / 1e6:,.0f} MB of metadata, looked through by the first listing in {took:.1f} s"
+
+
+def _program() -> str:
+    """Which program filled a bucket: another one may keep its metadata in another way."""
+    return f"{binary()} {binary().stat().st_mtime_ns}"
 
 
 def filler() -> Path:

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,12 @@ def loaded(endpoint: Endpoint, scenario: str, objects: int, connections: int, se
         return Measured(taken)
 
     return Contestant(endpoint.name, run, f"{endpoint.command}\n{' '.join(words)}")
+
+
+def put_new(endpoint: Endpoint, bucket: str, size: int, objects: int) -> None:
+    """Writes objects of names no run had before."""
+    words = _words(endpoint, "put", objects, 8, signed=False, bucket=bucket, size=size)
+    _run([*words, "--rounds", "1", "--requests", str(objects), "--warmup", "0", "--prefix", f"n{time.time_ns()}/"], endpoint)
 
 
 def _words(

@@ -111,6 +111,11 @@ KNOWN = [
 ]
 
 
+def names() -> list[str]:
+    """All that are known."""
+    return [known.name for known in KNOWN]
+
+
 def _never(name: str) -> Process:
     raise Unavailable(f"{name} needs a newer toolchain than this project has")
 
@@ -130,19 +135,24 @@ def install() -> None:
                 print(f"SKIPPED {known.name}: it does not build here", file=sys.stderr)
 
 
-def start_all(home: Path, stack: ExitStack, small: list[Request], large: list[Request]) -> list[Endpoint]:
-    """All that are installed, with the same objects in them."""
-    started = []
+def start_all(
+    home: Path, stack: ExitStack, small: list[Request], large: list[Request], without: frozenset[str]
+) -> tuple[list[Endpoint], dict[str, str]]:
+    """All that are installed, with the same objects in them; and why others are missing."""
+    started, missing = [], {}
     for known in KNOWN:
+        if known.name in without:
+            continue
         try:
             process = known.start(home)
         except Unavailable as reason:
             print(f"SKIPPED {known.name}: {reason}", file=sys.stderr)
+            missing[known.name] = str(reason)
             continue
         stack.callback(process.close)
         _fill(process.endpoint, small, large)
         started.append(process.endpoint)
-    return started
+    return started, missing
 
 
 def _fill(endpoint: Endpoint, small: list[Request], large: list[Request]) -> None:

@@ -46,6 +46,8 @@ class Verdict:
 
     budget: dict
     values: list[float]
+    # Rounds that a judgement takes.
+    wanted: int = 1
 
     @property
     def median(self) -> float | None:
@@ -54,17 +56,21 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        """None when nothing was measured."""
-        if self.median is None:
+        """None when it was not measured, or not often enough."""
+        if self.median is None or len(self.values) < self.wanted:
             return None
         return self.budget.get("at_least", 0.0) <= self.median <= self.budget.get("at_most", float("inf"))
 
 
-def judge(rows: list[Row]) -> list[Verdict]:
-    """Every budget against the rows that ran; `quickwater bench check` does the same."""
+def judge(rows: list[Row], *, all_rows: bool = False) -> list[Verdict]:
+    """Budgets of the rows that ran, or all; `quickwater bench check` does the same."""
     by_name = {row.name: row for row in rows}
-    budgets = tomllib.loads(BUDGETS.read_text())["budget"]
-    return [Verdict(b, _values(b, by_name[b["row"]])) for b in budgets if b["row"] in by_name]
+    file = tomllib.loads(BUDGETS.read_text())
+    return [
+        Verdict(b, _values(b, by_name[b["row"]]) if b["row"] in by_name else [], b.get("rounds", file["rounds"]))
+        for b in file["budget"]
+        if all_rows or b["row"] in by_name
+    ]
 
 
 def _values(budget: dict, row: Row) -> list[float]:
@@ -111,12 +117,14 @@ def report(rows: list[Row], extra: dict) -> dict:
     }
 
 
-def markdown(rows: list[Row], verdicts: list[Verdict], skipped: dict[str, str], load: list[float]) -> str:
+def markdown(rows: list[Row], verdicts: list[Verdict], skipped: dict[str, str], extra: dict) -> str:
     """Targets first, then the medians of everybody."""
+    load, here = extra["load_average"], extra["machine"]
     lines = ["| row | target | measured | rounds | |", "|---|---|---|---|---|"]
     for verdict in verdicts:
         spread = f"{min(verdict.values):.2f} .. {max(verdict.values):.2f}" if verdict.values else "-"
-        word = {True: "met", False: "**missed**", None: "not measured"}[verdict.met]
+        few = f"{len(verdict.values)} of {verdict.wanted} rounds" if verdict.values else "**not measured**"
+        word = {True: "met", False: "**missed**", None: few}[verdict.met]
         median = "-" if verdict.median is None else f"{verdict.median:.2f}"
         lines.append(f"| {verdict.budget['row']} | {verdict.budget['what']} | {median} | {spread} | {word} |")
     lines += ["", f"| row | who | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
@@ -127,6 +135,7 @@ def markdown(rows: list[Row], verdicts: list[Verdict], skipped: dict[str, str], 
             lines.append(f"| {row.name} | {one.name} | {' | '.join(cells)} |")
     lines += [""] + [f"- {row.name}: {note}" for row in rows for note in row.notes]
     lines.append(f"- load average of the machine: {load[0]:.1f} before, {load[1]:.1f} after; a run by itself makes 2")
+    lines.append(f"- TCP congestion control: {here['congestion_control']}, in {here['network']}")
     lines += [f"- SKIPPED {name}: {reason}" for name, reason in skipped.items()]
     lines += ["", "Commands (`bench/targets --rows ROW` runs them in turns; wrk's script is in `bench/lab/clients.py`):"]
     for row in rows:

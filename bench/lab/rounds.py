@@ -98,6 +98,17 @@ def under_load(endpoint: Costly, load: Callable[[], Load]) -> Load:
     return seen
 
 
+def together(loads: list[Load]) -> Load:
+    """One load of several, one after the other. What happened between them is in none."""
+    machine = [one.machine_seconds for one in loads if one.machine_seconds is not None]
+    cpu = [one.cpu_seconds for one in loads if one.cpu_seconds is not None]
+    return Load(
+        sum(one.requests for one in loads), sum(one.body_bytes for one in loads), sum(one.seconds for one in loads),
+        [pair for one in loads for pair in one.latencies], sum(cpu) if cpu else None,
+        max((one.peak_rss_bytes for one in loads), default=0), sum(machine) if machine else None,
+    )  # fmt: skip
+
+
 @dataclass
 class Contestant:
     """One that takes part in a row: a server under load, or a floor."""
@@ -106,6 +117,11 @@ class Contestant:
     run: Callable[[], Load]
     command: str
     prepare: Callable[[], None] | None = None
+    # Ends what the load left behind (copies under way), so that the next one starts
+    # on a quiet machine; outside the window.
+    after: Callable[[], None] | None = None
+    # The window has not all of the server's CPU time: the report shows none.
+    cost_is_elsewhere: bool = False
 
 
 @dataclass
@@ -117,17 +133,31 @@ class Row:
     contestants: list[Contestant]
     notes: list[str] = field(default_factory=list)
     rounds: list[tuple[int, str, dict]] = field(default_factory=list)
+    # Peaks of memory: number of the round, who, bytes. Also of those without a cost.
+    peaks: list[tuple[int, str, int]] = field(default_factory=list)
+    # Fewer rounds for what comes out the same every time.
+    rounds_wanted: int | None = None
 
     def run(self, count: int) -> None:
         """Runs the rounds; the order turns around every time."""
+        count = min(count, self.rounds_wanted or count)
         for number in range(1, count + 1):
             turn = self.contestants if number % 2 else self.contestants[::-1]
             for contestant in turn:
                 _progress(f"{self.name}: round {number}/{count} {contestant.name}")
                 if contestant.prepare is not None:
                     contestant.prepare()
-                self.rounds.append((number, contestant.name, contestant.run().round()))
+                self._take(number, contestant, contestant.run().round())
+                if contestant.after is not None:
+                    contestant.after()
         _progress(f"{self.name}: {count} rounds\n")
+
+    def _take(self, number: int, contestant: Contestant, taken: dict) -> None:
+        if taken["server"] is not None:
+            self.peaks.append((number, contestant.name, taken["server"]["rss_peak_bytes"]))
+        if contestant.cost_is_elsewhere:
+            taken["server"] = None
+        self.rounds.append((number, contestant.name, taken))
 
 
 def _progress(text: str) -> None:

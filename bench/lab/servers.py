@@ -9,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable
 
@@ -22,6 +22,7 @@ from .clients import Connection, LoadFailed, Request
 from .machine import GIB, KIB, MIB, SERVER_CORE, cpu_seconds, family, on_server_core, peak_rss_bytes, reset_peak_rss
 
 START_SECONDS = 60.0
+SETTLE_SECONDS = 150.0
 POLICY_SECONDS = 1.5  # new rules are in force within a second
 # KEPT: the same promise of the ack as WRITES, but nothing is ever told to the UFS.
 BUCKET, WRITES, KEPT, LARGES = "bench", "writes", "kept", "large"
@@ -246,14 +247,23 @@ class Quickwater:
 
     @property
     def acks(self) -> Endpoint:
-        """The same process, for rows without the persister beside the acks."""
-        ours = self.endpoint
-        return Endpoint(f"{ours.name}-ack", ours.port, ours.pid, ours.command, ours.keys)
+        """The same process, for PUTs that nothing follows (TRANSIENT)."""
+        return replace(self.endpoint, name=f"{self.endpoint.name}-ack")
+
+    @property
+    def write_back(self) -> Endpoint:
+        """The same process, for PUTs with the persister beside them."""
+        return replace(self.endpoint, name=f"{self.endpoint.name}-write-back")
 
     def settle(self) -> None:
         """Returns when the UFS has all that was written."""
-        if self.policy == "WRITE_BACK":
-            self.server.cli("async-persist", "wait", "--path", f"/{WRITES}", "--timeout", "50s")
+        if self.policy != "WRITE_BACK":
+            return
+        end = time.monotonic() + SETTLE_SECONDS
+        words = ("async-persist", "wait", "--path", f"/{WRITES}", "--timeout", "50s")
+        while (done := self.server.cli(*words, check=False)).returncode != 0:
+            if time.monotonic() > end:
+                raise LoadFailed(f"not all is in the UFS after {SETTLE_SECONDS:.0f} s: {done.stdout}{done.stderr}")
 
     def warm(self, requests: list[Request]) -> None:
         """Reads until every one is a hit; fails when one never becomes it."""
@@ -268,6 +278,12 @@ class Quickwater:
     def close(self) -> None:
         """Ends it."""
         self.server.close()
+
+    def __enter__(self) -> "Quickwater":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _is_hit(head: bytes) -> bool:

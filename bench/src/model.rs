@@ -42,6 +42,13 @@ impl Report {
         let rounds = self.scenarios.iter().flat_map(|s| &s.rounds);
         rounds.map(Round::failures).sum()
     }
+
+    /// Requests of all rounds that were due and never sent.
+    #[must_use]
+    pub fn unsent(&self) -> u64 {
+        let rounds = self.scenarios.iter().flat_map(|s| &s.rounds);
+        rounds.map(|r| r.unsent).sum()
+    }
 }
 
 /// What was asked for.
@@ -73,6 +80,9 @@ pub struct Settings {
     pub verify: bool,
     /// Uploads carried the SHA-256 of their body in the signature.
     pub sign_payload: bool,
+    /// The run only tried out whether all of it works: too short to measure.
+    #[serde(default)]
+    pub quick: bool,
 }
 
 /// Where the client ran.
@@ -162,16 +172,20 @@ pub struct Round {
     /// A few failures in words.
     pub error_examples: Vec<String>,
     /// Requests of an open loop that were due and never sent, because the server
-    /// did not keep up. Their waiting time until the end of the round is in
-    /// `latency`.
+    /// did not keep up. Their waiting time until the last answer is in `latency`.
     pub unsent: u64,
     /// Connections that were opened anew because the server closed them.
     pub reconnects: u64,
+    /// Requests that a server took and dropped: it closed a kept connection before
+    /// any answer, and they were sent again over another one.
+    #[serde(default)]
+    pub resent: u64,
     /// Body bytes of successful requests, read or written.
     pub bytes: u64,
     /// From the first request to the last answer.
     pub seconds: f64,
-    /// Of successful requests. Open loop: from the time a request was due.
+    /// Of successful requests. Open loop: from the time a request was due; with those
+    /// that got no answer, which have waited for the timeout at least.
     pub latency: Latency,
     /// What happened in each second, from the start of the round.
     pub series: Vec<Second>,

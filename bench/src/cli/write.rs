@@ -13,7 +13,8 @@ use crate::run::{BenchError, run};
 /// Flags whose values do not go into reports.
 const SECRETS: [&str; 2] = ["--secret-access-key", "--vs-secret-access-key"];
 
-/// Runs the verb. Exit code 1 when a request failed or a budget is missed.
+/// Runs the verb. Exit code 1 when a request failed or was never sent though it was
+/// due, and when a budget is missed.
 ///
 /// # Errors
 /// [`BenchError`].
@@ -39,7 +40,7 @@ pub fn main(args: &BenchArgs) -> Result<ExitCode, BenchError> {
     // What was measured is shown even if a file could not be written.
     show(&render(&report, output.output)?)?;
     written?;
-    Ok(if report.failures() > 0 {
+    Ok(if report.failures() + report.unsent() > 0 {
         ExitCode::from(1)
     } else {
         ExitCode::SUCCESS

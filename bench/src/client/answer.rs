@@ -49,6 +49,8 @@ pub(crate) struct Head {
     /// Content-Length, if it is there.
     pub(crate) length: Option<u64>,
     pub(crate) chunked: bool,
+    /// First and last byte of a Content-Range with a range; none without the header.
+    pub(crate) range: Option<(u64, u64)>,
     /// The server will close the connection.
     pub(crate) close: bool,
     pub(crate) source: Source,
@@ -100,6 +102,10 @@ fn read_header(head: &mut Head, name: &str, value: &[u8], want_etag: bool) -> Re
         }
         18 if is("x-quickwater-cache") => head.source = Source::of(value),
         7 if is("x-cache") => head.source = Source::of(value),
+        13 if is("content-range") => {
+            let text = std::str::from_utf8(value).unwrap_or_default();
+            head.range = Some(range(text).ok_or(Failure::Protocol("Content-Range"))?);
+        }
         4 if want_etag && is("etag") => {
             head.etag = std::str::from_utf8(value).ok().map(str::to_owned);
         }
@@ -107,6 +113,13 @@ fn read_header(head: &mut Head, name: &str, value: &[u8], want_etag: bool) -> Re
         _ => {}
     }
     Ok(())
+}
+
+/// `bytes 0-9/100` (RFC 9110, section 14.4); the length may be `*`.
+fn range(text: &str) -> Option<(u64, u64)> {
+    let (range, _length) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?))
 }
 
 /// How the rest of a body is framed.

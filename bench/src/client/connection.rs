@@ -4,6 +4,7 @@
 use std::io::{self, IoSlice, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -16,7 +17,7 @@ use super::answer::{Framing, Head, parse};
 use super::call::{Call, Expect, Method, Piece, Upload};
 use super::errors::Failure;
 use super::secure::{self, Secure};
-use crate::workload::Content;
+use crate::workload::{Content, Object, Versions};
 
 /// Bytes read at once while they are looked at.
 pub(crate) const LOOK_BYTES: usize = 256 << 10;
@@ -38,6 +39,15 @@ pub(crate) enum Progress {
     Waiting,
     /// Sent, or answered completely.
     Complete,
+}
+
+/// What a read of an object that is overwritten may see.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) versions: Arc<Versions>,
+    pub(crate) object: Object,
+    /// The oldest version, when the read began.
+    pub(crate) oldest: u32,
 }
 
 /// A connection.
@@ -65,6 +75,10 @@ pub(crate) struct Connection {
     received: u64,
     differs: bool,
     document: Vec<u8>,
+    /// The body may be one of several.
+    pub(crate) watch: Option<Watch>,
+    /// Contents that all bytes until now belong to.
+    possible: Vec<u64>,
 }
 
 impl Connection {
@@ -84,6 +98,8 @@ impl Connection {
             received: 0,
             differs: false,
             document: Vec::new(),
+            watch: None,
+            possible: Vec::new(),
         }
     }
 
@@ -126,6 +142,7 @@ impl Connection {
         self.framing = None;
         self.received = 0;
         self.differs = false;
+        self.possible.clear();
         self.document.clear();
     }
 
@@ -313,9 +330,22 @@ impl Connection {
         };
         let (received, differs, document) =
             (&mut self.received, &mut self.differs, &mut self.document);
+        let (watch, possible) = (&self.watch, &mut self.possible);
         framing.accept(bytes, |now| {
             match check {
-                Some(piece) if verify => *differs |= !same(content, piece, *received, now),
+                Some(piece) if verify => match watch {
+                    None => *differs |= !same(content, piece, *received, now),
+                    Some(watch) => {
+                        let fits = |c: &u64| content.matches(*c, piece.offset + *received, now);
+                        if *received == 0 {
+                            let all = watch.versions.contents(watch.object, watch.oldest);
+                            possible.extend(all.filter(fits));
+                        } else {
+                            possible.retain(fits);
+                        }
+                        *differs |= possible.is_empty();
+                    }
+                },
                 Some(_) => {}
                 None => {
                     let room = DOCUMENT_BYTES_MAX.saturating_sub(document.len());
@@ -384,6 +414,15 @@ impl Connection {
     }
 
     fn judge_piece(&self, piece: Piece) -> Result<(), Failure> {
+        if let Some((first, count)) = self.call.range {
+            let last = first + count.saturating_sub(1);
+            if self.answer.range != Some((first, last)) {
+                return Err(Failure::Range(match self.answer.range {
+                    Some((first, last)) => format!("bytes {first}-{last}"),
+                    None => "no Content-Range".into(),
+                }));
+            }
+        }
         length(piece.length, self.received)?;
         if self.differs {
             return Err(Failure::Content);

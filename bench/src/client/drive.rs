@@ -6,6 +6,7 @@ mod steps;
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::sync::Barrier;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +17,7 @@ use super::heads::Heads;
 use super::poll::Poll;
 use super::tally::{Live, Tally};
 use super::target::Target;
-use crate::workload::{Content, Feed, Schedule, Take, Workload};
+use crate::workload::{Content, Feed, Schedule, Take, Versions, Workload};
 use slot::Slot;
 
 /// How often deadlines are looked at, and the longest wait.
@@ -31,6 +32,8 @@ const SCRATCH_BYTES: usize = 1 << 20;
 pub(crate) struct Stage {
     pub(crate) workload: Workload,
     pub(crate) schedule: Schedule,
+    /// Overwrites differ, and reads are held against what they may see.
+    pub(crate) versions: Option<Arc<Versions>>,
 }
 
 /// What all threads of a round share.
@@ -204,14 +207,15 @@ impl<'a> Driver<'a> {
             self.poll.wait(wait)?;
             self.handle_stage_ready(stage);
         }
-        self.finish(&mut feed, stage);
+        self.finish(&mut feed);
         Ok(())
     }
 
     /// Counts what the open loop did not get to send.
-    fn finish(&mut self, feed: &mut Feed<'_>, stage: &Stage) {
+    fn finish(&mut self, feed: &mut Feed<'_>) {
         if !self.load.stop.load(Ordering::Relaxed) {
-            let end = stage.schedule.end_ns.unwrap_or(u64::MAX).min(self.now());
+            // Nobody will answer them: what they have waited until now is the least.
+            let end = self.now();
             let latency = &mut self.tally.latency;
             self.tally.unsent += feed.abandon(end, |waited| latency.record(waited));
         }

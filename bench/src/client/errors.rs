@@ -22,8 +22,12 @@ pub(crate) enum Failure {
     Length { expected: u64, found: u64 },
     /// Other bytes than were written.
     Content,
-    /// Not the keys that are there.
+    /// Not as many keys as are there.
     Listing { expected: u64, found: u64 },
+    /// A page with a key that is not due there.
+    Key { expected: String, found: String },
+    /// Another range than was asked for.
+    Range(String),
 }
 
 impl Failure {
@@ -41,8 +45,14 @@ impl Failure {
             Self::Status { .. } => "client_error",
             Self::Length { .. } => "wrong_length",
             Self::Content => "wrong_bytes",
-            Self::Listing { .. } => "wrong_listing",
+            Self::Listing { .. } | Self::Key { .. } => "wrong_listing",
+            Self::Range(_) => "wrong_range",
         }
+    }
+
+    /// Whether no answer came, or none that ended.
+    pub(crate) const fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Timeout | Self::Closed(_))
     }
 
     /// A status failure with the beginning of its body.
@@ -63,6 +73,10 @@ impl fmt::Display for Failure {
             Self::Timeout => f.write_str("no answer in time"),
             Self::Closed(why) => write!(f, "connection broke: {why}"),
             Self::Protocol(what) => write!(f, "not proper HTTP: {what}"),
+            // The answer to a HEAD has no body that says why.
+            Self::Status { status, text } if text.is_empty() => {
+                write!(f, "answered {status} without a reason")
+            }
             Self::Status { status, text } => write!(f, "answered {status} {text}"),
             Self::Length { expected, found } => {
                 write!(f, "{found} bytes instead of {expected}")
@@ -71,6 +85,23 @@ impl fmt::Display for Failure {
             Self::Listing { expected, found } => {
                 write!(f, "a page of {found} keys instead of {expected}")
             }
+            Self::Key { expected, found } => {
+                write!(f, "a page with the key {found:?} where {expected} is due")
+            }
+            Self::Range(found) => write!(f, "another range than was asked for: {found:?}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_without_a_body_says_so() {
+        let said = |body: &[u8]| Failure::status(403, body).to_string();
+        assert_eq!(said(b""), "answered 403 without a reason");
+        let body = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>";
+        assert_eq!(said(body), "answered 403 AccessDenied no");
     }
 }

@@ -166,15 +166,18 @@ impl Job {
                 let (upload, part) = (std::mem::take(upload), *part + 1);
                 Ok(self.part(object, upload, part, rules))
             }
-            _ => self.finished(answer),
+            _ => self.finished(answer, rules),
         }
     }
 
     /// CompleteMultipartUpload may fail after it said 200.
-    fn finished(&self, answer: &Answer<'_>) -> Result<Next, Failure> {
+    fn finished(&self, answer: &Answer<'_>, rules: Rules<'_>) -> Result<Next, Failure> {
         let completing = matches!(self.step, Step::Completing { .. });
         if completing && memchr::memmem::find(answer.document, b"<Error>").is_some() {
             return Err(Failure::status(500, answer.document));
+        }
+        if let Action::List { after, expected } = self.action {
+            judge_page(answer.document, rules.space, after, expected)?;
         }
         Ok(Next::Done)
     }
@@ -205,6 +208,29 @@ impl Job {
         self.step = Step::Part { upload, part };
         Next::Call(call)
     }
+}
+
+/// Keys of a space have no gaps: a page has those right after `after`, in order. What
+/// another run left behind the last object of this one has later names.
+fn judge_page(document: &[u8], space: &KeySpace, after: u64, expected: u64) -> Result<(), Failure> {
+    let text = String::from_utf8_lossy(document);
+    let (mut due, mut last) = (String::new(), String::new());
+    for (number, found) in (0..).zip(xml::elements(&text, "Key")) {
+        due.clear();
+        let right = if number < expected {
+            space.write_key(after + 1 + number, &mut due);
+            found == due
+        } else {
+            due.push_str("a later key of the prefix");
+            found.starts_with(space.prefix()) && found > last
+        };
+        if !right {
+            let expected = due;
+            return Err(Failure::Key { expected, found });
+        }
+        last = found;
+    }
+    Ok(())
 }
 
 const fn whole(object: Object) -> Piece {

@@ -30,6 +30,8 @@ pub(crate) struct Tally {
     pub(crate) bytes: u64,
     pub(crate) unsent: u64,
     pub(crate) reconnects: u64,
+    /// Calls sent a second time: the first was dropped without an answer.
+    pub(crate) resent: u64,
     pub(crate) errors: BTreeMap<&'static str, u64>,
     pub(crate) examples: Vec<String>,
     pub(crate) series: Vec<Second>,
@@ -60,6 +62,11 @@ impl Tally {
         live.errors.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A request that never got an answer, and how long it has waited at least.
+    pub(crate) fn unanswered(&mut self, waited_ns: u64) {
+        self.latency.record(waited_ns);
+    }
+
     /// Body bytes that moved.
     pub(crate) fn moved(&mut self, now_ns: u64, bytes: u64, live: &Live) {
         self.second(now_ns).bytes += bytes;
@@ -84,6 +91,7 @@ impl Tally {
         self.bytes += other.bytes;
         self.unsent += other.unsent;
         self.reconnects += other.reconnects;
+        self.resent += other.resent;
         self.last_ns = self.last_ns.max(other.last_ns);
         for (kind, count) in other.errors {
             *self.errors.entry(kind).or_default() += count;

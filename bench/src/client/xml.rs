@@ -11,6 +11,17 @@ pub(crate) fn element(text: &str, name: &str) -> Option<String> {
     Some(unescape(value))
 }
 
+/// The unescaped texts of all elements of this name, in order.
+pub(crate) fn elements<'t>(text: &'t str, name: &str) -> impl Iterator<Item = String> + 't {
+    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (value, after) = rest.split_once(&open)?.1.split_once(&close)?;
+        rest = after;
+        Some(unescape(value))
+    })
+}
+
 /// How often an element of this name begins.
 pub(crate) fn count(body: &[u8], name: &str) -> u64 {
     let open = format!("<{name}>");

@@ -12,6 +12,13 @@ impl Round {
         self.errors.values().sum()
     }
 
+    /// Whether its figures are of less than was asked for: something failed, was
+    /// never sent, or was dropped and sent again.
+    #[must_use]
+    pub fn flawed(&self) -> bool {
+        self.failures() > 0 || self.unsent > 0 || self.resent > 0
+    }
+
     /// Successful requests per second; none for an empty round.
     #[must_use]
     pub fn requests_per_second(&self) -> Option<f64> {

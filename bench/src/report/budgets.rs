@@ -19,6 +19,9 @@ pub enum BudgetError {
     /// A budget without a bound, or with one no value can meet.
     #[error("budget `{0}`: at_most or at_least must be given, and be numbers a value can meet")]
     Bounds(String),
+    /// No round at all would do.
+    #[error("rounds must be at least 1")]
+    Rounds,
     /// No budgets, or too many.
     #[error("a file has 1 to {BUDGETS_MAX} budgets, this one has {0}")]
     Count(usize),
@@ -44,20 +47,39 @@ pub struct Budget {
     pub at_most: Option<f64>,
     /// Lower bound.
     pub at_least: Option<f64>,
+    /// Rounds that a judgement takes at least; those of the file unless it says others.
+    #[serde(default)]
+    pub rounds: Option<u32>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// For budgets that have none of their own.
+    #[serde(default = "one")]
+    rounds: u32,
     budget: Vec<Budget>,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 /// Reads a budget file.
 ///
 /// # Errors
-/// [`BudgetError`]: unknown fields, no bounds, no budgets.
+/// [`BudgetError`]: unknown fields, no bounds, no budgets, no rounds.
 pub fn parse_budgets(text: &str) -> Result<Vec<Budget>, BudgetError> {
-    let File { budget: budgets } = toml::from_str(text)?;
+    let File {
+        rounds,
+        budget: mut budgets,
+    } = toml::from_str(text)?;
+    for budget in &mut budgets {
+        budget.rounds.get_or_insert(rounds);
+    }
+    if budgets.iter().any(|b| b.rounds == Some(0)) {
+        return Err(BudgetError::Rounds);
+    }
     if budgets.is_empty() || budgets.len() > BUDGETS_MAX {
         return Err(BudgetError::Count(budgets.len()));
     }
@@ -74,6 +96,8 @@ pub enum Outcome {
     Met,
     /// It is not.
     Missed,
+    /// Not judged: it was measured in fewer rounds than it takes.
+    TooFew,
     /// No round of any report measured it.
     Unmeasured,
 }
@@ -94,12 +118,16 @@ impl Verdict<'_> {
         median(self.values.clone())
     }
 
-    /// The judgement.
+    /// The judgement; of fewer rounds than the budget wants if `any_rounds`.
     #[must_use]
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self, any_rounds: bool) -> Outcome {
         let Some(value) = self.median() else {
             return Outcome::Unmeasured;
         };
+        let wanted = self.budget.rounds.unwrap_or(one());
+        if !any_rounds && self.values.len() < wanted as usize {
+            return Outcome::TooFew;
+        }
         let low = self.budget.at_least.is_none_or(|least| value >= least);
         let high = self.budget.at_most.is_none_or(|most| value <= most);
         match low && high {

@@ -2,7 +2,7 @@
 
 use super::measures::{Measure, contestants, label, ratios};
 use super::plot::{Axis, Line, Plot, Scale};
-use crate::model::{Latency, Report, Scenario};
+use crate::model::{Latency, Report, Round, Scenario, Second};
 
 /// A heading and its plot.
 pub(super) struct Chart {
@@ -117,7 +117,7 @@ fn over_time(report: &Report, scenario: &Scenario) -> Option<Chart> {
         .iter()
         .any(|r| r.series.iter().any(|s| s.bytes > 0));
     let lines = contestants(report, scenario).into_iter().map(|e| {
-        let seconds = scenario.rounds_of(e).flat_map(|r| &r.series);
+        let seconds = scenario.rounds_of(e).flat_map(whole_seconds);
         let points = seconds.enumerate().map(|(at, s)| {
             let value = if bytes {
                 s.bytes as f64 / 1e6
@@ -137,6 +137,14 @@ fn over_time(report: &Report, scenario: &Scenario) -> Option<Chart> {
         titles,
         lines.collect(),
     )
+}
+
+/// The seconds of a round that it lasted all of: the last one is cut off by its end,
+/// and would show a drop that nobody had. All of them where there is no whole one.
+pub(super) fn whole_seconds(round: &Round) -> &[Second] {
+    let whole = (round.seconds.max(0.0).floor() as usize).max(1);
+    let series = round.series.as_slice();
+    series.get(..whole).unwrap_or(series)
 }
 
 /// Throughput round by round, where there are no seconds to show.

@@ -31,6 +31,11 @@ pub(super) fn rows(report: &Report, scenario: &Scenario) -> Vec<Vec<String>> {
         .filter(|m| scenario.rounds.iter().any(|r| m.of(r).is_some()))
         .collect();
     let mut heading: Vec<String> = ["endpoint", "rounds", "failed"].map(Into::into).into();
+    // A column of its own where it happened: servers that drop requests are rare.
+    let dropped = scenario.rounds.iter().any(|r| r.resent > 0);
+    if dropped {
+        heading.push("resent".into());
+    }
     heading.extend(shown.iter().map(|m| m.heading().to_owned()));
     let mut rows = vec![heading];
     for endpoint in contestants(report, scenario) {
@@ -40,6 +45,10 @@ pub(super) fn rows(report: &Report, scenario: &Scenario) -> Vec<Vec<String>> {
             scenario.rounds_of(endpoint).count().to_string(),
             failed.to_string(),
         ];
+        if dropped {
+            let resent: u64 = scenario.rounds_of(endpoint).map(|r| r.resent).sum();
+            cells.push(resent.to_string());
+        }
         cells.extend(shown.iter().map(|measure| {
             let middle = scenario.median_of(endpoint, |r| measure.of(r));
             middle.map_or_else(|| "-".into(), |v| measure.shown(v))
@@ -120,32 +129,28 @@ fn phases(report: &Report, scenario: &Scenario) -> String {
 
 /// What went wrong, with examples.
 pub(super) fn failure_lines(report: &Report, scenario: &Scenario) -> Vec<String> {
-    let mut lines = Vec::new();
-    for round in scenario
-        .rounds
-        .iter()
-        .filter(|r| r.failures() > 0 || r.unsent > 0)
-    {
-        let kinds: Vec<String> = round
-            .errors
-            .iter()
-            .map(|(k, n)| format!("{n} {k}"))
-            .collect();
-        let who = label(report, round.endpoint);
-        let mut line = format!(
-            "{who}, round {}: failed: {}",
-            round.number,
-            kinds.join(", ")
-        );
-        if round.unsent > 0 {
-            line += &format!("; {} due but never sent", round.unsent);
-        }
-        for example in &round.error_examples {
-            line += &format!("; e.g. {example}");
-        }
-        lines.push(line);
-    }
-    lines
+    let wrong = scenario.rounds.iter().filter(|r| r.flawed());
+    wrong
+        .map(|round| {
+            let who = label(report, round.endpoint);
+            let mut parts = Vec::new();
+            if round.failures() > 0 {
+                let kinds = round.errors.iter().map(|(k, n)| format!("{n} {k}"));
+                parts.push(format!("failed: {}", kinds.collect::<Vec<_>>().join(", ")));
+            }
+            if round.unsent > 0 {
+                parts.push(format!("{} due but never sent", round.unsent));
+            }
+            if round.resent > 0 {
+                parts.push(format!(
+                    "{} dropped by the server without an answer and sent again",
+                    round.resent
+                ));
+            }
+            parts.extend(round.error_examples.iter().map(|e| format!("e.g. {e}")));
+            format!("{who}, round {}: {}", round.number, parts.join("; "))
+        })
+        .collect()
 }
 
 fn failures(report: &Report, scenario: &Scenario) -> String {
@@ -154,7 +159,7 @@ fn failures(report: &Report, scenario: &Scenario) -> String {
 }
 
 /// What a server said, or a file holds, must not reach a terminal as it is.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let harmless = |c: char| if c.is_control() { '?' } else { c };
     text.chars().map(harmless).collect()
 }

@@ -24,6 +24,7 @@ fn round(number: u32, endpoint: usize, cpu_seconds: f64) -> Round {
         error_examples: Vec::new(),
         unsent: 0,
         reconnects: 0,
+        resent: 0,
         bytes: 10_240_000,
         seconds: 2.0,
         latency: latency(100 * (endpoint as u64 + 1)),
@@ -83,6 +84,7 @@ fn report() -> Report {
             size: "10KiB".into(),
             verify: false,
             sign_payload: false,
+            quick: false,
         },
         machine: Machine {
             cpu: "test".into(),
@@ -294,21 +296,27 @@ fn ratios_are_judged_by_the_median_of_rounds() {
         let all = budgets(&budget(&format!("to = [\"nginx\"]\n{bounds}")));
         let verdicts = judge(&all, &[report()]);
         assert_eq!(verdicts[0].values.len(), 3);
-        assert_eq!(verdicts[0].outcome(), want, "{bounds}");
+        assert_eq!(verdicts[0].outcome(false), want, "{bounds}");
     }
     let absolute = budgets(&budget("at_most = 12.0"));
     let verdict = &judge(&absolute, &[report()])[0];
     assert!((verdict.median().unwrap() - 12.0).abs() < 1e-9);
     let smallest = budgets(&budget("to = [\"absent\", \"nginx\"]\nat_most = 1.0"));
-    assert_eq!(judge(&smallest, &[report()])[0].outcome(), Outcome::Met);
+    assert_eq!(
+        judge(&smallest, &[report()])[0].outcome(false),
+        Outcome::Met
+    );
 }
 
 #[test]
 fn what_nobody_measured_is_not_met() {
     let all = budgets(&budget("to = [\"absent\"]\nat_most = 1.0"));
-    assert_eq!(judge(&all, &[report()])[0].outcome(), Outcome::Unmeasured);
+    assert_eq!(
+        judge(&all, &[report()])[0].outcome(false),
+        Outcome::Unmeasured
+    );
     let all = budgets(&budget("at_most = 1.0"));
-    assert_eq!(judge(&all, &[])[0].outcome(), Outcome::Unmeasured);
+    assert_eq!(judge(&all, &[])[0].outcome(false), Outcome::Unmeasured);
 }
 
 #[test]
@@ -324,6 +332,7 @@ fn wrong_budget_files_are_refused() {
         ),
         ("budget = []".into(), "1 to"),
         (String::new(), "budget"),
+        (format!("rounds = 0\n{}", budget("at_most = 1.0")), "rounds"),
     ] {
         let error = parse_budgets(&text).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
@@ -339,23 +348,27 @@ fn the_budgets_of_the_project_are_readable() {
         all.iter()
             .any(|b| b.row == "get-small-ram" && b.at_most == Some(1.0))
     );
+    assert!(all.iter().all(|b| b.rounds == Some(5) || b.row == "index"));
 }
 
+/// Runs `check` with other words; the way it ends and what it prints.
 fn run_check(
     budget_text: &str,
     report: &Report,
-    strict: bool,
+    change: impl FnOnce(&mut CheckArgs),
 ) -> (Result<bool, CheckError>, String) {
     let home = tempfile::tempdir().unwrap();
     let (budgets, json) = (home.path().join("b.toml"), home.path().join("r.json"));
     std::fs::write(&budgets, budget_text).unwrap();
     std::fs::write(&json, render(report, Format::Json).unwrap()).unwrap();
     let mut out = Vec::new();
-    let args = CheckArgs {
+    let mut args = CheckArgs {
         budgets,
-        strict,
+        allow_missing: false,
+        allow_quick: false,
         reports: vec![json],
     };
+    change(&mut args);
     let well = check(&args, &mut out);
     (well, String::from_utf8(out).unwrap())
 }
@@ -363,13 +376,14 @@ fn run_check(
 #[test]
 fn check_prints_every_budget_and_fails_on_a_missed_one() {
     let (good, bad) = (budget("at_most = 12.0"), budget("at_most = 11.0"));
-    let (well, text) = run_check(&good, &report(), true);
+    let (well, text) = run_check(&good, &report(), |_| {});
     assert!(well.unwrap());
     assert!(
-        text.contains("<= 12.0") && text.contains("1 met, 0 missed, 0 not measured"),
+        text.contains("<= 12.0")
+            && text.contains("1 met, 0 missed, 0 in too few rounds, 0 not measured"),
         "{text}"
     );
-    let (well, text) = run_check(&format!("{good}{bad}"), &report(), false);
+    let (well, text) = run_check(&format!("{good}{bad}"), &report(), |_| {});
     assert!(!well.unwrap());
     assert!(
         text.contains("MISSED") && text.contains("1 met, 1 missed"),
@@ -378,23 +392,108 @@ fn check_prints_every_budget_and_fails_on_a_missed_one() {
 }
 
 #[test]
-fn a_check_that_measured_nothing_fails() {
+fn check_wants_every_budget_measured() {
     let absent = budget("to = [\"absent\"]\nat_most = 1.0");
-    assert!(!run_check(&absent, &report(), false).0.unwrap());
+    let relax = |args: &mut CheckArgs| args.allow_missing = true;
+    assert!(!run_check(&absent, &report(), relax).0.unwrap());
     let both = format!("{}{absent}", budget("at_most = 12.0"));
-    assert!(run_check(&both, &report(), false).0.unwrap());
-    assert!(!run_check(&both, &report(), true).0.unwrap());
+    let (well, text) = run_check(&both, &report(), |_| {});
+    assert!(!well.unwrap() && text.contains("NOT MEASURED"), "{text}");
+    assert!(run_check(&both, &report(), relax).0.unwrap());
+}
+
+#[test]
+fn check_wants_enough_rounds() {
+    let of = |rounds: u32| format!("rounds = {rounds}\n{}", budget("at_most = 12.0"));
+    assert!(run_check(&of(3), &report(), |_| {}).0.unwrap());
+    let (well, text) = run_check(&of(4), &report(), |args| args.allow_missing = true);
+    assert!(!well.unwrap() && text.contains("3 OF 4 ROUNDS"), "{text}");
+    let quick = |args: &mut CheckArgs| args.allow_quick = true;
+    assert!(run_check(&of(4), &report(), quick).0.unwrap());
+    // A budget's own number counts before that of the file.
+    let own = format!("rounds = 9\n{}", budget("at_most = 12.0\nrounds = 3"));
+    assert!(run_check(&own, &report(), |_| {}).0.unwrap());
+}
+
+#[test]
+fn check_believes_no_broken_report() {
+    let good = budget("at_most = 12.0");
+    type Breaker = fn(&mut Report);
+    let broken: [(&str, Breaker); 5] = [
+        ("5000000 wrong_bytes", |r| {
+            let round = &mut r.scenarios[0].rounds[2];
+            round.errors.insert("wrong_bytes".into(), 5_000_000);
+        }),
+        ("interrupted", |r| r.interrupted = true),
+        ("12 due but never sent", |r| {
+            r.scenarios[0].rounds[1].unsent = 12;
+        }),
+        ("7 dropped by the server", |r| {
+            r.scenarios[0].rounds[0].resent = 7;
+        }),
+        ("--quick run", |r| r.settings.quick = true),
+    ];
+    for (word, break_it) in broken {
+        let mut report = report();
+        break_it(&mut report);
+        let (well, text) = run_check(&good, &report, |args| args.allow_missing = true);
+        assert!(!well.unwrap() && text.contains(word), "{word}: {text}");
+    }
+    let mut quick = report();
+    quick.settings.quick = true;
+    assert!(
+        run_check(&good, &quick, |args| args.allow_quick = true)
+            .0
+            .unwrap()
+    );
+}
+
+#[test]
+fn the_table_shows_what_was_dropped_and_never_sent() {
+    let mut report = report();
+    (
+        report.scenarios[0].rounds[0].unsent,
+        report.scenarios[0].rounds[1].resent,
+    ) = (12, 7);
+    let text = render(&report, Format::Table).unwrap();
+    assert!(
+        text.contains("ours, round 1: 12 due but never sent\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("resent") && text.contains("7 dropped"),
+        "{text}"
+    );
+    assert!(!text.contains("failed: ;"), "{text}");
 }
 
 #[test]
 fn check_names_the_file_it_cannot_use() {
     let args = CheckArgs {
         budgets: PathBuf::from("/nonexistent/b.toml"),
-        strict: false,
+        allow_missing: false,
+        allow_quick: false,
         reports: vec![PathBuf::from("r.json")],
     };
     let error = check(&args, &mut Vec::new()).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/b.toml"), "{error}");
+    assert_eq!(error.matches("No such file").count(), 1, "{error}");
+}
+
+#[test]
+fn the_last_part_of_a_second_is_not_drawn_as_a_whole_one() {
+    let mut taken = round(1, 0, 0.01);
+    taken.series.push(Second {
+        requests: 3,
+        errors: 0,
+        bytes: 30,
+    });
+    for (seconds, want) in [(2.1, 2), (2.99, 2), (3.0, 3), (9.0, 3), (0.2, 1)] {
+        taken.seconds = seconds;
+        assert_eq!(charts::whole_seconds(&taken).len(), want, "{seconds}");
+    }
+    taken.series.clear();
+    assert!(charts::whole_seconds(&taken).is_empty());
 }
 
 #[test]

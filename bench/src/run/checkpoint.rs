@@ -51,6 +51,7 @@ impl Run {
             stage: Stage {
                 workload,
                 schedule: Schedule::default(),
+                versions: None,
             },
             connections,
             new_objects: false,

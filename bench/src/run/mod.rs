@@ -35,12 +35,12 @@ pub enum BenchError {
     #[error("objects could not be prepared: {0}")]
     Prepare(String),
     /// A file or a system call failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: {error}")]
     Io {
         /// What was being done.
         what: String,
-        /// Why it failed.
-        source: std::io::Error,
+        /// Why it failed; in the text already, so no source.
+        error: std::io::Error,
     },
     /// The report could not be written.
     #[error(transparent)]
@@ -59,7 +59,7 @@ impl BenchError {
 
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
-        move |source| Self::Io { what, source }
+        move |error| Self::Io { what, error }
     }
 }
 

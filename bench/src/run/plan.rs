@@ -7,7 +7,7 @@ use super::BenchError;
 use crate::cli::{Profile, RunArgs, ScenarioName};
 use crate::client::{PARTS_MAX, PUT_BYTES_MAX};
 use crate::model::Settings;
-use crate::workload::Sizes;
+use crate::workload::{Sizes, VERSIONED_OBJECTS_MAX};
 
 /// Connections of a round: what one source address has ports for.
 const CONNECTIONS_MAX: u32 = 20_000;
@@ -115,6 +115,7 @@ impl Plan {
             size: self.size_text.clone(),
             verify: self.verify,
             sign_payload: self.sign_payload,
+            quick: false,
         }
     }
 
@@ -168,6 +169,12 @@ impl Plan {
         usage(
             !timed,
             "get-after-write has no open loop: two calls, one of them timed",
+        )?;
+        let told_apart = !(has(ScenarioName::Mixed) && self.verify)
+            || (self.objects <= VERSIONED_OBJECTS_MAX && whole);
+        usage(
+            told_apart,
+            "mixed --verify remembers versions: at most 10 million objects of at most 5 GiB",
         )?;
         let once =
             has(ScenarioName::Checkpoint) && (self.rate.is_some() || self.requests.is_some());

@@ -132,6 +132,7 @@ impl Run {
                     seed: self.plan.seed,
                 },
                 schedule: Schedule::default(),
+                versions: None,
             },
             connections: u32::try_from(connections).unwrap_or(u32::MAX),
             new_objects: false,

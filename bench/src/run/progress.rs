@@ -30,6 +30,8 @@ pub(crate) struct Progress {
     quiet: bool,
     terminal: bool,
     title: RefCell<String>,
+    /// The last warning: the same is not said at every glance.
+    warned: RefCell<String>,
     began: Cell<Option<Seen>>,
     last: Cell<Option<Seen>>,
 }
@@ -40,6 +42,7 @@ impl Progress {
             quiet,
             terminal: std::io::stderr().is_terminal(),
             title: RefCell::default(),
+            warned: RefCell::default(),
             began: Cell::default(),
             last: Cell::default(),
         }
@@ -96,6 +99,10 @@ impl Progress {
 
     /// Something is not as it should be; said even when quiet.
     pub(super) fn warn(&self, text: &str) {
+        if *self.warned.borrow() == text {
+            return;
+        }
+        text.clone_into(&mut self.warned.borrow_mut());
         self.write(&format!("{}quickwater bench: {text}\n", self.wipe()));
     }
 

@@ -177,6 +177,7 @@ impl Outcome {
             error_examples: tally.examples.clone(),
             unsent: tally.unsent,
             reconnects: tally.reconnects,
+            resent: tally.resent,
             bytes: tally.bytes,
             seconds: tally.last_ns as f64 / 1e9,
             latency: tally.latency.latency(),

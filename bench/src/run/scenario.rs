@@ -1,5 +1,6 @@
 //! Scenarios: which objects they need before, and what their rounds ask for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -8,7 +9,7 @@ use super::endpoint::Site;
 use super::plan::Plan;
 use crate::cli::ScenarioName;
 use crate::client::Stage;
-use crate::workload::{KeySpace, Pattern, Schedule, Shuffle, Workload};
+use crate::workload::{KeySpace, Pattern, Schedule, Shuffle, Versions, Workload};
 
 /// Objects a scenario may write in a run.
 const WRITES_MAX: u64 = 100_000_000_000;
@@ -29,15 +30,19 @@ pub(super) const fn description(scenario: ScenarioName) -> &'static str {
         ScenarioName::Put => "PUT of a new object",
         ScenarioName::PutMultipart => "upload of a new object in parts, from begin to completion",
         ScenarioName::GetAfterWrite => {
-            "GET of an object right after its PUT; the GET alone is timed"
+            "GET of an object right after its PUT; the GET alone is timed, CPU is of both"
         }
-        ScenarioName::Mixed => "GET or overwriting PUT of a whole object",
+        ScenarioName::Mixed => {
+            "GET or overwriting PUT of a whole object; latencies are of both together"
+        }
         ScenarioName::Head => "HEAD of an object",
         ScenarioName::List => "ListObjectsV2 page after a random key",
         ScenarioName::Delete => "DELETE of an object",
         ScenarioName::Range => "GET of a range of an object",
         ScenarioName::Epoch => "GET of a whole sample, every sample once in shuffled order",
-        ScenarioName::Checkpoint => "a shard: uploads of all ranks at once, then all read back",
+        ScenarioName::Checkpoint => {
+            "a shard: uploads of all ranks at once, then all read back; latencies are of both together, those of each in its phase"
+        }
     }
 }
 
@@ -50,6 +55,8 @@ pub(super) struct Course {
     pub(super) prepared: u64,
     /// The objects are new in every run.
     written: bool,
+    /// Where overwrites are told apart.
+    versions: Option<Arc<Versions>>,
     round: u32,
     /// First index of the round.
     pub(super) base: u64,
@@ -60,10 +67,11 @@ pub(super) struct Course {
 impl Course {
     pub(super) fn new(scenario: ScenarioName, plan: &Plan, site: &Site, started: i64) -> Self {
         let written = writes_new(scenario);
+        let versioned = scenario == ScenarioName::Mixed && plan.verify;
         let used_for = match scenario {
             ScenarioName::GetMiss => "cold".to_owned(),
             // Other runs and the other endpoint have other names.
-            _ if written => format!("{}-{}-{started}", name(scenario), site.label),
+            _ if written || versioned => format!("{}-{}-{started}", name(scenario), site.label),
             _ => "data".to_owned(),
         };
         Self {
@@ -71,6 +79,7 @@ impl Course {
             space: KeySpace::new(&plan.prefix, &used_for, plan.sizes.clone(), plan.seed),
             prepared: if written { 0 } else { plan.objects },
             written,
+            versions: versioned.then(|| Arc::new(Versions::new(plan.objects))),
             round: 0,
             base: 0,
             used: if written { 0 } else { plan.objects },
@@ -121,6 +130,7 @@ impl Course {
         Stage {
             workload: self.workload(plan, self.base, u64::from(self.round)),
             schedule: schedule(plan, time, limit),
+            versions: self.versions.clone(),
         }
     }
 
@@ -137,6 +147,7 @@ impl Course {
         Some(Stage {
             workload: self.workload(plan, self.base, u64::from(self.round) | WARMUP_SEED),
             schedule: schedule(plan, Some(plan.warmup), None),
+            versions: self.versions.clone(),
         })
     }
 

@@ -167,12 +167,11 @@ fn mixes_heads_lists_ranges() {
     );
     assert_eq!(requests(&report), [40; 4]);
     assert_eq!(report.scenarios[3].rounds[0].bytes, 4000);
+    // A verified mix has objects of its own, for it changes them.
+    let (gets, puts) = (toy.count("GET", "/mixed-"), toy.count("PUT", "/mixed-"));
+    assert_eq!((gets + puts, puts > 30), (40 + 30, true), "{gets} {puts}");
     let (gets, puts) = (toy.count("GET", "/data-"), toy.count("PUT", "/data-"));
-    assert_eq!(
-        (gets + puts, puts > 30),
-        (40 + 40 + 30 + 40, true),
-        "{gets} {puts}"
-    );
+    assert_eq!((gets, puts), (40 + 40, 30), "lists name their prefix");
 }
 
 #[test]
@@ -252,7 +251,19 @@ fn the_open_loop_counts_those_that_wait_for_a_mute_server() {
     let failed = round.failures();
     assert!(failed <= 4 && errors(&report).iter().all(|(kind, _)| kind == "timeout"));
     assert_eq!((round.requests, round.unsent + failed), (0, 300));
-    assert!(round.latency.count == round.unsent && round.latency.max_us > 250_000.0);
+    // All have waited: those that were sent for the timeout, the others until then.
+    assert_eq!(round.latency.count, 300);
+    assert!(
+        round.latency.max_us >= 600_000.0,
+        "{:?}",
+        round.latency.max_us
+    );
+    assert!(
+        round.latency.p50_us > 300_000.0,
+        "{:?}",
+        round.latency.p50_us
+    );
+    assert_eq!(report.unsent(), round.unsent);
 }
 
 #[test]
@@ -304,6 +315,56 @@ fn closing_servers_are_connected_to_again() {
         assert_eq!(
             (errors(&report), requests(&report)),
             (vec![], vec![20, 20]),
+            "{fault:?}"
+        );
+    }
+}
+
+#[test]
+fn requests_that_a_server_drops_are_shown() {
+    let toy = Toy::start();
+    let words = "get-hit -n 40 --rounds 1 --objects 5 --size 10 -c 1";
+    assert_eq!(bench(&toy, words).scenarios[0].rounds[0].resent, 0);
+    let report = bench(&toy.with_fault(Fault::DropSecond), words);
+    let round = &report.scenarios[0].rounds[0];
+    assert_eq!((round.requests, round.failures()), (40, 0));
+    assert!((38..=40).contains(&round.resent), "{round:?}");
+    assert!(round.flawed());
+}
+
+#[test]
+fn ranges_and_pages_that_nobody_asked_for_are_errors_without_verify() {
+    for (fault, words, kind) in [
+        (Fault::WrongRange, "range --range-size 9", "wrong_range"),
+        (Fault::StrangeKey, "list --page 5", "wrong_listing"),
+        (Fault::MissingKey, "list --page 5", "wrong_listing"),
+    ] {
+        let toy = Toy::start();
+        let words = format!("-n 20 --rounds 1 --objects 200 --size 100 --seed 3 {words}");
+        assert_eq!(errors(&bench(&toy, &words)), [], "{fault:?}");
+        let report = bench(&toy.with_fault(fault), &words);
+        // A range may happen to begin at 0, a page to have one key.
+        let failed = report.failures();
+        assert!((15..=20).contains(&failed), "{fault:?} {failed}");
+        assert_eq!(errors(&report), [(kind.to_owned(), failed)], "{fault:?}");
+    }
+}
+
+#[test]
+fn a_verified_mix_sees_stale_and_torn_reads() {
+    let words = "mixed --verify -n 400 --rounds 2 --objects 9 --size 30000 --threads 2";
+    let (_, sound) = sound(words);
+    assert_eq!(requests(&sound), [400, 400]);
+    for fault in [Fault::Stale, Fault::Torn] {
+        let report = bench(&Toy::start().with_fault(fault), words);
+        let failed = report.failures();
+        assert!(failed > 200, "{fault:?}: {failed}");
+        assert_eq!(
+            errors(&report)
+                .iter()
+                .map(|(k, _)| k.as_str())
+                .collect::<Vec<_>>(),
+            ["wrong_bytes", "wrong_bytes"],
             "{fault:?}"
         );
     }

@@ -19,6 +19,18 @@ pub(crate) enum Fault {
     CloseAlways,
     /// Connections are closed after the answer without saying so.
     CloseSilently,
+    /// Every second request of a connection is taken and never answered.
+    DropSecond,
+    /// Ranges are what was asked for, but say they begin at 0.
+    WrongRange,
+    /// Pages begin with a key of another prefix.
+    StrangeKey,
+    /// Pages leave out their second key and have one more at the end.
+    MissingKey,
+    /// Overwrites are acked and not done.
+    Stale,
+    /// Overwrites are done for the first half of the bytes.
+    Torn,
     /// Every second answer to a GET is 503.
     SlowDown,
     /// Parts after the first are refused.
@@ -109,11 +121,16 @@ fn serve(socket: TcpStream, world: &Mutex<World>) -> std::io::Result<()> {
     socket.set_nodelay(true)?;
     let mut reader = BufReader::new(socket.try_clone()?);
     let mut writer = socket;
+    let mut asked = 0_u32;
     while let Some(ask) = read(&mut reader)? {
+        asked += 1;
         let fault = world.lock().unwrap().fault;
         let get = ask.method == "GET" && ask.query.is_empty();
         if get && fault == Fault::Mute {
             std::thread::sleep(std::time::Duration::from_secs(20));
+            return Ok(());
+        }
+        if fault == Fault::DropSecond && asked == 2 {
             return Ok(());
         }
         let answer = answer(&ask, &mut world.lock().unwrap());
@@ -235,9 +252,16 @@ fn answer(ask: &Ask, world: &mut World) -> Reply {
             reply(204, "")
         }
         ("PUT", None) => {
-            world
-                .objects
-                .insert(ask.path.clone(), (ask.body.clone(), tagged));
+            let old = world.objects.get(&ask.path).map(|(bytes, _)| bytes);
+            let body = match (world.fault, old) {
+                (Fault::Stale, Some(old)) => old.clone(),
+                (Fault::Torn, Some(old)) => {
+                    let (half, _) = ask.body.split_at(ask.body.len() / 2);
+                    [half, &old[half.len()..]].concat()
+                }
+                _ => ask.body.clone(),
+            };
+            world.objects.insert(ask.path.clone(), (body, tagged));
             reply(200, "")
         }
         ("DELETE", None) => {
@@ -266,10 +290,21 @@ fn bucket(ask: &Ask, world: &mut World) -> Reply {
                 .objects
                 .keys()
                 .filter_map(|k| k.strip_prefix(&format!("/{name}/")));
-            let page = keys
-                .filter(|k| k.starts_with(&prefix) && **k > *after)
-                .take(most);
+            let all = keys.filter(|k| k.starts_with(&prefix) && **k > *after);
+            let mut page: Vec<String> = match world.fault {
+                Fault::MissingKey => all
+                    .enumerate()
+                    .filter(|(n, _)| *n != 1)
+                    .map(|(_, k)| k.to_owned())
+                    .take(most)
+                    .collect(),
+                _ => all.map(str::to_owned).take(most).collect(),
+            };
+            if let (Fault::StrangeKey, Some(first)) = (world.fault, page.first_mut()) {
+                *first = "0-stranger".into();
+            }
             let text: String = page
+                .iter()
                 .map(|k| format!("<Contents><Key>{k}</Key></Contents>"))
                 .collect();
             let mut reply = reply(200, format!("<ListBucketResult>{text}</ListBucketResult>"));
@@ -302,6 +337,13 @@ fn object(ask: &Ask, world: &World) -> Reply {
             .unwrap();
         let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
         answer = reply(206, bytes[first..=last].to_vec());
+        let said = if world.fault == Fault::WrongRange {
+            0
+        } else {
+            first
+        };
+        let range = format!("bytes {said}-{}/{}", said + last - first, bytes.len());
+        answer.headers.push(("Content-Range".into(), range));
     }
     match world.fault {
         Fault::Corrupt if ask.method == "GET" => *answer.body.last_mut().unwrap() ^= 1,

@@ -15,6 +15,8 @@ pub(super) struct Slot {
     pub(super) deadline_ns: u64,
     /// The call was sent a second time.
     pub(super) retried: bool,
+    /// The write under way: the object's index and its new version.
+    pub(super) writes: Option<(u64, u32)>,
     /// The request only cleans up after a failed one.
     pub(super) uncounted: bool,
 }
@@ -27,6 +29,7 @@ impl Slot {
             from_ns: 0,
             deadline_ns: 0,
             retried: false,
+            writes: None,
             uncounted: false,
         }
     }

@@ -1,19 +1,34 @@
 //! The steps of a request on its connection: call, send, receive, judge, count.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::slot::Slot;
 use super::{Driver, Stage};
 use crate::client::call::{Call, Method};
-use crate::client::connection::Progress;
+use crate::client::connection::{Progress, Watch};
 use crate::client::errors::Failure;
 use crate::client::job::{Answer, Job, Next, Rules};
 use crate::client::poll::Ready;
-use crate::workload::Action;
+use crate::workload::{Action, Versions, content};
 
 /// A connection that could not be opened rests.
 const REST: Duration = Duration::from_millis(100);
+
+/// A write gets a version of its own, of an object that nobody else writes now; where
+/// there is none it becomes a read.
+fn versioned(action: Action, stage: &Stage, versions: &Versions) -> (Action, Option<(u64, u32)>) {
+    let Action::Put(object) = action else {
+        return (action, None);
+    };
+    let Some((index, version)) = versions.begin_write(object.index) else {
+        return (Action::Get(object), None);
+    };
+    let mut object = stage.workload.space.object(index);
+    object.content = content(object, version);
+    (Action::Put(object), Some((index, version)))
+}
 
 impl Driver<'_> {
     fn rules<'s>(&self, stage: &'s Stage) -> Rules<'s> {
@@ -25,10 +40,24 @@ impl Driver<'_> {
     }
 
     pub(super) fn begin(&mut self, index: usize, action: Action, from_ns: u64, stage: &Stage) {
+        let (mut action, mut writes, mut watch) = (action, None, None);
+        if let Some(versions) = &stage.versions {
+            (action, writes) = versioned(action, stage, versions);
+            watch = match action {
+                Action::Get(object) => Some(Watch {
+                    versions: Arc::clone(versions),
+                    object,
+                    oldest: versions.oldest(object.index),
+                }),
+                _ => None,
+            };
+        }
         let (job, call) = Job::start(action, self.rules(stage));
         self.with(index, |slot| {
             slot.job = Some(job);
             slot.from_ns = from_ns;
+            slot.writes = writes;
+            slot.connection.watch = watch;
         });
         self.call(index, call, stage);
     }
@@ -241,7 +270,10 @@ impl Driver<'_> {
                 self.with(index, |slot| slot.from_ns = now);
                 self.call(index, call, stage);
             }
-            Ok(Next::Done) => self.succeed(index),
+            Ok(Next::Done) => {
+                self.wrote(index, stage, true);
+                self.succeed(index);
+            }
             Err(failure) => self.fail(index, &failure, stage),
         }
     }
@@ -272,12 +304,22 @@ impl Driver<'_> {
         if stale && matches!(failure, Failure::Closed(_)) {
             slot.retried = true;
             self.tally.reconnects += 1;
+            self.tally.resent += 1;
             return self.send_anew(index, stage);
         }
         self.fail(index, &failure, stage);
     }
 
+    /// The write of a versioned object ended, if there was one.
+    fn wrote(&mut self, index: usize, stage: &Stage, acked: bool) {
+        let write = self.slots.get_mut(index).and_then(|s| s.writes.take());
+        if let (Some((object, version)), Some(versions)) = (write, &stage.versions) {
+            versions.wrote(object, version, acked);
+        }
+    }
+
     fn fail(&mut self, index: usize, failure: &Failure, stage: &Stage) {
+        self.wrote(index, stage, false);
         let now = self.now();
         let rests = matches!(failure, Failure::Connect(_));
         let Some(slot) = self.slots.get_mut(index) else {
@@ -290,8 +332,14 @@ impl Driver<'_> {
             .unwrap_or_default();
         let what = format!("{} {key}", call.method.text());
         let job = slot.job.take();
+        let waited = now.saturating_sub(slot.from_ns);
         if !std::mem::take(&mut slot.uncounted) {
             self.tally.failed(now, failure, &what, self.load.live);
+            // What fails fast must not make the open loop look quick.
+            if stage.schedule.rate.is_some() && failure.is_unanswered() {
+                let timeout = u64::try_from(self.load.timeout.as_nanos()).unwrap_or(u64::MAX);
+                self.tally.unanswered(waited.max(timeout));
+            }
         }
         if let Some((job, call)) = job.as_ref().and_then(Job::abort) {
             slot.uncounted = true;
