@@ -11,6 +11,7 @@ mod home;
 mod logging;
 mod serve;
 mod settings;
+mod store;
 
 use std::process::ExitCode;
 

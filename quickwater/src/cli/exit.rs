@@ -10,6 +10,8 @@ pub(crate) enum Kind {
     Usage,
     /// The service is not there.
     Unreachable,
+    /// Done, but something that was acked is lost.
+    Losses,
 }
 
 impl Kind {
@@ -17,6 +19,7 @@ impl Kind {
         match self {
             Self::Usage => 2,
             Self::Unreachable => 3,
+            Self::Losses => 4,
         }
     }
 }
@@ -26,6 +29,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Usage => "wrong settings",
             Self::Unreachable => "the service cannot be reached",
+            Self::Losses => "done, with losses",
         })
     }
 }

@@ -1,11 +1,14 @@
 //! The command line: verbs, their help, exit codes.
 
 mod async_persist;
+mod cluster;
 mod conf;
 mod exit;
 mod fs;
 mod job;
+mod metadata;
 mod mount;
+mod node;
 mod output;
 mod pathconfig;
 mod remote;
@@ -21,6 +24,8 @@ use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::settings::flags::SettingFlags;
+use crate::settings::keys;
+use crate::settings::layers::Source;
 
 pub(crate) use exit::Kind::Usage;
 pub(crate) use output::{Output, emit};
@@ -51,6 +56,18 @@ enum Verb {
     /// Run the service: S3 endpoint, cache and metadata in one process
     #[command(after_help = SERVE_HELP)]
     Serve(SettingsArgs),
+    /// Run the control plane of a cluster: metadata, membership, admin; no data
+    #[command(after_help = CONTROL_HELP)]
+    Control(SettingsArgs),
+    /// Run a worker of a cluster: S3 endpoint and cache, metadata at the control plane
+    #[command(after_help = WORKER_HELP)]
+    Worker(WorkerArgs),
+    /// Make the certificates of a cluster
+    #[command(subcommand)]
+    Cluster(cluster::ClusterVerb),
+    /// Look at the workers of a cluster
+    #[command(subcommand)]
+    Node(node::NodeVerb),
     /// Add, list and remove mounts (buckets that are UFS locations)
     #[command(subcommand)]
     Mount(mount::MountVerb),
@@ -76,6 +93,9 @@ enum Verb {
         after_help = "Exits with 1 when a check fails.\n\nExamples:\n  quickwater doctor --dir ./data\n  quickwater doctor --dir ./data --capacity 500GiB --output json"
     )]
     Doctor(crate::doctor::DoctorArgs),
+    /// Move the metadata of a stopped service between engines
+    #[command(subcommand)]
+    Metadata(metadata::MetadataVerb),
     /// Show settings
     #[command(subcommand)]
     Conf(conf::ConfVerb),
@@ -101,6 +121,43 @@ Examples:
   quickwater serve --dir ./data
   quickwater serve --dir /nvme/qw --capacity 2TiB --memory 16GiB --s3-listen 0.0.0.0:29998
   quickwater serve --dir ./data --mount corpus=s3://training/corpus,region=eu-central-1";
+
+const CONTROL_HELP: &str = "\
+Holds the metadata, says which worker owns which key, and serves the admin API. Workers
+reach it at cluster.listen with a certificate that `quickwater cluster init` made.
+Settings as for `serve`; those of the data plane have no effect here.
+
+Examples:
+  quickwater cluster init --out certs --worker n1 --worker n2
+  quickwater control --dir /var/lib/qw-control --cluster-certificates certs/control --cluster-listen 10.0.0.1:29989";
+
+const WORKER_HELP: &str = "\
+Needs --control, --node-id and --advertise, and the node's certificate. All workers must
+have the same S3 key pair: set QUICKWATER_ACCESS_KEY_ID and QUICKWATER_SECRET_ACCESS_KEY.
+DIR/run.json holds the addresses while the worker is ready.
+
+Examples:
+  quickwater worker --dir /nvme/qw --cluster-certificates certs/workers/n1 --control 10.0.0.1:29989 --node-id n1 --advertise 10.0.0.11:29988 --zone rack1";
+
+/// Settings of a worker.
+#[derive(Debug, Args)]
+struct WorkerArgs {
+    /// Address of the control plane, the same as --cluster-control
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "cluster.control")]
+    control: Option<String>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+impl WorkerArgs {
+    fn settings(mut self) -> SettingsArgs {
+        if let (Some(address), Some(key)) = (self.control, keys::find("cluster.control")) {
+            let given = (key, vec![address], Source::Flag("control".into()));
+            self.settings.flags.0.push(given);
+        }
+        self.settings
+    }
+}
 
 /// The settings file and a flag for every setting.
 #[derive(Debug, Args)]
@@ -144,12 +201,19 @@ pub(crate) fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Serve(args) => crate::serve::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Control(args) => crate::serve::apart::run_control(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Worker(args) => {
+            crate::serve::apart::run_worker(&args.settings()).map(|()| ExitCode::SUCCESS)
+        }
+        Verb::Cluster(verb) => cluster::run(verb),
+        Verb::Node(verb) => node::run(verb),
         Verb::Mount(verb) => mount::run(verb),
         Verb::Status(target) => status::run(&target),
         Verb::Fs(verb) => fs::run(verb),
         Verb::Pathconfig(verb) => pathconfig::run(verb),
         Verb::AsyncPersist(verb) => async_persist::run(verb),
         Verb::Job(verb) => job::run(verb),
+        Verb::Metadata(verb) => verb.run().map(|()| ExitCode::SUCCESS),
         Verb::Doctor(args) => crate::doctor::run(&args),
         Verb::Conf(verb) => conf::run(verb),
         Verb::Bench(args) => bench(&args),

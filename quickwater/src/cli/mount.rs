@@ -70,10 +70,12 @@ Examples:
 const ADD_HELP: &str = "\
 What is already at the location is listed and read at once; nothing is copied.
 
-Options of s3:// locations: endpoint, region, path_style, credentials. Credentials
-are a reference, never the secret itself: env:PREFIX (PREFIX_ACCESS_KEY_ID and
-PREFIX_SECRET_ACCESS_KEY in the environment of the service), file:/path,
-profile:NAME, default, anonymous.
+Options of s3:// locations: endpoint, region, path_style, credentials, min_part_size.
+Credentials are a reference, never the secret itself: env:PREFIX (PREFIX_ACCESS_KEY_ID
+and PREFIX_SECRET_ACCESS_KEY in the environment of the service), file:/path,
+profile:NAME, default, anonymous. min_part_size is the smallest part, the last one
+excepted, that the store completes an upload of: 5MiB (as S3) unless it takes smaller
+ones. It counts beside the setting s3.min_part_size; the larger one holds.
 
 Examples:
   quickwater mount add photos file:///mnt/nas/photos --dir ./data

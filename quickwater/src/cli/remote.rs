@@ -107,11 +107,15 @@ impl Target {
             anyhow!("no service is ready in {dir}; start it with `quickwater serve --dir {dir}`, or name another with --dir or --control")
                 .context(Kind::Unreachable)
         })?;
+        let admin = run.admin.ok_or_else(|| {
+            anyhow!("the service in {dir} is a worker; ask its control plane: --dir or --control of that one")
+                .context(Kind::Unreachable)
+        })?;
         let token = match self.given_token()? {
             Some(token) => token,
             None => home::read_token(&home::token_path(&self.dir))?,
         };
-        Ok((run.admin.to_string(), token))
+        Ok((admin.to_string(), token))
     }
 
     fn given_token(&self) -> Result<Option<Secret>> {

@@ -81,6 +81,14 @@ impl Home {
     }
 }
 
+/// Writes a small file whole and durably, readable by the owner only.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn write_note(path: &Path, text: &str) -> Result<()> {
+    files::write_private(path, &format!("{text}\n"))
+}
+
 /// Where the admin token of a directory is.
 pub(crate) fn token_path(dir: &Path) -> PathBuf {
     dir.join("admin-token")

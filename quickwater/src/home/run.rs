@@ -13,13 +13,21 @@ use super::files;
 pub(crate) struct RunFile {
     /// Process id.
     pub pid: u32,
-    /// S3 endpoint.
-    pub s3: SocketAddr,
+    /// S3 endpoint; a control plane has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<SocketAddr>,
     /// S3 endpoint with HTTPS; the same as `s3` when there is no plain one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3_tls: Option<SocketAddr>,
-    /// Admin API.
-    pub admin: SocketAddr,
+    /// Admin API; a worker has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<SocketAddr>,
+    /// Where workers reach a control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<SocketAddr>,
+    /// Where other workers reach a worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<SocketAddr>,
     /// Metrics and health.
     pub metrics: SocketAddr,
 }

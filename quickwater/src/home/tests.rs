@@ -122,10 +122,12 @@ fn the_run_file_comes_and_goes() {
     assert_eq!(RunFile::read(dir.path()).unwrap(), None);
     let run = RunFile {
         pid: 7,
-        s3: "127.0.0.1:1".parse().unwrap(),
+        s3: Some("127.0.0.1:1".parse().unwrap()),
         s3_tls: None,
-        admin: "127.0.0.1:2".parse().unwrap(),
+        admin: Some("127.0.0.1:2".parse().unwrap()),
         metrics: "[::1]:3".parse().unwrap(),
+        cluster: None,
+        peers: None,
     };
     let guard = run.publish(dir.path()).unwrap();
     let text = std::fs::read_to_string(RunFile::path(dir.path())).unwrap();

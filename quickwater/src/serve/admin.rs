@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use quickwater_controlplane::Namespace;
 use quickwater_controlplane::jobs::Jobs;
-use quickwater_controlplane::rpc::{AdminToken, AdminViews, MountCheck, NodeView, admin_routes};
-use quickwater_controlplane::store::EmbeddedStore;
+use quickwater_controlplane::rpc::{
+    AdminToken, AdminViews, ClusterView, MountCheck, NodeView, PersistView, admin_routes,
+};
 use quickwater_engine::Shared;
 use quickwater_proto::{Bucket, PolicyTable, UfsError, UfsErrorKind};
 use quickwater_rpc::admin::{Node, Setting};
@@ -22,10 +23,10 @@ use tonic::transport::server::TcpIncoming;
 
 use super::files::Files;
 use super::health::Readiness;
-use super::pending::Pending;
 use super::places::check_free;
 use crate::home::Secret;
 use crate::settings::{Values, keys};
+use crate::store::MetadataStore;
 
 /// Longest admin call; listing or reaching a UFS has its own, shorter deadline.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -35,12 +36,14 @@ const CALLS_PER_CONNECTION_MAX: usize = 16;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// What the admin endpoint is made of.
-pub(super) struct Parts {
-    pub(super) namespace: Namespace<EmbeddedStore>,
+pub(super) struct Parts<V, P> {
+    pub(super) namespace: Namespace<MetadataStore>,
     pub(super) ufs: UfsClient,
-    pub(super) node: ThisNode,
-    pub(super) jobs: Jobs<EmbeddedStore>,
-    pub(super) pending: Pending,
+    pub(super) node: V,
+    pub(super) jobs: Jobs<MetadataStore>,
+    pub(super) pending: P,
+    /// The cluster, if this is its control plane.
+    pub(super) cluster: Option<Arc<dyn ClusterView>>,
     /// The service's own directory.
     pub(super) dir: PathBuf,
     pub(super) token: Secret,
@@ -50,8 +53,8 @@ pub(super) struct Parts {
 ///
 /// # Errors
 /// The token in the directory is too weak.
-pub(super) fn serve(
-    parts: Parts,
+pub(super) fn serve<V: NodeView, P: PersistView>(
+    parts: Parts<V, P>,
     listener: TcpListener,
 ) -> Result<impl Future<Output = ()> + Send + 'static> {
     let token = AdminToken::new(parts.token.reveal())
@@ -65,6 +68,7 @@ pub(super) fn serve(
         }),
         files: Arc::new(Files::new(parts.namespace.clone(), parts.ufs)),
         persist: Arc::new(parts.pending),
+        cluster: parts.cluster,
     };
     let server = Server::builder()
         .timeout(CALL_TIMEOUT)
@@ -85,7 +89,7 @@ pub(super) fn serve(
 /// Looks at locations with the credentials of the service.
 struct Reach {
     ufs: UfsClient,
-    namespace: Namespace<EmbeddedStore>,
+    namespace: Namespace<MetadataStore>,
     dir: PathBuf,
 }
 
@@ -109,6 +113,18 @@ impl MountCheck for Reach {
     fn trouble(&self, bucket: &Bucket) -> Option<String> {
         self.ufs.trouble(bucket)
     }
+}
+
+/// All settings as the admin service shows them.
+pub(super) fn settings(values: &Values, defaults: bool) -> Vec<Setting> {
+    let built_in = Values::defaults();
+    let values = if defaults { &built_in } else { values };
+    let setting = |key: &keys::Key| Setting {
+        key: key.name.into(),
+        value: values.texts(key.name).join(" "),
+        source: values.source(key.name).to_string(),
+    };
+    keys::KEYS.iter().map(setting).collect()
 }
 
 /// This process.
@@ -153,6 +169,7 @@ impl NodeView for ThisNode {
             shards: u32::try_from(self.shards).unwrap_or(u32::MAX),
             capacity_bytes: self.store.capacity_bytes(),
             used_bytes: stats.live_bytes.load(std::sync::atomic::Ordering::Relaxed),
+            ..Node::default()
         }]
     }
 
@@ -165,14 +182,7 @@ impl NodeView for ThisNode {
     }
 
     fn settings(&self, defaults: bool) -> Vec<Setting> {
-        let built_in = Values::defaults();
-        let values = if defaults { &built_in } else { &self.values };
-        let setting = |key: &keys::Key| Setting {
-            key: key.name.into(),
-            value: values.texts(key.name).join(" "),
-            source: values.source(key.name).to_string(),
-        };
-        keys::KEYS.iter().map(setting).collect()
+        settings(&self.values, defaults)
     }
 
     fn default_metadata_ttl_ms(&self) -> u64 {

@@ -10,10 +10,14 @@ use crate::home::credentials::{Credentials, Origin};
 pub(crate) fn text(run: &RunFile, credentials: &Credentials, signatures_checked: bool) -> String {
     let endpoint = endpoint(run);
     let also = match run.s3_tls {
-        Some(tls) if tls != run.s3 => format!("\n            https://{}", reachable(tls)),
+        Some(tls) if run.s3 != Some(tls) => format!("\n            https://{}", reachable(tls)),
         _ => String::new(),
     };
-    let (admin, metrics) = (run.admin, reachable(run.metrics));
+    let metrics = reachable(run.metrics);
+    let admin = run.admin.map_or_else(
+        || "at the control plane".to_owned(),
+        |admin| admin.to_string(),
+    );
     let keys = keys(credentials);
     let mut out = format!(
         "\
@@ -57,10 +61,11 @@ or, in the same shell, with boto3:
 
 fn endpoint(run: &RunFile) -> String {
     let scheme = match run.s3_tls {
-        Some(tls) if tls == run.s3 => "https",
+        Some(tls) if run.s3 == Some(tls) => "https",
         _ => "http",
     };
-    format!("{scheme}://{}", reachable(run.s3))
+    run.s3
+        .map_or_else(String::new, |s3| format!("{scheme}://{}", reachable(s3)))
 }
 
 fn keys(credentials: &Credentials) -> String {
@@ -103,10 +108,12 @@ mod tests {
     fn run() -> RunFile {
         RunFile {
             pid: 1,
-            s3: "0.0.0.0:29998".parse().unwrap(),
+            s3: Some("0.0.0.0:29998".parse().unwrap()),
             s3_tls: None,
-            admin: "127.0.0.1:29990".parse().unwrap(),
+            admin: Some("127.0.0.1:29990".parse().unwrap()),
             metrics: "[::]:29991".parse().unwrap(),
+            cluster: None,
+            peers: None,
         }
     }
 

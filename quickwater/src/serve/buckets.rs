@@ -6,17 +6,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow};
 use quickwater_controlplane::Namespace;
-use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_proto::{Bucket, BucketId, BucketName, MetadataError, UfsError};
 use quickwater_ufs::UfsClient;
 
 use super::places::check_free;
 use crate::settings::{MountSpec, Settings};
+use crate::store::MetadataStore;
 
 /// Pause before a UFS that could not be listed is asked again.
 const DISCOVERY_PAUSE: Duration = Duration::from_secs(15);
 
-type Names = Namespace<EmbeddedStore>;
+type Names = Namespace<MetadataStore>;
 
 /// Makes sure the directory of a default POSIX UFS is there.
 ///
@@ -197,7 +197,7 @@ mod tests {
 
     fn world() -> (Names, UfsClient) {
         let ufs = UfsClient::new(tokio::runtime::Handle::current(), Default::default());
-        (Namespace::new(EmbeddedStore::in_memory().unwrap()), ufs)
+        (Namespace::new(MetadataStore::in_memory().unwrap()), ufs)
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

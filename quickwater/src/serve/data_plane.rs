@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use quickwater_controlplane::Namespace;
-use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::{EngineConfig, PersistConfig, Shared};
 use quickwater_proto::PolicyTable;
 use quickwater_ufs::UfsClient;
@@ -16,6 +14,7 @@ use quickwater_worker::buffers::{Pool, PoolConfig};
 use quickwater_worker::http::{ConnectionLimit, Door, HttpConfig, HttpStats, TlsDoor};
 use quickwater_worker::listener;
 use quickwater_worker::metrics::Metrics;
+use quickwater_worker::peer::PeerConfig;
 use quickwater_worker::runtime::{self, DriverChoice, RuntimeConfig, Shards, Stop};
 use quickwater_worker::store::{self, Store, StoreConfig};
 use quickwater_worker::tls::Identity;
@@ -24,7 +23,7 @@ use tokio::runtime::Runtime;
 
 use super::access_log::AccessLog;
 use super::budget::Budget;
-use super::metadata::LocalMetadata;
+use super::names::Names;
 use super::persister::{self, Persister};
 use super::recover::recover;
 use super::shard;
@@ -46,19 +45,22 @@ const PERSISTS_MAX: usize = 256;
 const UNWIND: Duration = Duration::from_secs(5);
 
 /// What the data plane is made of.
-pub(super) struct Parts<'s> {
+pub(super) struct Parts<'s, M> {
     pub(super) settings: &'s Settings,
     pub(super) budget: Budget,
     pub(super) credentials: &'s Credentials,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) metadata: LocalMetadata,
+    pub(super) metadata: M,
     pub(super) ufs: UfsClient,
     /// Path policies in force, with their version.
     pub(super) policies: (u64, PolicyTable),
     pub(super) access_log: Option<AccessLog>,
+    /// The slots whose keys are this process's to see to.
+    pub(super) mine: Box<dyn Fn(usize) -> bool + Sync>,
     /// Certificate and key, if HTTPS is spoken.
     pub(super) identity: Option<Arc<Identity>>,
-    pub(super) namespace: &'s Namespace<EmbeddedStore>,
+    /// The other workers, and sockets for them, one for each shard.
+    pub(super) peers: Option<(PeerConfig, Vec<TcpListener>)>,
     pub(super) runtime: &'s Runtime,
 }
 
@@ -84,7 +86,7 @@ pub(super) struct DataPlane {
 /// # Errors
 /// The store refuses (in use, other version, no space), the address is taken,
 /// memory is short, or io_uring is required and refused.
-pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
+pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<DataPlane> {
     let settings = parts.settings;
     let threads = settings.store.threads;
     let entrances = Entrances::open(&parts)?;
@@ -98,33 +100,42 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
     let persist_pool = pool(parts.budget.persist_buffers)?;
     let all = pools.iter().chain([&persist_pool]).cloned();
     parts.metrics.collect_buffers(all.collect());
-    let shared = Shared::new(engine_config(parts.budget, settings, &persist_pool));
+    let config = engine_config(parts.budget, settings, &persist_pool);
+    let shared = match parts.metadata.here() {
+        Some(_) => Shared::new(config),
+        None => Shared::leased(config),
+    };
     let (version, table) = &parts.policies;
     shared.policies.replace(*version, table.clone());
     parts
         .runtime
         .block_on(recover(
-            parts.namespace,
+            &parts.metadata,
             &store,
             &shared,
             settings.write_cache.fence,
+            &*parts.mine,
         ))
         .context("cannot bring cache and metadata together")?;
     parts.metrics.collect_engine(Arc::clone(&shared));
     let stats: Vec<Arc<HttpStats>> = (0..threads).map(|_| Arc::default()).collect();
     parts.metrics.collect_http(stats.clone());
 
+    let neighbours = parts.peers.take();
     let common = shard::Common::new(&parts, store.clone(), Arc::clone(&shared), large_buffers);
     let stop = Stop::new();
     let limit = ConnectionLimit::new(settings.s3.connections_max);
     let http = http_config(settings);
     let start = Instant::now();
     let (address, tls_address) = (entrances.address, entrances.tls_address);
+    let (peers, peer_doors) = neighbours.unzip();
+    let mut peer_doors = peer_doors.unwrap_or_default().into_iter();
     let seats = entrances.doors.into_iter().zip(pools).zip(stats);
     let mains = seats.enumerate().map(|(index, ((doors, pool), stats))| {
         let seat = shard::Seat {
             index,
             doors,
+            peers: peers.clone().zip(peer_doors.next()),
             pool,
             stats,
             limit: Arc::clone(&limit),
@@ -143,7 +154,7 @@ pub(super) fn start_data_plane(parts: Parts<'_>) -> Result<DataPlane> {
         store: store.clone(),
         shared: Arc::clone(&shared),
         ufs: parts.ufs.clone(),
-        namespace: parts.namespace.clone(),
+        metadata: parts.metadata.clone(),
         pool: persist_pool,
         start,
         stop: stop.clone(),
@@ -169,7 +180,7 @@ struct Entrances {
 }
 
 impl Entrances {
-    fn open(parts: &Parts<'_>) -> Result<Self> {
+    fn open<M>(parts: &Parts<'_, M>) -> Result<Self> {
         let s3 = &parts.settings.s3;
         let threads = parts.settings.store.threads;
         let first = listener::bind(s3.listen, threads)
@@ -223,11 +234,20 @@ impl DataPlane {
         if !missing.is_empty() {
             tracing::error!(shards = ?missing, "these shards did not end in time");
         }
-        self.persister.end(UNWIND) && missing.is_empty()
+        let ended = self.persister.end(UNWIND);
+        self.store.note_settled(self.shared.journal.through());
+        if !self.store.sync_marks(UNWIND) {
+            tracing::warn!("what has ended was not noted in time; the next start does it");
+        }
+        ended && missing.is_empty()
     }
 }
 
-fn store_config(settings: &Settings, budget: Budget) -> Result<StoreConfig> {
+/// How the cache store is to be opened.
+///
+/// # Errors
+/// A number that this machine cannot hold.
+pub(super) fn store_config(settings: &Settings, budget: Budget) -> Result<StoreConfig> {
     let (capacity, threads) = (settings.store.capacity_bytes, settings.store.threads);
     Ok(StoreConfig {
         segment_bytes: settings.store.segment_bytes,

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use quickwater_controlplane::Namespace;
 use quickwater_controlplane::namespace::{Listed, Listing, ListingMarker};
 use quickwater_controlplane::rpc::FileView;
-use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::io::{Ufs as _, UfsListing as _};
 use quickwater_proto::{
     Bucket, BucketId, ETag, KEY_BYTES_MAX, MetadataError, ObjectKey, ObjectRecord, PendingChange,
@@ -14,17 +13,19 @@ use quickwater_proto::{
 };
 use quickwater_ufs::UfsClient;
 
+use crate::store::MetadataStore;
+
 /// Pending changes looked at for one page.
 const OVERLAY_ROWS: usize = 1_000;
 
 /// The view of one service.
 pub(super) struct Files {
-    namespace: Namespace<EmbeddedStore>,
+    namespace: Namespace<MetadataStore>,
     ufs: UfsClient,
 }
 
 impl Files {
-    pub(super) fn new(namespace: Namespace<EmbeddedStore>, ufs: UfsClient) -> Self {
+    pub(super) fn new(namespace: Namespace<MetadataStore>, ufs: UfsClient) -> Self {
         Self { namespace, ufs }
     }
 
@@ -313,7 +314,7 @@ mod tests {
 
     fn world(dir: &std::path::Path) -> (Files, Bucket) {
         let ufs = UfsClient::new(tokio::runtime::Handle::current(), Default::default());
-        let namespace = Namespace::new(EmbeddedStore::in_memory().unwrap());
+        let namespace = Namespace::new(MetadataStore::in_memory().unwrap());
         let bucket = Bucket {
             id: BucketId(1),
             name: BucketName::new("photos").unwrap(),

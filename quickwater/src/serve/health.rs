@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_worker::metrics::{Metric, Metrics};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+
+use crate::store::MetadataStore;
 
 /// Connections at a time; more are closed at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -31,7 +32,7 @@ pub(crate) struct Readiness(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     serving: AtomicBool,
-    metadata: OnceLock<EmbeddedStore>,
+    metadata: OnceLock<MetadataStore>,
 }
 
 impl Readiness {
@@ -41,7 +42,7 @@ impl Readiness {
     }
 
     /// From now on this store must be well, too. Called once.
-    pub(crate) fn depend_on(&self, metadata: EmbeddedStore) {
+    pub(crate) fn depend_on(&self, metadata: MetadataStore) {
         self.0.metadata.get_or_init(|| metadata);
     }
 
@@ -53,7 +54,7 @@ impl Readiness {
     /// The metadata store takes no more commits until a restart.
     pub(crate) fn is_broken(&self) -> bool {
         let metadata = self.0.metadata.get();
-        metadata.is_some_and(EmbeddedStore::has_failed)
+        metadata.is_some_and(MetadataStore::has_failed)
     }
 
     /// Shows it as a metric.
@@ -165,7 +166,8 @@ fn respond(head: &str, metrics: &Metrics, readiness: &Readiness) -> Answer {
 #[cfg(test)]
 mod tests {
     use quickwater_controlplane::store::{
-        Batch, Durability, Engine, EngineError, MemoryEngine, Snapshot, Store, Transaction,
+        Batch, Durability, EmbeddedStore, Engine, EngineError, MemoryEngine, Snapshot, Store,
+        Transaction,
     };
 
     use super::*;
@@ -241,6 +243,7 @@ mod tests {
     async fn a_failed_metadata_store_is_not_ready() {
         let (address, readiness) = start().await;
         let store = EmbeddedStore::new(BrokenEngine(MemoryEngine::default())).unwrap();
+        let store = MetadataStore::Embedded(store);
         readiness.set(true);
         readiness.depend_on(store.clone());
         let get = "GET /readyz HTTP/1.1\r\n\r\n";

@@ -7,6 +7,7 @@ use quickwater_engine::io::Environment as _;
 use quickwater_engine::{Engine, Swept};
 use quickwater_worker::runtime::Stop;
 
+use super::names::Names;
 use super::shard::Local;
 
 /// Longest sleep at a time, so that a stop is noticed.
@@ -22,7 +23,7 @@ pub(super) struct Housekeeping {
 }
 
 /// Sweeps until the stop. One shard does it for all.
-pub(super) async fn run(engine: Engine<Local>, when: Housekeeping, stop: Stop) {
+pub(super) async fn run<M: Names>(engine: Engine<Local<M>>, when: Housekeeping, stop: Stop) {
     let started = engine.environment().monotonic();
     let mut next = started.saturating_add(when.period);
     while !stop.is_requested() {

@@ -9,12 +9,12 @@ use quickwater_controlplane::jobs::{
     JobFailure, JobKind, JobStats, JobWorker, Jobs, JobsConfig, Retry, StopFlag,
 };
 use quickwater_controlplane::namespace::JobLimits;
-use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::{FlowError, Shared};
 use quickwater_proto::{BucketId, BucketName, JobAction, JobOutcome, ObjectKey};
 use quickwater_worker::metrics::{Metric, Metrics};
 
 use crate::settings::{JobsSettings, Settings};
+use crate::store::MetadataStore;
 
 /// Of a shard's large buffers tasks may use one in this many loops: each loop holds
 /// a few, and the rest is for clients.
@@ -22,11 +22,11 @@ const BUFFERS_PER_TASK: usize = 8;
 
 /// The jobs of this service, to be run.
 pub(super) fn jobs(
-    namespace: Namespace<EmbeddedStore>,
+    namespace: Namespace<MetadataStore>,
     shared: Arc<Shared>,
     settings: &JobsSettings,
     metrics: &Metrics,
-) -> Jobs<EmbeddedStore> {
+) -> Jobs<MetadataStore> {
     let config = JobsConfig {
         running_max: settings.running_max,
         concurrency: settings.concurrency,
@@ -48,7 +48,8 @@ pub(super) fn tasks_per_shard(settings: &Settings, large_buffers: usize) -> usiz
     share.min(large_buffers / BUFFERS_PER_TASK).max(1)
 }
 
-fn collect(metrics: &Metrics, stats: Arc<JobStats>) {
+/// Reports what jobs do.
+pub(super) fn collect(metrics: &Metrics, stats: Arc<JobStats>) {
     metrics.collect(move |samples| {
         for (at, kind) in JobKind::NAMES.into_iter().enumerate() {
             samples.count(
@@ -66,7 +67,13 @@ fn collect(metrics: &Metrics, stats: Arc<JobStats>) {
 }
 
 /// The shards of this process.
-struct Shards(Arc<Shared>);
+pub(super) struct Shards(Arc<Shared>);
+
+impl Shards {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+}
 
 #[tonic::async_trait]
 impl JobWorker for Shards {
@@ -97,7 +104,10 @@ impl JobWorker for Shards {
 fn failure(error: FlowError) -> JobFailure {
     let retry = match &error {
         FlowError::NoSuchBucket => Retry::BucketGone,
-        FlowError::SlowDown(_) | FlowError::NoRoom(_) | FlowError::Fenced(_) => Retry::Busy,
+        FlowError::SlowDown(_)
+        | FlowError::NoRoom(_)
+        | FlowError::Fenced(_)
+        | FlowError::NotHere(_) => Retry::Busy,
         FlowError::Unavailable(_)
         | FlowError::Unknown(_)
         | FlowError::Unsettled(_)

@@ -7,7 +7,6 @@ use std::future::Future;
 
 use bytes::Bytes;
 use quickwater_controlplane::namespace::Namespace;
-use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::io::Metadata;
 use quickwater_proto::{
     Bucket, BucketId, BucketName, Committed, ETag, MetadataError, ObjectKey, ObjectRecord,
@@ -16,23 +15,26 @@ use quickwater_proto::{
 };
 use tokio::runtime::Handle;
 
+use super::names::Names;
+use crate::store::MetadataStore;
+
 type Answer<T> = Result<T, MetadataError>;
 
 /// A handle for one shard; clones share the namespace.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalMetadata {
-    namespace: Namespace<EmbeddedStore>,
+    namespace: Namespace<MetadataStore>,
     runtime: Handle,
 }
 
 impl LocalMetadata {
     /// Calls to `namespace` run on `runtime`.
-    pub(crate) fn new(namespace: Namespace<EmbeddedStore>, runtime: Handle) -> Self {
+    pub(crate) fn new(namespace: Namespace<MetadataStore>, runtime: Handle) -> Self {
         Self { namespace, runtime }
     }
 
     /// Runs `work` to its end even if the caller goes away meanwhile.
-    async fn run<T, F>(&self, work: impl FnOnce(Namespace<EmbeddedStore>) -> F) -> Answer<T>
+    async fn run<T, F>(&self, work: impl FnOnce(Namespace<MetadataStore>) -> F) -> Answer<T>
     where
         T: Send + 'static,
         F: Future<Output = Answer<T>> + Send + 'static,
@@ -44,6 +46,22 @@ impl LocalMetadata {
                 "the task ended early: {error}"
             ))),
         }
+    }
+}
+
+impl Names for LocalMetadata {
+    type Rows = Namespace<MetadataStore>;
+
+    fn rows(&self) -> &Self::Rows {
+        &self.namespace
+    }
+
+    fn on(&self, runtime: Handle) -> Self {
+        Self::new(self.namespace.clone(), runtime)
+    }
+
+    fn here(&self) -> Option<&Namespace<MetadataStore>> {
+        Some(&self.namespace)
     }
 }
 
@@ -111,6 +129,19 @@ impl Metadata for LocalMetadata {
         sequence: u64,
     ) -> Answer<Bytes> {
         self.namespace.journal_entry(bucket, key, record, sequence)
+    }
+
+    fn note(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        record: Option<&ObjectRecord>,
+        version: Version,
+        sequence: u64,
+    ) -> Answer<Option<Bytes>> {
+        let namespace = &self.namespace;
+        let note = namespace.commit_note(bucket, key, record, version, sequence);
+        note.map(Some)
     }
 
     async fn commit_journaled(&self, entry: Bytes) -> Answer<Committed> {
@@ -351,7 +382,7 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        let namespace = Namespace::new(EmbeddedStore::in_memory().unwrap());
+        let namespace = Namespace::new(MetadataStore::in_memory().unwrap());
         let metadata = LocalMetadata::new(namespace, runtime.handle().clone());
         let made = block_on(metadata.create_bucket(&bucket("abc"))).unwrap();
         let found = block_on(metadata.bucket(&made.name)).unwrap();

@@ -3,22 +3,27 @@
 mod access_log;
 mod admin;
 mod announce;
+pub(crate) mod apart;
 mod buckets;
 mod budget;
 mod control;
 mod data_plane;
 mod directories;
+mod dump;
 mod files;
 mod health;
 mod housekeeping;
 mod identity;
 mod jobs;
+mod kept_names;
 mod metadata;
+mod names;
 mod observe;
 mod pending;
 mod persist_watch;
 mod persister;
 mod places;
+mod rebuild;
 mod recover;
 mod shard;
 mod signals;
@@ -36,6 +41,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
+pub(crate) use dump::{export, import};
+pub(crate) use rebuild::{Rebuilt, rebuild};
+
 use access_log::AccessLog;
 use budget::Budget;
 use data_plane::{DataPlane, Parts, start_data_plane};
@@ -46,6 +54,7 @@ use signals::StopSignals;
 use crate::cli::{SettingsArgs, Usage, emit};
 use crate::home::{Credentials, Home, RunFile};
 use crate::settings::{AuthMode, Settings, Values};
+use crate::store::MetadataStore;
 
 /// Threads for metadata, UFSs, admin and metrics.
 const CONTROL_THREADS_MAX: usize = 4;
@@ -75,7 +84,7 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
     service.readiness.set(true);
     let checked = settings.s3.auth == AuthMode::Verify && !settings.s3.anonymous;
     emit(&announce::text(&run, &credentials, checked))?;
-    tracing::info!(dir = %home.dir().display(), s3 = %run.s3, admin = %run.admin, metrics = %run.metrics, "ready");
+    tracing::info!(dir = %home.dir().display(), s3 = %service.data_plane.address, admin = %service.admin, metrics = %run.metrics, "ready");
 
     let signal = runtime.block_on(signals.next());
     tracing::info!(signal, "stopping");
@@ -84,7 +93,9 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
         tracing::warn!(signal, "asked twice: ending at once");
         std::process::exit(1);
     });
+    let metadata = service.metadata.clone();
     let clean = service.stop(settings.shutdown_grace);
+    runtime.block_on(metadata.release());
     drop(guard);
     runtime.shutdown_timeout(RUNTIME_UNWIND);
     if !clean {
@@ -96,6 +107,7 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
 
 /// Everything that runs.
 struct Service {
+    metadata: MetadataStore,
     readiness: Readiness,
     admin: SocketAddr,
     metrics: SocketAddr,
@@ -107,9 +119,11 @@ impl Service {
     fn run_file(&self) -> RunFile {
         RunFile {
             pid: std::process::id(),
-            s3: self.data_plane.address,
+            s3: Some(self.data_plane.address),
             s3_tls: self.data_plane.tls_address,
-            admin: self.admin,
+            admin: Some(self.admin),
+            cluster: None,
+            peers: None,
             metrics: self.metrics,
         }
     }
@@ -152,11 +166,13 @@ fn start(
         store.threads,
         store.ram_tier_bytes,
         settings.s3.tls.is_some(),
+        false,
     );
-    let namespace = control::open_namespace(home, settings, budget)?;
+    let namespace = control::open_namespace(runtime, home, settings, budget)?;
     runtime
         .block_on(namespace.check_format())
         .context("the metadata cannot be used by this version")?;
+    runtime.block_on(namespace.begin_order())?;
     readiness.depend_on(namespace.store().clone());
     sources::collect_metadata(&metrics, namespace.store().clone());
     let ufs = control::ufs_client(runtime.handle().clone(), settings, budget, &namespace);
@@ -177,12 +193,13 @@ fn start(
         metrics: Arc::clone(&metrics),
         metadata: LocalMetadata::new(namespace.clone(), runtime.handle().clone()),
         ufs: ufs.clone(),
+        mine: Box::new(|_| true),
         policies: runtime
             .block_on(control::load_policies(&namespace))
             .context("cannot read the path policies")?,
         access_log,
         identity: certificate.as_ref().map(|c| Arc::clone(&c.identity)),
-        namespace: &namespace,
+        peers: None,
         runtime,
     })?;
     if let (Some(certificate), Some(tls)) = (certificate, &settings.s3.tls) {
@@ -191,7 +208,12 @@ fn start(
     }
     runtime.spawn(recover::note_settled(
         namespace.clone(),
+        data_plane.store.clone(),
         Arc::clone(&data_plane.shared),
+    ));
+    runtime.spawn(kept_names::keep(
+        namespace.clone(),
+        data_plane.store.clone(),
     ));
     let shared = Arc::clone(&data_plane.shared);
     let jobs = jobs::jobs(namespace.clone(), shared, &settings.jobs, &metrics);
@@ -214,6 +236,7 @@ fn start(
         node,
         jobs,
         pending: pending::Pending::new(Arc::clone(&data_plane.shared), data_plane.start),
+        cluster: None,
         dir: settings.dir.clone(),
         token,
     };
@@ -227,8 +250,9 @@ fn start(
     let shared = Arc::clone(&data_plane.shared);
     runtime.spawn(persist_watch::run(Arc::clone(&shared)));
     runtime.spawn(control::follow_policies(namespace.clone(), shared));
-    runtime.spawn(control::sweep(namespace));
+    runtime.spawn(control::sweep(namespace.clone()));
     Ok(Service {
+        metadata: namespace.store().clone(),
         readiness,
         admin: admin_address,
         metrics: metrics_address,

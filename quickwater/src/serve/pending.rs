@@ -65,7 +65,7 @@ impl PersistView for Pending {
 
     fn retry(&self, scope: Option<(BucketId, &str)>) -> u64 {
         let scope = path(scope);
-        self.shared.persist.retry_all(&scope, self.now())
+        self.shared.retry_all(&scope, self.now())
     }
 
     fn sum(&self, scope: Option<(BucketId, &str)>, until_ms: i64) -> PersistTotals {

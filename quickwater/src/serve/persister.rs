@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use quickwater_controlplane::Namespace;
-use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_engine::{Engine, Shared};
 use quickwater_ufs::UfsClient;
 use quickwater_worker::buffers::Pool;
 use quickwater_worker::environment::ShardEnvironment;
+use quickwater_worker::peer::EnginePeers;
 use quickwater_worker::runtime::{self, RuntimeConfig, Shards, Stop, lower_priority};
 use quickwater_worker::store::Store;
 use tokio::runtime::{Builder, Runtime};
 
-use super::metadata::LocalMetadata;
+use super::names::Names;
 use super::shard::Local;
 
 /// Threads for its UFS and metadata calls; calls of POSIX UFSs have their own.
@@ -26,14 +25,14 @@ const CALL_THREADS: usize = 2;
 const BLOCKING_THREADS_MAX: usize = 512;
 
 /// What it works with.
-pub(super) struct Parts {
+pub(super) struct Parts<M> {
     pub(super) runtime: RuntimeConfig,
     /// Of all its threads.
     pub(super) nice: u8,
     pub(super) store: Store,
     pub(super) shared: Arc<Shared>,
     pub(super) ufs: UfsClient,
-    pub(super) namespace: Namespace<EmbeddedStore>,
+    pub(super) metadata: M,
     pub(super) pool: Pool,
     /// When the shards' monotonic clock was zero.
     pub(super) start: Instant,
@@ -51,7 +50,7 @@ impl Persister {
     ///
     /// # Errors
     /// No thread or ring could be made.
-    pub(super) fn start(parts: Parts) -> Result<Self> {
+    pub(super) fn start<M: Names>(parts: Parts<M>) -> Result<Self> {
         let nice = parts.nice;
         let calls = Builder::new_multi_thread()
             .worker_threads(CALL_THREADS)
@@ -68,15 +67,17 @@ impl Persister {
             ..parts.runtime
         };
         let handle = calls.handle().clone();
-        let metadata = LocalMetadata::new(parts.namespace, handle.clone());
+        let metadata = parts.metadata.on(handle.clone());
         let ufs = parts.ufs.on(handle);
         let main = move |_| async move {
-            let engine = Engine::<Local>::new(
+            let engine = Engine::<Local<M>>::new(
                 parts.shared,
                 parts.store.reader(parts.pool),
                 ufs,
                 metadata,
                 ShardEnvironment::new(parts.start),
+                // It sees to keys of its own only.
+                EnginePeers::default(),
             );
             let stop = &parts.stop;
             tokio::select! {

@@ -11,16 +11,22 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use quickwater_controlplane::namespace::{Namespace, Replayed};
 use quickwater_controlplane::records::JournalEntry;
-use quickwater_controlplane::store::EmbeddedStore;
-use quickwater_engine::Shared;
+use quickwater_engine::{Shared, note_blob};
 use quickwater_proto::{
     BlobId, Bucket, BucketId, ObjectKey, PartRecord, PendingChange, PendingRecord, PersistState,
-    UploadId, UploadRecord,
+    UploadId, UploadRecord, Version, slot_of,
 };
-use quickwater_worker::store::{Fate, JournalError, Store};
+use quickwater_worker::store::{FactError, Fate, JournalError, Store};
+use tokio::task::{JoinError, JoinSet};
+
+use super::names::{Names, Rows};
+
+use crate::store::MetadataStore;
 
 /// Rows read from the metadata at a time.
 const ROWS: usize = 1_000;
+/// Entries of the journal that the metadata are asked about at a time.
+const ASKED_MAX: usize = 256;
 /// How often it is noted how far the journal is settled.
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
 
@@ -34,30 +40,55 @@ struct Found {
 }
 
 /// Brings metadata, store and queue together. `fence`: how long a request that
-/// the last process sent may still be applied by a UFS that outlives us.
+/// the last process sent may still be applied by a UFS that outlives us. `mine`: the
+/// slots whose keys are ours to see to.
 ///
 /// # Errors
 /// The metadata or the store cannot be read; nothing was lost by it.
-pub(super) async fn recover(
-    namespace: &Namespace<EmbeddedStore>,
+pub(super) async fn recover<M: Names>(
+    metadata: &M,
     store: &Store,
     shared: &Arc<Shared>,
     fence: Duration,
+    mine: &(dyn Fn(usize) -> bool + Sync),
 ) -> Result<()> {
-    claim(namespace, store).await?;
+    let rows = metadata.rows();
     let mut fates = HashMap::new();
-    let last = replay(namespace, store, &mut fates).await?;
+    let last = match metadata.here() {
+        Some(namespace) => {
+            claim(namespace, store).await?;
+            replay(namespace, store, &mut fates).await?
+        }
+        None => judge(rows, store, &mut fates).await?,
+    };
     shared.journal.resume(last);
-    let buckets = namespace.buckets().await?;
-    let pending = queue_pending(namespace, shared, &buckets, fence, &mut fates).await?;
-    let opened = load_opened(namespace, shared).await?;
-    keep_uploads(namespace, shared, &buckets, &mut fates).await?;
+    let buckets = rows.buckets().await?;
+    let queue = Queue {
+        rows,
+        store: metadata.here().is_none().then_some(store),
+        shared,
+        fence,
+        now: Duration::ZERO,
+        taken: false,
+    };
+    let pending = queue.load(&buckets, mine, &mut fates).await?;
+    let opened = load_opened(rows, shared, mine).await?;
+    keep_uploads(rows, shared, &buckets, &mut fates).await?;
     // What the metadata says may be in memory only, if no power cut ended the last
     // process; bytes of what is persisted must not go before that is on disk.
-    namespace.flush().await?;
+    rows.flush().await?;
     // What has neither entry nor row is a part: of an object that its UFS has, and
     // then worth keeping, or of nothing, and then the first to be evicted.
     let reconciled = store.reconcile(|blob| fates.get(&blob).copied().unwrap_or(Fate::Release));
+    match metadata.here() {
+        // From here on the store can tell what has ended, should the metadata be lost.
+        Some(_) => {
+            store.note_settled(last);
+            store.trust_marks();
+        }
+        // A worker apart keeps no notes.
+        None => store.distrust_marks(),
+    }
     tracing::info!(
         pending,
         opened,
@@ -69,8 +100,83 @@ pub(super) async fn recover(
     Ok(())
 }
 
+/// Queues what the UFSs have still to be told of keys that became ours.
+///
+/// # Errors
+/// The metadata cannot be read: nothing must be answered for these keys yet.
+pub(super) async fn take_in<R: Rows>(
+    rows: &R,
+    store: &Store,
+    shared: &Shared,
+    (fence, now): (Duration, Duration),
+    mine: &(dyn Fn(usize) -> bool + Sync),
+) -> Result<u64> {
+    let buckets = rows.buckets().await?;
+    let queue = Queue {
+        rows,
+        store: Some(store),
+        shared,
+        fence,
+        now,
+        taken: true,
+    };
+    queue.load(&buckets, mine, &mut HashMap::new()).await
+}
+
+/// What becomes of blobs that have an entry, by the metadata of a cluster: an entry
+/// whose commit was acked is in them, and no other is committed any more. The largest
+/// sequence seen.
+async fn judge(rows: &impl Rows, store: &Store, fates: &mut HashMap<BlobId, Fate>) -> Result<u64> {
+    let mut last = 0;
+    let mut asked = JoinSet::new();
+    for entry in store.journal().context("no memory to read the journal")? {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error @ JournalError::Damaged { .. }) => {
+                tracing::error!(%error, "a commit that was flushed cannot be read");
+                continue;
+            }
+            Err(error) => bail!("the journal cannot be read: {error}"),
+        };
+        fates.insert(entry.blob, Fate::Forget);
+        if entry.data.is_empty() {
+            continue;
+        }
+        let commit = JournalEntry::decode(&entry.data)
+            .with_context(|| format!("the journal entry of blob {}", entry.blob))?;
+        last = last.max(commit.sequence);
+        if asked.len() >= ASKED_MAX {
+            take_fate(asked.join_next().await, fates)?;
+        }
+        let (rows, blob) = (rows.clone(), entry.blob);
+        asked.spawn(async move {
+            let fate = fate_of(&rows, commit.bucket, &commit.key, blob).await?;
+            Ok::<_, anyhow::Error>((blob, fate))
+        });
+    }
+    while !asked.is_empty() {
+        take_fate(asked.join_next().await, fates)?;
+    }
+    Ok(last)
+}
+
+fn take_fate(
+    asked: Option<Result<Result<(BlobId, Fate)>, JoinError>>,
+    fates: &mut HashMap<BlobId, Fate>,
+) -> Result<()> {
+    if let Some(answer) = asked {
+        let (blob, fate) = answer??;
+        fates.insert(blob, fate);
+    }
+    Ok(())
+}
+
 /// Notes how far the journal is settled, for ever.
-pub(super) async fn note_settled(namespace: Namespace<EmbeddedStore>, shared: Arc<Shared>) {
+pub(super) async fn note_settled(
+    namespace: Namespace<MetadataStore>,
+    store: Store,
+    shared: Arc<Shared>,
+) {
     let mut noted = 0;
     loop {
         tokio::time::sleep(NOTE_PERIOD).await;
@@ -78,6 +184,7 @@ pub(super) async fn note_settled(namespace: Namespace<EmbeddedStore>, shared: Ar
         if through == noted {
             continue;
         }
+        store.note_settled(through);
         match namespace.set_journal_through(through).await {
             Ok(()) => noted = through,
             Err(error) => tracing::warn!(%error, "how far the journal is settled cannot be noted"),
@@ -88,7 +195,7 @@ pub(super) async fn note_settled(namespace: Namespace<EmbeddedStore>, shared: Ar
 /// Refuses a journal that was written with other metadata: its buckets go by
 /// numbers, which the metadata gives, and what of it the UFS has, was replaced or
 /// deleted since, only that metadata knew. Replayed, it would bring all of it back.
-async fn claim(namespace: &Namespace<EmbeddedStore>, store: &Store) -> Result<()> {
+async fn claim(namespace: &Namespace<MetadataStore>, store: &Store) -> Result<()> {
     let known = namespace.journal_of().await?;
     if known.as_deref() == Some(store.identity().as_slice()) {
         return Ok(());
@@ -102,23 +209,25 @@ async fn claim(namespace: &Namespace<EmbeddedStore>, store: &Store) -> Result<()
     if acked > 0 {
         bail!(
             "the metadata is not the one that the cache store was written with, and the store \
-             holds {acked} writes that were acked before their UFS had them; which of them it \
-             has by now only that metadata knew. Put the old `metadata` directory back. If it \
-             is lost, move the `store` directory away: what the UFS has is then served from \
-             there, what it has not is lost with the metadata"
+             holds {acked} writes that were acked before their UFS had them. Put the old \
+             `metadata` directory back. If it is lost, empty the metadata and run `quickwater \
+             metadata rebuild`, which finds out which of them the UFS has not. Without a \
+             rebuild, move the `store` directory away: what the UFS has is then served from \
+             there, what it has not is lost"
         );
     }
     namespace.set_journal_of(&store.identity()).await?;
     Ok(())
 }
 
-/// Entries of the journal that stand for an object.
+/// Entries of the journal that stand for an object, and notes that have not ended.
 fn count_acked(store: &Store) -> Result<u64> {
     let mut count = 0;
-    for entry in store.journal().context("no memory to read the journal")? {
-        match entry {
-            Ok(entry) => count += u64::from(!entry.data.is_empty()),
-            Err(JournalError::Damaged { .. }) => count += 1,
+    for fact in store.facts().context("no memory to read the journal")? {
+        match fact {
+            Ok(fact) if fact.is_note => count += u64::from(!fact.has_ended),
+            Ok(fact) => count += u64::from(!fact.data.is_empty()),
+            Err(FactError { cause: None, .. }) => count += 1,
             Err(error) => bail!("the journal cannot be read: {error}"),
         }
     }
@@ -128,7 +237,7 @@ fn count_acked(store: &Store) -> Result<u64> {
 /// Makes commits again that a power cut took from the metadata, in their order;
 /// the largest sequence seen. `fates` learns of every blob that has an entry.
 async fn replay(
-    namespace: &Namespace<EmbeddedStore>,
+    namespace: &Namespace<MetadataStore>,
     store: &Store,
     fates: &mut HashMap<BlobId, Fate>,
 ) -> Result<u64> {
@@ -195,12 +304,12 @@ async fn replay(
 
 /// What becomes of a blob that was written for a key.
 async fn fate_of(
-    namespace: &Namespace<EmbeddedStore>,
+    rows: &impl Rows,
     bucket: BucketId,
     key: &ObjectKey,
     blob: BlobId,
 ) -> Result<Fate> {
-    let record = namespace.object(bucket, key).await?;
+    let record = rows.object(bucket, key).await?;
     let current = record.filter(|record| record.extents.iter().any(|e| e.blob == blob));
     Ok(match current {
         None => Fate::Forget,
@@ -209,48 +318,107 @@ async fn fate_of(
     })
 }
 
-/// Queues every pending change and keeps the bytes of those that are puts.
-async fn queue_pending(
-    namespace: &Namespace<EmbeddedStore>,
-    shared: &Shared,
-    buckets: &[Bucket],
+/// Puts pending changes into the queue.
+struct Queue<'a, R> {
+    rows: &'a R,
+    /// Where the bytes of a put must be for it to be queued, if others may have them.
+    store: Option<&'a Store>,
+    shared: &'a Shared,
     fence: Duration,
-    fates: &mut HashMap<BlobId, Fate>,
-) -> Result<u64> {
-    let mut count = 0;
-    let mut after: Option<(BucketId, ObjectKey)> = None;
-    loop {
-        let from = after.as_ref().map(|(bucket, key)| (*bucket, key));
-        let page = namespace.pending_changes(from, ROWS).await?;
-        after = page.entries.last().map(|(b, key, _)| (*b, key.clone()));
-        for (id, key, pending) in page.entries {
-            // The rows of a bucket that was removed are swept some time later.
-            let Some(bucket) = buckets.iter().find(|bucket| bucket.id == id) else {
-                continue;
-            };
-            count += 1;
-            if let PendingChange::Put { .. } | PendingChange::Hold { .. } = pending.change
-                && let Some(record) = namespace.object(id, &key).await?
-            {
-                fates.extend(record.extents.iter().map(|e| (e.blob, Fate::Keep)));
-                shared.transient.add(&record);
+    /// By the shards' clock.
+    now: Duration,
+    /// The keys were another worker's, which may run on and have sent something.
+    taken: bool,
+}
+
+impl<R: Rows> Queue<'_, R> {
+    /// Queues every pending change of `mine` and keeps the bytes of those that are puts.
+    async fn load(
+        &self,
+        buckets: &[Bucket],
+        mine: &(dyn Fn(usize) -> bool + Sync),
+        fates: &mut HashMap<BlobId, Fate>,
+    ) -> Result<u64> {
+        let mut count = 0;
+        let mut after: Option<(BucketId, ObjectKey)> = None;
+        loop {
+            let from = after.as_ref().map(|(bucket, key)| (*bucket, key));
+            let page = self.rows.pending_changes(from, ROWS).await?;
+            after = page.entries.last().map(|(b, key, _)| (*b, key.clone()));
+            for (id, key, pending) in page.entries {
+                // The rows of a bucket that was removed are swept some time later.
+                let Some(bucket) = buckets.iter().find(|bucket| bucket.id == id) else {
+                    continue;
+                };
+                if mine(slot_of(id, &key)) && self.take(bucket, key, pending, fates).await? {
+                    count += 1;
+                }
             }
-            // A request to a file system ended with the process that made it.
-            let late_max = (!bucket.ufs.starts_with("file:")).then_some(fence);
-            let pending = fence_request(namespace, id, &key, pending, late_max).await?;
-            let now = (Duration::ZERO, unix_ms());
-            shared.persist.load(id, key, pending, now, late_max);
+            if !page.more || after.is_none() {
+                return Ok(count);
+            }
         }
-        if !page.more || after.is_none() {
-            return Ok(count);
+    }
+
+    /// Whether it is ours to see to.
+    async fn take(
+        &self,
+        bucket: &Bucket,
+        key: ObjectKey,
+        pending: PendingRecord,
+        fates: &mut HashMap<BlobId, Fate>,
+    ) -> Result<bool> {
+        let now = (self.now, unix_ms());
+        if let PendingChange::Put { .. } | PendingChange::Hold { .. } = pending.change
+            && let Some(record) = self.rows.object(bucket.id, &key).await?
+        {
+            let mut extents = record.extents.iter();
+            if self
+                .store
+                .is_some_and(|store| !extents.all(|e| store.holds(e.blob, e.size)))
+            {
+                // Of what no UFS is to get nothing was sent, nor of what it replaced.
+                let held = matches!(pending.change, PendingChange::Hold { .. });
+                if !held || pending.superseded {
+                    self.keep_off(bucket, key, now);
+                }
+                return Ok(false);
+            }
+            fates.extend(record.extents.iter().map(|e| (e.blob, Fate::Keep)));
+            self.shared.transient.add(&record);
         }
+        fates.insert(note_blob(bucket.id, &key), Fate::Keep);
+        // A request to a file system ended with the process that made it.
+        let outlived = self.taken || !bucket.ufs.starts_with("file:");
+        let late_max = outlived.then_some(self.fence);
+        let pending = fence_request(self.rows, bucket.id, &key, pending, late_max).await?;
+        let persist = &self.shared.persist;
+        persist.load(bucket.id, key, pending, now, late_max);
+        Ok(true)
+    }
+
+    /// Of a key whose bytes another worker has, and no UFS, nothing is sent before what
+    /// that worker may be sending is certainly dead. Its row stays.
+    fn keep_off(&self, bucket: &Bucket, key: ObjectKey, now: (Duration, i64)) {
+        tracing::warn!(bucket = %bucket.name, key = key.as_str(), "its bytes are in no UFS, and not here");
+        let fence_ms = i64::try_from(self.fence.as_millis()).unwrap_or(i64::MAX);
+        let until_ms = now.1.saturating_add(fence_ms);
+        let foreign = PendingRecord {
+            // Of no commit: what ends it ends no row.
+            version: Version::default(),
+            change: PendingChange::Settling { until_ms },
+            since_ms: now.1,
+            superseded: true,
+        };
+        let persist = &self.shared.persist;
+        persist.load(bucket.id, key, foreign, now, Some(self.fence));
     }
 }
 
 /// Of a request that was under way when the last process ended it is known from
 /// now on how long it may be applied: whatever is committed, its row stays till then.
 async fn fence_request(
-    namespace: &Namespace<EmbeddedStore>,
+    rows: &impl Rows,
     bucket: BucketId,
     key: &ObjectKey,
     pending: PendingRecord,
@@ -262,23 +430,29 @@ async fn fence_request(
     let left_ms = i64::try_from(late_max.as_millis()).unwrap_or(i64::MAX);
     let until_ms = unix_ms().saturating_add(left_ms);
     let version = pending.version;
-    namespace
-        .end_pending(bucket, key, version, None, Some(until_ms))
+    rows.end_pending(bucket, key, version, None, Some(until_ms))
         .await?;
     let change = PendingChange::Settling { until_ms };
     Ok(PendingRecord { change, ..pending })
 }
 
 /// Takes in what the last process had opened in UFSs.
-async fn load_opened(namespace: &Namespace<EmbeddedStore>, shared: &Shared) -> Result<u64> {
+async fn load_opened(
+    rows: &impl Rows,
+    shared: &Shared,
+    mine: &(dyn Fn(usize) -> bool + Sync),
+) -> Result<u64> {
     let mut count = 0;
     let mut after: Option<(BucketId, ObjectKey, UploadId)> = None;
     loop {
         let from = after.as_ref().map(|(bucket, key, id)| (*bucket, key, *id));
-        let page = namespace.opened(from, ROWS).await?;
+        let page = rows.opened(from, ROWS).await?;
         after = page.last().map(|(b, o)| (*b, o.key.clone(), o.id));
         let whole = page.len() < ROWS;
         for (bucket, opened) in page {
+            if !mine(slot_of(bucket, &opened.key)) {
+                continue;
+            }
             count += 1;
             shared.opened.load(bucket, opened);
         }
@@ -291,7 +465,7 @@ async fn load_opened(namespace: &Namespace<EmbeddedStore>, shared: &Shared) -> R
 /// Keeps the parts of uploads that are not complete; those held of uploads that their
 /// UFS knows are sent there.
 async fn keep_uploads(
-    namespace: &Namespace<EmbeddedStore>,
+    rows: &impl Rows,
     shared: &Shared,
     buckets: &[Bucket],
     fates: &mut HashMap<BlobId, Fate>,
@@ -300,7 +474,7 @@ async fn keep_uploads(
         let mut after: Option<(ObjectKey, UploadId)> = None;
         loop {
             let from = after.as_ref().map(|(key, id)| (key.as_str(), Some(*id)));
-            let uploads = namespace.uploads(bucket.id, "", from, ROWS).await?;
+            let uploads = rows.uploads(bucket.id, "", from, ROWS).await?;
             after = uploads.last().map(|u| (u.key.clone(), u.id));
             let whole = uploads.len() < ROWS;
             for upload in uploads {
@@ -308,9 +482,7 @@ async fn keep_uploads(
                 let mut held = false;
                 loop {
                     let key = &upload.key;
-                    let parts = namespace
-                        .parts(bucket.id, key, upload.id, number, ROWS)
-                        .await?;
+                    let parts = rows.parts(bucket.id, key, upload.id, number, ROWS).await?;
                     fates.extend(
                         parts
                             .iter()

@@ -1,5 +1,8 @@
 //! One shard: its store handle, engine and S3 service, served until the stop.
 
+use std::marker::PhantomData;
+use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,37 +16,40 @@ use quickwater_ufs::UfsClient;
 use quickwater_worker::buffers::Pool;
 use quickwater_worker::environment::ShardEnvironment;
 use quickwater_worker::http::{ConnectionLimit, Door, HttpConfig, HttpStats, Server};
+use quickwater_worker::peer::{EnginePeers, PeerConfig, Peers};
 use quickwater_worker::runtime::Stop;
 use quickwater_worker::service::{AccessKey, S3Service, ServiceConfig};
 use quickwater_worker::store::{ShardStore, Store};
 
+use super::budget::Budget;
 use super::data_plane::Parts;
 use super::housekeeping::{self, Housekeeping};
 use super::jobs::tasks_per_shard;
-use super::metadata::LocalMetadata;
+use super::names::Names;
 use super::observe::Observe;
 use crate::settings::{AuthMode, Settings};
 
 /// How long a request waits for its place before it is told to slow down.
 const ADMISSION_WAIT: Duration = Duration::from_secs(5);
 
-/// The outside world of a shard in `serve`.
-pub(super) struct Local;
+/// The outside world of a shard, with the metadata here or elsewhere.
+pub(super) struct Local<M>(PhantomData<M>);
 
-impl World for Local {
+impl<M: Names> World for Local<M> {
     type Disk = ShardStore;
     type Ufs = UfsClient;
-    type Metadata = LocalMetadata;
+    type Metadata = M;
     type Environment = ShardEnvironment;
+    type Peers = EnginePeers;
 }
 
 /// What all shards share.
 #[derive(Clone)]
-pub(super) struct Common {
+pub(super) struct Common<M> {
     store: Store,
     shared: Arc<Shared>,
     ufs: UfsClient,
-    metadata: LocalMetadata,
+    metadata: M,
     service: Arc<ServiceConfig>,
     access_key: AccessKey,
     observe: Observe,
@@ -52,9 +58,9 @@ pub(super) struct Common {
     housekeeping: Housekeeping,
 }
 
-impl Common {
+impl<M: Names> Common<M> {
     pub(super) fn new(
-        parts: &Parts<'_>,
+        parts: &Parts<'_, M>,
         store: Store,
         shared: Arc<Shared>,
         large_buffers: usize,
@@ -65,7 +71,7 @@ impl Common {
             shared,
             ufs: parts.ufs.clone(),
             metadata: parts.metadata.clone(),
-            service: Arc::new(service_config(parts.settings)),
+            service: Arc::new(service_config(parts.settings, parts.budget)),
             access_key: AccessKey {
                 id: credentials.access_key_id.clone(),
                 secret: credentials.secret_access_key.reveal().to_owned(),
@@ -84,6 +90,8 @@ impl Common {
 pub(super) struct Seat {
     pub(super) index: usize,
     pub(super) doors: Vec<Door>,
+    /// The other workers, and a socket for them.
+    pub(super) peers: Option<(PeerConfig, TcpListener)>,
     pub(super) pool: Pool,
     pub(super) stats: Arc<HttpStats>,
     pub(super) limit: Arc<ConnectionLimit>,
@@ -93,15 +101,18 @@ pub(super) struct Seat {
 }
 
 /// The life of a shard.
-pub(super) async fn run(common: Common, seat: Seat) {
+pub(super) async fn run<M: Names>(common: Common<M>, seat: Seat) {
     let shard = seat.index;
     let disk = common.store.shard(shard, seat.pool.clone());
-    let engine = Engine::<Local>::new(
+    let (peers, peer_door) = seat.peers.unzip();
+    let peers = peers.map(Peers::new);
+    let engine = Engine::<Local<M>>::new(
         common.shared,
         disk,
         common.ufs,
         common.metadata,
         ShardEnvironment::new(seat.start),
+        EnginePeers(peers.clone()),
     );
     for _ in 0..common.job_tasks {
         let (worker, stop) = (engine.clone(), seat.stop.clone());
@@ -115,14 +126,19 @@ pub(super) async fn run(common: Common, seat: Seat) {
             .environment()
             .spawn(housekeeping::run(keeper, common.housekeeping, stop));
     }
+    let service = Rc::new(S3Service::new(
+        engine,
+        common.service,
+        common.access_key,
+        seat.pool,
+        common.observe,
+        peers.clone(),
+    ));
+    // Other workers are served until our own clients are: their requests go both ways.
+    let grace = seat.http.shutdown_grace;
+    let hosting = peer_door.map(|door| service.host_peers(door, seat.stop.clone(), grace));
     let server = Server {
-        service: S3Service::new(
-            engine,
-            common.service,
-            common.access_key,
-            seat.pool,
-            common.observe,
-        ),
+        service,
         config: seat.http,
         limit: seat.limit,
         stats: seat.stats,
@@ -139,9 +155,17 @@ pub(super) async fn run(common: Common, seat: Seat) {
         Ok(_) => {}
         Err(error) => tracing::error!(shard, %error, "the shard cannot serve"),
     }
+    if let Some(hosting) = hosting
+        && let Err(error) = hosting.end().await
+    {
+        tracing::error!(shard, %error, "the shard could not serve other workers");
+    }
+    if let Some(peers) = peers {
+        peers.end();
+    }
 }
 
-fn service_config(settings: &Settings) -> ServiceConfig {
+fn service_config(settings: &Settings, budget: Budget) -> ServiceConfig {
     let s3 = &settings.s3;
     ServiceConfig {
         dialect: Dialect {
@@ -163,6 +187,7 @@ fn service_config(settings: &Settings) -> ServiceConfig {
         default_ufs_options: settings.ufs.options.clone(),
         metadata_ttl_ms: settings.metadata_ttl.as_ms(),
         admission_wait: ADMISSION_WAIT,
+        document_bytes: usize::try_from(budget.documents_per_shard).unwrap_or(usize::MAX),
     }
 }
 

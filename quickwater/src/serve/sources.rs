@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use quickwater_controlplane::store::EmbeddedStore;
 use quickwater_ufs::{UfsClient, UfsOperation, UfsOutcome, UfsStats};
 use quickwater_worker::metrics::{Metric, Metrics, Samples};
 
+use crate::store::MetadataStore;
+
 /// Reports the metadata store.
-pub(super) fn collect_metadata(metrics: &Metrics, store: EmbeddedStore) {
+pub(super) fn collect_metadata(metrics: &Metrics, store: MetadataStore) {
     metrics.collect(move |samples| {
         let stats = store.stats();
         samples.count(Metric::MetadataCommits, &[], stats.commits);

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use quickwater_foundationdb::Options as FoundationOptions;
+use quickwater_proto::NodeId;
 
 #[cfg(test)]
 pub(crate) use layers::Source;
@@ -49,10 +51,12 @@ pub(crate) struct Settings {
     pub write_cache: WriteCacheSettings,
     /// Jobs.
     pub jobs: JobsSettings,
-    /// Embedded metadata engine.
+    /// Where the metadata is.
     pub metadata_engine: MetadataEngine,
     /// The default UFS and limits of all.
     pub ufs: UfsSettings,
+    /// Control plane and workers apart.
+    pub cluster: ClusterSettings,
     /// How long requests in flight may go on after a stop signal.
     pub shutdown_grace: Duration,
     /// How IO is driven.
@@ -115,6 +119,27 @@ pub(crate) struct TlsSettings {
     pub reload: Duration,
 }
 
+/// Control plane and workers apart.
+#[derive(Debug, Clone)]
+pub(crate) struct ClusterSettings {
+    /// Where the control plane listens for workers.
+    pub listen: SocketAddr,
+    /// Where a worker finds it.
+    pub control: Option<SocketAddr>,
+    /// Directory of certificates.
+    pub certificates: PathBuf,
+    /// Name of a worker.
+    pub node: Option<NodeId>,
+    /// Where other workers reach it.
+    pub advertise: Option<SocketAddr>,
+    /// Where it listens for them; none: there.
+    pub peer_listen: Option<SocketAddr>,
+    /// Where it stands; empty = nobody said.
+    pub zone: String,
+    /// How long a heartbeat is good for.
+    pub lease: Duration,
+}
+
 /// How signatures are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AuthMode {
@@ -175,13 +200,15 @@ pub(crate) struct WriteCacheSettings {
     pub writing_timeout: Duration,
 }
 
-/// Embedded metadata engines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where the metadata is.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MetadataEngine {
     /// fjall, a log-structured merge tree.
     Fjall,
     /// redb, a B-tree.
     Redb,
+    /// A cluster of FoundationDB.
+    FoundationDb(FoundationOptions),
 }
 
 /// The default UFS and limits of all.

@@ -198,7 +198,12 @@ fn values_of_the_wrong_shape_are_refused_with_advice() {
         ("write_cache.persist_part_size", "4MiB", "out of bounds"),
         ("write_cache.persist_nice", "20", "out of bounds"),
         ("write_cache.orphan_timeout", "0s", "1ms to 7d"),
-        ("metadata.engine", "sqlite", "fjall, redb"),
+        ("metadata.engine", "sqlite", "fjall, redb, foundationdb"),
+        (
+            "metadata.foundationdb.key_prefix",
+            "much-longer-than-any-prefix-of-keys-has-to-be-in-any-cluster-at-all",
+            "at most 64 bytes",
+        ),
         ("ufs.uri", "gs://b", "supported: file"),
         ("ufs.uri", "file://relative", "file:///ABSOLUTE"),
         ("ufs.uri", "s3://", "names no bucket"),

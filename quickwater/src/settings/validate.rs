@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
+use quickwater_foundationdb::{KeyPrefix, Options as FoundationOptions};
+use quickwater_proto::NodeId;
 
 use super::parse::{self, Parsed};
 use super::{
-    AuthMode, IoDriver, JobsSettings, MetadataEngine, S3Settings, Settings, StoreSettings,
-    TlsSettings, UfsSettings, Values, WriteCacheSettings, keys,
+    AuthMode, ClusterSettings, IoDriver, JobsSettings, MetadataEngine, S3Settings, Settings,
+    StoreSettings, TlsSettings, UfsSettings, Values, WriteCacheSettings, keys,
 };
 
 const MIB: u64 = 1 << 20;
@@ -38,6 +40,10 @@ const JOBS_RUNNING_MAX: u64 = 16;
 const JOBS_CONCURRENCY_MAX: u64 = 256;
 /// Most jobs kept.
 const JOBS_KEPT_MAX: u64 = 10_000;
+/// Leases that are neither over before a heartbeat nor keep keys waiting for ever.
+const LEASE: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(600);
+/// Longest name of a zone, bytes.
+const ZONE_BYTES_MAX: usize = 64;
 /// Lowest priority there is (`nice(2)`).
 const PERSIST_NICE_MAX: u64 = 19;
 /// Longest timeout that still counts as a deadline.
@@ -64,11 +70,9 @@ impl Settings {
             store: read.store()?,
             write_cache: read.write_cache()?,
             jobs: read.jobs()?,
-            metadata_engine: match read.word("metadata.engine")?.as_str() {
-                "redb" => MetadataEngine::Redb,
-                _ => MetadataEngine::Fjall,
-            },
+            metadata_engine: read.metadata_engine()?,
             ufs: read.ufs(&dir)?,
+            cluster: read.cluster(&dir)?,
             shutdown_grace: read.timeout("shutdown.grace")?,
             io_driver: match read.word("io.driver")?.as_str() {
                 "uring" => IoDriver::Uring,
@@ -152,6 +156,7 @@ fn check_addresses(s: &Settings, read: &Reader<'_>) -> Result<()> {
         ("s3.listen", s.s3.listen),
         ("admin.listen", s.admin_listen),
         ("metrics.listen", s.metrics_listen),
+        ("cluster.listen", s.cluster.listen),
     ];
     let tls = s.s3.tls.as_ref().and_then(|tls| tls.listen);
     all.extend(tls.map(|address| ("s3.tls.listen", address)));
@@ -303,6 +308,47 @@ impl Reader<'_> {
             }
             (None, None) => Ok(None),
         }
+    }
+
+    /// The settings of FoundationDB are checked whatever the engine.
+    fn metadata_engine(&self) -> Result<MetadataEngine> {
+        let foundation = FoundationOptions {
+            client_library: self.0.text("metadata.foundationdb.client_library").into(),
+            cluster_file: self.0.text("metadata.foundationdb.cluster_file").into(),
+            key_prefix: self.value("metadata.foundationdb.key_prefix", |text| {
+                text.parse::<KeyPrefix>().map_err(|error| error.to_string())
+            })?,
+        };
+        Ok(match self.word("metadata.engine")?.as_str() {
+            "redb" => MetadataEngine::Redb,
+            "foundationdb" => MetadataEngine::FoundationDb(foundation),
+            _ => MetadataEngine::Fjall,
+        })
+    }
+
+    fn cluster(&self, dir: &Path) -> Result<ClusterSettings> {
+        let node = |text: &str| NodeId::new(text).map_err(|error| error.to_string());
+        let zone = |text: &str| match text.len() <= ZONE_BYTES_MAX {
+            true => Ok(text.to_owned()),
+            false => Err(format!("longer than {ZONE_BYTES_MAX} bytes")),
+        };
+        let lease = self.value("cluster.lease", parse::duration)?;
+        if !LEASE.contains(&lease) {
+            return Err(self.refuse("cluster.lease", "is out of bounds; use 2s to 10m"));
+        }
+        let certificates = self.unless_special("cluster.certificates", path)?;
+        Ok(ClusterSettings {
+            listen: self.value("cluster.listen", parse::address)?,
+            control: self.unless_special("cluster.control", parse::address)?,
+            certificates: certificates.unwrap_or_else(|| dir.join("cluster")),
+            node: self.unless_special("cluster.node_id", node)?,
+            advertise: self.unless_special("cluster.advertise", parse::address)?,
+            peer_listen: self.unless_special("cluster.peer_listen", parse::address)?,
+            zone: self
+                .unless_special("cluster.zone", zone)?
+                .unwrap_or_default(),
+            lease,
+        })
     }
 
     fn store(&self) -> Result<StoreSettings> {

@@ -107,7 +107,8 @@ Examples:
 
 const RETRY_HELP: &str = "\
 What failed is tried again by itself, after longer and longer waits. This ends the
-wait, say after the UFS was repaired; it never sends a change before an older
+wait, say after the UFS was repaired, also of parts of open uploads that were handed
+over to the UFS (each such upload counts as a change); it never sends a change before an older
 request for the same key is certainly dead.
 
 Examples:

@@ -37,18 +37,25 @@ pub(super) fn run(path: &str, timeout: &str, target: &Target) -> Result<ExitCode
         ));
     };
     let waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let (left, transient) = (left.pending.unwrap_or_default(), left.transient);
+    let (transient, never) = (left.transient, left.transient_objects);
+    let left = left.pending.unwrap_or_default();
     let done = is_done(&left) && !transient;
     let json = json!({
         "path": path,
         "persisted": done,
         "transient": transient,
+        "transient_objects": never,
         "waited_ms": waited_ms,
         "pending": totals_json(&left),
     });
     let code = target.output.show(&json, || match done {
+        true if never > 0 => format!(
+            "the UFS has everything that goes there; TRANSIENT, so never there: {never} objects\n"
+        ),
         true => "the UFS has everything that goes there\n".into(),
-        false if transient => format!("'{path}' is TRANSIENT: the UFS never gets it\n"),
+        false if transient => {
+            format!("'{path}' is TRANSIENT: the UFS never gets it ({never} objects)\n")
+        }
         false => format!("time is up; {}\n", left_text(&left)),
     })?;
     Ok(if done { code } else { ExitCode::FAILURE })

@@ -113,7 +113,8 @@ const LOAD_HELP: &str = "\
 Starts a job and prints its number; the same job is not started twice. Objects are
 read through the cache as by a GET, a few at a time (setting jobs.concurrency). A job
 goes on after a restart of the service. Loading more than the cache holds evicts what
-was loaded first. With --progress: exits with 1 when something failed.
+was loaded first. With --progress: exits with 1 when something failed, or when there
+is nothing at PATH (a bucket may be empty).
 
 Examples:
   quickwater job load --path /corpus/2026 --progress --dir ./data
@@ -128,7 +129,8 @@ Examples:
   quickwater job free --path /corpus/2025 --progress --dir ./data";
 
 const STATUS_HELP: &str = "\
-With --progress: exits with 0 when nothing failed, else with 1.
+With --progress: exits with 0 when nothing failed, else with 1; with 1 also when a load
+found nothing at its path (a bucket may be empty).
 
 Examples:
   quickwater job status 12 --dir ./data

@@ -26,9 +26,17 @@ pub(super) fn is_end(job: &Job) -> bool {
 /// Of a command that waited for the end.
 pub(super) fn exit_code(job: &Job) -> ExitCode {
     match job.state.as_str() {
-        "done" => ExitCode::SUCCESS,
+        "done" if !found_nothing(job) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
+}
+
+/// Whether a load came to its end and there was neither an object of that key nor one
+/// below it: a mistyped path, most likely. A bucket may be empty.
+fn found_nothing(job: &Job) -> bool {
+    let found = job.found.is_some_and(|found| found.objects == 0);
+    let load = job.kind == "load" && !job.path.is_empty();
+    load && job.state == "done" && found && handled(job) == 0
 }
 
 /// Objects that were handled.
@@ -118,7 +126,10 @@ pub(super) fn text(job: &Job) -> String {
         rows.push(row("ended", date::text(job.ended_ms)));
     }
     if let Some(found) = job.found {
-        let text = format!("{} objects ({})", found.objects, size(found.bytes));
+        let text = match found_nothing(job) {
+            true => "nothing is there: no object has this key, none is below it".into(),
+            false => format!("{} objects ({})", found.objects, size(found.bytes)),
+        };
         rows.push(row("found", text));
     }
     let text = format!("{} objects ({})", done.objects, size(done.bytes));

@@ -59,12 +59,24 @@ pub(super) fn apply(
 pub(super) fn rollback(version: u64, target: &Target) -> Result<ExitCode> {
     let now = show::fetch(None, target)?;
     let then = show::fetch(Some(version), target)?;
+    let current = now.origin.map_or(0, |origin| origin.version);
+    if now.document == then.document {
+        // One more version would only push an older one out of the history.
+        let text = match version {
+            0 => "these are the built-in policies already: there is nothing to take back".into(),
+            _ => format!("version {current} in force has the content of version {version}"),
+        };
+        let json = json!({ "version": current, "warnings": [] });
+        return target
+            .output
+            .show(&json, || format!("{text}; nothing changed\n"));
+    }
     if !target.output.is_json() {
         emit(&told(&diff(&now.document, &then.document), &[]))?;
     }
     let request = PathConfigRollbackRequest {
         version,
-        expected_version: now.origin.map(|origin| origin.version),
+        expected_version: Some(current),
         by: by(&format!("pathconfig rollback {version}")),
     };
     let set = target.with(|mut remote| async move {

@@ -108,10 +108,12 @@ Examples:
   quickwater pathconfig test --path /logs/a --file policies.json --output json";
 
 const ROLLBACK_HELP: &str = "\
-The content becomes a new version; nothing is lost.
+The content becomes a new version; nothing is lost. If it is in force already,
+nothing changes. Version 0 is what is built in: WRITE_THROUGH everywhere.
 
 Examples:
-  quickwater pathconfig rollback 3 --dir ./data";
+  quickwater pathconfig rollback 3 --dir ./data
+  quickwater pathconfig rollback 0 --dir ./data";
 
 pub(super) fn run(verb: PathconfigVerb) -> Result<ExitCode> {
     match verb {
