@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
+from harness import metadata
 from harness.moto import Moto
 from harness.payload import MIB
 from harness.server import Server, binary
@@ -56,6 +57,9 @@ def _reason_to_skip(item: pytest.Item) -> str:
     mark = item.get_closest_marker("not_on_moto")
     if mark and EXTERNAL:
         return f"not on moto: {mark.args[0]}"
+    mark = item.get_closest_marker("embedded")
+    if mark and not metadata.is_embedded():
+        return f"about the embedded metadata store: {mark.args[0]}"
     own = {"serve", "serve_long", "posix_server", "s3_server", "moto"}
     if EXTERNAL and own & set(getattr(item, "fixturenames", [])):
         return "needs a service of its own; QW_ENDPOINT is set"

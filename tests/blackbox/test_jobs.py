@@ -302,6 +302,23 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(own: Callable[...,
     assert "loaded" in done.stdout and "30 objects (30 B)" in done.stdout
 
 
+def test_a_load_of_a_path_where_nothing_is_says_so(place: Place) -> None:
+    """A mistyped path must not look like a job well done."""
+    load(place, "")  # an empty bucket is no mistake
+    seed(place, {"d/k": b"x"})
+    time.sleep(TTL_SECONDS)
+    for path in ("/nosuch", "/d/nosuch", "/d/k/", "/nosuch/"):
+        told = place.server.cli("job", "load", "--path", f"/{place.bucket}{path}", "--progress", check=False)
+        assert told.returncode == 1 and "nothing is there" in told.stdout, f"{path} {told}"
+        job = load(place, path, code=1)
+        assert (job["state"], job["found"]) == ("done", {"objects": 0, "bytes": 0}), job
+        status = place.server.cli("job", "status", str(job["id"]))
+        assert "nothing is there" in status.stdout, status
+    for path in ("/d", "/d/", "/d/k", ""):
+        assert load(place, path)["found"]["objects"] == 1
+    free(place, "/nosuch")  # asks nobody what is there: to free nothing is no mistake
+
+
 def test_wrong_usage_is_told(place: Place) -> None:
     for words, code, text in [
         (("job", "load", "--path", "/nosuchbucket/x"), 1, "no bucket 'nosuchbucket'"),

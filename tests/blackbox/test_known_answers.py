@@ -237,3 +237,66 @@ def test_read_only_holds_for_open_uploads(place: Place, before: str) -> None:
     complete(place, where)
 
 
+# -- parts smaller than the store completes -------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["", ",min_part_size=128KiB"])
+@pytest.mark.parametrize("mode", ["WRITE_THROUGH", "WRITE_BACK", "TRANSIENT"])
+def test_parts_too_small_for_the_store(store: Sim, serve: ServeFactory, mode: str, option: str) -> None:
+    """We take parts of 1 KiB, the store none below 128 KiB (5 MiB unless told otherwise):
+    no ack of what it would refuse for ever. What it never gets is not its business."""
+    store.reset()
+    options = over(store)
+    flags = options["flags"]
+    flags["ufs-options"] = flags["ufs-options"].replace(",min_part_size=1KiB", option)
+    place = Place(serve("small", **options), store)
+    place.policy(mode)
+    where = begin(place, "multi")
+    s3 = place.s3()
+    etags = {p["PartNumber"]: p["ETag"] for p in s3.list_parts(**where)["Parts"]}
+    last = s3.upload_part(**where, PartNumber=2, Body=b"end")["ETag"]
+    parts = [{"PartNumber": 1, "ETag": etags[1]}, {"PartNumber": 2, "ETag": last}]
+    done = place.send("POST", "multi", manifest_of(parts), query=[("uploadId", where["UploadId"])])
+    if mode == "TRANSIENT":
+        assert done.acked, done
+        return
+    least = 128 * KIB if option else 5 * 1024 * KIB
+    assert (done.status, done.code) == (400, "EntityTooSmall"), done
+    assert f"<MinSizeAllowed>{least}<" in done.body.decode(), done
+    assert error_of(s3.head_object, Bucket=place.bucket, Key="multi")[0] == 404
+    asked = [r.operation for r in place.sim.mutating_requests()]
+    assert "CompleteMultipartUpload" not in asked, asked
+    # Nothing changed: a larger part in its place, and the upload is completed.
+    body = payload(least, "larger")
+    parts[0]["ETag"] = s3.upload_part(**where, PartNumber=1, Body=body)["ETag"]
+    s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+    persisted(place)
+    assert place.stored_body("multi") == body + b"end"
+
+
+def manifest_of(parts: list[dict[str, Any]]) -> bytes:
+    """What completes an upload of these parts."""
+    each = "".join(f"<Part><PartNumber>{p['PartNumber']}</PartNumber><ETag>{p['ETag']}</ETag></Part>" for p in parts)
+    return f"<CompleteMultipartUpload>{each}</CompleteMultipartUpload>".encode()
+
+
+def test_a_store_that_refuses_small_parts_names_the_option(store: Sim, serve: ServeFactory) -> None:
+    """The mount was not told that the store takes larger parts only: the queue says so."""
+    store.reset()
+    place = Place(serve("untold", **over(store)), store)
+    place.policy("WRITE_BACK", writeReplicas=1)
+    place.sim.rule("status", operation="CompleteMultipartUpload", status=400, code="EntityTooSmall")
+    where = begin(place, "multi")
+    etags = {p["PartNumber"]: p["ETag"] for p in place.s3().list_parts(**where)["Parts"]}
+    last = place.s3().upload_part(**where, PartNumber=2, Body=b"end")["ETag"]
+    parts = [{"PartNumber": 1, "ETag": etags[1]}, {"PartNumber": 2, "ETag": last}]
+    place.s3().complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+    until = time.monotonic() + 30
+    while "EntityTooSmall" not in (listed := place.server.cli("async-persist", "list", "--output", "json").stdout):
+        assert time.monotonic() < until, listed
+        time.sleep(0.2)
+    assert "min_part_size" in listed, listed
+    place.sim.clear_rules()
+    place.server.cli("async-persist", "retry", "--path", f"/{place.bucket}/multi")
+    place.wait_persisted()
+    store.reset()

@@ -289,3 +289,107 @@ def test_memory_with_many_small_objects(serve: ServeFactory) -> None:
 
     in_parallel(8, read)
     assert server.peak_rss_bytes() <= 256 * MIB * 1.1
+
+
+UNREAD = 600  # answers of 350 KB: all of the test's memory
+LISTED = 1000
+SEGMENT_BYTES = 536  # the kernel takes little of an answer that goes out in such segments
+
+
+def unread_list(target: Target, number: int) -> socket.socket:
+    """A client that asks for a full page and does not read it."""
+    query = [("list-type", "2"), ("max-keys", str(LISTED))]
+    request = Request("GET", "/many", query=query)
+    connection = socket.socket()
+    connection.settimeout(PATIENCE_SECONDS)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
+    connection.bind((f"127.0.{1 + number % SOURCES}.1", 0))
+    connection.connect(target.address)
+    connection.sendall(head_bytes(request, sign(target, request)))
+    return connection
+
+
+def beginning(connection: socket.socket) -> bytes:
+    """What came so far, the first of it; nothing if the connection was broken."""
+    connection.settimeout(0.2)
+    try:
+        return connection.recv(2048)
+    except OSError:
+        return b""
+
+
+def make_many(server: Server) -> None:
+    """A bucket of long keys, made in the UFS."""
+    folder = server.ufs / "many"
+    folder.mkdir()
+    for number in range(LISTED):
+        (folder / f"{number:04}-{'k' * 100}").touch()
+
+
+def test_memory_with_unread_listings(serve: ServeFactory) -> None:
+    """Answers nobody reads are inside the budget: beyond it 503 SlowDown, those that
+    stall are cut while others wait, and everybody else goes on."""
+    memory = 256 * MIB
+    flags = {"memory": str(memory), "threads": "2", "s3-stall-timeout": "1s"}
+    server = serve(flags=flags)
+    make_many(server)
+    server.restart()
+    target = server.target()
+    client = target.client(retries={"total_max_attempts": 1}, read_timeout=30)
+    client.create_bucket(Bucket="b-1")
+    assert client.list_objects_v2(Bucket="many")["KeyCount"] == LISTED
+    unread = [unread_list(target, number) for number in range(UNREAD)]
+    try:
+        honest(server, 5)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                assert client.list_objects_v2(Bucket="many")["KeyCount"] == LISTED
+                break
+            except client.exceptions.ClientError as error:
+                assert error.response["Error"]["Code"] == "SlowDown"
+                assert time.monotonic() < deadline, "unread listings lock others out"
+                time.sleep(0.2)
+        begun = [beginning(connection) for connection in unread]
+        refused = [head for head in begun if head and not head.startswith(b"HTTP/1.1 200 ")]
+        assert refused, "more was promised than there is memory for"
+        for head in refused:
+            assert head.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in head
+            assert b"<Code>SlowDown</Code>" in head
+        assert stalled_cut(server) > 0
+    finally:
+        close_all(unread)
+    peak = server.peak_rss_bytes()
+    assert peak <= memory * 1.1, f"peak {peak / MIB:.0f} MiB of {memory / MIB:.0f} MiB"
+    for _ in range(20):
+        assert client.list_objects_v2(Bucket="many")["KeyCount"] == LISTED
+
+
+def test_long_heads_are_counted(serve: ServeFactory) -> None:
+    """Heads of 16 KiB that never end: those beyond the budget are refused."""
+    memory = 256 * MIB
+    server = serve(flags={"memory": str(memory), "threads": "1", "s3-header-timeout": "30s"})
+    target = server.target()
+    target.client().create_bucket(Bucket="b-1")
+    before = server.peak_rss_bytes()
+    wire = b"GET /b-1/k HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 15_000
+    endless = []
+    try:
+        for number in range(2000):
+            connection = connect(target, f"127.0.{1 + number % SOURCES}.1")
+            endless.append(connection)
+            connection.sendall(wire)
+        honest(server, 5)
+        poller = select.poll()
+        by_number = {connection.fileno(): connection for connection in endless}
+        for number in by_number:
+            poller.register(number, select.POLLIN)
+        answered = [beginning(by_number[number]) for number, _ in poller.poll(0)]
+        refused = [head for head in answered if head]
+        assert 1000 < len(refused) < 2000, len(refused)
+        assert all(head.startswith(b"HTTP/1.1 503 ") for head in refused)
+        grown = server.peak_rss_bytes() - before
+        assert grown < 48 * MIB, f"{grown / MIB:.0f} MiB"
+    finally:
+        close_all(endless)

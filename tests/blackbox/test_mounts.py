@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -18,6 +19,7 @@ from typing import Any, Callable, Iterator, Protocol
 import pytest
 
 from conftest import ServeFactory
+from harness.apart import one_process
 from harness.loopfs import LoopFs, missing
 from harness.payload import KIB, MIB, payload
 from harness.server import Server
@@ -124,10 +126,17 @@ def files(root: Path) -> list[str]:
     return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
 
 
+def refused(server: Server, key: str) -> bool:
+    """Whether an attempt at the key's change has ended without success."""
+    told = server.cli("async-persist", "stat", "--path", f"/nas/{key}").stdout
+    return re.search(r"(?i)attempts?\W+[1-9]", told) is not None
+
+
 def in_trouble(server: Server) -> bool:
     return server.metric("quickwater_ufs_misplaced_mounts") == 1
 
 
+@one_process("status and mount accept are the control plane's own look at a directory")
 @pytest.mark.root
 def test_started_before_the_file_system_is_mounted(serve: ServeFactory, nas: Nas) -> None:
     place = nas.mount_point
@@ -189,6 +198,8 @@ def test_unmounted_under_a_running_service(serve: ServeFactory, nas: Nas) -> Non
     s3.delete_object(Bucket="nas", Key="a")
     assert error_of(s3.put_object, Bucket="nas", Key="through/c", Body=b"c")[0] == 503
     until(lambda: in_trouble(server))
+    # What is on its way when the mount comes back is tried again a minute later.
+    until(lambda: all(refused(server, key) for key in ("b", "a")))
     assert os.listdir(place) == []
     nas.mount()
     until(lambda: not in_trouble(server))
@@ -197,6 +208,7 @@ def test_unmounted_under_a_running_service(serve: ServeFactory, nas: Nas) -> Non
     assert os.listdir(place) != []
 
 
+@one_process("status and mount accept are the control plane's own look at a directory")
 def test_a_directory_emptied_while_we_were_away(serve: ServeFactory, tmp_path: Path) -> None:
     place = tmp_path / "dir"
     place.mkdir()
@@ -244,6 +256,7 @@ def test_emptied_in_place_under_a_running_service(serve: ServeFactory, tmp_path:
     assert not in_trouble(server)
 
 
+@one_process("status and mount accept are the control plane's own look at a directory")
 def test_another_directory(serve: ServeFactory, tmp_path: Path) -> None:
     """Two buckets whose directories changed places."""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -317,6 +330,7 @@ def test_a_bucket_made_again(serve: ServeFactory) -> None:
     assert server.metric("quickwater_ufs_misplaced_mounts") == 0
 
 
+@one_process("the control plane cannot know the directories of workers")
 def test_a_directory_is_mounted_once_and_never_our_own(serve: ServeFactory, tmp_path: Path) -> None:
     """Links are followed: what overlaps is refused, whatever it is called."""
     place, link = tmp_path / "dir", tmp_path / "link"
@@ -326,7 +340,7 @@ def test_a_directory_is_mounted_once_and_never_our_own(serve: ServeFactory, tmp_
     for taken in (link, link / "inner"):
         done = server.cli("mount", "add", "two", f"file://{taken}", check=False)
         assert done.returncode == 1 and "bucket 'one'" in done.stderr, done
-    for own in (server.dir, server.dir / "metadata", server.dir.parent):
+    for own in (server.dir, server.dir / "store", server.dir.parent):
         done = server.cli("mount", "add", "two", f"file://{own}", check=False)
         assert done.returncode == 1 and "own directory" in done.stderr, done
     elsewhere = tmp_path / "elsewhere"

@@ -14,6 +14,7 @@ from typing import Any, Iterator
 import pytest
 
 from conftest import UFS_BUCKET, ServeFactory, s3_ufs
+from harness.apart import one_process
 from harness.payload import KIB, MIB, payload
 from harness.raw import Request, connect, head_bytes, read_reply, send, sign
 from harness.server import Server
@@ -50,7 +51,7 @@ class Rest:
 
     def __init__(self, server: Server) -> None:
         self.address = str(server.run["admin"])
-        self.token = (server.dir / "admin-token").read_text().strip()
+        self.token = (server.admin_dir / "admin-token").read_text().strip()
 
     def call(self, method: str, body: str = "", **headers: str) -> tuple[int, dict[str, str], Any]:
         """Status, headers and JSON of a call."""
@@ -306,6 +307,7 @@ def test_policies_outlive_the_service(serve: ServeFactory) -> None:
     assert stored["version"] == 1
 
 
+@one_process("workers go by new policies within a second")
 def test_a_change_is_in_force_at_once(serve: ServeFactory) -> None:
     """Connections of both shards, kept alive across the changes."""
     server = serve("hot")
@@ -384,6 +386,11 @@ def test_command_line(serve: ServeFactory, tmp_path: Path) -> None:
     versions = json.loads(server.cli("pathconfig", "history", "--output", "json").stdout)["versions"]
     assert [(v["version"], v["rules"]) for v in versions] == [(2, 0), (1, 2)]
     assert "pathconfig rollback 0" in versions[0]["by"]
+    for version, said in (("0", "built-in policies already"), ("2", "version 2 in force")):
+        same = server.cli("pathconfig", "rollback", version)
+        assert said in same.stdout and "nothing changed" in same.stdout, same.stdout
+    versions = json.loads(server.cli("pathconfig", "history", "--output", "json").stdout)["versions"]
+    assert [v["version"] for v in versions] == [2, 1], "no version without a change"
     missing = server.cli("pathconfig", "rollback", "77", check=False)
     assert missing.returncode == 1 and "no version 77" in missing.stderr
 
@@ -394,7 +401,7 @@ def edit(server: Server, script: Path, text: str) -> subprocess.CompletedProcess
     script.chmod(0o755)
     env = {**os.environ, "EDITOR": str(script), "TMPDIR": str(script.parent)}
     env.pop("VISUAL", None)
-    words = [str(server.program), "pathconfig", "edit", "--dir", str(server.dir)]
+    words = [str(server.program), "pathconfig", "edit", "--dir", str(server.admin_dir)]
     return subprocess.run(
         words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=env, check=False
     )
@@ -418,7 +425,7 @@ def test_edit(serve: ServeFactory, tmp_path: Path) -> None:
     # Somebody else is faster.
     file = tmp_path / "p.json"
     file.write_text(document(default="NO_CACHE"))
-    faster = f"{server.program} pathconfig apply {file} --dir {server.dir} >/dev/null"
+    faster = f"{server.program} pathconfig apply {file} --dir {server.admin_dir} >/dev/null"
     late = edit(server, script, f'{faster}\nsed -i s/READ_ONLY/WRITE_THROUGH/ "$1"')
     assert late.returncode == 1 and "version 2 is in force" in late.stderr
     found = json.loads(server.cli("pathconfig", "get").stdout)

@@ -239,6 +239,22 @@ def test_etags_and_checksums_stay_what_they_were(place: Place) -> None:
     assert stored == before, "computed at ingest, passed on, shown by the store"
 
 
+@pytest.mark.parametrize("mode", ["WRITE_THROUGH", "WRITE_BACK"])
+def test_tags_of_what_the_store_has_are_no_reason_to_send_it(place: Place, mode: str) -> None:
+    """They are metadata of ours: not a byte of the object goes out again."""
+    place.policy(mode)
+    s3, where = place.s3(), {"Bucket": place.bucket, "Key": "tagged"}
+    told = len(place.sim.mutating_requests())
+    s3.put_object_tagging(**where, Tagging=TAGS)
+    assert s3.get_object_tagging(**where)["TagSet"] == TAGS["TagSet"]
+    assert place.persist_state("tagged") == "PERSISTED"
+    s3.delete_object_tagging(**where)
+    assert s3.get_object_tagging(**where)["TagSet"] == []
+    time.sleep(1.0)
+    assert place.persist_state("tagged") == "PERSISTED"
+    assert len(place.sim.mutating_requests()) == told, place.sim.mutating_requests()[told:]
+
+
 # -- one winner (C4), under WRITE_BACK ----------------------------------------------------
 
 

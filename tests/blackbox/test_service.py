@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from conftest import ServeFactory
+from harness.apart import one_process
 from harness.payload import MIB, payload
 from harness.raw import Request, connect, head_bytes, read_reply, send, sign
 from harness.server import Server
@@ -40,6 +41,7 @@ def refused(server: Server, *words: str) -> str:
     return text
 
 
+@one_process("the admin API is the control plane's")
 def test_run_json_and_credentials(serve: ServeFactory) -> None:
     server = serve()
     run = json.loads((server.dir / "run.json").read_text())
@@ -183,11 +185,13 @@ BAD_FLAGS = [
 ]
 
 
+@one_process("what serve says at its start")
 @pytest.mark.parametrize(("flags", "word"), BAD_FLAGS, ids=range(len(BAD_FLAGS)))
 def test_bad_settings_are_refused(serve: ServeFactory, flags: dict[str, str], word: str) -> None:
     refused(serve(start=False, flags=flags), word)
 
 
+@one_process("what serve says at its start")
 def test_unknown_key_in_the_file(serve: ServeFactory, tmp_path: Path) -> None:
     file = tmp_path / "conf.toml"
     file.write_text('[s3]\nlisten_on = "127.0.0.1:0"\n')
@@ -318,8 +322,8 @@ def test_admin_needs_the_token(serve: ServeFactory) -> None:
 
     assert status({}).returncode != 0
     assert status({"QUICKWATER_ADMIN_TOKEN": "wrong"}).returncode != 0
-    token = (server.dir / "admin-token").read_text().strip()
-    assert stat.S_IMODE((server.dir / "admin-token").stat().st_mode) == 0o600
+    token = (server.admin_dir / "admin-token").read_text().strip()
+    assert stat.S_IMODE((server.admin_dir / "admin-token").stat().st_mode) == 0o600
     right = status({"QUICKWATER_ADMIN_TOKEN": token})
     assert right.returncode == 0, right.stderr
     assert json.loads(server.cli("status", "--output", "json").stdout)
@@ -373,7 +377,7 @@ def test_secrets_are_never_logged(serve: ServeFactory, tmp_path: Path) -> None:
     assert requests.get(url, timeout=10).status_code == 200
     send(target, Request("GET", "/b-1", signed=False, headers=[("Authorization", "AWS4-HMAC-SHA256 x")]))
     server.cli("status")
-    token = (server.dir / "admin-token").read_text().strip()
+    token = (server.admin_dir / "admin-token").read_text().strip()
     assert server.stop() == 0
     signature = re.search(r"Signature=([0-9a-zA-Z%]+)", url)
     assert signature is not None

@@ -7,7 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -15,9 +19,11 @@ from harness.server import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "bench"))
 
-from lab import results  # noqa: E402
+from lab import network, peers, results  # noqa: E402
 from lab.listing import filler  # noqa: E402
-from lab.rounds import Contestant, Load, Row, latency  # noqa: E402
+from lab.memory import memory_row  # noqa: E402
+from lab.rounds import Contestant, Load, Row, latency, together  # noqa: E402
+from lab.servers import Unavailable  # noqa: E402
 
 TOOLS = ("wrk", "nginx", "fio", "taskset")
 
@@ -31,6 +37,9 @@ def test_quantiles_are_values_that_occurred() -> None:
     assert latency([])["count"] == 0
 
 
+ENOUGH = 5  # rounds, as budgets.toml wants
+
+
 def _row(name: str, cpu: dict[str, list[float]]) -> Row:
     row = Row(name, name, [Contestant(who, Load.nothing, "") for who in cpu])
     for who, seconds in cpu.items():
@@ -41,26 +50,142 @@ def _row(name: str, cpu: dict[str, list[float]]) -> Row:
 
 def test_a_ratio_is_taken_within_a_round() -> None:
     # Each round is fine by itself; the medians of the columns would say 1.5.
-    row = _row("get-small-ram", {"quickwater": [1.0, 3.0, 9.0], "nginx": [1.0, 3.0, 9.0]})
+    row = _row("get-small-ram", {"quickwater": [1.0, 3.0, 9.0, 1.0, 3.0], "nginx": [1.0, 3.0, 9.0, 1.0, 3.0]})
     (verdict,) = results.judge([row])
-    assert verdict.values == [1.0, 1.0, 1.0] and verdict.met
-    row = _row("get-small-ram", {"quickwater": [1.1, 1.2, 0.1], "nginx": [1.0, 1.0, 1.0]})
+    assert verdict.values == [1.0] * ENOUGH and verdict.met
+    row = _row("get-small-ram", {"quickwater": [1.1, 1.2, 0.1, 1.1, 0.1], "nginx": [1.0] * ENOUGH})
     (verdict,) = results.judge([row])
     assert verdict.median == pytest.approx(1.1) and verdict.met is False
 
 
+def test_too_few_rounds_meet_nothing() -> None:
+    few, enough = ENOUGH - 1, ENOUGH
+    (verdict,) = results.judge([_row("get-small-ram", {"quickwater": [0.5] * few, "nginx": [1.0] * few})])
+    assert verdict.met is None
+    (verdict,) = results.judge([_row("get-small-ram", {"quickwater": [0.5] * enough, "nginx": [1.0] * enough})])
+    assert verdict.met is True
+
+
+def test_a_whole_run_counts_the_budgets_that_nothing_measured() -> None:
+    row = _row("get-small-ram", {"quickwater": [0.5] * ENOUGH, "nginx": [1.0] * ENOUGH})
+    verdicts = results.judge([row], all_rows=True)
+    assert len(verdicts) > 20 and [one.met for one in verdicts].count(True) == 1
+    assert {one.met for one in verdicts} == {True, None}
+
+
 def test_the_best_peer_counts_and_absent_ones_do_not() -> None:
-    row = _row("peers-get-small", {"quickwater": [1.0], "s3s-fs": [8.0], "garage": [4.0]})
+    row = _row("peers-get-small", {"quickwater-signed": [1.0], "quickwater": [0.1], "s3s-fs": [8.0], "garage": [4.0]})
     assert results.judge([row])[0].values == [0.25]
-    alone = _row("peers-get-small", {"quickwater": [1.0]})
+    alone = _row("peers-get-small", {"quickwater-signed": [1.0] * ENOUGH})
     assert results.judge([alone])[0].met is None
 
 
+EXTRA = {"load_average": [0.1, 2.0], "machine": {"congestion_control": "reno", "network": "a namespace of its own"}}
+
+
 def test_the_markdown_names_what_was_missed_and_skipped() -> None:
-    rows = [_row("put-large", {"quickwater": [0.7, 0.8]})]
-    text = results.markdown(rows, results.judge(rows), {"list": "no disk"}, [0.1, 2.0])
+    rows = [_row("put-large", {"quickwater-ack": [0.7, 0.8] * 3})]
+    text = results.markdown(rows, results.judge(rows), {"list": "no disk", "peer juicefs": "no such program"}, EXTRA)
     assert "| put-large | PUT 10 MiB, 8 streams: CPU s/GB <= 0.5 | 0.75 | 0.70 .. 0.80 | **missed** |" in text
-    assert "SKIPPED list: no disk" in text
+    assert "SKIPPED list: no disk" in text and "SKIPPED peer juicefs: no such program" in text
+    assert "TCP congestion control: reno" in text
+
+
+def test_peers_that_are_not_there_are_handed_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(_home: Path) -> None:
+        raise Unavailable("not installed")
+
+    monkeypatch.setattr(peers, "KNOWN", [peers.Known("one", [], absent), peers.Known("two", [], absent)])
+    with ExitStack() as stack:
+        assert peers.start_all(tmp_path, stack, [], [], frozenset({"two"})) == ([], {"one": "not installed"})
+
+
+def test_what_a_load_left_behind_ends_before_the_next_one() -> None:
+    steps: list[str] = []
+
+    def contestant(name: str) -> Contestant:
+        def run() -> Load:
+            steps.append(name)
+            return Load(1, 1, 1.0, cpu_seconds=1.0, peak_rss_bytes=7)
+
+        return Contestant(name, run, "", after=lambda: steps.append(f"{name} settled"))
+
+    row = Row("put", "put", [contestant("a"), contestant("b")])
+    row.contestants[0].cost_is_elsewhere = True
+    row.run(2)
+    assert steps == [f"{n}{s}" for n in "abba" for s in ("", " settled")]
+    assert [taken["server"] is None for _, name, taken in row.rounds if name == "a"] == [True, True]
+    assert [taken["server"] is None for _, name, taken in row.rounds if name == "b"] == [False, False]
+    assert len(row.peaks) == 4, "memory counts also where CPU time does not"
+
+
+def test_all_services_of_ours_count_for_memory() -> None:
+    for name in ("quickwater", "quickwater-tmpfs", "quickwater-with-copy", "keys-10000000"):
+        row = Row("any", "any", [], peaks=[(1, "nginx", 1 << 40), (1, "quickwater", 5), (1, name, 900)])
+        memory = memory_row([row])
+        assert memory is not None
+        assert max(t["server"]["rss_peak_bytes"] for _, who, t in memory.rounds if who == "quickwater") == 900, name
+    assert memory_row([Row("any", "any", [], peaks=[(1, "nginx", 5)])]) is None
+
+
+def test_passes_are_one_load() -> None:
+    one = Load(2, 20, 1.0, [(5.0, 2)], cpu_seconds=0.5, peak_rss_bytes=3, machine_seconds=0.7)
+    both = together([one, Load(1, 10, 2.0, [(9.0, 1)], cpu_seconds=0.25, peak_rss_bytes=9, machine_seconds=0.3)])
+    assert (both.requests, both.body_bytes, both.seconds, both.cpu_seconds) == (3, 30, 3.0, 0.75)
+    assert (both.latencies, both.peak_rss_bytes, both.machine_seconds) == ([(5.0, 2), (9.0, 1)], 9, 1.0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace needs root")
+def test_the_congestion_control_is_set_for_the_run_alone() -> None:
+    before = network.congestion()
+    script = (
+        "import socket; from lab import network; network.enter('reno'); one = socket.create_server(('127.0.0.1', 0));"
+        "two = socket.create_connection(one.getsockname(), 5); three = one.accept()[0];"
+        "print({s.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b'\\0') for s in (two, three)})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY / "bench", capture_output=True, text=True, timeout=30,
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY / 'bench'}:{REPOSITORY / 'tests'}"},
+    )  # fmt: skip
+    assert done.stdout == "{b'reno'}\n", done.stderr
+    assert network.congestion() == before
+
+
+def _program() -> ModuleType:
+    """`bench/targets` as a module: its name has no ending."""
+    loader = SourceFileLoader("targets_program", str(REPOSITORY / "bench" / "targets"))
+    module = module_from_spec(spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module
+
+
+def test_what_was_not_measured_is_no_success() -> None:
+    def code(values: list[list[float]], skipped: dict[str, str] | None = None, *, quick: bool = False) -> int:
+        budget = {"row": "r", "what": "w", "at_most": 1.0}
+        verdicts = [results.Verdict(budget, one, ENOUGH) for one in values]
+        return _program().exit_code(verdicts, skipped or {}, quick)
+
+    good, missed, few = [0.5] * ENOUGH, [2.0] * ENOUGH, [0.5]
+    assert code([good, good]) == 0
+    assert [code([good, bad]) for bad in (missed, few, [])] == [1, 1, 1]
+    assert code([]) == 1
+    assert code([few], quick=True) == 0
+    assert code([good], {"peer s3s-fs": "not installed"}) == 2
+
+
+def test_a_report_names_no_path_of_the_machine() -> None:
+    words = ["--rounds", "5", "--home", "/secret", "--keep=/secret", "--json", "/secret/x", "--without", "rustfs"]
+    assert _program()._command(words) == ["bench/targets", "--rounds", "5", "--without", "rustfs"]
+    text = _program().plain("at /home/x and /kept/keys-1", "/home/x", Path("/kept"))
+    assert text == "at HOME and KEEP/keys-1"
+
+
+def test_nothing_to_measure_is_refused() -> None:
+    for words in (["--rounds", "0"], ["--rows", "no-such"], ["--without", "nobody"]):
+        done = subprocess.run(
+            [sys.executable, str(REPOSITORY / "bench" / "targets"), *words], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 2 and "error:" in done.stderr, (words, done.stderr)
 
 
 def _quick(home: Path, rows: list[str]) -> None:
@@ -76,7 +201,8 @@ def _quick(home: Path, rows: list[str]) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(out.read_text())
-    assert report["targets"]["skipped"] == {}
+    assert report["targets"]["skipped"] == {} and report["settings"]["quick"] is True
+    assert report["machine"]["congestion_control"] == "reno"
     labels = [endpoint["label"] for endpoint in report["endpoints"]]
     for scenario in report["scenarios"]:
         for taken in scenario["rounds"]:

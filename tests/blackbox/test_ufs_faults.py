@@ -12,6 +12,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from conftest import ServeFactory
+from harness import metadata
 from harness.payload import KIB, MIB, md5_hex, multipart_etag, payload
 from harness.server import Server
 from harness.under import FENCE_SECONDS, SCALED, STORE_BUCKET, TTL_SECONDS, Ended, Place, over
@@ -322,7 +323,11 @@ def test_a_late_write_of_a_killed_process(
 ) -> None:
     """kill -9: nobody knows the request any more, but for the row written before it."""
     store.reset()
-    place = Place(serve("killed-late", **fenced(store)), store)
+    options = fenced(store)
+    # What was given up may be late for as long as the next start takes, and longer.
+    fence = FENCE_SECONDS + metadata.claim_seconds()
+    options["flags"] |= {"write-cache-fence": f"{fence:g}s"}
+    place = Place(serve("killed-late", **options), store)
     assert place.put("k", b"old").acked
     if when == "waiting":
         place.sim.rule("late", delay_s=None, operation="PutObject", times=1)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import ServeFactory
+from harness.apart import one_process
 from harness.payload import MIB, payload
 from harness.raw import BROKEN, Request, send
 from harness.server import Server
@@ -299,6 +300,8 @@ def test_symlinks_do_not_lead_out(node: Server, client: Any, place: str, tmp_pat
     assert "folder/secret" not in [e["Key"] for e in listed]
 
 
+@one_process("a worker refuses metadata of another cluster")
+@pytest.mark.embedded("its directory is removed")
 def test_lost_metadata_is_rebuilt_from_the_files(serve: ServeFactory) -> None:
     """The UFS alone is enough: keys, bytes, ETags and headers come back."""
     server = serve()

@@ -18,6 +18,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from conftest import ServeFactory
+from harness.apart import one_process
 from harness.payload import KIB, MIB, md5_hex, multipart_etag, payload
 from harness.server import Server, StartFailed
 from harness.under import ACK_SECONDS, FENCE_SECONDS, PERSIST_SECONDS, STORE_BUCKET, Ended, Place, scaled
@@ -237,6 +238,58 @@ def test_waiting_is_not_ended_by_what_never_gets_there(
         assert found["persisted"] is False, found
 
 
+def test_a_repeated_complete_promises_what_the_first_did(own: Callable[..., Place]) -> None:
+    """Clients send it again after a 503: its 200 may not come sooner."""
+    place = own()
+    place.sim.down("refuse")
+    upload_id, manifest = place.begin_upload("k", [payload(2 * KIB, 3), b"end"])
+
+    def complete(seconds: int) -> Ended:
+        wait = [("x-quickwater-wait-persisted", str(seconds))]
+        query = [("uploadId", upload_id)]
+        return place.send("POST", "k", manifest, query=query, headers=wait)
+
+    for _ in range(3):
+        ended = complete(1)
+        assert ended.status == 503 and "does not have it yet" in ended.body.decode(), ended
+        assert place.persist_state("k") in ("NOT_PERSISTED", "PERSISTING")
+    again = place.send("POST", "k", manifest, query=[("uploadId", upload_id)])
+    assert again.status == 200 and again.headers["x-quickwater-durability"] == "local-1", again
+    assert b"ChecksumCRC64NVME" in again.body, again
+    place.sim.up()
+    ended = complete(20)
+    assert ended.status == 200 and ended.headers["x-quickwater-durability"] == "ufs", ended
+    assert place.stored_body("k") == payload(2 * KIB, 3) + b"end"
+    assert place.delete("k").acked
+    assert complete(1).status == 503
+
+
+def test_a_repeated_complete_of_what_never_gets_there(own: Callable[..., Place]) -> None:
+    place = own()
+    place.policy("TRANSIENT", writeReplicas=1)
+    upload_id, manifest = place.begin_upload("k", [payload(2 * KIB, 3), b"end"])
+    query = [("uploadId", upload_id)]
+    wait = [("x-quickwater-wait-persisted", "1")]
+    assert place.send("POST", "k", manifest, query=query).status == 200
+    again = place.send("POST", "k", manifest, query=query, headers=wait)
+    assert again.status == 400 and b"TRANSIENT" in again.body, again
+
+
+def test_waiting_for_a_folder_of_transient_objects(own: Callable[..., Place]) -> None:
+    place = own()
+    place.policy("TRANSIENT", writeReplicas=1)
+    for key in ("d/a", "d/b"):
+        assert place.send("PUT", key, b"scratch").status == 200
+    asked = ["async-persist", "wait", "--path", f"/{place.bucket}/d", "--timeout", "1s"]
+    done = place.server.cli(*asked, check=False)
+    assert done.returncode == 1 and "TRANSIENT" in done.stdout, done
+    place.policy("WRITE_BACK", writeReplicas=1)
+    assert place.put("d/c", b"c").acked
+    place.wait_persisted()
+    done = place.server.cli(*asked, check=False)
+    assert done.returncode == 0 and "never there: 2 objects" in done.stdout, done
+
+
 def test_waiting_is_ended_by_a_newer_version_in_the_store(place: Place) -> None:
     place.sim.down("refuse")
     ends: list[Ended] = []
@@ -252,6 +305,8 @@ def test_waiting_is_ended_by_a_newer_version_in_the_store(place: Place) -> None:
     place.finish()
 
 
+@pytest.mark.embedded("its directory is removed")
+@one_process("a worker replays no journal, its records are the control plane's")
 def test_a_journal_of_lost_metadata_is_not_replayed(own: Callable[..., Place]) -> None:
     """What the UFS got since is newer than any entry, and only the metadata knew it."""
     place = own()
@@ -497,7 +552,7 @@ def test_a_late_complete_reverts_nothing(place: Place, later: str) -> None:
     place.sim.rule("late", operation="CompleteMultipartUpload", delay_s=FENCE_SECONDS * 0.7, times=1)
     parts = [payload(6 * MIB, 1), payload(6 * MIB, 2)]
     assert place.multipart("k", parts).acked
-    time.sleep(0.5)
+    _wait_for(lambda: place.sim.state()["pending"] == 1)
     assert FOLLOWED[later](place).acked
     place.finish()
 

@@ -35,6 +35,7 @@ class PowerCut(Crash):
 
     def __init__(self, disk: LoopFs) -> None:
         self.disk = disk
+        self.cuts = 0
 
     def strike(self, server: Server, load: Load) -> None:
         load.faulty.set()
@@ -44,7 +45,14 @@ class PowerCut(Crash):
         os.kill(server.pid, signal.SIGSTOP)
         time.sleep(0.05)
         self.disk.cut_power()
+        self.cuts += 1
         server.kill()
+
+    def blamed(self, failure: StartFailed) -> Outcome:
+        """A start that failed; without a cut before it, no cut is to blame."""
+        if not self.cuts:
+            raise failure
+        return Outcome(wrong=[f"the service does not start after a cut: {failure}"])
 
     def recover(self) -> None:
         for attempt in range(UNMOUNT_ATTEMPTS):
@@ -66,10 +74,11 @@ def powercut(home: Path, kind: str, plan: Plan, program: Path | None = None) -> 
     server = Server(
         home / "node", flags=flags, program=program, directory=disk.mount_point / "data"
     )
+    crash = PowerCut(disk)
     try:
-        return run(server, Files(ufs), PowerCut(disk), plan)
+        return run(server, Files(ufs), crash, plan)
     except StartFailed as failure:
-        return Outcome(wrong=[f"the service does not start after a cut: {failure}"])
+        return crash.blamed(failure)
     finally:
         server.close()
         disk.close()
@@ -84,10 +93,11 @@ def powercut_write_back(home: Path, kind: str, plan: Plan, program: Path | None 
                 home / "node", program=program, directory=disk.mount_point / "data",
                 **back.options(FLAGS),
             )
+            crash = PowerCut(disk)
             try:
-                return back.run(server, back.crash(PowerCut(disk), server), plan)
+                return back.run(server, back.crash(crash, server), plan)
             except StartFailed as failure:
-                return Outcome(wrong=[f"the service does not start after a cut: {failure}"])
+                return crash.blamed(failure)
             finally:
                 server.close()
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import EXTERNAL
+from harness import metadata
 from harness.loopfs import missing
 from harness.server import binary
 from harness.under import need_write_back
@@ -19,6 +20,8 @@ from .powercut import powercut, powercut_write_back
 KILLS = int(os.environ.get("QW_KILLS", "5"))
 CUTS = int(os.environ.get("QW_CUTS", "3"))
 CONTROL_CUTS = 6
+# Each start waits some seconds for the beat of the owner that was killed.
+FOUNDATION_KILLS = int(os.environ.get("QW_KILLS", "1"))
 NO_FLUSH = os.environ.get("QUICKWATER_NO_FLUSH_BIN", "")
 
 pytestmark = [
@@ -66,6 +69,19 @@ def test_kill9_in_write_back(tmp_path: Path) -> None:
     outcome = kill9_write_back(tmp_path, Plan(KILLS))
     assert outcome.wrong == []
     assert outcome.acks > KILLS * 4, "the load must have done something"
+
+
+def test_kill9_in_write_back_over_foundationdb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commits that fail, come late or end unknown, before the kill and in the recovery."""
+    need_write_back()
+    if not metadata.built(metadata.SERVER) or not metadata.library():
+        pytest.skip(f"not built: {metadata.SERVER} and libfdb_c.so")
+    monkeypatch.setenv(metadata.VARIABLE, "foundationdb:faults")
+    outcome = kill9_write_back(tmp_path, Plan(FOUNDATION_KILLS))
+    assert outcome.wrong == []
+    assert outcome.acks > FOUNDATION_KILLS * 4, "the load must have done something"
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])

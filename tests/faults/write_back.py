@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness import metadata
 from harness.server import Server
 from harness.under import SCALED, STORE_BUCKET, over
 from ufssim.client import Sim
@@ -136,7 +137,7 @@ class Struck(Crash):
         self.sim.rule("status", operation=WRITES, status=503, code="SlowDown")
         while self.random.random() < KILLED_STARTS:
             self.server.launch()
-            time.sleep(self.random.uniform(0.0, KILL_START_SECONDS))
+            time.sleep(metadata.claim_seconds() + self.random.uniform(0.0, KILL_START_SECONDS))
             self.server.kill()
             self.killed_starts += 1
 

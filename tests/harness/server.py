@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from . import apart, metadata
 from .payload import MIB
 from .target import Target
 
@@ -67,14 +68,30 @@ class Server:
         if "ufs" not in self.flags:
             self.ufs.mkdir(exist_ok=True)
             self.flags["ufs"] = f"file://{self.ufs}"
+        if "metadata-engine" not in self.flags:
+            flags, faults = metadata.defaults(self.dir)
+            self.flags |= flags
+            self.env = {**faults, **self.env}
         self.process: subprocess.Popen[bytes] | None = None
         self.run: dict[str, str | int] = {}
+        self.control: apart.Control | None = None
+        if apart.wanted():
+            self.control = apart.Control(home, self.program, ["n1"], self._control_flags())
+            self.control.env = self.env
+
+    def _control_flags(self) -> list[str]:
+        listens = {"s3-listen", "admin-listen", "metrics-listen"}
+        flags = [f"--{name}={value}" for name, value in self.flags.items() if name not in listens]
+        return flags + [f"--mount={bucket}={uri}" for bucket, uri in self.mounts.items()]
 
     # -- life ---------------------------------------------------------------
 
     def command(self) -> list[str]:
         """The command line."""
-        words = [*self.prefix, str(self.program), "serve", "--dir", str(self.dir)]
+        verb = ["serve"]
+        if self.control is not None:
+            verb = ["worker", *self.control.worker_flags("n1")]
+        words = [*self.prefix, str(self.program), *verb, "--dir", str(self.dir)]
         for name, value in self.flags.items():
             words.append(f"--{name}={value}")
         for bucket, uri in self.mounts.items():
@@ -83,6 +100,12 @@ class Server:
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Starts the process without waiting for it."""
+        if self.control is not None and not self.control.alive():
+            self.control.flags = self._control_flags()
+            try:
+                self.control.start()
+            except RuntimeError as error:
+                raise StartFailed(str(error)) from error
         env = {k: v for k, v in os.environ.items() if not k.startswith("QUICKWATER_")}
         env.update(self.env)
         with self.log_path.open("ab") as log:
@@ -115,6 +138,8 @@ class Server:
             self.run = json.loads((self.dir / "run.json").read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return False
+        if self.control is not None:
+            self.run["admin"] = self.control.run["admin"]
         # A wrapper (taskset, prlimit) execs, so the pid is ours either way.
         return self.run.get("pid") == pid
 
@@ -123,15 +148,22 @@ class Server:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(seconds)
+            code = self.process.wait(seconds)
+            if self.control is not None:
+                self.control.stop()
+            return code
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"no exit within {seconds} s of SIGTERM\n{self.log_tail()}")
 
     def kill(self) -> None:
         """kill -9; fine when it is dead already."""
+        # Neither sees the other go.
         if self.process is not None:
             self.process.kill()
+        if self.control is not None:
+            self.control.kill()
+        if self.process is not None:
             self.process.wait()
 
     def restart(self) -> "Server":
@@ -148,6 +180,8 @@ class Server:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
                 self.kill()
+        if self.control is not None:
+            self.control.kill()
 
     def alive(self) -> bool:
         """Whether the process runs."""
@@ -160,6 +194,11 @@ class Server:
         return self.process.pid
 
     # -- looking at it ------------------------------------------------------
+
+    @property
+    def admin_dir(self) -> Path:
+        """Directory of the process that serves the admin API."""
+        return self.dir if self.control is None else self.control.dir
 
     def target(self) -> Target:
         """Endpoint and key pair."""
@@ -187,6 +226,8 @@ class Server:
 
     def log_tail(self, lines: int = 40) -> str:
         """The last lines it wrote."""
+        if self.control is not None:
+            return self.control.log_tail(lines) + "\n" + "\n".join(self.log().splitlines()[-lines:])
         return "\n".join(self.log().splitlines()[-lines:])
 
     def http_status(self, path: str) -> int:
@@ -211,12 +252,19 @@ class Server:
         return text
 
     def metric(self, name: str) -> float:
-        """Sum of all series of a metric; fails when there is none."""
-        values = [
-            float(line.rsplit(" ", 1)[1])
-            for line in self.metrics_text().splitlines()
-            if line.startswith((name + " ", name + "{"))
-        ]
+        """Sum of all series of a metric; fails when there is none. Of a worker apart and,
+        for what it does not have, of its control plane."""
+        texts = [self.metrics_text()]
+        if self.control is not None and self.control.alive():
+            texts.append(self.control.metrics_text())
+        for text in texts:
+            values = [
+                float(line.rsplit(" ", 1)[1])
+                for line in text.splitlines()
+                if line.startswith((name + " ", name + "{"))
+            ]
+            if values:
+                break
         assert values, f"no metric {name}"
         return sum(values)
 
@@ -230,7 +278,7 @@ class Server:
     def cli(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs an admin verb against this service."""
         done = subprocess.run(
-            [str(self.program), *words, "--dir", str(self.dir)],
+            [str(self.program), *words, "--dir", str(self.admin_dir)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -239,4 +287,6 @@ class Server:
         )
         if check:
             assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        if self.control is not None and words[:1] == ("pathconfig",):
+            time.sleep(apart.POLICY_SECONDS)
         return done
