@@ -298,5 +298,6 @@ def test_a_store_that_refuses_small_parts_names_the_option(store: Sim, serve: Se
     assert "min_part_size" in listed, listed
     place.sim.clear_rules()
     place.server.cli("async-persist", "retry", "--path", f"/{place.bucket}/multi")
-    place.wait_persisted()
+    persisted(place)
+    assert place.stored_body("multi") == PART + b"end"
     store.reset()
