@@ -1,7 +1,8 @@
 //! Keeps a copy of the names (buckets, mounts, policies) beside the cache store, for
 //! the day the metadata are lost: its journal names buckets by number only.
 //!
-//! The copy is rewritten as a whole within a moment of a change, not before its ack.
+//! The copy is rewritten as a whole within a moment of a change, not before its ack, and
+//! once more when the service stops.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -12,6 +13,9 @@ use anyhow::{Context as _, Result};
 use quickwater_controlplane::Namespace;
 use quickwater_controlplane::dump;
 use quickwater_worker::store::Store;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::store::MetadataStore;
 
@@ -19,23 +23,74 @@ use crate::store::MetadataStore;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Pause after one that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// The last copy, of a service that stops, may take this long.
+const LAST_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The file of the copy in the directory of a store.
 pub(super) fn path(store: &Path) -> PathBuf {
     store.join("names")
 }
 
-/// Copies at the start and after every change, for ever.
-pub(super) async fn keep(namespace: Namespace<MetadataStore>, store: Store) {
-    let directory = store.directory().to_owned();
-    loop {
-        if let Err(error) = copy(&namespace, &directory).await {
-            tracing::warn!(%error, "the names of buckets are not kept for a rebuild; tried again");
-            tokio::time::sleep(RETRY_PAUSE).await;
-            continue;
+/// Keeps the copy until it is told to finish.
+pub(super) struct KeptNames {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl KeptNames {
+    /// Copies at the start and after every change.
+    pub(super) fn start(
+        runtime: &Runtime,
+        namespace: Namespace<MetadataStore>,
+        store: Store,
+    ) -> KeptNames {
+        let (stop, stopped) = oneshot::channel();
+        let directory = store.directory().to_owned();
+        let task = runtime.spawn(keep(namespace, directory, stopped));
+        KeptNames { stop, task }
+    }
+
+    /// Copies what changed a moment ago. When nothing changes the names any more.
+    pub(super) async fn finish(self) {
+        // It ends only when it is told to.
+        let _ = self.stop.send(());
+        match tokio::time::timeout(LAST_TIME_MAX, self.task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the names of buckets were not kept"),
+            Err(_) => tracing::error!(
+                "the names of buckets were not kept within {LAST_TIME_MAX:?}: should the metadata \
+                 be lost before the next start, a rebuild does not know the newest"
+            ),
         }
-        namespace.renamed().await;
-        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn keep(
+    namespace: Namespace<MetadataStore>,
+    directory: PathBuf,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    loop {
+        let pause = match copy(&namespace, &directory).await {
+            Ok(()) => PAUSE,
+            Err(error) => {
+                tracing::warn!(%error, "the names of buckets are not kept for a rebuild; tried again");
+                RETRY_PAUSE
+            }
+        };
+        let next = async {
+            tokio::time::sleep(pause).await;
+            if pause == PAUSE {
+                namespace.renamed().await;
+            }
+        };
+        tokio::select! {
+            () = next => {}
+            _ = &mut stopped => break,
+        }
+    }
+    if let Err(error) = copy(&namespace, &directory).await {
+        tracing::error!(%error, "the newest names of buckets are not kept for a rebuild");
     }
 }
 

@@ -48,6 +48,7 @@ use access_log::AccessLog;
 use budget::Budget;
 use data_plane::{DataPlane, Parts, start_data_plane};
 use health::Readiness;
+use kept_names::KeptNames;
 use metadata::LocalMetadata;
 use signals::StopSignals;
 
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
         std::process::exit(1);
     });
     let metadata = service.metadata.clone();
-    let clean = service.stop(settings.shutdown_grace);
+    let clean = service.stop(&runtime, settings.shutdown_grace);
     runtime.block_on(metadata.release());
     drop(guard);
     runtime.shutdown_timeout(RUNTIME_UNWIND);
@@ -112,6 +113,7 @@ struct Service {
     admin: SocketAddr,
     metrics: SocketAddr,
     data_plane: DataPlane,
+    kept_names: KeptNames,
     access_log: Option<access_log::AccessLogThread>,
 }
 
@@ -129,9 +131,10 @@ impl Service {
     }
 
     /// Unready first, then the requests in flight, then the rest.
-    fn stop(self, grace: Duration) -> bool {
+    fn stop(self, runtime: &Runtime, grace: Duration) -> bool {
         self.readiness.set(false);
         let clean = self.data_plane.stop(grace);
+        runtime.block_on(self.kept_names.finish());
         if let Some(thread) = self.access_log {
             thread.finish();
         }
@@ -211,10 +214,7 @@ fn start(
         data_plane.store.clone(),
         Arc::clone(&data_plane.shared),
     ));
-    runtime.spawn(kept_names::keep(
-        namespace.clone(),
-        data_plane.store.clone(),
-    ));
+    let kept_names = KeptNames::start(runtime, namespace.clone(), data_plane.store.clone());
     let shared = Arc::clone(&data_plane.shared);
     let jobs = jobs::jobs(namespace.clone(), shared, &settings.jobs, &metrics);
     runtime.spawn(jobs.clone().run());
@@ -257,6 +257,7 @@ fn start(
         admin: admin_address,
         metrics: metrics_address,
         data_plane,
+        kept_names,
         access_log: access_log_thread,
     })
 }

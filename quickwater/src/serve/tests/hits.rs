@@ -104,7 +104,7 @@ impl Drop for World {
     fn drop(&mut self) {
         let grace = std::time::Duration::from_secs(5);
         if let Some(service) = self.service.take() {
-            assert!(service.stop(grace) || std::thread::panicking());
+            assert!(service.stop(&self.runtime, grace) || std::thread::panicking());
         }
         let _inside = self.runtime.enter();
     }
