@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import apart
+from . import apart, metadata
 from .server import Server, binary
 
 KEYS = {
@@ -32,13 +32,24 @@ def durability(s3: Any) -> str | None:
 class Cluster:
     """A control plane, its workers, and one directory as their UFS."""
 
-    def __init__(self, home: Path, lease: str, nodes: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        lease: str,
+        nodes: list[str] | None = None,
+        kept: tuple[dict[str, str], dict[str, str]] | None = None,
+    ) -> None:
+        """`kept`: flags and environment that say where the metadata lies."""
         home.mkdir(parents=True, exist_ok=True)
         (home / "ufs").mkdir(exist_ok=True)
         self.home = home
         self.ufs = f"file://{home / 'ufs'}"
         flags = [f"--ufs={self.ufs}", f"--cluster-lease={lease}"]
-        self.control = apart.Control(home, binary(), nodes or NODES, flags).start()
+        where, env = metadata.defaults(home / "control") if kept is None else kept
+        flags += [f"--{name}={value}" for name, value in where.items()]
+        self.control = apart.Control(home, binary(), nodes or NODES, flags)
+        self.control.env = env
+        self.control.start()
         self.workers: dict[str, Server] = {}
 
     def worker(self, node: str, start: bool = True) -> Server:
