@@ -73,6 +73,8 @@ struct Lane {
     running: bool,
     /// It got one more held part while it was running.
     again: bool,
+    /// Should the turn under way fail, the next one does not wait.
+    hurried: bool,
 }
 
 #[derive(Default)]
@@ -133,7 +135,8 @@ impl HeldQueue {
         self.changed.notify(usize::MAX);
     }
 
-    /// Makes uploads of a scope that wait for a later turn due now; how many.
+    /// Makes uploads of a scope that wait for a later turn due now; how many. One that has
+    /// its turn gets the next at once, should that fail.
     pub(crate) fn hurry(&self, scope: &QueueScope, now: Duration) -> u64 {
         let hurried = self.state().hurry(scope, now);
         if hurried > 0 {
@@ -198,6 +201,7 @@ impl State {
             attempts: 0,
             running: false,
             again: false,
+            hurried: false,
         };
         match self.lanes.entry(upload) {
             Entry::Vacant(free) => {
@@ -242,6 +246,7 @@ impl State {
             }
         }
         let again = std::mem::take(&mut lane.again);
+        let hurried = std::mem::take(&mut lane.hurried);
         lane.running = false;
         match turn {
             Turn::Ended if !again => {
@@ -254,7 +259,10 @@ impl State {
                     true => 1,
                     false => lane.attempts.saturating_add(1),
                 };
-                let pause = backoff(lane.attempts, lane.order, config);
+                let pause = match hurried {
+                    true => Duration::ZERO,
+                    false => backoff(lane.attempts, lane.order, config),
+                };
                 lane.due = now.saturating_add(pause);
             }
         }
@@ -271,6 +279,10 @@ impl State {
             if let Some(lane) = self.lanes.get_mut(upload) {
                 lane.due = now;
             }
+        }
+        let running = self.lanes.iter_mut().filter(|(_, lane)| lane.running);
+        for (_, lane) in running.filter(|(upload, _)| meant(upload)) {
+            lane.hurried = true;
         }
         waiting.len() as u64
     }

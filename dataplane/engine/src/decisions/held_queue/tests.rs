@@ -93,6 +93,11 @@ fn who_waits_is_hurried_by_path() {
     assert_eq!(queue.hurry(&QueueScope::path(BucketId(1), "di"), SECOND), 0);
     assert_eq!(queue.hurry(&QueueScope::everything(), SECOND), 2);
     assert_eq!(taken(&queue, SECOND), [upload(1, 1), upload(3, 3)]);
+    // The turn under way then is followed by the next at once, and by no other.
+    for follows in [vec![upload(2, 2)], vec![]] {
+        queue.finish(&upload(2, 2), Turn::Failed { sent: false }, SECOND);
+        assert_eq!(taken(&queue, SECOND), follows);
+    }
 }
 
 #[test]

@@ -22,6 +22,9 @@ pub(super) struct Lane {
     pub(super) due: Duration,
     pub(super) order: u64,
     pub(super) running: bool,
+    /// Should the attempt under way fail, the next one does not wait: what it met may be
+    /// over by now. Ends with that attempt.
+    pub(super) hurried: bool,
     /// What went wrong or was left open before; none for nearly all.
     pub(super) past: Option<Box<Past>>,
 }
@@ -130,6 +133,7 @@ impl State {
             due: now,
             order,
             running,
+            hurried: false,
             past: None,
         };
         if dead_at.is_some() {
@@ -236,6 +240,7 @@ impl State {
             return;
         };
         lane.running = false;
+        let hurried = std::mem::take(&mut lane.hurried);
         let current = lane.pending.version == version;
         match outcome {
             // Unless it got no answer again meanwhile.
@@ -260,7 +265,10 @@ impl State {
                     let past = lane.past();
                     past.attempts = past.attempts.saturating_add(1);
                     past.error = Some(memory::bounded(error));
-                    let wait = backoff(past.attempts, lane.order, config);
+                    let wait = match hurried {
+                        true => Duration::ZERO,
+                        false => backoff(past.attempts, lane.order, config),
+                    };
                     lane.due = lane.not_before(now) + wait;
                 } else {
                     lane.due = lane.not_before(now);
@@ -268,6 +276,13 @@ impl State {
             }
         }
         self.put_in(place.clone(), lane);
+    }
+
+    /// Has the attempt under way, should it fail, be followed by the next at once.
+    pub(super) fn hurry_after(&mut self, place: &Place) {
+        if let Some(lane) = self.lanes.get_mut(place).filter(|lane| lane.running) {
+            lane.hurried = true;
+        }
     }
 
     /// Whether it is due sooner now.

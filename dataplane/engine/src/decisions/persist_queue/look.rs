@@ -174,19 +174,26 @@ impl PersistQueue {
         }
     }
 
-    /// Makes changes of a scope that wait for a later attempt due now; how many.
+    /// Makes changes of a scope that wait for a later attempt due now; how many. One that
+    /// is being sent is sent again at once, should that fail: it may have met what is over
+    /// by now. Not counted.
     pub fn retry_all(&self, scope: &QueueScope, now: Duration) -> u64 {
         let (mut count, mut after) = (0, None);
         loop {
-            let mut waiting = Vec::new();
+            let (mut waiting, mut under_way) = (Vec::new(), Vec::new());
             let mut state = self.state();
             after = state.visit(scope, after.as_ref(), |place, lane| {
                 let settles = matches!(lane.pending.change, PendingChange::Settling { .. });
-                if !lane.running && !settles && lane.due > now {
-                    waiting.push(place.clone());
+                match lane.running {
+                    true => under_way.push(place.clone()),
+                    false if !settles && lane.due > now => waiting.push(place.clone()),
+                    false => {}
                 }
                 true
             });
+            for place in &under_way {
+                state.hurry_after(place);
+            }
             for place in &waiting {
                 state.hurry(place, now);
             }

@@ -218,6 +218,41 @@ fn failures_are_tried_again_for_ever_with_growing_waits() {
 }
 
 #[test]
+fn an_attempt_under_way_when_all_is_hurried_is_followed_by_the_next_at_once() {
+    let queue = queue();
+    let all = QueueScope::bucket(BUCKET);
+    for (version, key) in [(1, "a"), (2, "b")] {
+        queue.enqueue(place(key), put(version), at(0), None);
+        queue.take(at(0)).unwrap();
+    }
+    // It is not waiting, so it is not counted; another path is not hurried.
+    let other = QueueScope::path(BUCKET, "b");
+    assert_eq!(queue.retry_all(&other, at(1)), 0);
+    assert_eq!(queue.retry_all(&QueueScope::bucket(BucketId(2)), at(1)), 0);
+    queue.finish(&place("a"), Version(1), fail(None), at(2));
+    assert!(queue.take(at(2)).is_none());
+    queue.finish(&place("b"), Version(2), fail(None), at(2));
+    assert_eq!(queue.take(at(2)).unwrap().place, place("b"));
+    // Once: what fails again waits as ever.
+    queue.finish(&place("b"), Version(2), fail(None), at(2));
+    assert!(queue.take(at(2)).is_none());
+    assert_eq!(
+        queue.stat(BUCKET, &place("b").1, at(2)).unwrap().attempts,
+        2
+    );
+    // A request without an answer keeps its time, whoever is in a hurry.
+    assert_eq!(queue.retry_all(&all, at(2)), 2);
+    queue.take(at(2)).unwrap();
+    queue.take(at(2)).unwrap();
+    queue.retry_all(&all, at(3));
+    queue.enqueue(place("a"), put(3), at(3), None);
+    queue.finish(&place("a"), Version(1), fail(Some(900)), at(4));
+    queue.finish(&place("b"), Version(2), Outcome::Ended, at(4));
+    assert!(queue.take(at(899)).is_none());
+    assert_eq!(queue.take(at(900)).unwrap().pending.version, Version(3));
+}
+
+#[test]
 fn deletes_are_found_by_prefix() {
     let queue = queue();
     queue.enqueue(place("a/b/c"), delete(1), at(0), None);
