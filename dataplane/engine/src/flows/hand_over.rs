@@ -168,7 +168,7 @@ impl<W: World> Engine<W> {
             // Another has sent it meanwhile, and since then its bytes may be evicted.
             Err(Unsent::Lost(_)) => {
                 return match self.same_part(bucket, upload, &part).await? {
-                    Some(now) if now.held => Err(FlowError::Lost),
+                    Some(now) if now.held => Err(self.part_missing()),
                     now => Ok(now.unwrap_or(part)),
                 };
             }

@@ -10,6 +10,7 @@ use quickwater_proto::{
     Version,
 };
 
+use crate::decisions::read_plan::chunks_of;
 use crate::decisions::slots::{SlotGuard, Slots};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
@@ -17,7 +18,7 @@ use crate::flows::fence::Change;
 use crate::flows::put::{DRAINING, PutError, forget_part, read_only};
 use crate::flows::read::BufferOf;
 use crate::flows::write_back::{Pinned, Room};
-use crate::io::{Body, Durability, Environment, Metadata, Ufs};
+use crate::io::{Body, ChunkId, Disk, Durability, Environment, Metadata, Ufs};
 
 /// Parts read from the metadata at a time.
 pub(crate) const PARTS_READ: usize = 1_000;
@@ -302,6 +303,9 @@ impl<W: World> Engine<W> {
         let (upload, guard, _gate) = self.lock_complete(bucket, upload, &mut done).await?;
         let (upload, change) = (&upload, Change::Complete(upload.id, &done.etag));
         let unnamed = self.check_parts(bucket, upload, &done.parts).await?;
+        if upload.is_held() {
+            self.check_bytes(&done.parts)?;
+        }
         self.check_condition(bucket, key, &done.condition, &guard)
             .await?;
         guard.mark_changed();
@@ -433,6 +437,35 @@ impl<W: World> Engine<W> {
         match named.peek() {
             Some(_) => Err(FlowError::InvalidPart),
             None => Ok(unnamed),
+        }
+    }
+
+    /// Whether the bytes of parts that no UFS has are here. They are on the worker that
+    /// took them, and the key may have another owner since: what it acked then, nobody
+    /// could read.
+    fn check_bytes(&self, parts: &[PartRecord]) -> Result<(), FlowError> {
+        let disk = self.disk();
+        let here = |part: &PartRecord| {
+            let mut chunks = 0..chunks_of(part.size);
+            chunks.all(|index| {
+                let blob = part.blob;
+                disk.contains(ChunkId { blob, index })
+            })
+        };
+        match parts.iter().all(here) {
+            true => Ok(()),
+            false => Err(self.part_missing()),
+        }
+    }
+
+    /// What is told of a part whose bytes are neither here nor in its UFS.
+    pub(crate) fn part_missing(&self) -> FlowError {
+        match self.shared().rights.is_alone() {
+            true => FlowError::Lost,
+            false => FlowError::NotHere(
+                "parts of this upload are on another worker only, and in no UFS; it can be \
+                 completed when that worker is back, or when they are uploaded again",
+            ),
         }
     }
 

@@ -30,7 +30,8 @@ impl Shared {
     }
 
     /// Makes everything of a scope that waits for a later attempt due now, held parts
-    /// of uploads included; how many changes and uploads. A UFS that did not take an
+    /// of uploads included; how many changes and uploads. An attempt under way is followed
+    /// by the next at once, should it fail. A UFS that did not take an
     /// upload when room was short is asked again, too.
     pub fn retry_all(&self, scope: &QueueScope, now: Duration) -> u64 {
         self.relief.hurry();
@@ -83,17 +84,20 @@ impl<W: World> Engine<W> {
         };
         let upload = self.upload(&bucket, &of.key, of.id).await?;
         let parts = self.other_parts(&bucket, &upload, 0).await?;
+        let mut elsewhere = None;
         for part in parts.into_iter().filter(|part| part.held) {
             match self.send_held(&bucket, &upload, part).await {
                 Ok(_) => *sent += 1,
                 // Bytes that are gone do not come back: Complete says so. The other
                 // parts are sent all the same.
                 Err(FlowError::Lost | FlowError::InvalidPart) => {}
+                // Those of another worker come back with it.
+                Err(error @ FlowError::NotHere(_)) => elsewhere = Some(error),
                 Err(FlowError::NoSuchUpload) => return self.end_gone(&bucket, &upload).await,
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        elsewhere.map_or(Ok(()), Err)
     }
 
     /// Ends an upload that the UFS does not have any more: what was sent of it is lost,

@@ -10,7 +10,7 @@ use quickwater_proto::*;
 use crate::scenarios::*;
 use crate::world::*;
 
-fn set(shared: &Shared, mode: PolicyMode) {
+pub(crate) fn set(shared: &Shared, mode: PolicyMode) {
     let policy = PathPolicy {
         mode,
         ..PathPolicy::default()

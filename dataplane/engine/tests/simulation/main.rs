@@ -12,6 +12,7 @@ mod bypass;
 mod checker;
 mod crash;
 mod listing;
+mod moved;
 mod world;
 
 mod scenarios;

@@ -15,10 +15,10 @@ use crate::checker::{Event, Op, linearizable};
 use crate::world::*;
 use quickwater_simulation::Sim;
 
-type SimEngine = Engine<SimWorld>;
+pub(crate) type SimEngine = Engine<SimWorld>;
 
 /// A body whose every byte tells the value it stands for.
-struct ValueBody {
+pub(crate) struct ValueBody {
     disk: SimDisk,
     value: u64,
     left: usize,
@@ -79,6 +79,18 @@ pub(crate) struct Setup {
     pub(crate) bucket: Arc<Bucket>,
 }
 
+pub(crate) fn config() -> EngineConfig {
+    EngineConfig {
+        object_cache_bytes: 64 * 4_000,
+        read_depth: 2,
+        fill_run_chunks: 2,
+        wait_max: Duration::from_secs(30),
+        import_concurrency: 3,
+        persist: Default::default(),
+        content_matches: |_, _| true,
+    }
+}
+
 pub(crate) fn setup(seed: u64, faults: Faults, ttl_ms: u64) -> Setup {
     let sim = Sim::new(seed);
     let faults = Rc::new(Cell::new(faults));
@@ -89,15 +101,7 @@ pub(crate) fn setup(seed: u64, faults: Faults, ttl_ms: u64) -> Setup {
     };
     let ufs = SimUfs::new(&sim, &faults);
     let metadata = SimMetadata::new(&sim, &faults);
-    let shared = Shared::new(EngineConfig {
-        object_cache_bytes: 64 * 4_000,
-        read_depth: 2,
-        fill_run_chunks: 2,
-        wait_max: Duration::from_secs(30),
-        import_concurrency: 3,
-        persist: Default::default(),
-        content_matches: |_, _| true,
-    });
+    let shared = Shared::new(config());
     let engines = (0..2)
         .map(|_| {
             let environment = SimEnvironment(sim.clone());
@@ -136,19 +140,23 @@ pub(crate) fn key(name: &str) -> ObjectKey {
     ObjectKey::new(name).unwrap()
 }
 
+pub(crate) fn body_of(engine: &SimEngine, value: u64) -> ValueBody {
+    let size = content_of(value).len();
+    ValueBody {
+        disk: engine.disk().clone(),
+        value,
+        left: size,
+        size: size as u64,
+    }
+}
+
 pub(crate) async fn put(
     engine: &SimEngine,
     bucket: &Arc<Bucket>,
     name: &str,
     value: u64,
 ) -> Result<(), FlowError> {
-    let size = content_of(value).len();
-    let mut body = ValueBody {
-        disk: engine.disk().clone(),
-        value,
-        left: size,
-        size: size as u64,
-    };
+    let mut body = body_of(engine, value);
     match engine
         .put(bucket, &key(name), PutObject::default(), &mut body)
         .await

@@ -3,6 +3,7 @@
 
 mod metadata;
 mod ufs;
+mod uploads;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

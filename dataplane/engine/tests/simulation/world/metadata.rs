@@ -1,4 +1,4 @@
-//! Metadata with unknown outcomes. Absent: uploads, what a crash leaves.
+//! Metadata with unknown outcomes (but of uploads). Absent: what a crash leaves.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use quickwater_engine::io::Metadata;
 use quickwater_proto::*;
 
 use super::Faults;
+use super::uploads::Uploads;
 use quickwater_simulation::Sim;
 
 #[derive(Clone)]
@@ -25,6 +26,7 @@ pub struct SimMetadata {
     /// What the entries handed out stand for.
     entries: Rc<RefCell<Vec<(ObjectKey, ObjectRecord)>>>,
     version: Rc<Cell<u128>>,
+    uploads: Uploads,
 }
 
 impl SimMetadata {
@@ -39,6 +41,7 @@ impl SimMetadata {
             scanned: Rc::default(),
             entries: Rc::default(),
             version: Rc::default(),
+            uploads: Uploads::default(),
         }
     }
 
@@ -335,24 +338,25 @@ impl Metadata for SimMetadata {
     ) -> Result<(), MetadataError> {
         unknown()
     }
-    async fn create_upload(&self, _: BucketId, _: &UploadRecord) -> Result<(), MetadataError> {
-        unknown()
+    async fn create_upload(&self, _: BucketId, upload: &UploadRecord) -> Result<(), MetadataError> {
+        self.uploads.create(upload);
+        Ok(())
     }
     async fn upload(
         &self,
         _: BucketId,
         _: &ObjectKey,
-        _: UploadId,
+        id: UploadId,
     ) -> Result<Option<UploadRecord>, MetadataError> {
-        Ok(None)
+        Ok(self.uploads.find(id))
     }
     async fn put_part(
         &self,
         _: BucketId,
-        _: &UploadRecord,
-        _: &PartRecord,
+        upload: &UploadRecord,
+        part: &PartRecord,
     ) -> Result<Option<PartRecord>, MetadataError> {
-        unknown()
+        self.uploads.put_part(upload.id, part)
     }
     async fn hand_over(
         &self,
@@ -360,36 +364,36 @@ impl Metadata for SimMetadata {
         _: &UploadRecord,
         _: UploadId,
     ) -> Result<(), MetadataError> {
-        Err(MetadataError::Unavailable("not simulated here".into()))
+        unknown()
     }
-
     async fn parts(
         &self,
         _: BucketId,
         _: &ObjectKey,
-        _: UploadId,
-        _: u16,
-        _: usize,
+        id: UploadId,
+        after: u16,
+        limit: usize,
     ) -> Result<Vec<PartRecord>, MetadataError> {
-        Ok(Vec::new())
+        self.uploads.parts(id, after, limit)
     }
     async fn uploads(
         &self,
         _: BucketId,
-        _: &str,
-        _: Option<(&str, Option<UploadId>)>,
-        _: usize,
+        prefix: &str,
+        after: Option<(&str, Option<UploadId>)>,
+        limit: usize,
     ) -> Result<Vec<UploadRecord>, MetadataError> {
-        Ok(Vec::new())
+        Ok(self.uploads.page(prefix, after, limit))
     }
     async fn complete_upload(
         &self,
         _: BucketId,
-        _: &UploadRecord,
-        _: &ObjectRecord,
+        upload: &UploadRecord,
+        record: &ObjectRecord,
         _: &PutCondition,
     ) -> Result<Committed, MetadataError> {
-        unknown()
+        self.uploads.end(upload.id)?;
+        Ok(self.make_current(&upload.key, record))
     }
     async fn completed(
         &self,
@@ -403,8 +407,8 @@ impl Metadata for SimMetadata {
         &self,
         _: BucketId,
         _: &ObjectKey,
-        _: UploadId,
+        id: UploadId,
     ) -> Result<Vec<PartRecord>, MetadataError> {
-        Ok(Vec::new())
+        self.uploads.end(id)
     }
 }

@@ -1,0 +1,143 @@
+//! Slots that move while parts of an upload are on the worker that took them only: two
+//! workers with a store each, one metadata.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quickwater_engine::io::Alone;
+use quickwater_engine::{CompletedUpload, Engine, FlowError, NewUpload, PutError, Shared};
+use quickwater_proto::*;
+
+use crate::bypass::set;
+use crate::scenarios::*;
+use crate::world::*;
+
+/// A worker of the setup's cluster with a store of its own. It owns nothing yet.
+fn worker(setup: &Setup, mode: PolicyMode) -> SimEngine {
+    let shared = Shared::leased(config());
+    shared.rights.grant(Duration::from_secs(1_000_000));
+    set(&shared, mode);
+    let disk = SimDisk {
+        chunks: Rc::default(),
+        ..setup.disk.clone()
+    };
+    let environment = SimEnvironment(setup.sim.clone());
+    let (ufs, metadata) = (setup.ufs.clone(), setup.metadata.clone());
+    Engine::new(shared, disk, ufs, metadata, environment, Alone)
+}
+
+fn own_all(engine: &SimEngine, owned: bool) {
+    (0..SLOTS).for_each(|slot| engine.shared().rights.set(slot, owned));
+}
+
+async fn part(engine: &SimEngine, of: (&Arc<Bucket>, &UploadRecord), number: u16) -> PartRecord {
+    let (bucket, upload) = of;
+    // Number 2 is of several chunks.
+    let mut body = body_of(engine, number.into());
+    match engine.put_part(bucket, upload, number, &mut body).await {
+        Ok(part) => part,
+        Err(PutError::Flow(error)) => panic!("{error}"),
+        Err(PutError::Body(error)) => panic!("{error}"),
+    }
+}
+
+fn of_parts(parts: &[PartRecord]) -> CompletedUpload {
+    CompletedUpload {
+        parts: parts.to_vec(),
+        etag: ETag::from_md5(&[7; 16]),
+        checksums: Vec::new(),
+        condition: PutCondition::None,
+    }
+}
+
+async fn read(engine: &SimEngine, bucket: &Arc<Bucket>) -> Vec<u8> {
+    let record = engine.resolve(bucket, &key("k"), false).await.unwrap();
+    let mut reader = engine.read(bucket, &key("k"), &record, 0..record.size);
+    let mut bytes = Vec::new();
+    while let Some(buffer) = reader.next().await.unwrap() {
+        bytes.extend_from_slice(&buffer.0);
+    }
+    bytes
+}
+
+fn in_a_cluster<F: Future<Output = ()> + 'static>(
+    mode: PolicyMode,
+    story: impl FnOnce([SimEngine; 2], Arc<Bucket>) -> F,
+) {
+    let setup = setup(1, Faults::default(), 10_000);
+    let workers = [worker(&setup, mode), worker(&setup, mode)];
+    let story = story(workers, Arc::clone(&setup.bucket));
+    let told = Rc::new(Cell::new(false));
+    let end = Rc::clone(&told);
+    setup.sim.spawn(async move {
+        story.await;
+        end.set(true);
+    });
+    setup.sim.run();
+    assert!(told.get(), "to its end");
+}
+
+#[test]
+fn only_a_worker_that_has_all_parts_completes_an_upload() {
+    for mode in [PolicyMode::WriteBack, PolicyMode::Transient] {
+        in_a_cluster(mode, |[first, second], bucket| async move {
+            own_all(&first, true);
+            let new = NewUpload::default();
+            let upload = first.create_upload(&bucket, &key("k"), new).await.unwrap();
+            let mut parts = Vec::new();
+            for number in 1..=3 {
+                parts.push(part(&first, (&bucket, &upload), number).await);
+            }
+            // It dies; the slot moves.
+            own_all(&first, false);
+            own_all(&second, true);
+            let done = || second.complete_upload(&bucket, &upload, of_parts(&parts));
+            for _ in 0..2 {
+                let refused = done().await.unwrap_err();
+                let FlowError::NotHere(why) = refused else {
+                    panic!("{refused}");
+                };
+                assert!(why.contains("another worker"), "{why}");
+                let none = second.resolve(&bucket, &key("k"), true).await;
+                assert_eq!(none.unwrap_err(), FlowError::NoSuchKey);
+            }
+            // Some of them uploaded again are not enough.
+            let again = part(&second, (&bucket, &upload), 2).await;
+            let mixed = [parts[0].clone(), again, parts[2].clone()];
+            let refused = second.complete_upload(&bucket, &upload, of_parts(&mixed));
+            assert!(matches!(refused.await, Err(FlowError::NotHere(_))));
+            // What is named is what counts.
+            let named = second.complete_upload(&bucket, &upload, of_parts(&mixed[1..2]));
+            assert_eq!(named.await.unwrap().size, mixed[1].size);
+            assert!(read(&second, &bucket).await == content_of(2));
+        });
+    }
+}
+
+#[test]
+fn the_worker_that_took_the_parts_completes_when_it_is_back() {
+    in_a_cluster(
+        PolicyMode::WriteBack,
+        |[first, second], bucket| async move {
+            own_all(&first, true);
+            let new = NewUpload::default();
+            let upload = first.create_upload(&bucket, &key("k"), new).await.unwrap();
+            let parts = [
+                part(&first, (&bucket, &upload), 1).await,
+                part(&first, (&bucket, &upload), 2).await,
+            ];
+            own_all(&first, false);
+            own_all(&second, true);
+            let refused = second.complete_upload(&bucket, &upload, of_parts(&parts));
+            assert!(matches!(refused.await, Err(FlowError::NotHere(_))));
+            own_all(&second, false);
+            own_all(&first, true);
+            let done = first.complete_upload(&bucket, &upload, of_parts(&parts));
+            assert_eq!(done.await.unwrap().persist, PersistState::NotPersisted);
+            let whole = [content_of(1), content_of(2)].concat();
+            assert!(read(&first, &bucket).await == whole);
+        },
+    );
+}
