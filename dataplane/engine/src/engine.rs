@@ -234,10 +234,11 @@ impl Shared {
         drop(self.slots.lock(slot).await);
     }
 
-    /// Notes that others may have changed keys of this slot up to now: what a listing
-    /// of the UFS showed before decides nothing.
-    pub async fn note_taken(&self, slot: usize) {
+    /// Notes that others may have changed keys of this slot up to now (monotonic): what a
+    /// listing of the UFS showed before decides nothing.
+    pub async fn note_taken(&self, slot: usize, now: Duration) {
         self.slots.lock(slot).await.mark_changed();
+        self.rights.note_taken(slot, now);
     }
 
     /// Forgets what is remembered of buckets (a mount was added or removed).
@@ -455,15 +456,6 @@ impl<W: World> Engine<W> {
     pub fn permit_lease(&self) -> Result<(), FlowError> {
         let rights = &self.0.shared.rights;
         rights.live(|| self.environment().lease_clock())
-    }
-
-    /// Whether this process may answer for all keys now.
-    ///
-    /// # Errors
-    /// [`FlowError::NotHere`].
-    pub fn permit_all(&self) -> Result<(), FlowError> {
-        let rights = &self.0.shared.rights;
-        rights.of_all(|| self.environment().lease_clock())
     }
 
     pub(crate) async fn lock_slot(&self, slot: usize) -> Result<SlotGuard<'_>, FlowError> {

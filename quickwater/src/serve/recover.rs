@@ -100,7 +100,8 @@ pub(super) async fn recover<M: Names>(
     Ok(())
 }
 
-/// Queues what the UFSs have still to be told of keys that became ours.
+/// Queues what the UFSs have still to be told of keys that became ours, and takes in what
+/// was opened there for them.
 ///
 /// # Errors
 /// The metadata cannot be read: nothing must be answered for these keys yet.
@@ -120,6 +121,10 @@ pub(super) async fn take_in<R: Rows>(
         now,
         taken: true,
     };
+    // Before anything is judged by them: what memory has of these keys is of an earlier time.
+    let of = |bucket, key: &ObjectKey| mine(slot_of(bucket, key));
+    shared.opened.forget(of);
+    load_opened(rows, shared, mine).await?;
     queue.load(&buckets, mine, &mut HashMap::new()).await
 }
 
@@ -436,7 +441,7 @@ async fn fence_request(
     Ok(PendingRecord { change, ..pending })
 }
 
-/// Takes in what the last process had opened in UFSs.
+/// Takes in what the last process, or the last owner, had opened in UFSs.
 async fn load_opened(
     rows: &impl Rows,
     shared: &Shared,

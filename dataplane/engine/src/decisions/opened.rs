@@ -37,11 +37,19 @@ impl Opened {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a note that was found at start.
+    /// Takes in a note that was found at start, or of a key that became ours.
     pub fn load(&self, bucket: BucketId, opened: OpenedUpload) {
         let place = (bucket, opened.key.clone(), opened.id);
         let busy = false;
-        self.entries().insert(place, Entry { opened, busy });
+        let mut entries = self.entries();
+        // Who uses one knows more of it.
+        entries.entry(place).or_insert(Entry { opened, busy });
+    }
+
+    /// Forgets the notes of some keys that nobody uses now: others may have changed them.
+    pub fn forget(&self, of: impl Fn(BucketId, &ObjectKey) -> bool) {
+        let stays = |(bucket, key, _): &Place, entry: &mut Entry| entry.busy || !of(*bucket, key);
+        self.entries().retain(stays);
     }
 
     /// Notes in memory.
@@ -242,6 +250,26 @@ mod tests {
         assert_eq!(rest, [(BucketId(2), note(3, 0))]);
         all.forget_bucket(BucketId(1));
         assert_eq!(all.count(), 1);
+    }
+
+    #[test]
+    fn notes_of_keys_that_were_anothers_are_read_anew_but_for_those_in_use() {
+        let all = Arc::new(Opened::default());
+        let bucket = BucketId(1);
+        all.load(bucket, note(1, 100));
+        all.load(BucketId(2), note(3, 100));
+        let used = all.begin(bucket, note(2, 100));
+        all.forget(|of, _| of == bucket);
+        let left = || all.page(None, 9).into_iter().map(|(_, opened)| opened);
+        assert_eq!(left().map(|o| o.id.0).collect::<Vec<_>>(), [2, 3]);
+        all.load(bucket, note(1, 200));
+        all.load(bucket, note(2, 200));
+        assert_eq!(
+            left().map(|o| o.asked_ms).collect::<Vec<_>>(),
+            [200, 100, 100]
+        );
+        assert!(all.claim(bucket, &note(2, 0).key, UploadId(2)).is_none());
+        drop(used);
     }
 
     #[test]

@@ -22,6 +22,9 @@ struct Leased {
     /// When the lease ends, nanoseconds by the clock of leases.
     until: AtomicU64,
     owned: Vec<AtomicU64>,
+    /// When each slot was taken from another worker, nanoseconds by the shards' clock;
+    /// 0: not since the start.
+    taken: Vec<AtomicU64>,
     /// How often there was a time without a lease.
     lapses: AtomicU64,
 }
@@ -39,6 +42,7 @@ impl Rights {
         Self(Some(Leased {
             until: AtomicU64::new(0),
             owned: (0..SLOTS / WORD).map(|_| AtomicU64::new(0)).collect(),
+            taken: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             lapses: AtomicU64::new(0),
         }))
     }
@@ -84,6 +88,23 @@ impl Rights {
             true => leased.owned[slot / WORD].fetch_or(bit, Ordering::AcqRel),
             false => leased.owned[slot / WORD].fetch_and(!bit, Ordering::AcqRel),
         };
+    }
+
+    /// Notes that a slot was another worker's until now (monotonic).
+    pub(crate) fn note_taken(&self, slot: usize, now: Duration) {
+        if let Some(leased) = &self.0 {
+            let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+            leased.taken[slot].store(nanos, Ordering::Release);
+        }
+    }
+
+    /// When a slot was taken from another worker (monotonic); zero: it never was another's
+    /// since the start.
+    pub(crate) fn taken_at(&self, slot: usize) -> Duration {
+        let nanos = self.0.as_ref().map(|leased| &leased.taken[slot]);
+        nanos.map_or(Duration::ZERO, |nanos| {
+            Duration::from_nanos(nanos.load(Ordering::Acquire))
+        })
     }
 
     /// Whether a slot is owned, whatever the lease.
@@ -136,14 +157,6 @@ impl Rights {
         }
     }
 
-    /// The same for all keys.
-    pub(crate) fn of_all(&self, now: impl FnOnce() -> Duration) -> Result<(), FlowError> {
-        match self.owned() == SLOTS {
-            true => self.live(now),
-            false => Err(FlowError::NotHere("other workers own some of the keys")),
-        }
-    }
-
     /// Whether there is a lease, whatever is owned.
     pub(crate) fn live(&self, now: impl FnOnce() -> Duration) -> Result<(), FlowError> {
         match self.0.is_some() && self.left(now()).is_some_and(|left| left.is_zero()) {
@@ -168,8 +181,9 @@ mod tests {
         let rights = Rights::alone();
         let never = || -> Duration { unreachable!("the clock is not looked at") };
         assert_eq!(rights.of_key(BUCKET, "a", never), Ok(()));
-        assert_eq!(rights.of_all(never), Ok(()));
         assert_eq!((rights.owned(), rights.left(Duration::ZERO)), (SLOTS, None));
+        rights.note_taken(3, Duration::from_secs(1));
+        assert_eq!(rights.taken_at(3), Duration::ZERO, "from whom?");
     }
 
     #[test]
@@ -199,13 +213,12 @@ mod tests {
     }
 
     #[test]
-    fn all_keys_need_all_slots() {
+    fn it_is_remembered_when_a_slot_came_from_another_worker() {
         let rights = Rights::leased();
-        rights.grant(Duration::from_secs(10));
-        (1..SLOTS).for_each(|slot| rights.set(slot, true));
-        assert!(rights.of_all(at(1)).is_err());
-        rights.set(0, true);
-        assert_eq!(rights.of_all(at(1)), Ok(()));
-        assert!(rights.of_all(at(11)).is_err());
+        rights.set(7, true);
+        assert_eq!(rights.taken_at(7), Duration::ZERO);
+        rights.note_taken(7, Duration::from_secs(5));
+        assert_eq!(rights.taken_at(7), Duration::from_secs(5));
+        assert_eq!(rights.taken_at(SLOTS - 1), Duration::ZERO);
     }
 }

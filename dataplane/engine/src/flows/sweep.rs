@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use quickwater_proto::{Bucket, BucketId, ObjectKey, PartRecord, UfsError, UploadId, UploadRecord};
 
+use crate::decisions::slots::Slots;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::put::forget_part;
@@ -58,12 +59,12 @@ struct Sweep {
 }
 
 impl<W: World> Engine<W> {
-    /// Looks through everything once. An upload counts as abandoned when no part
-    /// of it was stored, nor is being received, for `orphan_timeout`; not before
-    /// clients have had that long since `started` (monotonic).
+    /// Looks through everything once; among other workers each sees to the keys it owns.
+    /// An upload counts as abandoned when no part of it was stored, nor is being
+    /// received, for `orphan_timeout`; not before clients have had that long since
+    /// `started` (monotonic), and since its key became this worker's.
     pub async fn sweep(&self, orphan_timeout: Duration, started: Duration) -> Swept {
-        // What others have begun must not be taken for abandoned.
-        if self.permit_all().is_err() {
+        if self.permit_lease().is_err() {
             return Swept::default();
         }
         let mut sweep = Sweep {
@@ -147,6 +148,9 @@ impl<W: World> Engine<W> {
         upload: &UploadRecord,
         sweep: &mut Sweep,
     ) -> Result<(), FlowError> {
+        if !self.may_sweep(bucket.id, upload, sweep) {
+            return Ok(());
+        }
         if !self.is_abandoned(bucket, upload, sweep).await? {
             return Ok(());
         }
@@ -176,6 +180,16 @@ impl<W: World> Engine<W> {
             sweep.deaf.insert(bucket.id);
         }
         Ok(())
+    }
+
+    /// Whether an upload is this worker's to judge: parts that are being received are
+    /// known to the owner of the key only, and the one before took what it knew with it.
+    fn may_sweep(&self, bucket: BucketId, upload: &UploadRecord, sweep: &Sweep) -> bool {
+        let (rights, slot) = (&self.shared().rights, Slots::of_key(bucket, &upload.key));
+        let now = self.environment().monotonic();
+        let taken = rights.taken_at(slot);
+        let long = taken.is_zero() || now.saturating_sub(taken) >= sweep.orphan_timeout;
+        rights.owns(slot) && long
     }
 
     /// Whether nobody stored a part of an upload, or is storing one, for too long.

@@ -144,7 +144,7 @@ impl Body {
             }
         }
         for slot in gained {
-            self.shared.note_taken(*slot).await;
+            self.shared.note_taken(*slot, clock.monotonic()).await;
             self.shared.rights.set(*slot, true);
         }
     }

@@ -5,6 +5,7 @@ use quickwater_proto::{Bucket, BucketId, ObjectKey, OpenedUpload, UfsErrorKind, 
 
 use super::{ROWS, Sweep};
 use crate::decisions::opened::{Claim, begun_by_us};
+use crate::decisions::slots::Slots;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::opened::upload_of;
@@ -39,6 +40,12 @@ impl<W: World> Engine<W> {
         opened: OpenedUpload,
         sweep: &mut Sweep,
     ) -> Result<(), FlowError> {
+        let (rights, slot) = (&self.shared().rights, Slots::of_key(bucket, &opened.key));
+        let unanswered = || self.shared().persist.unanswered(bucket, &opened.key);
+        // Another worker's; or one had the key before this one, and may still be sending.
+        if !rights.owns(slot) || (!rights.is_alone() && unanswered().is_some()) {
+            return Ok(());
+        }
         let Some(bucket) = self.bucket_by_id(bucket).await? else {
             self.shared().opened.forget_bucket(bucket);
             return Ok(());
