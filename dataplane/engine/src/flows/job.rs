@@ -8,9 +8,10 @@ use futures_util::future::select;
 use quickwater_proto::{Bucket, JobAction, JobOutcome, ObjectKey};
 
 use crate::decisions::job_tasks::{JobAnswer, JobTask, JobWork};
+use crate::decisions::slots::Slots;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
-use crate::io::Environment;
+use crate::io::{Environment, Peers};
 
 /// Longest sleep of a shard with no task; also how soon a stop is seen.
 const IDLE: Duration = Duration::from_secs(1);
@@ -62,16 +63,17 @@ where
         }
     }
 
-    /// Compares the key itself and what is below it with the UFS.
+    /// Compares the key itself and what is below it with the UFS. What it finds of others'
+    /// keys their owners judge.
     async fn compare_path(&self, bucket: &Arc<Bucket>, path: &str) -> JobAnswer {
         if path.is_empty() || path.ends_with('/') {
             self.compare_below(bucket, path).await?;
             return Ok(JobOutcome::Done { bytes: 0 });
         }
         let key = ObjectKey::new(path).map_err(|error| FlowError::Invalid(error.0))?;
-        match self.resolve(bucket, &key, true).await {
-            Ok(_) | Err(FlowError::NoSuchKey) => {}
-            Err(error) => return Err(error),
+        match self.shared().rights.owns(Slots::of_key(bucket.id, &key)) {
+            true => self.look_again(bucket, &[key]).await?,
+            false => self.peers().look_again(bucket, vec![key]).await?,
         }
         self.compare_below(bucket, &format!("{path}/")).await?;
         Ok(JobOutcome::Done { bytes: 0 })

@@ -12,6 +12,7 @@ use quickwater_controlplane::rpc::{
 };
 use quickwater_proto::{
     BucketId, BucketName, JobAction, JobOutcome, LeftAlone, ObjectKey, PolicyTable, slot_of,
+    slot_of_text,
 };
 use quickwater_rpc::admin::{Node, PersistTotals, Setting};
 use quickwater_rpc::cluster::act::Kind;
@@ -245,8 +246,8 @@ fn scope_to_wire(scope: Option<(BucketId, &str)>, until_ms: i64) -> Scope {
     }
 }
 
-/// Workers that do what jobs want: for a key its owner, for a path whoever owns
-/// everything.
+/// Workers that do what jobs want: for a key its owner, for a path who compares it for
+/// listings, too, and asks the owners of the keys.
 pub(super) struct Hands(pub(super) Cluster<MetadataStore>);
 
 impl Hands {
@@ -307,8 +308,12 @@ impl JobWorker for Hands {
             bucket: bucket.0,
             path: path.to_owned(),
         });
-        // With several workers nobody owns everything, and whoever is asked says so.
-        self.give(0, what, stop).await.map(drop)
+        let below = match path.is_empty() || path.ends_with('/') {
+            true => path.to_owned(),
+            false => format!("{path}/"),
+        };
+        let slot = slot_of_text(bucket, &below);
+        self.give(slot, what, stop).await.map(drop)
     }
 
     async fn act(
