@@ -29,6 +29,11 @@ def durability(s3: Any) -> str | None:
     return answer["ResponseMetadata"]["HTTPHeaders"].get("x-quickwater-durability")
 
 
+def persist_state(answer: Any) -> str | None:
+    """Where the bytes of an object are safe, as an answer about it says."""
+    return answer["ResponseMetadata"]["HTTPHeaders"].get("x-quickwater-persist-state")
+
+
 class Cluster:
     """A control plane, its workers, and one directory as their UFS."""
 
@@ -38,24 +43,31 @@ class Cluster:
         lease: str,
         nodes: list[str] | None = None,
         kept: tuple[dict[str, str], dict[str, str]] | None = None,
+        *,
+        flags: dict[str, str] | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
-        """`kept`: flags and environment that say where the metadata lies."""
+        """`kept`: flags and environment that say where the metadata lies. `flags`, `env`: more
+        of them, for control and workers; they may name another UFS."""
         home.mkdir(parents=True, exist_ok=True)
         (home / "ufs").mkdir(exist_ok=True)
         self.home = home
         self.ufs = f"file://{home / 'ufs'}"
-        flags = [f"--ufs={self.ufs}", f"--cluster-lease={lease}"]
-        where, env = metadata.defaults(home / "control") if kept is None else kept
-        flags += [f"--{name}={value}" for name, value in where.items()]
-        self.control = apart.Control(home, binary(), nodes or NODES, flags)
-        self.control.env = env
+        self.flags = {"ufs": self.ufs, **(flags or {})}
+        self.env = env or {}
+        words = [f"--{name}={value}" for name, value in self.flags.items()]
+        words.append(f"--cluster-lease={lease}")
+        where, faults = metadata.defaults(home / "control") if kept is None else kept
+        words += [f"--{name}={value}" for name, value in where.items()]
+        self.control = apart.Control(home, binary(), nodes or NODES, words)
+        self.control.env = {**self.env, **faults}
         self.control.start()
         self.workers: dict[str, Server] = {}
 
     def worker(self, node: str, start: bool = True) -> Server:
         """A worker; made at the first call."""
         if node not in self.workers:
-            server = Server(self.home / node, flags={"ufs": self.ufs}, env=KEYS)
+            server = Server(self.home / node, flags=self.flags, env={**self.env, **KEYS})
             server.control = None
             words = self.control.worker_flags(node)
             server.flags.pop("admin-listen")
@@ -114,6 +126,27 @@ class Cluster:
         while durability(s3) != wanted:
             assert time.monotonic() < end, self.logs()
             time.sleep(0.1)
+
+    def policy_of_all(self, mode: str) -> None:
+        """As `policy`, and in force at every worker: each is asked for a key of its own.
+        Nobody else may ask for anything meanwhile."""
+        running = {node: server for node, server in self.workers.items() if server.alive()}
+        clients = {node: server.target().client() for node, server in running.items()}
+        self.policy(mode, next(iter(clients.values())))
+        wanted = "ufs" if mode == "WRITE_THROUGH" else "local-1"
+
+        def relayed() -> float:
+            return sum(one.metric("quickwater_peer_served_total") for one in running.values())
+
+        end = time.monotonic() + PATIENCE_SECONDS
+        for node, s3 in clients.items():
+            number, seen = 0, ""
+            while seen != wanted:
+                assert time.monotonic() < end, f"{node}: {seen}\n{self.logs()}"
+                before, number = relayed(), number + 1
+                answer = s3.put_object(Bucket="abc", Key=f"asked{number}", Body=b"?")
+                if relayed() == before:
+                    seen = answer["ResponseMetadata"]["HTTPHeaders"]["x-quickwater-durability"]
 
     def close(self) -> None:
         """Ends all."""

@@ -119,6 +119,7 @@ class Connection(asyncio.Protocol):
         request, rule = self.request, self.rule
         request.body = self.reader.body()
         self.seen.size = len(request.body)
+        self.seen.range = request.headers.get("range", "")
         if rule is None:
             self._answer(self.simulator.apply(request))
         else:

@@ -65,6 +65,7 @@ class Seen:
     size: int = 0
     status: int = 0
     fault: str = ""
+    range: str = ""
 
 
 class Journal:

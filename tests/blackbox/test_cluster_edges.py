@@ -1,0 +1,262 @@
+"""What happens at the edges of a cluster: a worker dies, its keys move, it comes back."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+from botocore.exceptions import ClientError
+
+from harness.cluster import PATIENCE_SECONDS, SLOTS, Cluster, persist_state
+from harness.payload import MIB, payload
+
+
+NODES = ["n1", "n2"]
+# How long the control plane is away; workers answer from what they know.
+OUTAGE_SECONDS = float(os.environ.get("QW_CONTROL_OUTAGE_SECONDS", "3"))
+FENCE = {"write-cache-fence": "3s", "write-cache-persist-retry-max": "1s"}
+
+
+def running(home: Path, lease: str, **options: Any) -> Iterator[Cluster]:
+    """Two workers that have settled who owns what."""
+    made = Cluster(home, lease, NODES, **options)
+    try:
+        for node in NODES:
+            made.worker(node)
+        made.settle(NODES)
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Iterator[Cluster]:
+    """With a lease of three seconds: it may end at any time."""
+    yield from running(tmp_path / "short", "3s", flags=FENCE)
+
+
+@pytest.fixture
+def steady(tmp_path: Path) -> Iterator[Cluster]:
+    """With leases that do not end by themselves."""
+    yield from running(tmp_path / "steady", "10m")
+
+
+def told(call: Any) -> tuple[int, str]:
+    """Status and message of a call that may fail."""
+    try:
+        return int(call()["ResponseMetadata"]["HTTPStatusCode"]), ""
+    except ClientError as error:
+        text = error.response.get("Error", {}).get("Message", "")
+        return int(error.response["ResponseMetadata"]["HTTPStatusCode"]), text
+
+
+def wait_for(cluster: Cluster, what: Any) -> None:
+    """Waits until something holds."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not what():
+        assert time.monotonic() < end, cluster.logs()
+        time.sleep(0.1)
+
+
+def told_at_last(cluster: Cluster, call: Any) -> int:
+    """The status of a call once it is not told to come back."""
+    wait_for(cluster, lambda: told(call)[0] != 503)
+    return told(call)[0]
+
+
+def made(cluster: Cluster, call: Any, later: tuple[int, ...] = (503,)) -> Any:
+    """What a call answers once it is not told to come back."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return call()
+        except ClientError as error:
+            assert error.response["ResponseMetadata"]["HTTPStatusCode"] in later, error
+            assert time.monotonic() < end, cluster.logs()
+            time.sleep(0.1)
+
+
+def key_of(cluster: Cluster, node: str, s3: Any, prefix: str) -> str:
+    """A key of a worker, by whether the other one is asked for it."""
+    other = {"n1": "n2", "n2": "n1"}[node]
+    for number in range(200):
+        key = f"{prefix}{number}"
+        before = cluster.worker(other).metric("quickwater_peer_served_total")
+        made(cluster, lambda: s3.put_object(Bucket="abc", Key=key, Body=b"?"))
+        if cluster.worker(other).metric("quickwater_peer_served_total") == before:
+            return key
+    raise AssertionError("no key of this worker")
+
+
+def dirty_key_of(cluster: Cluster, node: str, prefix: str) -> str:
+    """A key of a worker that goes by the policy of write-back by now."""
+    s3 = cluster.worker(node).target().client()
+    key = key_of(cluster, node, s3, prefix)
+
+    def kept() -> bool:
+        answer = made(cluster, lambda: s3.put_object(Bucket="abc", Key=key, Body=b"?"))
+        return str(answer["ResponseMetadata"]["HTTPHeaders"]["x-quickwater-durability"]) == "local-1"
+
+    wait_for(cluster, kept)
+    return key
+
+
+@pytest.mark.parametrize("policy", ["WRITE_BACK", "TRANSIENT"])
+def test_an_upload_is_completed_only_by_who_has_its_parts(short: Cluster, policy: str) -> None:
+    one = short.worker("n1").target().client(retries={"max_attempts": 0})
+    two = short.worker("n2").target().client(retries={"max_attempts": 0})
+    wait_for(short, lambda: told(lambda: one.create_bucket(Bucket="abc"))[0] in (200, 409))
+    short.policy(policy, one)
+    key = dirty_key_of(short, "n1", "k")
+    named = {"Bucket": "abc", "Key": key}
+    named["UploadId"] = made(short, lambda: one.create_multipart_upload(**named))["UploadId"]
+    bodies = [payload(5 * MIB + number, number) for number in range(2)] + [b"end"]
+    parts = []
+    for number, body in enumerate(bodies, 1):
+        sent = made(short, lambda: one.upload_part(**named, PartNumber=number, Body=body))
+        parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+    done = {"MultipartUpload": {"Parts": parts}}
+    short.worker("n1").kill()
+    short.wait_slots(lambda slots: slots["n2"] == SLOTS)
+    # Its parts are with a dead worker: no ack of what nobody can read, and a reason.
+    seen: list[str] = []
+
+    def refused() -> bool:
+        status, text = told(lambda: two.complete_multipart_upload(**named, **done))
+        assert status == 503, (status, text)
+        seen.append(text)
+        return "another worker only" in text
+
+    wait_for(short, refused)
+    for _ in range(5):
+        refused()
+    # Parts are still taken, and listed; one of them is not all.
+    made(short, lambda: two.upload_part(**named, PartNumber=3, Body=b"again"))
+    listed = made(short, lambda: two.list_parts(**named))["Parts"]
+    assert [part["PartNumber"] for part in listed] == [1, 2, 3]
+    third = {"PartNumber": 3, "ETag": listed[2]["ETag"]}
+    mixed = {"MultipartUpload": {"Parts": [*parts[:2], third]}}
+    assert told(lambda: two.complete_multipart_upload(**named, **mixed))[0] == 503
+    # All of them uploaded again are.
+    for number, body in enumerate(bodies[:2], 1):
+        sent = made(short, lambda: two.upload_part(**named, PartNumber=number, Body=body))
+        assert sent["ETag"] == parts[number - 1]["ETag"]
+    made(short, lambda: two.complete_multipart_upload(**named, **mixed))
+    whole = b"".join(bodies[:2]) + b"again"
+    assert made(short, lambda: two.get_object(Bucket="abc", Key=key)["Body"].read()) == whole
+    # The first comes back, with parts that nobody names any more.
+    s3 = short.worker("n1").target().client(retries={"max_attempts": 0})
+    assert made(short, lambda: s3.get_object(Bucket="abc", Key=key)["Body"].read()) == whole
+
+
+def test_an_upload_waits_for_the_worker_that_has_its_parts(short: Cluster) -> None:
+    one = short.worker("n1").target().client(retries={"max_attempts": 0})
+    two = short.worker("n2").target().client(retries={"max_attempts": 0})
+    wait_for(short, lambda: told(lambda: one.create_bucket(Bucket="abc"))[0] in (200, 409))
+    short.policy("WRITE_BACK", one)
+    key = dirty_key_of(short, "n1", "k")
+    named = {"Bucket": "abc", "Key": key}
+    named["UploadId"] = made(short, lambda: one.create_multipart_upload(**named))["UploadId"]
+    bodies = [payload(5 * MIB + 1, "first"), payload(MIB, "second")]
+    parts = []
+    for number, body in enumerate(bodies, 1):
+        sent = made(short, lambda: one.upload_part(**named, PartNumber=number, Body=body))
+        parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+    done = {"MultipartUpload": {"Parts": parts}}
+    short.worker("n1").kill()
+    short.wait_slots(lambda slots: slots["n2"] == SLOTS)
+    wait_for(
+        short,
+        lambda: "another worker only" in told(lambda: two.complete_multipart_upload(**named, **done))[1],
+    )
+    one = short.worker("n1").target().client(retries={"max_attempts": 0})
+    # The key is its own again in a while; whichever worker is asked, then it is one object.
+    made(short, lambda: two.complete_multipart_upload(**named, **done))
+    for s3 in (one, two):
+        got = made(short, lambda: s3.get_object(Bucket="abc", Key=key)["Body"].read())
+        assert got == b"".join(bodies)
+
+
+def test_leased_reads_ask_nobody_and_outlive_the_control_plane(steady: Cluster) -> None:
+    clients = [steady.worker(node).target().client() for node in NODES]
+    clients[0].create_bucket(Bucket="abc")
+    bodies = {f"k{number}": payload(5000, number) for number in range(20)}
+    for key, body in bodies.items():
+        clients[0].put_object(Bucket="abc", Key=key, Body=body)
+
+    def calls() -> list[float]:
+        return [steady.worker(node).metric("quickwater_control_calls_total") for node in NODES]
+
+    def read(rounds: int) -> None:
+        for _ in range(rounds):
+            for s3 in clients:
+                for key, body in bodies.items():
+                    assert s3.get_object(Bucket="abc", Key=key)["Body"].read() == body
+                    assert s3.head_object(Bucket="abc", Key=key)["ContentLength"] == 5000
+
+    read(1)
+    before = calls()
+    relayed = sum(steady.worker(node).metric("quickwater_peer_served_total") for node in NODES)
+    read(4)
+    # Not even one, whether the asked worker owns the key or has another one answer.
+    assert calls() == before
+    assert sum(steady.worker(node).metric("quickwater_peer_served_total") for node in NODES) > relayed
+    steady.control.kill()
+    for node in NODES:
+        wait_for(steady, lambda: steady.worker(node).metric("quickwater_control_connected") == 0)
+    end = time.monotonic() + OUTAGE_SECONDS
+    while time.monotonic() < end:
+        read(1)
+    assert told(lambda: clients[0].put_object(Bucket="abc", Key="again", Body=b"?"))[0] >= 500
+    steady.control.start()
+    for s3 in clients:
+        made(steady, lambda: s3.put_object(Bucket="abc", Key="again", Body=b"new"), (500, 503))
+        assert s3.get_object(Bucket="abc", Key="again")["Body"].read() == b"new"
+
+
+def test_dirty_keys_of_a_dead_worker_take_writes_and_come_back(short: Cluster) -> None:
+    one = short.worker("n1").target().client()
+    two = short.worker("n2").target().client()
+    wait_for(short, lambda: told(lambda: one.create_bucket(Bucket="abc"))[0] in (200, 409))
+    short.policy("WRITE_BACK", one)
+    keys = {what: dirty_key_of(short, "n1", what) for what in ("written", "deleted", "left")}
+    dirty_key_of(short, "n2", "other")
+    wait_for(short, lambda: short.cli("async-persist", "wait", "--path", "/abc").returncode == 0)
+    # The directory of the bucket is away: what is written stays on the worker.
+    place, away = short.home / "ufs" / "abc", short.home / "away"
+    place.rename(away)
+    for key in keys.values():
+        made(short, lambda: one.put_object(Bucket="abc", Key=key, Body=b"of the first"))
+    short.worker("n1").kill()
+    short.wait_slots(lambda slots: slots["n2"] == SLOTS)
+    # What only the dead worker has is never answered with what was before.
+    for key in keys.values():
+        for _ in range(3):
+            assert told(lambda: two.get_object(Bucket="abc", Key=key))[0] == 503
+    # It is written and deleted all the same, and acked; the UFS is told when what the
+    # dead worker may have sent is certainly over.
+    new = made(short, lambda: two.put_object(Bucket="abc", Key=keys["written"], Body=b"of the second"))
+    assert new["ResponseMetadata"]["HTTPHeaders"]["x-quickwater-durability"] == "local-1"
+    made(short, lambda: two.delete_object(Bucket="abc", Key=keys["deleted"]))
+    got = made(short, lambda: two.get_object(Bucket="abc", Key=keys["written"])["Body"].read())
+    assert got == b"of the second"
+    assert told_at_last(short, lambda: two.get_object(Bucket="abc", Key=keys["deleted"])) == 404
+    assert told(lambda: two.get_object(Bucket="abc", Key=keys["left"]))[0] == 503
+    away.rename(place)
+    wait_for(short, lambda: (place / keys["written"]).read_bytes() == b"of the second")
+    wait_for(short, lambda: not (place / keys["deleted"]).exists())
+    assert (place / keys["left"]).read_bytes() == b"?"
+    # It comes back with what it had: only what nobody has replaced counts.
+    one = short.worker("n1").target().client()
+    wait_for(short, lambda: told(lambda: two.get_object(Bucket="abc", Key=keys["left"]))[0] == 200)
+    wait_for(short, lambda: (place / keys["left"]).read_bytes() == b"of the first")
+    for s3 in (one, two):
+        for what, body in (("written", b"of the second"), ("left", b"of the first")):
+            assert made(short, lambda: s3.get_object(Bucket="abc", Key=keys[what])["Body"].read()) == body
+        assert told_at_last(short, lambda: s3.get_object(Bucket="abc", Key=keys["deleted"])) == 404
+    wait_for(short, lambda: persist_state(made(short, lambda: two.head_object(Bucket="abc", Key=keys["left"]))) == "PERSISTED")
+    assert (place / keys["written"]).read_bytes() == b"of the second"
+    assert not (place / keys["deleted"]).exists()
