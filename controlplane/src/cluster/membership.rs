@@ -50,7 +50,18 @@ pub struct Seat {
     pub lease_until: Duration,
     /// What it said last.
     pub beat: Beat,
+    /// Its session was opened by a process that ended, which may have granted leases
+    /// of another length: it has to register again.
+    of_before: bool,
     kept_until: Duration,
+}
+
+impl Seat {
+    /// Whether this session, opened by this process, is the one that counts.
+    #[must_use]
+    pub fn attends(&self, session: u64) -> bool {
+        self.session == session && !self.of_before && !self.member.gone
+    }
 }
 
 /// All members and the table in force.
@@ -121,7 +132,11 @@ impl Membership {
             wanted: Wanted::default(),
         };
         for (member, session) in members {
+            let node = member.node.clone();
             membership.register(member, session, now);
+            if let Some(seat) = membership.seats.get_mut(&node) {
+                seat.of_before = true;
+            }
         }
         membership
     }
@@ -180,6 +195,7 @@ impl Membership {
             session,
             lease_until,
             beat: Beat::default(),
+            of_before: false,
             kept_until: now,
             member,
         };
@@ -193,7 +209,7 @@ impl Membership {
         };
         // Once its lease is over others may hold its slots: it has to see the table
         // first, which it does by registering again.
-        if seat.session != session || seat.member.gone || now >= seat.lease_until {
+        if !seat.attends(session) || now >= seat.lease_until {
             return false;
         }
         seat.lease_until = seat.lease_until.max(now + self.lease);

@@ -293,3 +293,21 @@ fn a_shorter_lease_does_not_end_a_longer_one_granted_before() {
     while step(&mut members, at(30)) {}
     assert_eq!(members.table().owned_by(&node(1)), 0);
 }
+
+#[test]
+fn a_session_of_an_earlier_process_does_not_count() {
+    let mut members = empty();
+    members.register(member(1), 7, at(0));
+    while step(&mut members, at(0)) {}
+    let table = members.table().clone();
+    let mut members = Membership::load(LEASE, table, [(member(1), 7)], at(1));
+    // Its worker goes by leases of another length, maybe.
+    assert!(!members.seat(&node(1)).unwrap().attends(7));
+    assert!(!members.beat(&node(1), 7, beat(1), at(2)));
+    assert_eq!(members.seat(&node(1)).unwrap().lease_until, at(1) + LEASE);
+    // The slots are still its own, and stay so when it has registered.
+    members.register(member(1), 8, at(3));
+    assert!(members.beat(&node(1), 8, beat(1), at(4)));
+    while step(&mut members, at(4)) {}
+    assert_eq!(members.table().owned_by(&node(1)), SLOTS);
+}

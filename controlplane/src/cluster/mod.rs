@@ -318,7 +318,7 @@ impl<S: Store> Cluster<S> {
     pub fn attends(&self, node: &NodeId, session: u64) -> bool {
         let members = self.members();
         let seat = members.seat(node);
-        seat.is_some_and(|seat| seat.session == session && !seat.member.gone)
+        seat.is_some_and(|seat| seat.attends(session))
     }
 
     /// A bucket was made, changed or removed: workers read what they know of buckets

@@ -86,29 +86,30 @@ struct Scene {
 
 /// The control process, one after the other over the same store.
 struct Control {
+    /// Tells the process of now that it ended, also while it still starts.
+    ended: RefCell<Arc<AtomicBool>>,
     sim: Sim,
     below: FaultyStore<EmbeddedStore>,
     steps: Steps,
     runtime: Handle,
     clock: Arc<AtomicU64>,
-    current: RefCell<Option<(Cluster<SteppedStore>, Arc<AtomicBool>)>>,
+    current: RefCell<Option<Cluster<SteppedStore>>>,
 }
 
 impl Control {
     fn cluster(&self) -> Option<Cluster<SteppedStore>> {
-        let current = self.current.borrow();
-        current.as_ref().map(|(cluster, _)| cluster.clone())
+        self.current.borrow().clone()
     }
 
     fn end(&self) {
-        if let Some((_, ended)) = self.current.borrow_mut().take() {
-            ended.store(true, Ordering::SeqCst);
-        }
+        self.ended.borrow().store(true, Ordering::SeqCst);
+        self.current.take();
     }
 
     async fn start(self: Rc<Self>) {
         self.end();
         let ended = Arc::new(AtomicBool::new(false));
+        self.ended.replace(Arc::clone(&ended));
         let store = SteppedStore {
             below: self.below.clone(),
             steps: self.steps.clone(),
@@ -125,8 +126,10 @@ impl Control {
                 Err(_) => self.sim.sleep(Duration::from_millis(100)).await,
             }
         };
-        self.current
-            .replace(Some((cluster.clone(), Arc::clone(&ended))));
+        if ended.load(Ordering::SeqCst) {
+            return;
+        }
+        self.current.replace(Some(cluster.clone()));
         while !ended.load(Ordering::SeqCst) {
             // What cannot be written now is written next time.
             let _ = cluster.look().await;
@@ -224,6 +227,7 @@ impl World {
             steps: Steps::of(&sim, calm),
             runtime: runtimes.real.handle().clone(),
             clock: sim.clock(),
+            ended: RefCell::default(),
             current: RefCell::default(),
         });
         sim.spawn(Rc::clone(&control).start());

@@ -299,7 +299,13 @@ impl Worker {
             };
             let (control, node) = (Rc::clone(&self.control), self.node.clone());
             let sent = call.clone();
-            let handle = async move { Some(control.cluster()?.call(&node, session, sent).await) };
+            let handle = async move {
+                let cluster = control.cluster()?;
+                if !cluster.attends(&node, session) {
+                    return None;
+                }
+                Some(cluster.call(&node, session, sent).await)
+            };
             let answer = self.network.call(self.at, ANSWER_WAIT, handle).await;
             self.wake(life).await;
             if let Some(answer) = answer {
