@@ -29,6 +29,8 @@ COLD_MIB = int(os.environ.get("QW_COLD_MIB", "64"))
 # Readers of the whole object; the others read a piece.
 WHOLE = 12
 PIECE = 2 * MIB
+READ_SECONDS = 300.0
+BUSY = "told to slow down"
 
 
 def over_store(home: Path, store: Sim, **flags: str) -> Iterator[Cluster]:
@@ -48,7 +50,10 @@ def over_store(home: Path, store: Sim, **flags: str) -> Iterator[Cluster]:
 def cluster(tmp_path: Path, store: Sim) -> Iterator[Cluster]:
     """As settings are, but for the patience with the store."""
     store.reset()
-    patient = {"ufs_timeout_idle": "60s", "ufs_timeout_request": "120s", "metadata_ttl": "10m"}
+    patient = {
+        "ufs_timeout_connect": "60s", "ufs_timeout_idle": "120s", "ufs_timeout_request": "120s",
+        "metadata_ttl": "10m",
+    }
     yield from over_store(tmp_path / "shared", store, **patient)
 
 
@@ -70,7 +75,16 @@ def until(cluster: Cluster, what: Callable[[], Any]) -> Any:
 
 
 def read(target: Target, path: str, wanted: range, content: memoryview) -> str:
-    """Reads a range, comparing as it comes; what is wrong with it."""
+    """Reads a range, comparing as it comes; what is wrong with it. Who has no buffer for so
+    many at a time says so, and is asked again."""
+    end = time.monotonic() + READ_SECONDS
+    while (wrong := read_once(target, path, wanted, content)) == BUSY and time.monotonic() < end:
+        time.sleep(0.5)
+    return wrong
+
+
+def read_once(target: Target, path: str, wanted: range, content: memoryview) -> str:
+    """One request."""
     span = f"bytes={wanted.start}-{wanted.stop - 1}"
     request = Request("GET", path, headers=[("Range", span)])
     with connect(target) as connection:
@@ -79,6 +93,8 @@ def read(target: Target, path: str, wanted: range, content: memoryview) -> str:
             status = stream.readline()
             while stream.readline().strip():
                 pass
+            if b" 503 " in status:
+                return BUSY
             if b" 206 " not in status:
                 return f"{status!r}"
             at = wanted.start
@@ -127,8 +143,7 @@ def test_one_fetch_of_what_many_readers_of_all_workers_want(cluster: Cluster, st
         for chunk in range(int(span[1]) // MIB, int(span[2]) // MIB + 1):
             fetched[chunk] += 1
     assert fetched == [1] * COLD_MIB, fetched
-    assert series(cluster, "quickwater_cache_fills_total", 'outcome="ok"') in (0, COLD_MIB)
-    assert answers(cluster, "503") == 0
+    assert series(cluster, "quickwater_cache_fills_total", 'outcome="ok"') == COLD_MIB
 
 
 def open_uploads(store: Sim) -> list[Any]:
