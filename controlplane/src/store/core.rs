@@ -242,11 +242,17 @@ impl EmbeddedTransaction {
         }
         let bytes = self.writes.bytes();
         let (shared, pending, answer) = self.into_pending(durability);
+        let began = shared.clock.now();
         let ticket = shared
             .queue
             .push(pending, bytes)
             .map_err(CommitError::Unavailable)?;
-        wait(&shared, answer, ticket).await
+        let answer = wait(&shared, answer, ticket).await;
+        if answer.is_ok() {
+            let took = shared.clock.now().saturating_sub(began);
+            shared.counters.latency.count(took);
+        }
+        answer
     }
 
     fn into_pending(

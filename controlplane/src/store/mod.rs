@@ -14,6 +14,7 @@ mod fenced;
 mod fjall;
 mod generation;
 mod journal;
+mod latency;
 pub mod limits;
 mod memory;
 mod open;
@@ -34,6 +35,7 @@ pub use self::engine::{Batch, Durability, Engine, EngineError, RowIterator, Snap
 pub use self::faulty::{Fault, FaultPlan, FaultyStore, FaultyTransaction};
 pub use self::fenced::{Fenced, FencedTransaction};
 pub use self::fjall::FjallEngine;
+pub use self::latency::{Latency, LatencyCounts};
 pub use self::memory::MemoryEngine;
 pub use self::open::{EngineKind, EngineOptions, UnknownEngine, open, open_at_least};
 pub use self::redb::RedbEngine;

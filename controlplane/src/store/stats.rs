@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::latency::{Latency, LatencyCounts};
+
 /// Counts since the store was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreStats {
@@ -20,6 +22,8 @@ pub struct StoreStats {
     pub flushes: u64,
     /// Time spent in durable batches and flushes, microseconds.
     pub flush_us: u64,
+    /// Commits that succeeded, by the time their callers waited, their turn included.
+    pub latency: LatencyCounts,
 }
 
 /// The counters behind [`StoreStats`].
@@ -32,6 +36,7 @@ pub(super) struct Counters {
     pub(super) batches: AtomicU64,
     pub(super) flushes: AtomicU64,
     pub(super) flush_us: AtomicU64,
+    pub(super) latency: Latency,
 }
 
 impl Counters {
@@ -49,6 +54,7 @@ impl Counters {
             batches: read(&self.batches),
             flushes: read(&self.flushes),
             flush_us: read(&self.flush_us),
+            latency: self.latency.read(),
         }
     }
 }

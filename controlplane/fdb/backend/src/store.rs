@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use foundationdb::Database;
 use quickwater_controlplane::store::limits::KEY_BYTES_MAX;
-use quickwater_controlplane::store::{CommitError, Store, StoreError, StoreStats};
+use quickwater_controlplane::store::{CommitError, Latency, Store, StoreError, StoreStats};
 
 use crate::claim::Claim;
 use crate::errors::read_error;
@@ -35,7 +35,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     commits: AtomicU64,
-    commit_us: AtomicU64,
+    latency: Latency,
     conflicts: AtomicU64,
     refused: AtomicU64,
     unknown: AtomicU64,
@@ -52,8 +52,7 @@ impl Counters {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if outcome.is_ok() {
-            let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            self.commit_us.fetch_add(us, Ordering::Relaxed);
+            self.latency.count(took);
         }
     }
 }
@@ -78,6 +77,7 @@ impl FoundationStore {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.shared.counters;
         let commits = read(&counters.commits);
+        let latency = counters.latency.read();
         StoreStats {
             commits,
             conflicts: read(&counters.conflicts),
@@ -85,7 +85,8 @@ impl FoundationStore {
             unknown: read(&counters.unknown),
             batches: commits,
             flushes: commits,
-            flush_us: read(&counters.commit_us),
+            flush_us: latency.sum_us,
+            latency,
         }
     }
 
