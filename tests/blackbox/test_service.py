@@ -92,6 +92,18 @@ def test_metrics_count_requests(serve: ServeFactory) -> None:
         client.put_object(Bucket="b-1", Key="k", Body=b"x" * 1000)
         client.get_object(Bucket="b-1", Key="k")["Body"].read()
     assert server.metric("quickwater_s3_requests_total") - before == 10
+    hits = 'quickwater_mount_requests_total{bucket="b-1",result="hit"} 5'
+    assert hits in server.metrics_text().splitlines(), server.metrics_text()
+
+
+def test_metrics_tell_how_long_commits_take(serve: ServeFactory) -> None:
+    server = serve()
+    client = server.target().client()
+    client.create_bucket(Bucket="b-1")
+    before = server.metric("quickwater_metadata_commit_seconds_count")
+    client.put_object(Bucket="b-1", Key="k", Body=b"x")
+    assert server.metric("quickwater_metadata_commit_seconds_count") > before
+    assert server.metric("quickwater_metadata_commit_seconds_sum") > 0
 
 
 # -- stop ---------------------------------------------------------------------

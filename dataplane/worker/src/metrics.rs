@@ -5,6 +5,7 @@
 //! their own, and sources read them when somebody asks. Absent on purpose: HTTP.
 
 mod hot;
+mod mounts;
 mod process;
 mod registry;
 mod sources;
@@ -12,7 +13,8 @@ mod sources;
 mod tests;
 
 pub use hot::OPERATIONS;
-pub use registry::{Metrics, Samples};
+pub use mounts::MountCounts;
+pub use registry::{Histogram, Metrics, Samples};
 
 /// Kinds of metrics, after the OpenMetrics specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +85,8 @@ metrics! {
 
     CacheRequests Counter "quickwater_cache_requests_total" ["result"]
         "GET requests by where their bytes were. result: hit, miss, partial."
+    MountRequests Counter "quickwater_mount_requests_total" ["bucket", "result"]
+        "GET requests by bucket and where their bytes were. result: hit, miss, partial. The first 256 buckets that are read after a start are named, the rest is `_others`."
     CacheBytes Counter "quickwater_cache_bytes_total" ["source"]
         "Object bytes sent to clients by where they came from. source: store, ufs."
     CacheFills Counter "quickwater_cache_fills_total" ["outcome"]
@@ -239,6 +243,8 @@ metrics! {
         "Commits refused as a conflict; they are retried."
     MetadataFailures Counter "quickwater_metadata_failures_total" ["reason"]
         "Commits that failed otherwise. reason: refused (nothing changed), unknown."
+    MetadataCommitSeconds Histogram "quickwater_metadata_commit_seconds" []
+        "Time callers waited for commits that succeeded, their turn and the flush included."
     MetadataBatches Counter "quickwater_metadata_batches_total" []
         "Batches written; commits divided by batches: the group size."
     MetadataFlushes Counter "quickwater_metadata_flushes_total" []

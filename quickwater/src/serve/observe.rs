@@ -4,23 +4,29 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use quickwater_engine::CacheResult;
-use quickwater_worker::metrics::Metrics;
+use quickwater_worker::metrics::{Metrics, MountCounts};
 use quickwater_worker::service::{Answered, Observer};
 use serde_json::json;
 
 use super::access_log::AccessLog;
 use crate::date;
 
-/// One per shard; clones share everything.
+/// One per shard; clones count into the same metrics.
 #[derive(Clone)]
 pub(super) struct Observe {
     metrics: Arc<Metrics>,
+    mounts: MountCounts,
     log: Option<AccessLog>,
 }
 
 impl Observe {
     pub(super) fn new(metrics: Arc<Metrics>, log: Option<AccessLog>) -> Self {
-        Self { metrics, log }
+        let mounts = MountCounts::new(Arc::clone(&metrics));
+        Self {
+            metrics,
+            mounts,
+            log,
+        }
     }
 }
 
@@ -30,6 +36,9 @@ impl Observer for Observe {
             .request(done.operation, done.status, done.elapsed);
         if let Some(result) = done.cache {
             self.metrics.cache(result);
+            if let Some(bucket) = done.bucket {
+                self.mounts.count(bucket, result);
+            }
         }
         if let Some(log) = &self.log {
             log.put(line(done));

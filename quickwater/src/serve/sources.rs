@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use quickwater_ufs::{UfsClient, UfsOperation, UfsOutcome, UfsStats};
-use quickwater_worker::metrics::{Metric, Metrics, Samples};
+use quickwater_worker::metrics::{Histogram, Metric, Metrics, Samples};
 
 use crate::store::MetadataStore;
 
@@ -16,6 +16,11 @@ pub(super) fn collect_metadata(metrics: &Metrics, store: MetadataStore) {
         samples.count(Metric::MetadataConflicts, &[], stats.conflicts);
         samples.count(Metric::MetadataFailures, &["refused"], stats.refused);
         samples.count(Metric::MetadataFailures, &["unknown"], stats.unknown);
+        let latency = Histogram {
+            sum: stats.latency.sum_us as f64 / 1e6,
+            buckets: stats.latency.buckets().collect(),
+        };
+        samples.histogram(Metric::MetadataCommitSeconds, &[], latency);
         samples.count(Metric::MetadataBatches, &[], stats.batches);
         samples.count(Metric::MetadataFlushes, &[], stats.flushes);
         let seconds = stats.flush_us as f64 / 1e6;

@@ -62,7 +62,7 @@ const BOUNDS_US: [u64; 17] = [
 #[derive(Debug)]
 pub(super) struct Hot {
     operations: [Operation; OPERATIONS.len()],
-    cache: [AtomicU64; 3],
+    cache: [AtomicU64; RESULTS.len()],
 }
 
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Hot {
                 buckets: [const { AtomicU64::new(0) }; BOUNDS_US.len() + 1],
                 sum_us: AtomicU64::new(0),
             }),
-            cache: [const { AtomicU64::new(0) }; 3],
+            cache: [const { AtomicU64::new(0) }; RESULTS.len()],
         }
     }
 
@@ -101,15 +101,23 @@ impl Hot {
         for (name, operation) in OPERATIONS.iter().zip(&self.operations) {
             read_operation(name, operation, samples);
         }
-        for result in [CacheResult::Hit, CacheResult::Miss, CacheResult::Partial] {
+        for result in RESULTS {
             let count = self.cache[result as usize].load(Relaxed);
-            let label = match result {
-                CacheResult::Hit => "hit",
-                CacheResult::Miss => "miss",
-                CacheResult::Partial => "partial",
-            };
-            samples.count(Metric::CacheRequests, &[label], count);
+            samples.count(Metric::CacheRequests, &[result_label(result)], count);
         }
+    }
+}
+
+/// All of them; each is the index of its counter.
+pub(super) const RESULTS: [CacheResult; 3] =
+    [CacheResult::Hit, CacheResult::Miss, CacheResult::Partial];
+
+/// Value of the label `result`.
+pub(super) const fn result_label(result: CacheResult) -> &'static str {
+    match result {
+        CacheResult::Hit => "hit",
+        CacheResult::Miss => "miss",
+        CacheResult::Partial => "partial",
     }
 }
 

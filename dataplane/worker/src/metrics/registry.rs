@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use quickwater_engine::CacheResult;
 
 use super::hot::Hot;
+use super::mounts::Mounts;
 use super::{DEFINITIONS, Definition, Kind, Metric, process};
 
 type Source = Box<dyn Fn(&mut Samples) + Send + Sync>;
@@ -19,6 +20,7 @@ type Source = Box<dyn Fn(&mut Samples) + Send + Sync>;
 /// All metrics of a process. Share it as an `Arc`.
 pub struct Metrics {
     hot: Hot,
+    pub(super) mounts: Mounts,
     sources: Mutex<Vec<Source>>,
 }
 
@@ -40,6 +42,7 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self {
             hot: Hot::new(),
+            mounts: Mounts::default(),
             sources: Mutex::default(),
         };
         metrics.collect(process::read);
@@ -68,6 +71,7 @@ impl Metrics {
     pub fn samples(&self) -> Samples {
         let mut samples = Samples::default();
         self.hot.read(&mut samples);
+        self.mounts.read(&mut samples);
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         for source in sources.iter() {
             source(&mut samples);
@@ -92,9 +96,11 @@ impl Metrics {
 
 /// Counts by size. Bounds are ascending and end with infinity.
 #[derive(Debug, Clone)]
-pub(super) struct Histogram {
-    pub(super) sum: f64,
-    pub(super) buckets: Vec<(f64, u64)>,
+pub struct Histogram {
+    /// Of all that was counted, in the metric's unit.
+    pub sum: f64,
+    /// Upper bounds and how many lie within each, but not within the one before.
+    pub buckets: Vec<(f64, u64)>,
 }
 
 #[derive(Debug, Clone)]
@@ -120,7 +126,8 @@ impl Samples {
         self.put(metric, labels, Value::Number(value));
     }
 
-    pub(super) fn histogram(&mut self, metric: Metric, labels: &[&str], value: Histogram) {
+    /// Counts by size.
+    pub fn histogram(&mut self, metric: Metric, labels: &[&str], value: Histogram) {
         self.put(metric, labels, Value::Histogram(value));
     }
 

@@ -58,6 +58,52 @@ fn requests_are_counted_by_operation_and_code() {
 }
 
 #[test]
+fn gets_are_counted_by_mount() {
+    let metrics = std::sync::Arc::new(Metrics::new());
+    let (one, other) = (
+        MountCounts::new(std::sync::Arc::clone(&metrics)),
+        MountCounts::new(std::sync::Arc::clone(&metrics)),
+    );
+    one.count("photos", CacheResult::Hit);
+    one.count("photos", CacheResult::Miss);
+    other.count("photos", CacheResult::Hit);
+    let text = metrics.encode();
+    for line in [
+        "quickwater_mount_requests_total{bucket=\"photos\",result=\"hit\"} 2",
+        "quickwater_mount_requests_total{bucket=\"photos\",result=\"miss\"} 1",
+        "quickwater_mount_requests_total{bucket=\"photos\",result=\"partial\"} 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+    let others = format!("bucket=\"{}\"", mounts::OTHERS);
+    assert!(!text.contains(&others), "{text}");
+}
+
+#[test]
+fn mounts_beyond_the_limit_are_counted_together() {
+    let metrics = std::sync::Arc::new(Metrics::new());
+    let (one, other) = (
+        MountCounts::new(std::sync::Arc::clone(&metrics)),
+        MountCounts::new(std::sync::Arc::clone(&metrics)),
+    );
+    for at in 0..mounts::NAMED_MAX + 3 {
+        one.count(&format!("b{at}"), CacheResult::Hit);
+    }
+    // Named for all shards or for none, be a shard's own table full or not.
+    other.count(&format!("b{}", mounts::NAMED_MAX), CacheResult::Hit);
+    other.count("b0", CacheResult::Hit);
+    let text = metrics.encode();
+    let series = text.matches("quickwater_mount_requests_total{").count();
+    assert_eq!(series, 3 * (mounts::NAMED_MAX + 1));
+    for line in [
+        "quickwater_mount_requests_total{bucket=\"_others\",result=\"hit\"} 4",
+        "quickwater_mount_requests_total{bucket=\"b0\",result=\"hit\"} 2",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+}
+
+#[test]
 fn the_process_is_seen() {
     let totals = Metrics::new().samples().totals();
     for name in [

@@ -1,6 +1,7 @@
 //! From a request head to the operation that answers it.
 
 use quickwater_engine::{CacheResult, World};
+use quickwater_proto::BucketName;
 use quickwater_s3::auth::{Identity, authenticate};
 use quickwater_s3::{Operation, Request, RequestView, S3Error, S3ErrorCode};
 
@@ -14,6 +15,7 @@ use crate::http::{ConnectionInfo, RequestBody};
 /// What was learnt of a request on the way, for logs and metrics.
 pub(super) struct Seen {
     pub(super) operation: &'static str,
+    pub(super) bucket: Option<BucketName>,
     pub(super) access_key: Option<String>,
     pub(super) cache: Option<CacheResult>,
     /// S3 error code of an answer that came from elsewhere.
@@ -24,6 +26,7 @@ impl Default for Seen {
     fn default() -> Self {
         Self {
             operation: "Refused",
+            bucket: None,
             access_key: None,
             cache: None,
             code: None,
@@ -57,6 +60,7 @@ where
         seen.access_key.clone_from(&identity.access_key);
         let request = Request::parse(view, &self.config.dialect)?;
         seen.operation = request.operation.name();
+        seen.bucket.clone_from(&request.bucket);
         request.check_identity(&identity)?;
         self.forbid(&request)?;
         let asked = (&request, &identity);

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quickwater_engine::{Engine, World};
+use quickwater_proto::BucketName;
 use quickwater_s3::auth::{AuthPolicy, Credentials, SigningKeyCache};
 use quickwater_s3::request::Dialect;
 
@@ -120,6 +121,8 @@ pub struct Answered<'a> {
     pub method: &'a str,
     /// Path without query: signatures of presigned requests stay out of logs.
     pub path: &'a str,
+    /// Bucket of a request that was understood and has one.
+    pub bucket: Option<&'a str>,
     /// HTTP status.
     pub status: u16,
     /// S3 error code, if any.
@@ -258,6 +261,7 @@ where
             operation: seen.operation,
             method: request.method,
             path,
+            bucket: seen.bucket.as_ref().map(BucketName::as_str),
             status: response.status,
             code: code.or(seen.code),
             info,

@@ -59,6 +59,7 @@ pub struct PlainAnswer<'s, W: World, O> {
     chunk: Option<ChunkId>,
     read: ReadObject,
     begun: Instant,
+    bucket: Span,
     path: Span,
     access_key: Option<Span>,
 }
@@ -106,6 +107,7 @@ where
                 ..ReadObject::default()
             },
             begun,
+            bucket: Span::of(plain.bucket, front)?,
             path: Span::of(view.target, front)?,
             access_key: match plain.access_key {
                 Some(key) => Some(Span::of(key, front)?),
@@ -173,6 +175,7 @@ where
             operation,
             method,
             path: self.path.text(front),
+            bucket: Some(self.bucket.text(front)),
             status: 200,
             code: None,
             info,
