@@ -4,6 +4,8 @@
 //! Counting on the hot path is [`Metrics`]'s atomics; other modules keep stats of
 //! their own, and sources read them when somebody asks. Absent on purpose: HTTP.
 
+#[cfg(test)]
+mod dashboards;
 mod hot;
 mod mounts;
 mod process;

@@ -1,0 +1,456 @@
+//! The alerts: when each fires, what it means, what to do, and an example of either side
+//! that a real Prometheus is asked about.
+
+/// One alert.
+pub(super) struct Alert {
+    pub(super) name: &'static str,
+    /// `critical`: data or service are in danger now; `warning`: they will be.
+    pub(super) severity: &'static str,
+    pub(super) expression: &'static str,
+    /// How long it has to hold, as Prometheus writes it.
+    pub(super) hold: &'static str,
+    /// One line; the label `instance` may be used.
+    pub(super) summary: &'static str,
+    pub(super) meaning: &'static str,
+    pub(super) action: &'static str,
+    /// Series, one value a minute, for which it fires after twenty minutes.
+    pub(super) fires: &'static [Series],
+    /// Series for which it does not.
+    pub(super) quiet: &'static [Series],
+}
+
+/// A series as `promtool test rules` takes it.
+pub(super) struct Series {
+    pub(super) name: &'static str,
+    pub(super) values: &'static str,
+}
+
+const fn series(name: &'static str, values: &'static str) -> Series {
+    Series { name, values }
+}
+
+pub(super) const ALERTS: &[Alert] = &[
+    Alert {
+        name: "QuickwaterDown",
+        severity: "critical",
+        expression: r#"up{job="quickwater"} == 0"#,
+        hold: "2m",
+        summary: "{{ $labels.instance }} is not reached.",
+        meaning: "Prometheus gets no metrics from a node: the process ended, hangs, or the network is cut. WRITE_BACK data that only this node has waits on its disk.",
+        action: "Look at the service manager and the log of the node; start it again. Nothing acked is lost by a crash. If the machine is gone for good, see `quickwater node remove`.",
+        fires: &[series(r#"up{job="quickwater",instance="n1"}"#, "1 0x30")],
+        quiet: &[series(r#"up{job="quickwater",instance="n1"}"#, "1x30")],
+    },
+    Alert {
+        name: "QuickwaterNotReady",
+        severity: "critical",
+        expression: "quickwater_ready == 0",
+        hold: "2m",
+        summary: "{{ $labels.instance }} runs but takes no requests.",
+        meaning: "The node starts, stops, or its metadata store failed. `/readyz` says which.",
+        action: "Run `curl http://NODE:29991/readyz` and `quickwater doctor --dir DIR`. After a failed metadata store: make the disk well (space, errors), then restart.",
+        fires: &[series(r#"quickwater_ready{instance="n1"}"#, "0x30")],
+        quiet: &[series(r#"quickwater_ready{instance="n1"}"#, "1x30")],
+    },
+    Alert {
+        name: "QuickwaterStoreSuspect",
+        severity: "critical",
+        expression: "quickwater_store_suspect == 1",
+        hold: "0m",
+        summary: "The cache disk of {{ $labels.instance }} failed a write or flush.",
+        meaning: "The store takes no more writes. What is on it is still read, and what is dirty is still sent to the UFS.",
+        action: "Wait until `quickwater_persist_dirty_objects` is 0 (`quickwater async-persist wait`), look for IO errors in `dmesg`, replace the disk, start with an empty directory.",
+        fires: &[series(
+            r#"quickwater_store_suspect{instance="n1"}"#,
+            "0 1x30",
+        )],
+        quiet: &[series(r#"quickwater_store_suspect{instance="n1"}"#, "0x30")],
+    },
+    Alert {
+        name: "QuickwaterMetadataFailed",
+        severity: "critical",
+        expression: "quickwater_metadata_failed == 1",
+        hold: "0m",
+        summary: "{{ $labels.instance }} cannot write metadata; nothing is committed until a restart.",
+        meaning: "A write or flush of the metadata failed, usually because the disk is full. Writes get 503; nothing acked is lost.",
+        action: "Free space or mend the disk that holds `metadata/` (its path is in the log), then restart the service. FoundationDB: `fdbcli --exec status`.",
+        fires: &[series(
+            r#"quickwater_metadata_failed{instance="n1"}"#,
+            "0 1x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_metadata_failed{instance="n1"}"#,
+            "0x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterAckedBytesMissing",
+        severity: "critical",
+        expression: r#"increase(quickwater_persist_attempts_total{outcome="lost"}[15m]) > 0"#,
+        hold: "0m",
+        summary: "Bytes of acked objects are missing from the store of {{ $labels.instance }}.",
+        meaning: "An object that no UFS has yet could not be read from the store: its blocks failed their checksums, or somebody removed segments.",
+        action: "`quickwater async-persist list --state failing` names the objects; write them again from their source. Do not empty the disk before: keep it for analysis.",
+        fires: &[series(
+            r#"quickwater_persist_attempts_total{instance="n1",outcome="lost"}"#,
+            "0x10 1x20",
+        )],
+        quiet: &[series(
+            r#"quickwater_persist_attempts_total{instance="n1",outcome="failed"}"#,
+            "0+1x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterPersistFailing",
+        severity: "warning",
+        expression: "quickwater_persist_failing > 0",
+        hold: "10m",
+        summary: "Changes of {{ $labels.instance }} do not reach their UFS.",
+        meaning: "The last attempt of some changes failed. They are tried again for ever, up to an hour apart, but until then one disk has them alone.",
+        action: "`quickwater async-persist list --state failing` shows keys and errors. Mend the UFS or its credentials, then `quickwater async-persist retry`.",
+        fires: &[series(
+            r#"quickwater_persist_failing{instance="n1"}"#,
+            "3x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_persist_failing{instance="n1"}"#,
+            "3x8 0x22",
+        )],
+    },
+    Alert {
+        name: "QuickwaterPersistBehind",
+        severity: "warning",
+        expression: "quickwater_persist_oldest_seconds > 3600",
+        hold: "5m",
+        summary: "The UFS has been behind {{ $labels.instance }} for more than an hour.",
+        meaning: "The oldest acked change has waited that long: the UFS is away, too slow for what is written, or refuses the key.",
+        action: "Compare the panels Persist failures and UFS requests. Failing: as for QuickwaterPersistFailing. Slow: raise `write_cache.persist_concurrency`, or write less under WRITE_BACK.",
+        fires: &[series(
+            r#"quickwater_persist_oldest_seconds{instance="n1"}"#,
+            "3600+60x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_persist_oldest_seconds{instance="n1"}"#,
+            "0+60x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterDirtySpaceFilling",
+        severity: "warning",
+        expression: "(quickwater_store_pinned_bytes + quickwater_store_reserved_bytes) / quickwater_store_dirty_limit_bytes > 0.8",
+        hold: "10m",
+        summary: "Dirty space of {{ $labels.instance }} is filled to {{ $value | humanizePercentage }}.",
+        meaning: "When it is full, writes under WRITE_BACK get 503 SlowDown (or go through, if their policy says so).",
+        action: "See whether persisting is behind (QuickwaterPersistBehind) or TRANSIENT objects fill it (`quickwater_transient_bytes`): delete those. Else raise `write_cache.dirty_ratio` or the capacity.",
+        fires: &[
+            series(r#"quickwater_store_pinned_bytes{instance="n1"}"#, "85x30"),
+            series(r#"quickwater_store_reserved_bytes{instance="n1"}"#, "5x30"),
+            series(
+                r#"quickwater_store_dirty_limit_bytes{instance="n1"}"#,
+                "100x30",
+            ),
+        ],
+        quiet: &[
+            series(r#"quickwater_store_pinned_bytes{instance="n1"}"#, "70x30"),
+            series(r#"quickwater_store_reserved_bytes{instance="n1"}"#, "5x30"),
+            series(
+                r#"quickwater_store_dirty_limit_bytes{instance="n1"}"#,
+                "100x30",
+            ),
+        ],
+    },
+    Alert {
+        name: "QuickwaterDirtySpaceFull",
+        severity: "warning",
+        expression: r#"increase(quickwater_persist_dirty_limit_total{outcome="refused"}[5m]) > 0"#,
+        hold: "5m",
+        summary: "{{ $labels.instance }} refuses writes because its dirty space is full.",
+        meaning: "Clients see 503 SlowDown and try again; training jobs that write checkpoints are slowed down.",
+        action: "As for QuickwaterDirtySpaceFilling. Where waiting is worse than a slow write, set onDirtyLimit to WRITE_THROUGH in the policy of the path.",
+        fires: &[series(
+            r#"quickwater_persist_dirty_limit_total{instance="n1",outcome="refused"}"#,
+            "0+10x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_persist_dirty_limit_total{instance="n1",outcome="through"}"#,
+            "0+10x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterDiskErrors",
+        severity: "warning",
+        expression: "increase(quickwater_store_io_errors_total[15m]) > 0",
+        hold: "0m",
+        summary: "The cache disk of {{ $labels.instance }} has errors or does not answer in time.",
+        meaning: "Reads that fail are served from the UFS; a write or flush that fails makes the store suspect (QuickwaterStoreSuspect).",
+        action: "Look at `dmesg` and `smartctl -a`; plan to replace the disk. `quickwater doctor --dir DIR` measures its flushes.",
+        fires: &[series(
+            r#"quickwater_store_io_errors_total{instance="n1"}"#,
+            "0x10 2x20",
+        )],
+        quiet: &[series(
+            r#"quickwater_store_io_errors_total{instance="n1"}"#,
+            "2x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterDamagedRecords",
+        severity: "warning",
+        expression: "increase(quickwater_store_damaged_records_total[15m]) > 0",
+        hold: "0m",
+        summary: "Checksums of records on the disk of {{ $labels.instance }} failed.",
+        meaning: "The disk gave back other bytes than were written. They were never served; clean ones were fetched again.",
+        action: "One record in a long time: watch. Several: the disk, its controller or memory is failing; move dirty data out (`quickwater async-persist wait`) and replace it.",
+        fires: &[series(
+            r#"quickwater_store_damaged_records_total{instance="n1"}"#,
+            "0x10 1x20",
+        )],
+        quiet: &[series(
+            r#"quickwater_store_damaged_records_total{instance="n1"}"#,
+            "1x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterSlowDown",
+        severity: "warning",
+        expression: r#"sum by (instance) (rate(quickwater_s3_requests_total{code="503"}[5m])) / sum by (instance) (rate(quickwater_s3_requests_total[5m])) > 0.01"#,
+        hold: "5m",
+        summary: "{{ $labels.instance }} answers {{ $value | humanizePercentage }} of requests with 503.",
+        meaning: "The node is overloaded, its dirty space is full, the UFS is away, or in a cluster an owner of keys is not there.",
+        action: "Look at Dirty bytes, Waiting for buffers, UFS requests and Workers by state: one of them shows the cause. Overload: raise `memory`, or spread the clients over more nodes.",
+        fires: &[
+            series(
+                r#"quickwater_s3_requests_total{instance="n1",operation="PutObject",code="503"}"#,
+                "0+5x30",
+            ),
+            series(
+                r#"quickwater_s3_requests_total{instance="n1",operation="GetObject",code="200"}"#,
+                "0+95x30",
+            ),
+        ],
+        quiet: &[
+            series(
+                r#"quickwater_s3_requests_total{instance="n1",operation="PutObject",code="503"}"#,
+                "0+5x30",
+            ),
+            series(
+                r#"quickwater_s3_requests_total{instance="n1",operation="GetObject",code="200"}"#,
+                "0+995x30",
+            ),
+        ],
+    },
+    Alert {
+        name: "QuickwaterServerErrors",
+        severity: "warning",
+        expression: r#"sum by (instance) (rate(quickwater_s3_requests_total{code="500"}[5m])) > 0"#,
+        hold: "5m",
+        summary: "{{ $labels.instance }} answers requests with 500 InternalError.",
+        meaning: "Something failed that waiting does not mend; the log names it with the request's id.",
+        action: "Search the log of the node for the level ERROR; `quickwater doctor --dir DIR` looks at the usual causes.",
+        fires: &[series(
+            r#"quickwater_s3_requests_total{instance="n1",operation="GetObject",code="500"}"#,
+            "0+1x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_s3_requests_total{instance="n1",operation="GetObject",code="404"}"#,
+            "0+1x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterReadsSlow",
+        severity: "warning",
+        expression: r#"histogram_quantile(0.99, sum by (le, instance) (rate(quickwater_s3_request_seconds_bucket{operation="GetObject"}[10m]))) > 2"#,
+        hold: "10m",
+        summary: "One in a hundred GETs of {{ $labels.instance }} waits {{ $value | humanizeDuration }} for its first byte.",
+        meaning: "Mostly misses of a slow UFS; with a high hit ratio the cache disk is slow or the node overloaded.",
+        action: "Compare Hit ratio per mount and UFS request time. Load the data before the job starts (`quickwater job load`); look at `iostat -x` for the disk.",
+        fires: &[
+            series(
+                r#"quickwater_s3_request_seconds_bucket{instance="n1",operation="GetObject",le="2.0"}"#,
+                "0+9x30",
+            ),
+            series(
+                r#"quickwater_s3_request_seconds_bucket{instance="n1",operation="GetObject",le="5.0"}"#,
+                "0+10x30",
+            ),
+            series(
+                r#"quickwater_s3_request_seconds_bucket{instance="n1",operation="GetObject",le="+Inf"}"#,
+                "0+10x30",
+            ),
+        ],
+        quiet: &[
+            series(
+                r#"quickwater_s3_request_seconds_bucket{instance="n1",operation="GetObject",le="0.01"}"#,
+                "0+10x30",
+            ),
+            series(
+                r#"quickwater_s3_request_seconds_bucket{instance="n1",operation="GetObject",le="+Inf"}"#,
+                "0+10x30",
+            ),
+        ],
+    },
+    Alert {
+        name: "QuickwaterMemoryOverBudget",
+        severity: "warning",
+        expression: "process_resident_memory_bytes / on (instance, job) quickwater_memory_budget_bytes > 1.1",
+        hold: "10m",
+        summary: "{{ $labels.instance }} takes {{ $value | humanizePercentage }} of its memory budget.",
+        meaning: "The service keeps within the setting `memory` plus a tenth; more is a fault of ours, and the kernel may end the process.",
+        action: "Save `curl http://NODE:29991/metrics` and the log for a report, then restart. Until it is mended lower `memory` so that there is room.",
+        fires: &[
+            series(
+                r#"process_resident_memory_bytes{instance="n1",job="quickwater"}"#,
+                "120x30",
+            ),
+            series(
+                r#"quickwater_memory_budget_bytes{instance="n1",job="quickwater"}"#,
+                "100x30",
+            ),
+        ],
+        quiet: &[
+            series(
+                r#"process_resident_memory_bytes{instance="n1",job="quickwater"}"#,
+                "105x30",
+            ),
+            series(
+                r#"quickwater_memory_budget_bytes{instance="n1",job="quickwater"}"#,
+                "100x30",
+            ),
+        ],
+    },
+    Alert {
+        name: "QuickwaterUfsUnavailable",
+        severity: "warning",
+        expression: r#"sum by (instance, outcome) (rate(quickwater_ufs_requests_total{outcome=~"unavailable|timeout|access_denied"}[5m])) > 0"#,
+        hold: "5m",
+        summary: "UFS requests of {{ $labels.instance }} end with {{ $labels.outcome }}.",
+        meaning: "The store or file system behind a bucket is away, too slow, or refuses the credentials. Cached objects are still read; WRITE_BACK goes on while dirty space lasts.",
+        action: "`quickwater doctor --dir DIR` asks every mount and says what is wrong. Check the store, the network to it and its credentials.",
+        fires: &[series(
+            r#"quickwater_ufs_requests_total{instance="n1",operation="head",outcome="unavailable"}"#,
+            "0+6x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_ufs_requests_total{instance="n1",operation="head",outcome="not_found"}"#,
+            "0+6x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterUfsMisplaced",
+        severity: "critical",
+        expression: "quickwater_ufs_misplaced_mounts > 0",
+        hold: "1m",
+        summary: "{{ $value }} mounts of {{ $labels.instance }} are not the directory they were written to.",
+        meaning: "The directory lacks its mark: most likely its file system is not mounted. It is neither read nor written.",
+        action: "`quickwater mount list` names it. Mount the file system; it heals within seconds. If the directory was replaced on purpose: `quickwater mount accept BUCKET`.",
+        fires: &[series(
+            r#"quickwater_ufs_misplaced_mounts{instance="n1"}"#,
+            "1x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_ufs_misplaced_mounts{instance="n1"}"#,
+            "0x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterCommitsSlow",
+        severity: "warning",
+        expression: "histogram_quantile(0.99, sum by (le, instance) (rate(quickwater_metadata_commit_seconds_bucket[10m]))) > 0.5",
+        hold: "10m",
+        summary: "One in a hundred metadata commits at {{ $labels.instance }} takes {{ $value | humanizeDuration }}.",
+        meaning: "Every write waits for its commit. The disk of the metadata flushes slowly, or FoundationDB is slow.",
+        action: "`quickwater doctor --dir DIR` measures flushes; put the metadata on a disk with power-loss protection. FoundationDB: `fdbcli --exec status details`.",
+        fires: &[
+            series(
+                r#"quickwater_metadata_commit_seconds_bucket{instance="n1",le="0.5"}"#,
+                "0+9x30",
+            ),
+            series(
+                r#"quickwater_metadata_commit_seconds_bucket{instance="n1",le="1.0"}"#,
+                "0+10x30",
+            ),
+            series(
+                r#"quickwater_metadata_commit_seconds_bucket{instance="n1",le="+Inf"}"#,
+                "0+10x30",
+            ),
+        ],
+        quiet: &[
+            series(
+                r#"quickwater_metadata_commit_seconds_bucket{instance="n1",le="0.01"}"#,
+                "0+10x30",
+            ),
+            series(
+                r#"quickwater_metadata_commit_seconds_bucket{instance="n1",le="+Inf"}"#,
+                "0+10x30",
+            ),
+        ],
+    },
+    Alert {
+        name: "QuickwaterControlPlaneLost",
+        severity: "critical",
+        expression: "quickwater_control_connected == 0",
+        hold: "1m",
+        summary: "{{ $labels.instance }} has no session with its control plane.",
+        meaning: "Writes get 503, and reads too once the lease is over, except of what the worker knows.",
+        action: "Is the control plane up (`QuickwaterDown`)? Else look at the network and the certificates between them; the worker's log says why it is refused.",
+        fires: &[series(
+            r#"quickwater_control_connected{instance="n1"}"#,
+            "1 0x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_control_connected{instance="n1"}"#,
+            "1x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterWorkerSilent",
+        severity: "critical",
+        expression: r#"max by (instance) (quickwater_cluster_nodes{state="silent"}) > 0"#,
+        hold: "2m",
+        summary: "{{ $value }} workers do not renew their leases at {{ $labels.instance }}.",
+        meaning: "Keys they own are answered with 503 until they are back or their slots have moved. A worker with dirty data keeps its slots.",
+        action: "`quickwater node list` names them. Start them again. Only if a machine and its disk are lost for good: `quickwater node remove ID --dry-run` says what is lost with it.",
+        fires: &[series(
+            r#"quickwater_cluster_nodes{instance="c",state="silent"}"#,
+            "1x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_cluster_nodes{instance="c",state="gone"}"#,
+            "1x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterCertificateExpires",
+        severity: "warning",
+        expression: "quickwater_tls_certificate_expiry_seconds - time() < 14 * 86400",
+        hold: "0m",
+        summary: "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}.",
+        meaning: "Clients refuse HTTPS connections from then on.",
+        action: "Put new files in the place of `s3.tls.certificate` and `s3.tls.key`; they are taken up without a restart. `quickwater doctor` shows what is in use.",
+        fires: &[series(
+            r#"quickwater_tls_certificate_expiry_seconds{instance="n1"}"#,
+            "1209000x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_tls_certificate_expiry_seconds{instance="n1"}"#,
+            "9999999x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterRebuildNotesFailed",
+        severity: "warning",
+        expression: "increase(quickwater_rebuild_notes_failed_total[15m]) > 0",
+        hold: "0m",
+        summary: "Commits of {{ $labels.instance }} have no note on its cache disk.",
+        meaning: "Nothing is lost now. Should the metadata be lost before the UFS has these changes, a rebuild does not know them.",
+        action: "The cache disk is full of what may not be evicted, or fails: see QuickwaterDirtySpaceFilling and QuickwaterDiskErrors. `quickwater async-persist wait` ends the danger.",
+        fires: &[series(
+            r#"quickwater_rebuild_notes_failed_total{instance="n1"}"#,
+            "0x10 4x20",
+        )],
+        quiet: &[series(
+            r#"quickwater_rebuild_notes_failed_total{instance="n1"}"#,
+            "4x30",
+        )],
+    },
+];

@@ -1,0 +1,169 @@
+//! Dashboards as Grafana takes them, schema 39 (Grafana 10 and later).
+
+use serde_json::{Value, json};
+
+/// Width of a row, in Grafana's grid.
+const GRID: u64 = 24;
+const PANEL_WIDTH: u64 = 8;
+const PANEL_HEIGHT: u64 = 8;
+
+pub(super) struct Dashboard {
+    pub(super) uid: &'static str,
+    pub(super) title: &'static str,
+    pub(super) description: &'static str,
+    pub(super) rows: Vec<Row>,
+}
+
+pub(super) struct Row {
+    pub(super) title: String,
+    pub(super) panels: Vec<Panel>,
+}
+
+pub(super) struct Panel {
+    pub(super) title: String,
+    pub(super) description: String,
+    /// A unit as Grafana names it.
+    pub(super) unit: &'static str,
+    pub(super) queries: Vec<Query>,
+}
+
+pub(super) struct Query {
+    pub(super) expression: String,
+    pub(super) legend: String,
+}
+
+/// A query; `{*` in it begins a selector of the chosen instances, `[*]` is the range
+/// that fits the picture.
+pub(super) fn query(expression: &str, legend: &str) -> Query {
+    let expression = expression
+        .replace("{*", r#"{instance=~"$instance""#)
+        .replace("[*]", "[$__rate_interval]");
+    Query {
+        expression,
+        legend: legend.to_owned(),
+    }
+}
+
+impl Dashboard {
+    pub(super) fn panels(&self) -> impl Iterator<Item = &Panel> {
+        self.rows.iter().flat_map(|row| &row.panels)
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "uid": self.uid,
+            "title": self.title,
+            "description": self.description,
+            "tags": ["quickwater"],
+            "editable": true,
+            "graphTooltip": 1,
+            "refresh": "30s",
+            "schemaVersion": 39,
+            "time": { "from": "now-1h", "to": "now" },
+            "timezone": "browser",
+            "templating": { "list": [data_source(), instance()] },
+            "annotations": { "list": [alerts()] },
+            "links": [{
+                "type": "dashboards", "tags": ["quickwater"], "title": "Quickwater",
+                "asDropdown": true, "includeVars": true, "keepTime": true,
+            }],
+            "panels": self.placed(),
+        })
+    }
+
+    /// Rows one below the other, panels from left to right.
+    fn placed(&self) -> Vec<Value> {
+        let (mut out, mut top) = (Vec::new(), 0);
+        for row in &self.rows {
+            out.push(json!({
+                "id": out.len() + 1, "type": "row", "title": row.title, "collapsed": false,
+                "gridPos": { "x": 0, "y": top, "w": GRID, "h": 1 }, "panels": [],
+            }));
+            top += 1;
+            let each_row = GRID / PANEL_WIDTH;
+            for (at, panel) in (0..).zip(&row.panels) {
+                let (x, y) = (
+                    at % each_row * PANEL_WIDTH,
+                    top + at / each_row * PANEL_HEIGHT,
+                );
+                let mut placed = panel.json(out.len() + 1);
+                placed["gridPos"] = json!({ "x": x, "y": y, "w": PANEL_WIDTH, "h": PANEL_HEIGHT });
+                out.push(placed);
+            }
+            top += (row.panels.len() as u64).div_ceil(each_row) * PANEL_HEIGHT;
+        }
+        out
+    }
+}
+
+impl Panel {
+    fn json(&self, id: usize) -> Value {
+        let targets: Vec<Value> = (b'A'..)
+            .zip(&self.queries)
+            .map(|(r, q)| q.json(r))
+            .collect();
+        json!({
+            "id": id,
+            "type": "timeseries",
+            "title": self.title,
+            "description": self.description,
+            "datasource": source(),
+            "targets": targets,
+            "fieldConfig": {
+                "defaults": {
+                    "unit": self.unit,
+                    "min": 0,
+                    "custom": { "fillOpacity": 10, "lineWidth": 1, "showPoints": "auto", "spanNulls": true },
+                },
+                "overrides": [],
+            },
+            "options": {
+                "legend": { "displayMode": "list", "placement": "bottom", "showLegend": true },
+                "tooltip": { "mode": "multi", "sort": "desc" },
+            },
+        })
+    }
+}
+
+impl Query {
+    fn json(&self, reference: u8) -> Value {
+        json!({
+            "refId": char::from(reference).to_string(),
+            "datasource": source(),
+            "editorMode": "code",
+            "expr": self.expression,
+            "legendFormat": self.legend,
+            "range": true,
+        })
+    }
+}
+
+fn source() -> Value {
+    json!({ "type": "prometheus", "uid": "${datasource}" })
+}
+
+fn data_source() -> Value {
+    json!({
+        "name": "datasource", "label": "Prometheus", "type": "datasource",
+        "query": "prometheus", "refresh": 1, "current": {},
+    })
+}
+
+fn instance() -> Value {
+    let asked = "label_values(quickwater_build_info, instance)";
+    json!({
+        "name": "instance", "label": "Node", "type": "query", "datasource": source(),
+        "definition": asked, "query": { "query": asked, "refId": "instance" },
+        "refresh": 2, "sort": 1, "multi": true, "includeAll": true, "allValue": ".*",
+        "current": { "text": ["All"], "value": ["$__all"] },
+    })
+}
+
+/// Alerts that fire, as marks in every panel.
+fn alerts() -> Value {
+    json!({
+        "name": "Alerts", "datasource": source(), "enable": true, "iconColor": "red",
+        "expr": r#"ALERTS{alertname=~"Quickwater.*",alertstate="firing"}"#,
+        "titleFormat": "{{alertname}}", "textFormat": "{{instance}}", "step": "30s",
+    })
+}

@@ -1,0 +1,162 @@
+"""Dashboards and alert rules beside a real Prometheus that scrapes a live cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+
+from harness.cluster import Cluster
+from harness.payload import KIB, payload
+from harness.prometheus import Prometheus
+from harness.server import REPOSITORY
+
+RULES = REPOSITORY / "deploy" / "prometheus" / "quickwater.rules.yml"
+CONFIG = REPOSITORY / "deploy" / "prometheus" / "prometheus.yml"
+GRAFANA = REPOSITORY / "deploy" / "grafana"
+PATIENCE_SECONDS = 240.0
+KEYS = 40
+
+pytestmark = pytest.mark.needs("prometheus", "promtool")
+
+
+def promtool(*words: str) -> str:
+    """Its output; fails when it refuses."""
+    done = subprocess.run(
+        ["promtool", *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_rules_and_configuration_are_accepted() -> None:
+    assert "SUCCESS" in promtool("check", "rules", str(RULES))
+    assert "rule files found" in promtool("check", "config", str(CONFIG))
+
+
+def test_every_alert_fires_when_it_should_and_only_then() -> None:
+    examples = RULES.with_name("quickwater.rules.test.yml")
+    text = examples.read_text()
+    names = re.findall(r"- alert: (\S+)", RULES.read_text())
+    assert len(names) > 15
+    for name in names:
+        assert f"{name} fires" in text and f"{name} quiet" in text
+    assert "SUCCESS" in promtool("test", "rules", str(examples))
+
+
+def expressions(name: str) -> dict[str, str]:
+    """Queries of a dashboard by panel and legend, for all nodes."""
+    found = {}
+    for panel in json.loads((GRAFANA / name).read_text())["panels"]:
+        for target in panel.get("targets", []):
+            text = target["expr"].replace("$instance", ".*").replace("$__rate_interval", "1m")
+            assert "$" not in text, text
+            found[f"{panel['title']} / {target['legendFormat']}"] = text
+    assert len(found) > 20
+    return found
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two workers that write back."""
+    made = Cluster(tmp_path_factory.mktemp("watched"), "60s")
+    for node in ("n1", "n2"):
+        made.worker(node)
+    made.settle(["n1", "n2"])
+    s3 = made.worker("n1").target().client()
+    s3.create_bucket(Bucket="abc")
+    made.policy("WRITE_BACK", s3)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def prometheus(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """It scrapes both workers and the control plane, every two seconds."""
+    runs = [cluster.control.run, *(worker.run for worker in cluster.workers.values())]
+    targets = [str(run["metrics"]) for run in runs]
+    made = Prometheus(tmp_path_factory.mktemp("prometheus"), targets, RULES)
+    yield made.start()
+    made.close()
+
+
+class Load:
+    """Writes and reads every key at a worker that may or may not own it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.clients: list[Any] = [w.target().client() for w in cluster.workers.values()]
+        self.body = payload(4 * KIB)
+        self.round = 0
+
+    def __call__(self) -> None:
+        self.round += 1
+        for at in range(KEYS):
+            s3 = self.clients[(at + self.round) % len(self.clients)]
+            key = f"{self.round % 2}/{at}"
+            s3.put_object(Bucket="abc", Key=key, Body=self.body)
+            assert s3.get_object(Bucket="abc", Key=key)["Body"].read() == self.body
+
+
+def wait_until(
+    prometheus: Prometheus, load: Callable[[], None], missing: Callable[[], list[str]]
+) -> None:
+    """Loads until nothing is missing any more."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        load()
+        left = missing()
+        if not left:
+            return
+        assert time.monotonic() < end, f"still missing: {left}\n{prometheus.log_tail()}"
+        time.sleep(0.5)
+
+
+def test_every_panel_shows_data(cluster: Cluster, prometheus: Prometheus) -> None:
+    left = expressions("quickwater.json")
+
+    def missing() -> list[str]:
+        for panel in [p for p, text in left.items() if prometheus.has_data(text)]:
+            del left[panel]
+        return list(left)
+
+    wait_until(prometheus, Load(cluster), missing)
+
+
+def test_the_details_show_all_that_is_exported(cluster: Cluster, prometheus: Prometheus) -> None:
+    texts = [worker.metrics_text() for worker in cluster.workers.values()]
+    texts.append(cluster.control.metrics_text())
+    exported = set(re.findall(r"^([a-z_0-9]+)[ {]", "\n".join(texts), re.MULTILINE))
+    left = {}
+    for panel, text in expressions("quickwater-details.json").items():
+        prometheus.values(text)  # fails when it is not PromQL
+        if panel.split(" / ")[0] in exported or panel.split(" / ")[0] + "_sum" in exported:
+            left[panel] = text
+    assert len(left) > 80
+
+    def missing() -> list[str]:
+        for panel in [p for p, text in left.items() if prometheus.values(text)]:
+            del left[panel]
+        return list(left)
+
+    wait_until(prometheus, Load(cluster), missing)
+
+
+def test_rules_are_evaluated_and_a_dead_worker_is_seen(
+    cluster: Cluster, prometheus: Prometheus
+) -> None:
+    def unwell() -> list[str]:
+        rules = prometheus.rules()
+        assert rules, prometheus.log_tail()
+        bad = [rule for rule in rules if rule["health"] != "ok"]
+        return [f"{r['name']}: {r['health']} {r.get('lastError', '')}" for r in bad]
+
+    wait_until(prometheus, lambda: None, unwell)
+    gone = str(cluster.worker("n2").run["metrics"])
+    wanted = ("QuickwaterDown", gone)
+    cluster.worker("n2").kill()
+    wait_until(prometheus, lambda: None, lambda: [] if wanted in prometheus.alerts() else [gone])
