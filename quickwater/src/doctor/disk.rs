@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::Check;
+use super::{Check, device};
 use crate::settings::Settings;
 
 /// Alignment every disk of today is content with.
@@ -21,6 +21,7 @@ pub(super) fn checks(settings: &Settings) -> Vec<Check> {
     let probe = Probe(dir.join(format!(".doctor-{}", std::process::id())));
     let mut checks = vec![writable(&dir, &probe)];
     if checks[0].verdict == super::Verdict::Ok {
+        checks.extend(device::checks(&probe.0));
         checks.push(direct(&probe));
         checks.push(flush(&probe));
     }
@@ -80,17 +81,24 @@ fn write_direct(path: &Path) -> io::Result<()> {
 }
 
 fn flush(probe: &Probe) -> Check {
-    let advice =
-        "a slow flush slows every small PUT; use a local NVMe disk with power-loss protection";
     match median_flush(&probe.0) {
-        Ok(time) if time > FLUSH_SLOW => Check::warn("flush", format!("{time:.1?} median"), advice),
-        Ok(time) => Check::ok("flush", format!("{time:.1?} median of {FLUSHES}")),
+        Ok(time) => flush_took(time),
         Err(error) => Check::fail(
             "flush",
             error.to_string(),
             "the disk refuses fdatasync; replace it",
         ),
     }
+}
+
+pub(super) fn flush_took(time: Duration) -> Check {
+    let found = format!("{time:.1?} median of {FLUSHES}");
+    if time > FLUSH_SLOW {
+        let advice =
+            "a slow flush slows every small PUT; use a local NVMe disk with power-loss protection";
+        return Check::warn("flush", found, advice);
+    }
+    Check::ok("flush", found)
 }
 
 fn median_flush(path: &Path) -> io::Result<Duration> {

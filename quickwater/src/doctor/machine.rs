@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use rustix::process::{Resource, getrlimit};
 
 use super::Check;
+use super::privileges::status_field;
 use crate::settings::{IoDriver, Settings};
 
 /// First kernel with SINGLE_ISSUER and DEFER_TASKRUN together.
@@ -108,14 +109,6 @@ fn refusal_hints() -> String {
         hints.push_str(&format!("; seccomp is {word}"));
     }
     hints
-}
-
-fn status_field(name: &str) -> Option<String> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
-    line.map(|value| value.trim().to_owned())
 }
 
 fn files(connections_max: u64) -> Check {

@@ -2,13 +2,15 @@
 //! should be, and what to do about it. Absent on purpose: changing anything.
 
 mod certificate;
+mod device;
 mod disk;
 mod foundation;
 mod machine;
+mod privileges;
 mod service;
-
 #[cfg(test)]
 mod tests;
+mod ufs;
 
 use std::process::ExitCode;
 
@@ -79,6 +81,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let values = args.settings.values()?;
     let settings = Settings::from_values(&values).context(crate::cli::Usage)?;
     let mut checks = machine::checks(&settings);
+    checks.extend(privileges::checks());
     checks.extend(disk::checks(&settings));
     checks.extend(certificate::checks(&settings));
     checks.extend(foundation::checks(&settings));

@@ -3,20 +3,19 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
-use quickwater_proto::{Bucket, BucketId, BucketName};
 use quickwater_rpc::admin;
-use quickwater_ufs::{UfsClient, UfsConfig};
 
-use super::Check;
+use super::{Check, ufs};
 use crate::cli::{Target, explain};
 use crate::home::RunFile;
 use crate::settings::Settings;
 
 pub(super) fn checks(settings: &Settings) -> Vec<Check> {
     match RunFile::read(&settings.dir) {
-        Ok(Some(run)) if run.is_alive() => running(&settings.dir, &run),
+        Ok(Some(run)) if run.is_alive() => running(settings, &run),
         Ok(left) => {
             let mut checks = ports(settings);
+            checks.extend(ufs::planned(settings));
             if left.is_some() {
                 checks.push(Check::warn(
                     "run.json",
@@ -58,8 +57,8 @@ fn port(key: &str, address: SocketAddr) -> Check {
     }
 }
 
-fn running(dir: &std::path::Path, run: &RunFile) -> Vec<Check> {
-    let target = Target::local(PathBuf::from(dir));
+fn running(settings: &Settings, run: &RunFile) -> Vec<Check> {
+    let target = Target::local(PathBuf::from(&settings.dir));
     let asked = target.with(|mut remote| async move {
         let status = remote.status(admin::StatusRequest {}).await;
         let status = status.map_err(|s| explain(&s))?.into_inner();
@@ -79,7 +78,7 @@ fn running(dir: &std::path::Path, run: &RunFile) -> Vec<Check> {
         format!("pid {}, version {}", run.pid, status.version),
     )];
     checks.extend(status.nodes.iter().map(node));
-    checks.extend(self::mounts(&mounts));
+    checks.extend(ufs::mounted(settings, &mounts));
     checks
 }
 
@@ -93,65 +92,4 @@ fn node(node: &admin::Node) -> Check {
         found,
         "look at its log; a suspect disk failed a write or flush: replace it",
     )
-}
-
-/// Asks every mount's UFS, with this process's credentials.
-fn mounts(mounts: &[admin::Mount]) -> Vec<Check> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            return vec![Check::fail(
-                "mounts",
-                error.to_string(),
-                "free some threads",
-            )];
-        }
-    };
-    let ufs = UfsClient::new(runtime.handle().clone(), UfsConfig::default());
-    mounts
-        .iter()
-        .map(|m| runtime.block_on(mount(&ufs, m)))
-        .collect()
-}
-
-async fn mount(ufs: &UfsClient, mount: &admin::Mount) -> Check {
-    let found = format!("{} -> {}", mount.bucket, mount.uri);
-    let row = match row(mount) {
-        Ok(row) => row,
-        Err(error) => return Check::fail("mount", error.to_string(), "is the service newer?"),
-    };
-    if !mount.trouble.is_empty() {
-        return Check::fail(
-            "mount",
-            mount.trouble.clone(),
-            "mount its file system; the service takes it up within seconds",
-        );
-    }
-    match ufs.check(&row, false).await {
-        Ok(report) if report.remarks.is_empty() => Check::ok("mount", found),
-        Ok(report) => Check::ok("mount", format!("{found} ({})", report.remarks.join("; "))),
-        // The service may have credentials that this shell lacks.
-        Err(error) => Check::warn(
-            "mount",
-            format!("{found}: {error}"),
-            "is the UFS up, and do its credentials exist in the environment of the service (and of this shell)?",
-        ),
-    }
-}
-
-fn row(mount: &admin::Mount) -> Result<Bucket, quickwater_proto::InvalidName> {
-    Ok(Bucket {
-        id: BucketId(0),
-        name: BucketName::new(&mount.bucket)?,
-        ufs: mount.uri.clone(),
-        created_ms: mount.created_ms,
-        metadata_ttl_ms: mount.metadata_ttl_ms,
-        options: mount.options.clone().into_iter().collect(),
-        tags: Vec::new(),
-        owned: mount.owned,
-    })
 }

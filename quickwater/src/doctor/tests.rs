@@ -22,6 +22,74 @@ fn an_unset_clock_fails() {
     assert_eq!(verdict(5_000_000_000), Verdict::Fail);
 }
 
+#[test]
+fn disks_that_are_no_good_are_told_with_what_to_do() {
+    for good in [0xef53, 0x5846_5342] {
+        assert_eq!(device::file_system(good).verdict, Verdict::Ok);
+    }
+    // Signs of a 32-bit field.
+    let btrfs = device::file_system(0xffff_ffff_9123_683e);
+    assert_eq!(
+        (btrfs.verdict, btrfs.found.as_str()),
+        (Verdict::Warn, "btrfs")
+    );
+    assert!(
+        device::file_system(0x0102_1994)
+            .advice
+            .contains("lost with the power")
+    );
+    assert!(
+        device::file_system(0x794c_7630)
+            .advice
+            .contains("container")
+    );
+    assert!(device::file_system(0x1234).found.contains("0x1234"));
+    assert_eq!(device::kind(Some(false)).verdict, Verdict::Ok);
+    assert_eq!(device::kind(None).verdict, Verdict::Ok);
+    let rotating = device::kind(Some(true));
+    assert!(rotating.verdict == Verdict::Warn && rotating.advice.contains("NVMe"));
+    let slow = disk::flush_took(Duration::from_millis(30));
+    assert!(slow.verdict == Verdict::Warn && slow.found.starts_with("30.0ms"));
+    assert_eq!(
+        disk::flush_took(Duration::from_millis(2)).verdict,
+        Verdict::Ok
+    );
+}
+
+#[test]
+fn an_alignment_the_store_does_not_have_fails() {
+    let verdict = |told| device::alignment(told).verdict;
+    assert_eq!(verdict(None), Verdict::Ok);
+    assert_eq!(verdict(Some((4, 512))), Verdict::Ok);
+    assert_eq!(verdict(Some((4096, 4096))), Verdict::Ok);
+    assert_eq!(verdict(Some((512, 16384))), Verdict::Fail);
+    assert_eq!(verdict(Some((8192, 512))), Verdict::Fail);
+    assert_eq!(verdict(Some((0, 0))), Verdict::Fail);
+}
+
+#[test]
+fn a_filter_is_blamed_only_for_what_it_refuses() {
+    const EPERM: i32 = 1;
+    const EMFILE: i32 = 24;
+    let check = |mode, error| privileges::seccomp(Some(mode), error);
+    assert_eq!(check("0", Some(EPERM)).verdict, Verdict::Ok);
+    assert_eq!(check("2", None).verdict, Verdict::Ok);
+    assert_eq!(check("2", Some(EMFILE)).verdict, Verdict::Ok);
+    let refused = check("2", Some(EPERM));
+    assert!(refused.verdict == Verdict::Warn && refused.advice.contains("io_uring_setup"));
+    assert_eq!(privileges::seccomp(None, None).verdict, Verdict::Ok);
+}
+
+#[test]
+fn the_right_to_load_ebpf_is_read_from_capabilities() {
+    let found = |effective| privileges::ebpf(Some(effective), true).found;
+    assert!(found("000001ffffffffff").starts_with("may be loaded, kernel with BTF"));
+    assert!(found("0000008000000000").starts_with("may be loaded"));
+    assert!(found("0000000000200000").starts_with("may be loaded"));
+    assert!(found("0000000000000000").contains("no CAP_BPF"));
+    assert!(found("odd").contains("no CAP_BPF"));
+}
+
 fn settings(dir: &std::path::Path, capacity: &str) -> Settings {
     let mut values = crate::settings::Values::defaults();
     let flag = |name: &str, text: &str| {
@@ -43,7 +111,18 @@ fn disk_checks_leave_nothing_behind() {
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     let checks = disk::checks(&settings(dir.path(), "64MiB"));
     let names: Vec<&str> = checks.iter().map(|c| c.name.as_str()).collect();
-    assert_eq!(names, ["directory", "O_DIRECT", "flush", "space"]);
+    assert_eq!(
+        names,
+        [
+            "directory",
+            "file system",
+            "disk",
+            "O_DIRECT alignment",
+            "O_DIRECT",
+            "flush",
+            "space"
+        ]
+    );
     assert!(checks.iter().all(|c| !c.found.is_empty()));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -1,0 +1,67 @@
+//! What the kernel lets this process do: the seccomp filter, eBPF.
+
+use std::path::Path;
+
+use super::Check;
+
+/// Bits of `CapEff` in `/proc/self/status` (capabilities(7)).
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
+
+pub(super) fn checks() -> Vec<Check> {
+    let has_types = Path::new("/sys/kernel/btf/vmlinux").exists();
+    let uring = io_uring_06::IoUring::new(1).err();
+    vec![
+        seccomp(
+            status_field("Seccomp").as_deref(),
+            uring.and_then(|error| error.raw_os_error()),
+        ),
+        ebpf(status_field("CapEff").as_deref(), has_types),
+    ]
+}
+
+/// A line of `/proc/self/status`.
+pub(super) fn status_field(name: &str) -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+    line.map(|value| value.trim().to_owned())
+}
+
+/// `mode` as in proc_pid_status(5); `refused`: the error number of a ring.
+pub(super) fn seccomp(mode: Option<&str>, refused: Option<i32>) -> Check {
+    let name = "seccomp";
+    let is_refusal = [rustix::io::Errno::PERM, rustix::io::Errno::NOSYS]
+        .iter()
+        .any(|errno| Some(errno.raw_os_error()) == refused);
+    match (mode, is_refusal) {
+        (Some("0"), _) => Check::ok(name, "off"),
+        (Some(_), false) => Check::ok(name, "a filter is set; io_uring passes it"),
+        (Some(_), true) => Check::warn(
+            name,
+            "a filter is set, and io_uring is refused",
+            "allow io_uring_setup, io_uring_enter and io_uring_register in the profile (Docker: --security-opt seccomp=FILE, Kubernetes: securityContext.seccompProfile of type Localhost)",
+        ),
+        (None, _) => Check::ok(name, "the kernel does not tell"),
+    }
+}
+
+/// Nothing of this version needs it: what is there is told, and no more.
+pub(super) fn ebpf(effective: Option<&str>, has_types: bool) -> Check {
+    let bits = effective.and_then(|text| u64::from_str_radix(text, 16).ok());
+    let bits = bits.unwrap_or(0);
+    let may = [CAP_SYS_ADMIN, CAP_BPF]
+        .iter()
+        .any(|bit| bits >> bit & 1 == 1);
+    let may = if may {
+        "may be loaded"
+    } else {
+        "may not be loaded (no CAP_BPF)"
+    };
+    let types = if has_types { "with" } else { "without" };
+    Check::ok(
+        "eBPF",
+        format!("{may}, kernel {types} BTF; this version does not use it"),
+    )
+}

@@ -1,0 +1,237 @@
+"""`quickwater doctor` where something is wrong: it says what, and what to do."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from harness.moto import Moto
+from harness.payload import MIB
+from harness.server import binary
+
+PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 22, 38
+SECCOMP_MODE_FILTER = 2
+SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO = 0x7FFF0000, 0x00050000
+IO_URING_SETUP = 425  # the same on all architectures
+NOBODY = 65534
+WATCHED = ("s3-listen", "admin-listen", "metrics-listen")
+
+
+def doctor(
+    home: Path,
+    flags: dict[str, str] | None = None,
+    *,
+    prepare: Callable[[], None] | None = None,
+    prefix: list[str] | None = None,
+    program: Path | None = None,
+    env: dict[str, str] | None = None,
+) -> tuple[int, dict[str, dict[str, str]]]:
+    """Exit code and the checks by name, of a directory whose service does not run."""
+    settings = {
+        **{name: "127.0.0.1:0" for name in WATCHED},
+        "dir": str(home / "data"),
+        "capacity": str(64 * MIB),
+        "memory": str(512 * MIB),
+        "s3-max-connections": "100",
+        "ufs-timeout-connect": "5s",
+        "ufs-timeout-request": "60s",
+        **(flags or {}),
+    }
+    words = [f"--{name}={value}" for name, value in settings.items()]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("QUICKWATER_", "AWS_"))}
+    done = subprocess.run(
+        [*(prefix or []), str(program or binary()), "doctor", *words, "--output", "json"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        preexec_fn=prepare,
+        env={**clean, "AWS_EC2_METADATA_DISABLED": "true", **(env or {})},
+    )
+    assert done.returncode in (0, 1), done.stderr
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    for check in found.values():
+        assert check["verdict"] == "ok" or check["advice"], check
+    failed = any(check["verdict"] == "fail" for check in found.values())
+    assert done.returncode == int(failed)
+    return done.returncode, found
+
+
+def refuse_io_uring() -> None:
+    """A seccomp filter as container runtimes have it; for a child before exec."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    lines = [
+        (0x20, 0, 0, 0),  # load the number of the call
+        (0x15, 0, 1, IO_URING_SETUP),  # not this one: skip a line
+        (0x06, 0, 0, SECCOMP_RET_ERRNO | errno.EPERM),
+        (0x06, 0, 0, SECCOMP_RET_ALLOW),
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in lines))
+    program = struct.pack("HxxxxxxP", len(lines), ctypes.addressof(code))
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "no_new_privs")
+    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "seccomp")
+
+
+def test_nothing_is_changed_and_every_check_has_its_place(tmp_path: Path) -> None:
+    code, found = doctor(tmp_path)
+    assert code == 0, found
+    wanted = {
+        "kernel", "io_uring", "seccomp", "eBPF", "open files", "locked memory", "memory", "clock",
+        "directory", "file system", "disk", "O_DIRECT", "O_DIRECT alignment", "flush", "space",
+        "s3.listen", "admin.listen", "metrics.listen", "ufs.uri",
+    }  # fmt: skip
+    assert set(found) >= wanted
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter is written for x86-64")
+def test_a_filter_that_refuses_io_uring_is_named(tmp_path: Path) -> None:
+    code, found = doctor(tmp_path, prepare=refuse_io_uring)
+    assert code == 0, "epoll does"
+    assert found["seccomp"]["verdict"] == "warn"
+    assert "io_uring_setup" in found["seccomp"]["advice"]
+    assert found["io_uring"]["verdict"] == "warn"
+    assert "seccomp is filtering" in found["io_uring"]["found"]
+    code, found = doctor(tmp_path, {"io-driver": "uring"}, prepare=refuse_io_uring)
+    assert code == 1 and found["io_uring"]["verdict"] == "fail"
+
+
+def test_limits_of_the_process_are_told(tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000))
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 4096))
+
+    code, found = doctor(tmp_path, prepare=limit)
+    assert code == 1
+    assert found["open files"]["verdict"] == "fail"
+    assert "1000 open files" in found["open files"]["found"]
+    assert found["locked memory"]["verdict"] == "warn"
+    assert found["locked memory"]["found"] == "4 KiB"
+
+
+def test_more_memory_than_there_is_fails(tmp_path: Path) -> None:
+    code, found = doctor(tmp_path, {"memory": "100TiB"})
+    assert code == 1 and found["memory"]["verdict"] == "fail"
+
+
+def test_a_directory_in_memory_is_no_place_for_a_cache(tmp_path: Path) -> None:
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    if not any(words[1:3] == ["/dev/shm", "tmpfs"] for words in mounts):
+        pytest.skip("/dev/shm is no tmpfs here")
+    code, found = doctor(tmp_path, {"dir": f"/dev/shm/{tmp_path.name}-{os.getpid()}"})
+    assert found["file system"]["verdict"] == "warn"
+    assert found["file system"]["found"] == "tmpfs"
+    assert "lost with the power" in found["file system"]["advice"]
+
+
+def test_a_directory_that_cannot_be_written_fails(tmp_path: Path) -> None:
+    code, found = doctor(tmp_path, {"dir": "/proc/self/quickwater"})
+    assert code == 1 and found["directory"]["verdict"] == "fail"
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, found = doctor(tmp_path, {"s3-listen": address})
+    assert code == 1 and found["s3.listen"]["verdict"] == "fail"
+    assert address in found["s3.listen"]["found"]
+
+
+def store_flags(endpoint: str) -> dict[str, str]:
+    """A default UFS in a bucket of a store."""
+    options = f"endpoint={endpoint},region=us-east-1,path_style=true,credentials=env:UNDER"
+    return {"ufs": "s3://doctor/prefix", "ufs-options": options}
+
+
+UNDER = {"UNDER_ACCESS_KEY_ID": "testing", "UNDER_SECRET_ACCESS_KEY": "testing"}
+
+
+def test_a_store_that_is_not_reached_fails(tmp_path: Path) -> None:
+    # Bound and not listening: refused, and nobody else can take the port.
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        code, found = doctor(tmp_path, store_flags(endpoint), env=UNDER)
+    assert code == 1 and found["ufs.uri"]["verdict"] == "fail"
+    assert "endpoint" in found["ufs.uri"]["advice"]
+
+
+def test_a_store_is_asked_and_a_missing_bucket_is_named(tmp_path: Path, moto: Moto) -> None:
+    flags = store_flags(moto.target().endpoint)
+    code, found = doctor(tmp_path, flags, env=UNDER)
+    assert code == 1 and found["ufs.uri"]["verdict"] == "fail"
+    moto.target().client().create_bucket(Bucket="doctor")
+    code, found = doctor(tmp_path, flags, env=UNDER)
+    assert code == 0 and found["ufs.uri"]["verdict"] == "ok", found["ufs.uri"]
+    code, found = doctor(tmp_path, flags)
+    assert code == 1 and found["ufs.uri"]["verdict"] == "fail", "no credentials"
+
+
+def test_a_mount_that_is_missing_fails(tmp_path: Path) -> None:
+    code, found = doctor(tmp_path, {"mount": f"nas=file://{tmp_path / 'nas'}"})
+    assert code == 1 and found["mount"]["verdict"] == "fail"
+    assert "nas -> file://" in found["mount"]["found"]
+    (tmp_path / "nas").mkdir()
+    code, found = doctor(tmp_path, {"mount": f"nas=file://{tmp_path / 'nas'}"})
+    assert code == 0 and found["mount"]["verdict"] == "ok"
+    assert list((tmp_path / "nas").iterdir()) == []
+
+
+@pytest.mark.root
+@pytest.mark.needs("unshare", "mount")
+def test_a_file_system_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    place = tmp_path / "nas"
+    place.mkdir()
+    script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+    prefix = ["unshare", "--mount", "sh", "-c", script, "sh", str(place)]
+    probe = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False)
+    if probe.returncode != 0:
+        pytest.skip(f"no mounts of our own here: {probe.stderr}")
+    code, found = doctor(tmp_path, {"mount": f"nas=file://{place}"}, prefix=prefix)
+    assert found["mount"]["verdict"] == "warn", found["mount"]
+    assert "not written" in found["mount"]["found"]
+    assert "READ_ONLY" in found["mount"]["advice"]
+
+
+@pytest.mark.root
+def test_a_directory_of_others_is_told() -> None:
+    """Seen with the rights of nobody, who gets at no directory of pytest's."""
+
+    def nobody() -> None:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+
+    with tempfile.TemporaryDirectory(prefix="quickwater-doctor-", dir="/var/tmp") as name:
+        home = Path(name)
+        home.chmod(0o755)
+        program = home / "quickwater"
+        shutil.copy(binary(), program)
+        program.chmod(0o755)
+        for part in ("data", "nas"):
+            (home / part).mkdir()
+            (home / part).chmod(0o755)
+        os.chown(home / "data", NOBODY, NOBODY)
+        flags = {"mount": f"nas=file://{home / 'nas'}"}
+        _, found = doctor(home, flags, prepare=nobody, program=program)
+        assert found["mount"]["verdict"] == "warn", found["mount"]
+        assert "the right to write" in found["mount"]["advice"]
+        (home / "nas").chmod(0o700)
+        code, found = doctor(home, flags, prepare=nobody, program=program)
+        assert code == 1 and found["mount"]["verdict"] == "fail", found["mount"]
