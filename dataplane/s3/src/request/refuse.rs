@@ -10,6 +10,7 @@ use crate::view::Fields;
 const COMMON: &[&str] = &[
     "x-amz-acl",
     "x-amz-algorithm",
+    "x-amz-api-version",
     "x-amz-bypass-governance-retention",
     "x-amz-cf-id",
     "x-amz-checksum-algorithm",
@@ -37,6 +38,9 @@ const COMMON: &[&str] = &[
     "x-amz-trailer",
     "x-amz-user-agent",
 ];
+/// The one version of the S3 API there is; the AWS SDK for C++ names it (pyarrow, and
+/// other programs in C++).
+const API_VERSION: &str = "2006-03-01";
 const COMMON_PREFIXES: &[&str] = &["x-amz-meta-", "x-amz-sdk-"];
 /// Canned ACLs that say no more than "the owner has full control".
 const ACLS: &[&str] = &["private", "bucket-owner-full-control", "bucket-owner-read"];
@@ -91,6 +95,11 @@ fn check_values(fields: &Fields<'_>, dialect: &Dialect) -> Result<(), S3Error> {
         } else {
             S3ErrorCode::InvalidStorageClass.into()
         });
+    }
+    if let Some(version) = fields.filled("x-amz-api-version")?
+        && version != API_VERSION
+    {
+        return Err(S3Error::not_implemented("x-amz-api-version"));
     }
     for name in [
         "x-amz-expected-bucket-owner",
