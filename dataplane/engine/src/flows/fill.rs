@@ -125,10 +125,10 @@ where
             return;
         };
         let flights = Arc::clone(&engine.shared().flights);
-        if engine.disk().contains(first.chunk) {
-            return;
-        }
-        if let Ok(flight) = flights.begin(first.chunk) {
+        if let Ok(flight) = flights.begin(first.chunk)
+            // Asked under the claim: it may have landed a moment ago.
+            && !engine.disk().contains(first.chunk)
+        {
             // Its failure is seen by whoever comes to the chunk and fetches again.
             let _ = self.launch(&first, flight, &Outcome::default());
         }
@@ -154,10 +154,11 @@ where
             };
             let claim = match flight.take() {
                 Some(first) => first,
-                None if engine.disk().contains(next.chunk) => break,
                 None => match engine.shared().flights.begin(next.chunk) {
-                    Ok(claim) => claim,
-                    Err(_) => break,
+                    // Asked under the claim: before it another shard's fetch might land
+                    // in between, and the chunk be fetched twice.
+                    Ok(claim) if !engine.disk().contains(next.chunk) => claim,
+                    Ok(_) | Err(_) => break,
                 },
             };
             chunks.push((next, claim));
