@@ -54,6 +54,8 @@ def cluster(tmp_path: Path, store: Sim) -> Iterator[Cluster]:
         "ufs_timeout_connect": "60s", "ufs_timeout_idle": "120s", "ufs_timeout_request": "120s",
         "metadata_ttl": "10m",
     }
+    if READERS > 500:
+        patient["memory"] = "3GiB"
     yield from over_store(tmp_path / "shared", store, **patient)
 
 
@@ -109,7 +111,7 @@ def read_once(target: Target, path: str, wanted: range, content: memoryview) -> 
 def test_one_fetch_of_what_many_readers_of_all_workers_want(cluster: Cluster, store: Sim) -> None:
     s3 = cluster.worker("n1").target().client()
     s3.create_bucket(Bucket="abc")
-    whole = payload(COLD_MIB * MIB, "cold")
+    whole = b"".join(payload(MIB, number) for number in range(COLD_MIB))
     content = memoryview(whole)
     store.seed(STORE_BUCKET, "root/abc/cold", whole)
     targets = [cluster.worker(node).target() for node in NODES]
