@@ -306,7 +306,7 @@ async fn open(access: Access, introduction: Introduction) -> Result<Opened, Link
     let unreached = |why: String| match is_about_certificates(&why) {
         true => LinkError::Certificates(why),
         false => LinkError::Unreached {
-            address: access.address.to_string(),
+            address: access.address.clone(),
             why,
         },
     };

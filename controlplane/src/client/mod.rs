@@ -7,7 +7,6 @@ mod calls;
 mod link;
 mod queue;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,8 +29,8 @@ const QUEUE_MAX: usize = 4_096;
 /// How to reach the control plane.
 #[derive(Clone)]
 pub struct Access {
-    /// Its address.
-    pub address: SocketAddr,
+    /// Where it is, `host:port`; a name is looked up for every session.
+    pub address: String,
     /// PEM: who signs certificates of the cluster.
     pub authority: Vec<u8>,
     /// PEM: this worker's certificate.

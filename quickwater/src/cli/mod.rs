@@ -143,7 +143,7 @@ Examples:
 #[derive(Debug, Args)]
 struct WorkerArgs {
     /// Address of the control plane, the same as --cluster-control
-    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "cluster.control")]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "cluster.control")]
     control: Option<String>,
     #[command(flatten)]
     settings: SettingsArgs,

@@ -66,6 +66,7 @@ fn value_name(kind: Kind) -> &'static str {
         Kind::Text => "TEXT",
         Kind::Path => "PATH",
         Kind::Address => "ADDR:PORT",
+        Kind::HostPort => "HOST:PORT",
         Kind::Bytes => "BYTES",
         Kind::Duration | Kind::Ttl => "TIME",
         Kind::Count => "N",

@@ -12,6 +12,8 @@ pub(crate) enum Kind {
     Path,
     /// `ADDRESS:PORT`; port 0 = any free port.
     Address,
+    /// `HOST:PORT` of another process; the host may be a name.
+    HostPort,
     /// A number of bytes: `10GiB`, `512MiB`, `4096`.
     Bytes,
     /// A length of time: `10s`, `500ms`, `5m`, `1h`.
@@ -41,6 +43,7 @@ impl Kind {
             Self::Text => "text".into(),
             Self::Path => "path".into(),
             Self::Address => "address:port".into(),
+            Self::HostPort => "host:port".into(),
             Self::Bytes => "bytes".into(),
             Self::Duration => "duration".into(),
             Self::Ttl => "duration or `never`".into(),
@@ -227,8 +230,8 @@ pub(crate) static KEYS: &[Key] = &[
         "How long a UFS may take to answer a request; for every MiB of a body a second more."),
     key("cluster.listen", "cluster-listen", Kind::Address, "127.0.0.1:29989",
         "Where `quickwater control` listens for workers. They need a certificate of the cluster; S3 keys and admin tokens mean nothing here."),
-    or("off", key("cluster.control", "cluster-control", Kind::Address, "off",
-        "Address of the control plane (its `cluster.listen`) that a worker belongs to; `worker --control` says the same.")),
+    or("off", key("cluster.control", "cluster-control", Kind::HostPort, "off",
+        "Where a worker finds its control plane (its `cluster.listen`); a name is looked up anew for every session. `worker --control` says the same.")),
     or("auto", key("cluster.certificates", "cluster-certificates", Kind::Path, "auto",
         "Directory with `ca.pem`, `cert.pem` and `key.pem` of this process, as `quickwater cluster init` makes them. `auto` = the directory `cluster` below `dir`.")),
     or("off", key("cluster.node_id", "node-id", Kind::Text, "off",

@@ -124,8 +124,8 @@ pub(crate) struct TlsSettings {
 pub(crate) struct ClusterSettings {
     /// Where the control plane listens for workers.
     pub listen: SocketAddr,
-    /// Where a worker finds it.
-    pub control: Option<SocketAddr>,
+    /// Where a worker finds it, `host:port`.
+    pub control: Option<String>,
     /// Directory of certificates.
     pub certificates: PathBuf,
     /// Name of a worker.

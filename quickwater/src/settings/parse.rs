@@ -44,6 +44,10 @@ pub(crate) struct MountSpec {
 
 /// Option of a mount that is ours rather than the UFS's.
 const TTL_OPTION: &str = "metadata_ttl";
+/// Longest host name, bytes (RFC 1035).
+const HOST_BYTES_MAX: usize = 253;
+/// Longest part of one, bytes.
+const LABEL_BYTES_MAX: usize = 63;
 
 /// Reads a number of bytes: digits with an optional unit.
 pub(crate) fn bytes(text: &str) -> Parsed<u64> {
@@ -105,6 +109,33 @@ pub(crate) fn address(text: &str) -> Parsed<SocketAddr> {
     SocketAddr::from_str(text).map_err(|_| {
         format!("'{text}' is not an address; write for example 127.0.0.1:29998 or [::]:29998")
     })
+}
+
+/// Reads `HOST:PORT`, as it is written: a name is looked up by who connects.
+pub(crate) fn host_port(text: &str) -> Parsed<String> {
+    let refuse = || {
+        format!(
+            "'{text}' is not a place to connect to; write for example 10.0.0.1:29989 or control.example:29989"
+        )
+    };
+    if let Ok(address) = SocketAddr::from_str(text) {
+        return match address.port() {
+            0 => Err(refuse()),
+            _ => Ok(address.to_string()),
+        };
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(refuse)?;
+    let label = |label: &str| {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        (1..=LABEL_BYTES_MAX).contains(&label.len()) && label.bytes().all(inner)
+    };
+    let named = host.len() <= HOST_BYTES_MAX
+        && host.strip_suffix('.').unwrap_or(host).split('.').all(label)
+        && host.bytes().any(|b| b.is_ascii_alphabetic());
+    match port.parse::<u16>() {
+        Ok(1..) if named => Ok(text.to_owned()),
+        _ => Err(refuse()),
+    }
 }
 
 /// Reads `true` or `false`.

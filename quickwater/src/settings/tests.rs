@@ -339,3 +339,40 @@ fn the_example_file_of_the_page_is_valid() {
     let settings = from_file(example).unwrap();
     assert_eq!(settings.mounts.len(), 2);
 }
+
+#[test]
+fn the_control_plane_may_be_given_by_name() {
+    let control = |text: &str| with("cluster.control", &[text]).unwrap().cluster.control;
+    for text in [
+        "10.0.0.1:29989",
+        "[::1]:1",
+        "qw-control.infra.svc:29989",
+        "a:1",
+        "a.b.:65535",
+    ] {
+        assert_eq!(control(text).as_deref(), Some(text));
+    }
+    let long = format!("{}:1", "a".repeat(64));
+    for text in [
+        "",
+        "control",
+        ":29989",
+        "control:",
+        "control:0",
+        "10.0.0.1:0",
+        "control:65536",
+        "10.0.0:1",
+        "::1:29989",
+        "a..b:1",
+        "a/b:1",
+        "user@a:1",
+        "https://a:1",
+        "a b:1",
+        &long,
+    ] {
+        assert!(
+            refusal("cluster.control", text).contains("not a place"),
+            "{text}"
+        );
+    }
+}

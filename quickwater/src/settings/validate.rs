@@ -339,7 +339,7 @@ impl Reader<'_> {
         let certificates = self.unless_special("cluster.certificates", path)?;
         Ok(ClusterSettings {
             listen: self.value("cluster.listen", parse::address)?,
-            control: self.unless_special("cluster.control", parse::address)?,
+            control: self.unless_special("cluster.control", parse::host_port)?,
             certificates: certificates.unwrap_or_else(|| dir.join("cluster")),
             node: self.unless_special("cluster.node_id", node)?,
             advertise: self.unless_special("cluster.advertise", parse::address)?,

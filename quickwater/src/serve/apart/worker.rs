@@ -92,7 +92,7 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
 /// What a worker must be told.
 struct Place {
     node: NodeId,
-    control: std::net::SocketAddr,
+    control: String,
     advertise: std::net::SocketAddr,
 }
 
@@ -108,6 +108,7 @@ impl Place {
         Ok(Self {
             control: cluster
                 .control
+                .clone()
                 .ok_or_else(|| missing("the address of its control plane", "control"))?,
             node: node.ok_or_else(|| missing("its name", "node-id"))?,
             advertise: cluster
@@ -299,7 +300,7 @@ fn link(dir: &Path, settings: &Settings, (place, meeting): (&Place, &Meeting)) -
     let certificates = Certificates::read(&settings.cluster.certificates)?;
     let belonging = belonging(dir, place)?;
     let access = Access {
-        address: place.control,
+        address: place.control.clone(),
         authority: certificates.authority,
         certificate: certificates.certificate,
         key: certificates.key,
