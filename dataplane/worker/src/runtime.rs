@@ -87,7 +87,7 @@ where
     M: FnOnce(ShardInfo) -> F + Send + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let (driver, warning) = choose(config.driver)?;
+    let (driver, warning) = choose(config.driver, mains.len())?;
     if let Some(warning) = &warning {
         tracing::warn!("{warning}");
     }

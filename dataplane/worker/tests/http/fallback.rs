@@ -64,7 +64,7 @@ fn without_io_uring(test: impl FnOnce() + Send + 'static) {
 #[test]
 fn a_refused_io_uring_falls_back_to_epoll_and_says_so() {
     without_io_uring(|| {
-        let why = runtime::probe().unwrap_err();
+        let why = runtime::probe(1).unwrap_err();
         assert!(why.contains("forbids"), "{why}");
         let mains = vec![|info: ShardInfo| async move { assert_eq!(info.driver, Driver::Epoll) }];
         let shards = runtime::start(&RuntimeConfig::default(), mains).unwrap();

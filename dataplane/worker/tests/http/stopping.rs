@@ -107,7 +107,7 @@ fn shards_run_and_stop_on_either_driver() {
         if choice == DriverChoice::Epoll {
             assert_eq!(driver, Driver::Epoll);
         } else {
-            assert_eq!(Some(driver), runtime::probe().ok().or(Some(Driver::Epoll)));
+            assert_eq!(Some(driver), runtime::probe(1).ok().or(Some(Driver::Epoll)));
         }
     }
 }
