@@ -116,8 +116,8 @@ struct Inner<S> {
     memo: Memo,
     orders: Orders,
     news: watch::Sender<News>,
-    /// Held while the row of a member is changed: none is written from what another
-    /// change has made old.
+    /// Held while the row of a member or the table is changed: none is written from
+    /// what another change has made old.
     changing: tokio::sync::Mutex<()>,
     peers: watch::Sender<Arc<Peers>>,
 }
@@ -217,6 +217,9 @@ impl<S: Store> Cluster<S> {
 
     /// Puts the next table in force, if there is one.
     async fn look(&self) -> Result<(), MetadataError> {
+        // Who registers meanwhile would be told the table of before as if it were in
+        // force: it may have been dead when this one was planned.
+        let _changing = self.0.changing.lock().await;
         let planned = self.members().plan(self.0.clock.now());
         let Some(planned) = planned else {
             return Ok(());

@@ -389,3 +389,14 @@ async fn a_clock_that_is_far_off_is_told_so() {
     let told = world.send("n1", session, late).await.unwrap_err();
     assert!(told.to_string().contains("clocks"), "{told}");
 }
+
+#[tokio::test]
+async fn nobody_registers_between_a_plan_and_its_table() {
+    // Dead in the plan, it would be told the table of before, which calls it an owner.
+    let world = world().await;
+    let registering = world.cluster.0.changing.lock().await;
+    assert!(futures_util::FutureExt::now_or_never(world.cluster.look()).is_none());
+    drop(registering);
+    world.register("n1").await;
+    assert_eq!(world.cluster.tables().borrow().owned_by(&node("n1")), SLOTS);
+}
