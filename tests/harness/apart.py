@@ -14,6 +14,7 @@ import pytest
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+LOOPBACK = "127.0.0.1"
 # Workers go by new path policies within a second.
 POLICY_SECONDS = 1.3
 
@@ -31,7 +32,9 @@ def one_process(reason: str) -> pytest.MarkDecorator:
 class Control:
     """A control plane and its directory, with certificates for workers."""
 
-    def __init__(self, home: Path, program: Path, workers: list[str], flags: list[str]) -> None:
+    def __init__(
+        self, home: Path, program: Path, workers: list[str], flags: list[str], host: str = LOOPBACK
+    ) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
         self.dir = home / "control"
@@ -40,6 +43,7 @@ class Control:
         self.program = program
         self.flags = flags
         self.workers = workers
+        self.host = host
         self.env: dict[str, str] = {}
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -59,7 +63,7 @@ class Control:
         words = [str(self.program), "control", "--dir", str(self.dir)]
         words += ["--cluster-certificates", str(self.certificates / "control")]
         # The port of the first start: workers know it.
-        words += [f"--cluster-listen=127.0.0.1:{self.port}"]
+        words += [f"--cluster-listen={self.host}:{self.port}"]
         words += ["--admin-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", *self.flags]
         env = {k: v for k, v in os.environ.items() if not k.startswith("QUICKWATER_")}
         with self.log_path.open("ab") as log:
@@ -82,13 +86,13 @@ class Control:
             return False
         return self.run.get("pid") == self.process.pid
 
-    def worker_flags(self, node: str) -> list[str]:
-        """What a worker needs to join."""
+    def worker_flags(self, node: str, host: str = LOOPBACK) -> list[str]:
+        """What a worker at a host needs to join."""
         return [
             f"--cluster-certificates={self.certificates / 'workers' / node}",
-            f"--control=127.0.0.1:{self.port}",
+            f"--control={self.host}:{self.port}",
             f"--node-id={node}",
-            "--advertise=127.0.0.1:0",
+            f"--advertise={host}:0",
         ]
 
     def alive(self) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ContextManager
 
 from . import apart, metadata
 from .server import Server, binary
@@ -64,24 +65,44 @@ class Cluster:
         self.control.start()
         self.workers: dict[str, Server] = {}
 
+    def environment(self, node: str) -> dict[str, str]:
+        """Of a worker."""
+        return {**self.env, **KEYS}
+
+    def at(self, host: str) -> ContextManager[None]:
+        """Where a process of this cluster is: on this machine."""
+        return contextlib.nullcontext()
+
+    def address(self, host: str) -> str:
+        """Of a host."""
+        return apart.LOOPBACK
+
     def worker(self, node: str, start: bool = True) -> Server:
         """A worker; made at the first call."""
         if node not in self.workers:
-            server = Server(self.home / node, flags=self.flags, env={**self.env, **KEYS})
+            server = Server(self.home / node, flags=self.flags, env=self.environment(node))
             server.control = None
-            words = self.control.worker_flags(node)
+            words = self.control.worker_flags(node, self.address(node))
+            server.flags["s3-listen"] = f"{self.address(node)}:0"
             server.flags.pop("admin-listen")
             original = [str(server.program), "worker", "--dir", str(server.dir), *words]
             flags = [f"--{name}={value}" for name, value in server.flags.items()]
             server.command = lambda: [*original, *flags]  # type: ignore[method-assign]
             self.workers[node] = server
         server = self.workers[node]
-        return server.start() if start and not server.alive() else server
+        with self.at(node):
+            return server.start() if start and not server.alive() else server
+
+    def metric(self, node: str, name: str) -> float:
+        """A metric of a worker."""
+        with self.at(node):
+            return self.worker(node).metric(name)
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """`node list`."""
         words = [str(binary()), "node", "list", "--dir", str(self.control.dir), "--output", "json"]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+        with self.at("control"):
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
         return {node["name"]: node for node in json.loads(done.stdout)["nodes"]}
 
     def slots(self) -> dict[str, int]:
@@ -101,7 +122,7 @@ class Cluster:
         self.wait_slots(
             lambda slots: sum(slots.values()) == SLOTS
             and all(slots.get(node, 0) > 0 for node in nodes)
-            and all(self.worker(node).metric("quickwater_slots_owned") == slots[node] for node in nodes),
+            and all(self.metric(node, "quickwater_slots_owned") == slots[node] for node in nodes),
             seconds,
         )
 
@@ -113,7 +134,8 @@ class Cluster:
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         """An admin verb, whatever it comes to."""
         line = [str(binary()), *words, "--dir", str(self.control.dir)]
-        return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+        with self.at("control"):
+            return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
 
     def policy(self, mode: str, s3: Any) -> None:
         """One policy for everything, in force when this returns."""

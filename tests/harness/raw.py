@@ -36,8 +36,8 @@ class Reply:
 
     def text(self, path: str) -> str:
         """Text of the first element with this name, whatever its namespace."""
-        # Objects may begin like a document, too.
-        if "xml" not in self.headers.get("content-type", ""):
+        # Objects may begin like a document, too; HEAD has none.
+        if not self.body or "xml" not in self.headers.get("content-type", ""):
             return ""
         for element in ElementTree.fromstring(self.body).iter():
             if element.tag.rsplit("}", 1)[-1] == path:

@@ -1,4 +1,4 @@
-"""Runs the simulator: python -m ufssim [--port N] [--control-port N]
+"""Runs the simulator: python -m ufssim [--host ADDRESS] [--port N] [--control-port N]
 
 Prints one JSON line with both ports when it answers. Ends with its parent, or
 at SIGTERM.
@@ -15,7 +15,7 @@ import os
 import signal
 
 from .control import Control
-from .server import Simulator
+from .server import LOOPBACK, Simulator
 from .store import PART_BYTES_MIN
 
 PR_SET_PDEATHSIG = 1
@@ -28,17 +28,19 @@ async def run(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    simulator = Simulator(options.min_part_bytes)
+    simulator = Simulator(options.min_part_bytes, options.host)
     loop.set_exception_handler(simulator.note_failure)
     await simulator.listen(options.port)
     control = await Control(simulator).listen(options.control_port)
-    print(json.dumps({"port": simulator.port, "control": control}), flush=True)
+    ports = {"host": options.host, "port": simulator.port, "control": control}
+    print(json.dumps(ports), flush=True)
     await stop.wait()
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default=LOOPBACK)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--control-port", type=int, default=0)
     parser.add_argument("--min-part-bytes", type=int, default=PART_BYTES_MIN)

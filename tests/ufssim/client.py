@@ -37,7 +37,8 @@ class Sim:
             self.close()
             raise RuntimeError(f"the simulator did not start\n{self.log_path.read_text()}")
         ports = json.loads(line)
-        self.port, self.control_port = int(ports["port"]), int(ports["control"])
+        self.host, self.port = str(ports["host"]), int(ports["port"])
+        self.control_port = int(ports["control"])
 
     def close(self) -> None:
         """Ends it."""
@@ -52,7 +53,7 @@ class Sim:
 
     def target(self) -> Target:
         """Its S3 endpoint. Any key pair will do."""
-        return Target(f"http://127.0.0.1:{self.port}", "ufssimaccesskeyid", "ufssim-secret-key")
+        return Target(f"http://{self.host}:{self.port}", "ufssimaccesskeyid", "ufssim-secret-key")
 
     # -- faults -------------------------------------------------------------
 

@@ -18,13 +18,15 @@ from .rules import Rules
 from .store import PART_BYTES_MIN, Store
 
 BACKLOG = 4096
+LOOPBACK = "127.0.0.1"
 LINGER_SECONDS = 5.0
 
 
 class Simulator:
     """One event loop, one thread."""
 
-    def __init__(self, part_bytes_min: int = PART_BYTES_MIN) -> None:
+    def __init__(self, part_bytes_min: int = PART_BYTES_MIN, host: str = LOOPBACK) -> None:
+        self.host = host
         self.journal = Journal()
         self.store = Store(self.journal, part_bytes_min)
         self.dialect = Dialect(self.store)
@@ -87,10 +89,10 @@ class Simulator:
     # -- the port ----------------------------------------------------------------
 
     async def listen(self, port: int = 0) -> None:
-        """Takes a port of the loopback for good, and answers on it."""
+        """Takes a port for good, and answers on it."""
         # Bound and never listening: while the simulator refuses, the kernel
         # answers with RST, and nobody else can take the port.
-        self._reserved = _bound(port)
+        self._reserved = _bound(self.host, port)
         self.port = int(self._reserved.getsockname()[1])
         await self.up()
 
@@ -98,7 +100,7 @@ class Simulator:
         """Answers (again)."""
         self._end_black_hole()
         if self._server is None:
-            listener = _bound(self.port)
+            listener = _bound(self.host, self.port)
             loop = asyncio.get_running_loop()
             self._server = await loop.create_server(
                 lambda: Connection(self), sock=listener, backlog=BACKLOG
@@ -171,9 +173,9 @@ class Simulator:
         print(text, file=sys.stderr, flush=True)
 
 
-def _bound(port: int) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind(("127.0.0.1", port))
+    sock.bind((host, port))
     return sock
