@@ -229,9 +229,26 @@ impl Shared {
     }
 
     /// Returns when no change of a key of this slot is under way any more that began
-    /// before.
+    /// before. One whose outcome is not known is not: whoever has the slot next is told
+    /// by the metadata what it may have left.
     pub async fn quiesce(&self, slot: usize) {
-        drop(self.slots.lock(slot).await);
+        if !self.slots.is_kept(slot) {
+            drop(self.slots.lock(slot).await);
+        }
+    }
+
+    /// Slots in which nothing is changed any more, because what became of a change is
+    /// not known: until they are taken in anew, see [`Shared::release`].
+    #[must_use]
+    pub fn stuck(&self) -> Vec<usize> {
+        self.slots.kept()
+    }
+
+    /// Lets a stuck slot be changed again. Nothing may come of its earlier changes any
+    /// more (they are fenced), and the metadata must have been asked since what is
+    /// pending in it.
+    pub fn release(&self, slot: usize) {
+        self.slots.release(slot);
     }
 
     /// Notes that others may have changed keys of this slot up to now (monotonic): what a

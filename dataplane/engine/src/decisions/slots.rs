@@ -4,10 +4,12 @@
 //! sequence number tells a listing whether something changed since it began.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
-use async_lock::{Mutex, MutexGuard};
+use async_lock::{Mutex, MutexGuardArc};
 use quickwater_proto::{BucketId, ObjectKey, UploadId, slot_of};
 
 /// Number of slots (design §1).
@@ -15,7 +17,9 @@ pub const SLOTS: usize = quickwater_proto::SLOTS;
 
 /// All slots of this process.
 pub(crate) struct Slots {
-    locks: Vec<Mutex<()>>,
+    locks: Vec<Arc<Mutex<()>>>,
+    /// Locks that nobody lets go of, see [`SlotGuard::keep`].
+    kept: std::sync::Mutex<BTreeMap<usize, MutexGuardArc<()>>>,
     /// Value of `sequence` at the last mutation of each slot.
     changed: Vec<AtomicU64>,
     sequence: AtomicU64,
@@ -27,13 +31,15 @@ pub(crate) struct SlotGuard<'a> {
     slot: usize,
     marked: Cell<bool>,
     since: u64,
-    _lock: MutexGuard<'a, ()>,
+    /// There until it is kept.
+    lock: Option<MutexGuardArc<()>>,
 }
 
 impl Slots {
     pub(crate) fn new() -> Self {
         Self {
-            locks: (0..SLOTS).map(|_| Mutex::new(())).collect(),
+            locks: (0..SLOTS).map(|_| Arc::default()).collect(),
+            kept: std::sync::Mutex::default(),
             changed: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             sequence: AtomicU64::new(1),
         }
@@ -58,8 +64,28 @@ impl Slots {
             slot,
             marked: Cell::new(false),
             since: 0,
-            _lock: self.locks[slot].lock().await,
+            lock: Some(self.locks[slot].lock_arc().await),
         }
+    }
+
+    /// Slots whose locks are kept.
+    pub(crate) fn kept(&self) -> Vec<usize> {
+        self.keeping().keys().copied().collect()
+    }
+
+    /// Whether the lock of a slot is kept.
+    pub(crate) fn is_kept(&self, slot: usize) -> bool {
+        self.keeping().contains_key(&slot)
+    }
+
+    /// Lets go of a slot whose lock was kept, if it was. What is stored of its keys must
+    /// be final, and have been read again.
+    pub(crate) fn release(&self, slot: usize) {
+        self.keeping().remove(&slot);
+    }
+
+    fn keeping(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, MutexGuardArc<()>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number to compare with [`SlotGuard::unchanged_since`] later.
@@ -92,11 +118,14 @@ impl SlotGuard<'_> {
         self.slots.changed[self.slot].store(now, Ordering::Release);
     }
 
-    /// Never lets go: what became of a write in this slot is not known, and a
-    /// later one could be undone by it after a restart. Writes to the slot's keys
-    /// are told to slow down until then.
-    pub(crate) fn keep_for_ever(self) {
-        std::mem::forget(self);
+    /// Does not let go: what became of a write in this slot is not known, and a
+    /// later one could be undone by it. Writes to the slot's keys are told to slow
+    /// down until the process starts again or, in a worker among others, the slot is
+    /// taken in anew ([`Slots::release`]).
+    pub(crate) fn keep(mut self) {
+        if let Some(lock) = self.lock.take() {
+            self.slots.keeping().insert(self.slot, lock);
+        }
     }
 
     /// Whether no mutation of this slot began or ended after `sequence` was taken.
@@ -117,6 +146,21 @@ impl Drop for SlotGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slot_that_is_kept_is_nobodys_until_it_is_released() {
+        let slots = Slots::new();
+        let lock = |slot| futures_util::FutureExt::now_or_never(slots.lock(slot));
+        let guard = lock(7).unwrap();
+        guard.keep();
+        assert!(lock(7).is_none() && slots.is_kept(7));
+        slots.release(8);
+        assert_eq!(slots.kept(), [7]);
+        let waiting = slots.lock(7);
+        slots.release(7);
+        assert!(futures_util::FutureExt::now_or_never(waiting).is_some());
+        assert!(slots.kept().is_empty() && lock(7).is_some());
+    }
 
     #[test]
     fn a_mutation_after_the_listing_began_is_noticed() {

@@ -279,7 +279,7 @@ impl<W: World> Engine<W> {
             }
         }
         // A commit of what readers find in the UFS could take the note away.
-        guard.keep_for_ever();
+        guard.keep();
         error
     }
 

@@ -315,12 +315,12 @@ impl<W: World> Engine<W> {
                     return Err(error);
                 }
                 self.distrust(bucket.id, key);
-                guard.keep_for_ever();
+                guard.keep();
                 Err(FlowError::Unknown(error.to_string()))
             }
             Err(Unapplied::Unknown(text)) => {
                 self.distrust(bucket.id, key);
-                guard.keep_for_ever();
+                guard.keep();
                 Err(FlowError::Unknown(text))
             }
         }
@@ -381,7 +381,7 @@ impl<W: World> Engine<W> {
 
     /// After the commit of a change that the UFS must be told of has failed. If it
     /// may have been made all the same, the queue does not know what is pending, nor
-    /// may the UFS be believed: the key is nobody's until the next start.
+    /// may the UFS be believed: the key is nobody's until the slot is taken in anew.
     pub(crate) fn give_up_change(
         &self,
         bucket: &Bucket,
@@ -391,7 +391,7 @@ impl<W: World> Engine<W> {
     ) -> FlowError {
         self.distrust(bucket.id, key);
         if let MetadataError::Unknown(_) = error {
-            guard.keep_for_ever();
+            guard.keep();
         }
         error.into()
     }

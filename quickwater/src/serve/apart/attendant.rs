@@ -1,9 +1,10 @@
 //! What a worker does with what the control plane says: leases and tables become
 //! rights of the shards. Slots are taken in and given away here.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use quickwater_controlplane::client::{Attendant, Condition, ControlClient, Peers};
 use quickwater_controlplane::cluster::boottime;
 use quickwater_engine::Shared;
@@ -23,6 +24,9 @@ use super::obey::{obey, refused};
 /// Longest wait for changes under way in slots that are taken away; what takes longer
 /// keeps its slots for now.
 const QUIESCE_WAIT: Duration = Duration::from_secs(5);
+/// How often it is looked whether a change that is under way in a new slot, begun when the
+/// slot was held before, became one of unknown outcome.
+const STUCK_LOOK: Duration = Duration::from_millis(100);
 /// Pause before the metadata are asked again what is pending of new slots.
 const TAKE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -46,6 +50,8 @@ pub(super) struct Attending {
     gone_by: watch::Sender<u64>,
     /// A lease that was granted before the body was there.
     early: watch::Sender<Duration>,
+    /// Slots that were stuck when the session began. It fenced what had made them so.
+    fenced: Mutex<Vec<usize>>,
 }
 
 impl Attending {
@@ -56,6 +62,7 @@ impl Attending {
             here: watch::channel(false).0,
             gone_by: watch::channel(0).0,
             early: watch::channel(Duration::ZERO).0,
+            fenced: Mutex::default(),
         })
     }
 
@@ -75,6 +82,10 @@ impl Attending {
     pub(super) async fn ready(&self) {
         // The sender is ours, so there always is an answer.
         let _ = self.gone_by.subscribe().wait_for(|epoch| *epoch > 0).await;
+    }
+
+    fn fenced(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.fenced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn body(&self) -> Option<&Body> {
@@ -143,9 +154,42 @@ impl Body {
                 }
             }
         }
+        let mut busy = Vec::new();
         for slot in gained {
-            self.shared.note_taken(*slot, clock.monotonic()).await;
-            self.shared.rights.set(*slot, true);
+            self.shared.release(*slot);
+            match self
+                .shared
+                .note_taken(*slot, clock.monotonic())
+                .now_or_never()
+            {
+                Some(()) => self.shared.rights.set(*slot, true),
+                None => busy.push(*slot),
+            }
+        }
+        // Those do not keep the others waiting.
+        for slot in busy {
+            while tokio::time::timeout(STUCK_LOOK, self.shared.note_taken(slot, clock.monotonic()))
+                .await
+                .is_err()
+            {
+                self.shared.release(slot);
+            }
+            self.shared.rights.set(slot, true);
+        }
+    }
+
+    /// Gives up what is stuck of the slots that are held, to be taken in anew: the
+    /// metadata know what became of it, as after a restart.
+    fn give_up(&self, stuck: &[usize]) {
+        for slot in stuck {
+            self.shared.rights.set(*slot, false);
+        }
+        if !stuck.is_empty() {
+            tracing::info!(
+                slots = stuck.len(),
+                "what became of some changes was unknown; asked"
+            );
+            self.shared.forget_objects();
         }
     }
 }
@@ -193,6 +237,7 @@ impl Attendant for Attending {
     fn opened(&self, table: &SlotTable) {
         self.directory.set_table(Arc::new(table.clone()));
         let Some(body) = self.body.get() else { return };
+        *self.fenced() = body.shared.stuck();
         let rights = &body.shared.rights;
         if rights.left(boottime()).is_some_and(|left| !left.is_zero()) {
             return;
@@ -223,6 +268,9 @@ impl Attendant for Attending {
         let lost: Vec<usize> = (0..SLOTS)
             .filter(|slot| rights.owns(*slot) && !mine(slot))
             .collect();
+        let mut stuck = std::mem::take(&mut *self.fenced());
+        stuck.retain(|slot| rights.owns(*slot) && mine(slot));
+        body.give_up(&stuck);
         let gained: Vec<usize> = (0..SLOTS)
             .filter(|slot| !rights.owns(*slot) && mine(slot))
             .collect();
