@@ -2,6 +2,7 @@
 //!
 //! Absent on purpose: rules, IO, clocks, randomness other than [`BlobId::random`].
 
+mod copies;
 mod job;
 mod metadata;
 mod names;
@@ -12,6 +13,7 @@ mod placement;
 mod policy;
 mod ufs;
 
+pub use copies::{CopyAt, CopyOf, CopyState};
 pub use job::{JobAction, JobOutcome, LeftAlone};
 pub use metadata::{Committed, MetadataError, ScanPage};
 pub use names::{BlobId, BucketId, BucketName, ETag, InvalidName, ObjectKey, UploadId, Version};
@@ -22,7 +24,8 @@ pub use object::{
 pub use opened::{OpenedUpload, UfsPartSeen, UfsUploadSeen};
 pub use pending::{PendingChange, PendingPage, PendingRecord};
 pub use placement::{
-    InvalidNodeId, NodeId, SLOTS, SlotTable, TableError, WORKER_NAME_SUFFIX, slot_of, slot_of_text,
+    InvalidNodeId, Neighbour, NodeId, SLOTS, SlotTable, TableError, WORKER_NAME_SUFFIX,
+    rendezvous_score, slot_of, slot_of_text,
 };
 pub use policy::{
     Glob, GlobError, OverLimit, POLICY_PATH_BYTES_MAX, POLICY_RULES_MAX, PathPolicy, PolicyError,

@@ -1,6 +1,6 @@
 //! What the UFS has still to be told about a key. Absent: when it is told.
 
-use crate::{BucketId, ObjectKey, Version};
+use crate::{BucketId, NodeId, ObjectKey, Version};
 
 /// The change of a key that the UFS does not have yet. One per key: a newer
 /// change takes the place of an older one, and is never before it in the UFS.
@@ -52,6 +52,9 @@ impl PendingChange {
 pub struct PendingPage {
     /// The changes.
     pub entries: Vec<(BucketId, ObjectKey, PendingRecord)>,
+    /// Who has the bytes, one list for each entry: empty when a change has none, or when
+    /// nobody keeps account of it.
+    pub holders: Vec<Vec<NodeId>>,
     /// More follows the last entry.
     pub more: bool,
 }

@@ -29,6 +29,16 @@ pub fn slot_of_text(bucket: BucketId, key: &str) -> usize {
     (xxh3_64_with_seed(key.as_bytes(), bucket.0) % SLOTS as u64) as usize
 }
 
+/// How well a node suits a slot: of several, the one with the greatest score belongs to
+/// each with a chance in proportion to its weight. The same in every process.
+#[must_use]
+pub fn rendezvous_score(slot: usize, node: &NodeId, weight: u64) -> f64 {
+    let hash = xxh3_64_with_seed(node.as_str().as_bytes(), slot as u64);
+    // 53 bits, never 0 or 1. `weight / -ln(u)` with `u` uniform in (0, 1).
+    let uniform = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    weight.max(1) as f64 / -uniform.ln()
+}
+
 /// What follows a node's id in the name its certificate is for.
 pub const WORKER_NAME_SUFFIX: &str = ".worker.quickwater";
 
@@ -38,6 +48,25 @@ pub const WORKER_NAME_SUFFIX: &str = ".worker.quickwater";
     "'{0}' is no node id: 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
 )]
 pub struct InvalidNodeId(String);
+
+/// What every worker knows of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its name.
+    pub node: NodeId,
+    /// Where other workers reach it, `host:port`.
+    pub address: String,
+    /// Where it stands; empty: nobody said.
+    pub zone: String,
+    /// Bytes of its cache.
+    pub capacity_bytes: u64,
+    /// Its session.
+    pub session: u64,
+    /// Its lease runs.
+    pub live: bool,
+    /// It is to get rid of what only it has.
+    pub draining: bool,
+}
 
 /// Name of a node: a label of a host name in lower case (RFC 1123, section 2.1).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

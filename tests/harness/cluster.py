@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -137,28 +138,34 @@ class Cluster:
         with self.at("control"):
             return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
 
-    def policy(self, mode: str, s3: Any) -> None:
-        """One policy for everything, in force when this returns."""
+    def policy(self, mode: str, s3: Any, copies: int = 1) -> None:
+        """One policy for everything, in force where `s3` goes when this returns."""
         path = self.home / "rules.json"
-        path.write_text(json.dumps({"apiVersion": "v1.0", "defaultRule": {"policyMode": mode}}))
+        rule: dict[str, Any] = {"policyMode": mode}
+        if copies > 1:
+            rule["properties"] = {"writeReplicas": copies}
+        path.write_text(json.dumps({"apiVersion": "v1.0", "defaultRule": rule}))
         done = self.cli("pathconfig", "apply", str(path))
         assert done.returncode == 0, done
-        wanted = "ufs" if mode == "WRITE_THROUGH" else "local-1"
+        wanted = "ufs" if mode == "WRITE_THROUGH" else f"local-{copies}"
         end = time.monotonic() + PATIENCE_SECONDS
         while durability(s3) != wanted:
             assert time.monotonic() < end, self.logs()
             time.sleep(0.1)
 
-    def policy_of_all(self, mode: str) -> None:
+    def policy_of_all(self, mode: str, copies: int = 1) -> None:
         """As `policy`, and in force at every worker: each is asked for a key of its own.
         Nobody else may ask for anything meanwhile."""
         running = {node: server for node, server in self.workers.items() if server.alive()}
         clients = {node: server.target().client() for node, server in running.items()}
-        self.policy(mode, next(iter(clients.values())))
-        wanted = "ufs" if mode == "WRITE_THROUGH" else "local-1"
+        self.policy(mode, next(iter(clients.values())), copies)
+        wanted = "ufs" if mode == "WRITE_THROUGH" else f"local-{copies}"
 
         def relayed() -> float:
-            return sum(one.metric("quickwater_peer_served_total") for one in running.values())
+            served = 'quickwater_peer_served_total{task="relay"} '
+            texts = [one.metrics_text() for one in running.values()]
+            lines = [line for text in texts for line in text.splitlines()]
+            return sum(float(line.removeprefix(served)) for line in lines if line.startswith(served))
 
         end = time.monotonic() + PATIENCE_SECONDS
         for node, s3 in clients.items():
@@ -169,6 +176,17 @@ class Cluster:
                 answer = s3.put_object(Bucket="abc", Key=f"asked{number}", Body=b"?")
                 if relayed() == before:
                     seen = answer["ResponseMetadata"]["HTTPHeaders"]["x-quickwater-durability"]
+
+    def sum(self, metric: str) -> float:
+        """A metric, summed over the workers that run."""
+        running = [server for server in self.workers.values() if server.alive()]
+        return sum(server.metric(metric) for server in running)
+
+    def lose(self, node: str) -> None:
+        """Kills a worker, and its disk with it."""
+        server = self.workers[node]
+        server.kill()
+        shutil.rmtree(server.dir)
 
     def close(self) -> None:
         """Ends all."""

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use quickwater_proto::{
-    Bucket, BucketId, BucketName, Committed, ETag, MetadataError, ObjectKey, ObjectRecord,
-    OpenedUpload, PartRecord, PendingPage, PendingRecord, PutCondition, ScanPage, UfsIdentity,
-    UploadId, UploadRecord, Version,
+    Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag, MetadataError,
+    NodeId, ObjectKey, ObjectRecord, OpenedUpload, PartRecord, PendingPage, PendingRecord,
+    PutCondition, ScanPage, UfsIdentity, UploadId, UploadRecord, Version,
 };
 use quickwater_rpc::cluster::{Answer, Call, Operation as O};
 use tokio::sync::mpsc::error::TrySendError;
@@ -17,13 +17,13 @@ use tokio::sync::oneshot;
 use super::ControlClient;
 use super::queue::Queued;
 use crate::cluster::wire::{
-    Mistaken, about, changes, condition_to_wire, identity_to_wire, key, line, number,
+    Mistaken, about, changes, condition_to_wire, copy_to_wire, identity_to_wire, key, line, number,
     number_to_wire, object, object_to_wire, pairs_to_wire, random_id,
 };
 use crate::namespace::{SystemClock, WallClock as _, journal_entry};
 use crate::records::{
-    RecordError, decode_bucket, decode_journal_entry, decode_opened, decode_part, decode_pending,
-    decode_upload, encode_bucket, encode_opened, encode_part, encode_upload,
+    RecordError, decode_bucket, decode_holders, decode_journal_entry, decode_opened, decode_part,
+    decode_pending, decode_upload, encode_bucket, encode_opened, encode_part, encode_upload,
 };
 
 type Got<T> = Result<T, MetadataError>;
@@ -235,6 +235,62 @@ impl ControlClient {
         committed(&self.ask(call).await?)
     }
 
+    /// The same, when other workers have flushed copies: refused if one of them was
+    /// started anew.
+    pub async fn commit_copied(&self, entry: &[u8], copies: &[CopyAt]) -> Got<Committed> {
+        let operation = decode_journal_entry(entry).map_err(unread)?.operation;
+        let call = Call {
+            row: entry.to_vec(),
+            once: number_to_wire(operation),
+            copies: copies.iter().map(copy_to_wire).collect(),
+            ..of_bucket(O::CommitEntry, BucketId(0))
+        };
+        committed(&self.ask(call).await?)
+    }
+
+    /// Whether a copy that is kept here is still needed.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn copy_state(&self, copy: &CopyOf) -> Got<CopyState> {
+        let call = Call {
+            copies: copy.owner.iter().map(copy_to_wire).collect(),
+            blob: number_to_wire(copy.blob.0),
+            ..about(O::CopyState, copy.bucket, &copy.key)
+        };
+        let answer = self.ask(call).await?;
+        Ok(match answer.flag {
+            true => CopyState::Named,
+            false => CopyState::Unnamed { over: !answer.more },
+        })
+    }
+
+    /// Who has the bytes of what is pending of a key.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn holders(&self, bucket: BucketId, key: &ObjectKey) -> Got<Vec<NodeId>> {
+        let answer = self.ask(about(O::Pending, bucket, key)).await?;
+        Ok(first(&answer, decode_holders)?.unwrap_or_default())
+    }
+
+    /// As [`crate::Namespace::set_holders`], with the sessions of those who have copies.
+    pub async fn set_holders(
+        &self,
+        (bucket, key): (BucketId, &ObjectKey),
+        version: Version,
+        itself: bool,
+        copies: &[CopyAt],
+    ) -> Got<bool> {
+        let call = Call {
+            version: number_to_wire(version.0),
+            flag: itself,
+            copies: copies.iter().map(copy_to_wire).collect(),
+            ..about(O::SetHolders, bucket, key)
+        };
+        Ok(self.ask(call).await?.flag)
+    }
+
     /// As [`crate::Namespace::remove_object_pending`].
     pub async fn remove_object_pending(
         &self,
@@ -280,12 +336,15 @@ impl ControlClient {
         call.limit = limit as u64;
         let answer = self.ask(call).await?;
         let mut entries = Vec::with_capacity(answer.entries.len());
+        let mut holders = Vec::with_capacity(answer.entries.len());
         for entry in &answer.entries {
             let pending = decode_pending(&entry.row).map_err(unread)?;
             entries.push((BucketId(entry.bucket), key(&entry.key)?, pending));
+            holders.push(decode_holders(&entry.row).map_err(unread)?);
         }
         Ok(PendingPage {
             entries,
+            holders,
             more: answer.more,
         })
     }

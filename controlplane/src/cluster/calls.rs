@@ -15,7 +15,7 @@ use crate::Namespace;
 use crate::namespace::PolicyError;
 use crate::records::{
     decode_bucket, decode_journal_entry, decode_opened, decode_part, decode_upload, encode_bucket,
-    encode_opened, encode_part, encode_pending, encode_upload,
+    encode_held, encode_opened, encode_part, encode_upload,
 };
 use crate::store::Store;
 
@@ -40,6 +40,7 @@ pub(super) fn changed_key(
         | O::RemoveObject
         | O::RemoveObjectPending
         | O::EndPending
+        | O::SetHolders
         | O::NoteRequest
         | O::ForgetOpened
         | O::AbortUpload => Some((bucket, key(&call.key)?)),
@@ -51,7 +52,7 @@ pub(super) fn changed_key(
 pub(super) async fn make<S: Store>(names: &Namespace<S>, operation: O, call: &wire::Call) -> Done {
     match operation {
         // Members are the cluster's to know.
-        O::Unspecified | O::Lost => Err(Mistaken::new("no such operation").into()),
+        O::Unspecified | O::Lost | O::CopyState => Err(Mistaken::new("no such operation").into()),
         O::Bucket | O::Buckets | O::CreateBucket | O::DeleteBucket | O::SetBucketTags => {
             buckets(names, operation, call).await
         }
@@ -62,6 +63,7 @@ pub(super) async fn make<S: Store>(names: &Namespace<S>, operation: O, call: &wi
         | O::Pending
         | O::PendingChanges
         | O::EndPending
+        | O::SetHolders
         | O::NoteRequest => pending(names, operation, call).await,
         O::Scan | O::ScanFolded => scans(names, operation, call).await,
         O::NoteOpened | O::ForgetOpened | O::Opened => opened(names, operation, call).await,
@@ -192,8 +194,9 @@ async fn pending<S: Store>(names: &Namespace<S>, operation: O, call: &wire::Call
             versioned(version, record.as_ref())
         }
         O::Pending => {
-            let found = names.pending(bucket, &key(&call.key)?).await?;
-            let row = found.as_ref().map(encode_pending).transpose();
+            let found = names.pending_held(bucket, &key(&call.key)?).await?;
+            let row = found.as_ref().map(|(row, held)| encode_held(row, held));
+            let row = row.transpose();
             Ok(rows(
                 row.map_err(too_large)?.map(row_entry).into_iter().collect(),
             ))
@@ -202,14 +205,15 @@ async fn pending<S: Store>(names: &Namespace<S>, operation: O, call: &wire::Call
             let after = call.positioned.then(|| key(&call.key)).transpose()?;
             let after = after.as_ref().map(|key| (bucket, key));
             let page = names.pending_changes(after, limit(call)).await?;
-            let entry = |(bucket, key, record): &(BucketId, ObjectKey, _)| {
+            let entry = |((bucket, key, record), held): (&(BucketId, ObjectKey, _), &Vec<_>)| {
                 Ok(wire::Entry {
                     bucket: bucket.0,
                     key: key.as_str().to_owned(),
-                    row: encode_pending(record).map_err(too_large)?,
+                    row: encode_held(record, held).map_err(too_large)?,
                 })
             };
-            let entries: Result<_, MetadataError> = page.entries.iter().map(entry).collect();
+            let entries = page.entries.iter().zip(&page.holders).map(entry);
+            let entries: Result<_, MetadataError> = entries.collect();
             Ok(wire::Answer {
                 more: page.more,
                 ..rows(entries?)
@@ -221,6 +225,13 @@ async fn pending<S: Store>(names: &Namespace<S>, operation: O, call: &wire::Call
             let ended = names.end_pending(bucket, &key, version, ufs.as_ref(), call.time_ms);
             Ok(wire::Answer {
                 flag: ended.await?,
+                ..nothing()
+            })
+        }
+        O::SetHolders => {
+            let (key, version) = (key(&call.key)?, Version(number(&call.version)?));
+            Ok(wire::Answer {
+                flag: names.set_holders(bucket, &key, version, call.flag).await?,
                 ..nothing()
             })
         }

@@ -3,6 +3,7 @@
 
 mod calls;
 mod clock;
+mod copies;
 mod leaving;
 mod membership;
 mod memo;
@@ -18,7 +19,7 @@ pub(crate) mod wire;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quickwater_proto::{BucketId, MetadataError, NodeId, SlotTable, slot_of};
+use quickwater_proto::{BucketId, MetadataError, Neighbour, NodeId, SlotTable, slot_of};
 use quickwater_rpc::cluster as messages;
 use tokio::sync::{Notify, watch};
 
@@ -58,8 +59,8 @@ pub struct News {
 pub struct Peers {
     /// What capabilities are signed with.
     pub key: [u8; 32],
-    /// Where each worker is reached by others, `host:port`.
-    pub members: Vec<(NodeId, String)>,
+    /// All that did not leave, by name.
+    pub members: Vec<Neighbour>,
 }
 
 impl std::fmt::Debug for Peers {
@@ -154,7 +155,7 @@ impl<S: Store> Cluster<S> {
         }
         let peers = Arc::new(Peers {
             key,
-            members: reached(&members),
+            members: reached(&members, clock.now()),
         });
         Ok(Self(Arc::new(Inner {
             namespace,
@@ -220,6 +221,8 @@ impl<S: Store> Cluster<S> {
         // Who registers meanwhile would be told the table of before as if it were in
         // force: it may have been dead when this one was planned.
         let _changing = self.0.changing.lock().await;
+        // A lease ended, or a drain began.
+        self.tell_peers();
         let planned = self.members().plan(self.0.clock.now());
         let Some(planned) = planned else {
             return Ok(());
@@ -352,7 +355,7 @@ impl<S: Store> Cluster<S> {
     }
 
     fn tell_peers(&self) {
-        let members = reached(&self.members());
+        let members = reached(&self.members(), self.0.clock.now());
         self.0.peers.send_if_modified(|peers| {
             let changed = peers.members != members;
             if changed {
@@ -399,6 +402,9 @@ impl<S: Store> Cluster<S> {
                 ..messages::Answer::default()
             }));
         }
+        if operation == messages::Operation::CopyState {
+            return Ok(Arc::new(self.copy_state(node, &call).await?));
+        }
         if !wire::changes(operation) {
             return calls::make(&self.0.namespace, operation, &call)
                 .await
@@ -408,7 +414,7 @@ impl<S: Store> Cluster<S> {
             id: wire::number(&call.once)?,
             began_ms: call.began_ms,
             again: call.again,
-            holder: Some(node.clone()),
+            holders: holders(node, &call)?,
         };
         if SystemClock.wall_ms().abs_diff(ticket.began_ms) > CLOCKS_APART_MAX_MS {
             let why = "the clocks of worker and control plane are more than a minute apart";
@@ -464,7 +470,10 @@ impl<S: Store> Cluster<S> {
             epoch: table.epoch,
         };
         let store = self.0.namespace.store().clone();
-        let store = Fenced::new(store, keyspace::fence(node), fence);
+        let beside = wire::copies(&call.copies)?;
+        let beside = beside.iter();
+        let beside = beside.map(|copy| (keyspace::fence(&copy.node), copy.session));
+        let store = Fenced::new(store, keyspace::fence(node), fence).beside(beside.collect());
         let names = self.0.namespace.over(store, Some(ticket));
         let made = calls::make(&names, operation, call).await;
         let of_bucket = matches!(
@@ -487,10 +496,30 @@ impl<S: Store> Cluster<S> {
     }
 }
 
+/// Who has the bytes of what a call commits: who makes it, and those it names.
+fn holders(node: &NodeId, call: &messages::Call) -> Result<Vec<NodeId>, Mistaken> {
+    let mut holders = vec![node.clone()];
+    for copy in wire::copies(&call.copies)? {
+        if holders.contains(&copy.node) {
+            return Err(Mistaken::new("two copies on one worker"));
+        }
+        holders.push(copy.node);
+    }
+    Ok(holders)
+}
+
 /// Where members that did not leave are reached.
-fn reached(members: &Membership) -> Vec<(NodeId, String)> {
+fn reached(members: &Membership, now: Duration) -> Vec<Neighbour> {
     let there = members.seats().filter(|seat| !seat.member.gone);
-    let reached = there.map(|seat| (seat.member.node.clone(), seat.member.advertise.clone()));
+    let reached = there.map(|seat| Neighbour {
+        node: seat.member.node.clone(),
+        address: seat.member.advertise.clone(),
+        zone: seat.member.zone.clone(),
+        capacity_bytes: seat.member.capacity_bytes,
+        session: seat.session,
+        live: now < seat.lease_until,
+        draining: seat.member.draining,
+    });
     reached.collect()
 }
 

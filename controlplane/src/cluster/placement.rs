@@ -3,8 +3,7 @@
 
 use std::collections::HashSet;
 
-use quickwater_proto::NodeId;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use quickwater_proto::{NodeId, rendezvous_score};
 
 /// A candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,13 +43,8 @@ fn compare(slot: usize, a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     left.total_cmp(&right).then_with(|| a.node.cmp(&b.node))
 }
 
-/// `weight / -ln(u)` with `u` uniform in (0, 1): the greatest of several belongs to
-/// each with a chance in proportion to its weight.
 fn score(slot: usize, candidate: &Candidate) -> f64 {
-    let hash = xxh3_64_with_seed(candidate.node.as_str().as_bytes(), slot as u64);
-    // 53 bits, never 0 or 1.
-    let uniform = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    candidate.weight.max(1) as f64 / -uniform.ln()
+    rendezvous_score(slot, &candidate.node, candidate.weight)
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //! stored, so they carry their schema. Absent: what a call does.
 
 use quickwater_proto::{
-    BlobId, BucketId, ETag, MetadataError, ObjectKey, ObjectRecord, PutCondition, UfsIdentity,
-    UploadId, Version,
+    BlobId, BucketId, CopyAt, ETag, MetadataError, NodeId, ObjectKey, ObjectRecord, PutCondition,
+    UfsIdentity, UploadId, Version,
 };
 use quickwater_rpc::cluster as wire;
 use wire::condition::Kind;
@@ -198,6 +198,23 @@ pub(crate) fn error(answer: &wire::Answer) -> Option<MetadataError> {
     })
 }
 
+pub(crate) fn copy_to_wire(copy: &CopyAt) -> wire::CopyAt {
+    wire::CopyAt {
+        node: copy.node.to_string(),
+        session: copy.session,
+    }
+}
+
+pub(crate) fn copies(copies: &[wire::CopyAt]) -> Result<Vec<CopyAt>, Mistaken> {
+    let copy = |copy: &wire::CopyAt| {
+        Ok(CopyAt {
+            node: NodeId::new(&copy.node).map_err(Mistaken::new)?,
+            session: copy.session,
+        })
+    };
+    copies.iter().map(copy).collect()
+}
+
 pub(crate) fn upload_id(bytes: &[u8]) -> Result<UploadId, Mistaken> {
     Ok(UploadId(number(bytes)?))
 }
@@ -238,6 +255,7 @@ pub(crate) fn changes(operation: wire::Operation) -> bool {
         | O::Completed
         | O::Policies
         | O::Directory
+        | O::CopyState
         | O::Lost => false,
         O::CreateBucket
         | O::DeleteBucket
@@ -255,6 +273,7 @@ pub(crate) fn changes(operation: wire::Operation) -> bool {
         | O::HandOver
         | O::CompleteUpload
         | O::AbortUpload
+        | O::SetHolders
         | O::SetDirectory => true,
     }
 }

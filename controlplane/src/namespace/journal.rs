@@ -153,7 +153,10 @@ impl<S: Store> Namespace<S> {
     pub async fn commit_entry(&self, entry: &[u8]) -> Result<Committed, MetadataError> {
         let entry = decode_journal_entry(entry).map_err(record_error)?;
         let operation = Operation {
-            holder: self.ticket.as_ref().and_then(|t| t.holder.clone()),
+            holders: match &self.ticket {
+                Some(ticket) => ticket.holders.clone(),
+                None => Vec::new(),
+            },
             ..Operation::entered(&entry)
         };
         if let Some(ticket) = &self.ticket {

@@ -75,11 +75,12 @@ pub struct Ticket {
     /// It was sent before: its row, if there is one, is that of an answer which
     /// nobody remembers.
     pub again: bool,
-    /// The worker that makes it, and has the bytes of what it commits.
-    pub holder: Option<NodeId>,
+    /// The workers that have the bytes of what it commits, who makes it first.
+    pub holders: Vec<NodeId>,
 }
 
 /// A change under way, the same for all its attempts.
+#[derive(Clone)]
 pub(super) struct Operation {
     /// Random, so it also serves as an id of what the change makes.
     pub(super) id: u128,
@@ -91,8 +92,8 @@ pub(super) struct Operation {
     pub(super) relaxed: bool,
     /// A power cut has undone it, and maybe earlier ones of which no entry is left.
     pub(super) replayed: bool,
-    /// The worker that has the bytes of what is committed, if a worker commits.
-    pub(super) holder: Option<NodeId>,
+    /// The workers that have the bytes of what is committed, if a worker commits.
+    pub(super) holders: Vec<NodeId>,
 }
 
 impl Operation {
@@ -105,7 +106,7 @@ impl Operation {
             key: keyspace::operation(minute, id.0),
             relaxed: false,
             replayed: false,
-            holder: None,
+            holders: Vec::new(),
         })
     }
 
@@ -117,7 +118,7 @@ impl Operation {
             key: keyspace::operation(minute, ticket.id),
             relaxed: false,
             replayed: false,
-            holder: ticket.holder.clone(),
+            holders: ticket.holders.clone(),
         }
     }
 
@@ -128,7 +129,7 @@ impl Operation {
             id: entry.operation,
             began_ms: entry.now_ms,
             again: false,
-            holder: None,
+            holders: Vec::new(),
         })
     }
 
@@ -140,7 +141,7 @@ impl Operation {
             key: keyspace::journaled(entry.sequence, entry.operation),
             relaxed: true,
             replayed: false,
-            holder: None,
+            holders: Vec::new(),
         }
     }
 

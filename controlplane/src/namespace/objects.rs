@@ -1,12 +1,13 @@
 //! Objects: read, made current, removed and scanned.
 
 use quickwater_proto::{
-    BucketId, Committed, MetadataError, ObjectKey, ObjectRecord, PutCondition, ScanPage,
+    BucketId, Committed, MetadataError, NodeId, ObjectKey, ObjectRecord, PersistState,
+    PutCondition, ScanPage,
 };
 
 use super::buckets::require_bucket;
 use super::mutate::{Mutation, Operation, Step, committed};
-use super::pending::{follow_object, follow_removal};
+use super::pending::{current_held, follow_object, follow_removal};
 use super::read::{Reading, all_rows};
 use super::usage::count;
 use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
@@ -272,7 +273,18 @@ impl Mutation for CommitObject<'_> {
         )?;
         let place = (self.bucket, self.key);
         let encoded = encode_object(self.record, operation.id)?;
-        replace_object(transaction, operation, place, &encoded, current.as_ref()).await?;
+        let mut operation = operation.clone();
+        // The same bytes under another description: who has them has them still.
+        if let Some(current) = &current
+            && current.record.persist != PersistState::Persisted
+            && current.record.extents == self.record.extents
+            && let Some((_, holders)) = current_held(transaction, place).await?
+        {
+            let more = |node: &NodeId| !operation.holders.contains(node);
+            let more: Vec<NodeId> = holders.into_iter().filter(more).collect();
+            operation.holders.extend(more);
+        }
+        replace_object(transaction, &operation, place, &encoded, current.as_ref()).await?;
         Ok(Step::Commit(current.map(|current| current.record)))
     }
 }

@@ -3,7 +3,7 @@
 //! when the UFS is told, and by whom.
 
 use quickwater_proto::{
-    BucketId, MetadataError, NodeId, ObjectKey, ObjectRecord, PendingChange, PendingPage,
+    BlobId, BucketId, MetadataError, NodeId, ObjectKey, ObjectRecord, PendingChange, PendingPage,
     PendingRecord, PersistState, PutCondition, UfsIdentity, Version,
 };
 
@@ -72,7 +72,12 @@ impl<S: Store> Namespace<S> {
         let range = keyspace::pendings(after);
         let (rows, more) = self.rows(range, limit.min(SCAN_ROWS_MAX)).await?;
         let entries = rows.iter().map(entry).collect::<Result<_, _>>()?;
-        Ok(PendingPage { entries, more })
+        let holders = rows.iter().map(|row| holders_of(&row.value));
+        Ok(PendingPage {
+            entries,
+            holders: holders.collect::<Result<_, _>>()?,
+            more,
+        })
     }
 
     /// Who has the bytes of the pending put, or of the object held, of a key: none when
@@ -88,6 +93,67 @@ impl<S: Store> Namespace<S> {
         let value = self.read(&Get(&keyspace::pending(bucket, key))).await?;
         let held = value.map(|value| holders_of(&value)).transpose()?;
         Ok(held.unwrap_or_default())
+    }
+
+    /// The change of a key that the UFS does not have yet, with those who have its bytes.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn pending_held(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+    ) -> Result<Option<(PendingRecord, Vec<NodeId>)>, MetadataError> {
+        let value = self.read(&Get(&keyspace::pending(bucket, key))).await?;
+        let held = value.map(|value| {
+            let pending = decode_pending(&value).map_err(record_error)?;
+            Ok((pending, holders_of(&value)?))
+        });
+        held.transpose()
+    }
+
+    /// Whether the current version of a key consists of this blob, is in no UFS, and the
+    /// row of it names `node`.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn names_copy(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        (blob, node): (BlobId, &NodeId),
+    ) -> Result<bool, MetadataError> {
+        // The row first: it is written with the object, and ended before it is replaced.
+        if !self.holders(bucket, key).await?.contains(node) {
+            return Ok(false);
+        }
+        let record = self.object(bucket, key).await?;
+        Ok(record.is_some_and(|record| {
+            record.persist != PersistState::Persisted
+                && record.extents.iter().any(|extent| extent.blob == blob)
+        }))
+    }
+
+    /// From now on the workers of the ticket have the bytes of the pending change
+    /// `version` (the one that calls only if `itself`), and nobody else. `false`: that
+    /// change is not pending any more.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`], [`MetadataError::Unknown`].
+    pub async fn set_holders(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        version: Version,
+        itself: bool,
+    ) -> Result<bool, MetadataError> {
+        let mut operation = self.operation().await?;
+        if !itself && !operation.holders.is_empty() {
+            operation.holders.remove(0);
+        }
+        let place = (bucket, key);
+        let set = SetHolders { place, version };
+        Ok(self.mutate_as(&set, &operation).await?.0)
     }
 
     /// A page of the pending puts and objects held whose bytes only a worker for which
@@ -113,6 +179,7 @@ impl<S: Store> Namespace<S> {
             let holders = holders_of(&row.value)?;
             if !holders.is_empty() && holders.iter().all(&gone) {
                 page.entries.push(found);
+                page.holders.push(holders);
             }
         }
         Ok((page, last))
@@ -254,7 +321,7 @@ pub(super) async fn begin_pending<T: Transaction>(
             }),
     };
     let row = keyspace::pending(place.0, place.1);
-    let value = encode_held(&pending, operation.holder.as_slice())?;
+    let value = encode_held(&pending, &operation.holders)?;
     transaction.set_versionstamped_value(&row, &value, VERSION_OFFSET);
     Ok(())
 }
@@ -280,6 +347,41 @@ pub(super) async fn current_held<T: Transaction>(
     let row = transaction.get(&keyspace::pending(bucket, key)).await?;
     let held = |row: &[u8]| Ok::<_, RecordError>((decode_pending(row)?, decode_holders(row)?));
     Ok(row.map(|row| held(&row)).transpose()?)
+}
+
+struct SetHolders<'a> {
+    place: Place<'a>,
+    version: Version,
+}
+
+impl Mutation for SetHolders<'_> {
+    type Answer = bool;
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        operation: &Operation,
+    ) -> Result<Step<bool>, Stop> {
+        let (bucket, key) = self.place;
+        require_bucket(transaction, bucket).await?;
+        let pending = match current_held(transaction, self.place).await? {
+            // Bytes that nobody has would be lost: that is not noted.
+            Some((pending, _))
+                if pending.version == self.version
+                    && !operation.holders.is_empty()
+                    && matches!(
+                        pending.change,
+                        PendingChange::Put { .. } | PendingChange::Hold { .. }
+                    ) =>
+            {
+                pending
+            }
+            _ => return Ok(Step::Nothing(false)),
+        };
+        let value = encode_held(&pending, &operation.holders)?;
+        transaction.set(&keyspace::pending(bucket, key), &value);
+        Ok(Step::Commit(true))
+    }
 }
 
 struct RemovePending<'a> {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
-use quickwater_proto::{NodeId, SLOTS, SlotTable};
+use quickwater_proto::{Neighbour, NodeId, SLOTS, SlotTable};
 use quickwater_rpc::cluster as wire;
 use quickwater_rpc::cluster::cluster_server::{Cluster as Service, ClusterServer};
 use tokio::sync::{Semaphore, mpsc};
@@ -80,9 +80,14 @@ pub(crate) fn table_from_wire(
 }
 
 fn peers_to_wire(peers: &Peers) -> wire::Peers {
-    let peer = |(node, address): &(NodeId, String)| wire::Peer {
-        node: node.to_string(),
-        address: address.clone(),
+    let peer = |peer: &Neighbour| wire::Peer {
+        node: peer.node.to_string(),
+        address: peer.address.clone(),
+        zone: peer.zone.clone(),
+        capacity_bytes: peer.capacity_bytes,
+        session: peer.session,
+        live: peer.live,
+        draining: peer.draining,
     };
     wire::Peers {
         key: peers.key.to_vec(),
@@ -92,7 +97,17 @@ fn peers_to_wire(peers: &Peers) -> wire::Peers {
 
 /// What workers need to talk to each other, as it came; `None`: it is not that.
 pub(crate) fn peers_from_wire(peers: &wire::Peers) -> Option<Peers> {
-    let peer = |peer: &wire::Peer| Some((NodeId::new(&peer.node).ok()?, peer.address.clone()));
+    let peer = |peer: &wire::Peer| {
+        Some(Neighbour {
+            node: NodeId::new(&peer.node).ok()?,
+            address: peer.address.clone(),
+            zone: peer.zone.clone(),
+            capacity_bytes: peer.capacity_bytes,
+            session: peer.session,
+            live: peer.live,
+            draining: peer.draining,
+        })
+    };
     Some(Peers {
         key: peers.key.as_slice().try_into().ok()?,
         members: peers.members.iter().map(peer).collect::<Option<_>>()?,

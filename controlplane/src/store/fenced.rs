@@ -5,6 +5,8 @@
 //! The fence is a row read in the transaction itself, so it holds whatever the
 //! clocks say and however late a commit arrives.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::transaction::{
@@ -19,6 +21,8 @@ pub struct Fenced<S> {
     key: Bytes,
     /// The session, and the table by which its right was judged.
     fence: Fence,
+    /// Fence rows of workers whose sessions must be these.
+    beside: Arc<[(Vec<u8>, u64)]>,
 }
 
 impl<S: Store> Fenced<S> {
@@ -30,6 +34,17 @@ impl<S: Store> Fenced<S> {
             store,
             key: key.into(),
             fence,
+            beside: Arc::default(),
+        }
+    }
+
+    /// Commits only while the sessions of these workers, by their fence rows, are the
+    /// ones given, too.
+    #[must_use]
+    pub fn beside(self, others: Vec<(Vec<u8>, u64)>) -> Self {
+        Self {
+            beside: others.into(),
+            ..self
         }
     }
 }
@@ -42,6 +57,7 @@ impl<S: Store> Store for Fenced<S> {
             inner: self.store.begin(),
             key: self.key.clone(),
             fence: self.fence,
+            beside: Arc::clone(&self.beside),
         }
     }
 
@@ -55,11 +71,12 @@ pub struct FencedTransaction<T> {
     inner: T,
     key: Bytes,
     fence: Fence,
+    beside: Arc<[(Vec<u8>, u64)]>,
 }
 
 impl<T: Transaction> FencedTransaction<T> {
-    async fn check(&mut self) -> Result<(), CommitError> {
-        let row = match self.inner.get(&self.key).await {
+    async fn read(&mut self, key: &[u8]) -> Result<Fence, CommitError> {
+        let row = match self.inner.get(key).await {
             Ok(row) => row,
             Err(StoreError::TooOld) => return Err(CommitError::TooOld),
             Err(StoreError::Again(why)) => return Err(CommitError::Again(why)),
@@ -71,10 +88,22 @@ impl<T: Transaction> FencedTransaction<T> {
         let Some(row) = row else {
             return Err(CommitError::Unavailable("the worker is not registered"));
         };
-        let found = decode_fence(&row).map_err(|error| {
+        decode_fence(&row).map_err(|error| {
             tracing::error!(%error, "unreadable metadata record");
             CommitError::Unavailable("the fence cannot be read")
-        })?;
+        })
+    }
+
+    async fn check(&mut self) -> Result<(), CommitError> {
+        for (key, session) in Arc::clone(&self.beside).iter() {
+            if self.read(key).await?.session != *session {
+                return Err(CommitError::Unavailable(
+                    "a worker that holds a copy was started anew",
+                ));
+            }
+        }
+        let key = self.key.clone();
+        let found = self.read(&key).await?;
         if found.session != self.fence.session {
             return Err(CommitError::Unavailable("another session has begun"));
         }
@@ -176,6 +205,25 @@ mod tests {
         write(&seen(&store, 1, 4)).await.unwrap_err();
         write(&seen(&store, 1, 5)).await.unwrap();
         write(&seen(&store, 1, 9)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_commit_needs_the_sessions_of_all_who_hold_copies() {
+        let store = EmbeddedStore::in_memory().unwrap();
+        fence(&store, 1, 0).await;
+        let other = |session| vec![(b"\x60n2".to_vec(), session)];
+        let with = |session| seen(&store, 1, 0).beside(other(session));
+        write(&with(4)).await.unwrap_err();
+        let mut transaction = store.begin();
+        let row = encode_fence(Fence {
+            session: 4,
+            epoch: 9,
+        });
+        transaction.set(b"\x60n2", &row.unwrap());
+        transaction.commit().await.unwrap();
+        write(&with(4)).await.unwrap();
+        let anew = CommitError::Unavailable("a worker that holds a copy was started anew");
+        assert_eq!(write(&with(3)).await, Err(anew));
     }
 
     #[tokio::test]

@@ -13,9 +13,11 @@ use quickwater_proto::{
     Version,
 };
 
+use crate::decisions::copy_holders::CopyHolders;
 use crate::decisions::flights::Flights;
 use crate::decisions::freshness::Freshness;
 use crate::decisions::gates::Gates;
+use crate::decisions::held_copies::HeldCopies;
 use crate::decisions::held_queue::HeldQueue;
 use crate::decisions::in_use::InUse;
 use crate::decisions::job_tasks::JobTasks;
@@ -121,6 +123,16 @@ pub struct EngineStats {
     pub held_gone: AtomicU64,
     /// Writes refused for good: dirty space can never hold them.
     pub dirty_too_large: AtomicU64,
+    /// Writes refused for want of other workers that take copies.
+    pub copies_refused: AtomicU64,
+    /// Chunks read from copies on other workers.
+    pub copies_read: AtomicU64,
+    /// Copies made again after others were lost.
+    pub copies_made: AtomicU64,
+    /// Bytes of them.
+    pub copies_made_bytes: AtomicU64,
+    /// Bodies that have fewer copies than they were acked with.
+    pub copies_missing: AtomicU64,
     /// How long what was acked waited for the UFS.
     pub persist_lag: Lag,
 }
@@ -145,6 +157,10 @@ pub struct Shared {
     /// Uploads we have opened in UFSs.
     pub opened: Arc<Opened>,
     pub(crate) in_use: Arc<InUse>,
+    /// Who else has bytes of our keys that no UFS has.
+    pub holders: CopyHolders,
+    /// What is kept here for other owners.
+    pub kept: HeldCopies,
     /// What this process may answer for.
     pub rights: Rights,
     /// Nothing is to be kept that no UFS has.
@@ -195,6 +211,8 @@ impl Shared {
             transient: Transient::default(),
             opened: Arc::default(),
             in_use: Arc::default(),
+            holders: CopyHolders::default(),
+            kept: HeldCopies::default(),
             unsure: Mutex::default(),
             held: HeldQueue::new(config.persist.clone()),
             relief: Relief::default(),

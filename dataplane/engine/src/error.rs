@@ -47,6 +47,14 @@ pub enum FlowError {
     /// No room for data that the UFS does not have; worth another try in so many seconds.
     #[error("the space for data that is not persisted yet is full; come back in {0} s")]
     NoRoom(u64),
+    /// Fewer other workers take a copy than a write needs; nothing changed.
+    #[error("writeReplicas asks for {wanted} copies and {possible} can be kept now")]
+    TooFewWorkers {
+        /// Copies asked for.
+        wanted: usize,
+        /// Copies that can be kept now, our own included.
+        possible: usize,
+    },
     /// Another worker answers for it, or this one's right to has ended.
     #[error("not answered here: {0}")]
     NotHere(&'static str),

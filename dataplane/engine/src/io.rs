@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, BucketName, Checksum, ETag, ObjectHeaders, ObjectKey, ObjectRecord,
-    OpenedUpload, PartRecord, PendingPage, PendingRecord, PutCondition, UfsEntry, UfsError,
-    UfsIdentity, UfsObject, UfsPartSeen, UfsUploadSeen, UploadId, UploadRecord, Version,
+    BlobId, Bucket, BucketId, BucketName, Checksum, CopyAt, CopyOf, CopyState, ETag, Neighbour,
+    NodeId, ObjectHeaders, ObjectKey, ObjectRecord, OpenedUpload, PartRecord, PendingPage,
+    PendingRecord, PutCondition, UfsEntry, UfsError, UfsIdentity, UfsObject, UfsPartSeen,
+    UfsUploadSeen, UploadId, UploadRecord, Version,
 };
 pub use quickwater_proto::{Committed, MetadataError, ScanPage};
 
@@ -447,6 +448,33 @@ pub trait Metadata {
     /// later. The caller holds the key's slot and has flushed the entry.
     async fn commit_journaled(&self, entry: Bytes) -> Result<Committed, MetadataError>;
 
+    /// The same when other workers have flushed copies, which the commit names. Refused
+    /// if one of them was started anew since.
+    async fn commit_copied(
+        &self,
+        _entry: Bytes,
+        _copies: &[CopyAt],
+    ) -> Result<Committed, MetadataError> {
+        Err(MetadataError::Unavailable(
+            "there are no copies here".into(),
+        ))
+    }
+    /// Whether a copy that is kept here for another worker is still needed.
+    async fn copy_state(&self, _copy: &CopyOf) -> Result<CopyState, MetadataError> {
+        Ok(CopyState::Named)
+    }
+    /// From now on these have the bytes of the pending change `version`, and, if
+    /// `itself`, this worker; nobody else. `false`: it is not pending any more.
+    async fn set_holders(
+        &self,
+        _place: (BucketId, &ObjectKey),
+        _version: Version,
+        _itself: bool,
+        _copies: &[CopyAt],
+    ) -> Result<bool, MetadataError> {
+        Ok(false)
+    }
+
     /// Removes an object that the UFS may still have: a pending change in the same
     /// commit. `None`: there was no object (the change is pending all the same).
     async fn remove_object_pending(
@@ -612,8 +640,75 @@ pub trait Metadata {
     ) -> Result<Vec<PartRecord>, MetadataError>;
 }
 
+/// Copies of one body on their way to other workers. Dropped before it has finished, they
+/// forget what came.
+pub trait Copies {
+    /// Sends the next chunk to all of them.
+    ///
+    /// # Errors
+    /// One does not take it; nothing is promised by any.
+    async fn send(&mut self, chunk: Bytes) -> Result<(), FlowError>;
+
+    /// Sends the commit as bytes for their journals; on return all have flushed data and
+    /// entry, and have shown that they got what was sent.
+    ///
+    /// # Errors
+    /// As [`Copies::send`]; some may have it all the same.
+    async fn finish(&mut self, entry: Bytes) -> Result<Vec<CopyAt>, FlowError>;
+
+    /// Who they are.
+    fn nodes(&self) -> Vec<NodeId>;
+}
+
 /// The other workers of a cluster, as flows need them. Every wait has a deadline.
 pub trait Peers {
+    /// Copies on their way.
+    type Copies: Copies;
+
+    /// Begins `copies` copies of the body `blob` of so many bytes on as many other workers
+    /// that have room, none of them in `not`; in other zones first.
+    ///
+    /// # Errors
+    /// [`FlowError::TooFewWorkers`]: there are fewer that take one.
+    async fn copy(
+        &self,
+        place: (&Bucket, &ObjectKey),
+        body: (BlobId, u64),
+        copies: usize,
+        not: &[NodeId],
+    ) -> Result<Self::Copies, FlowError>;
+
+    /// Bytes of a chunk that `node` keeps a copy of; `None`: it has not.
+    ///
+    /// # Errors
+    /// It cannot be reached, or does not say.
+    async fn fetch(
+        &self,
+        node: &NodeId,
+        chunk: ChunkId,
+        range: Range<u32>,
+    ) -> Result<Option<Bytes>, FlowError>;
+
+    /// Tells `node` that no commit of these copies is under way any more: it looks
+    /// whether they are needed.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    async fn look_at_copies(&self, node: &NodeId, blobs: &[BlobId]) -> Result<(), FlowError>;
+
+    /// Which of these bodies, with their lengths, `node` has whole.
+    ///
+    /// # Errors
+    /// It cannot be reached, or does not say.
+    async fn has_copies(
+        &self,
+        node: &NodeId,
+        blobs: &[(BlobId, u64)],
+    ) -> Result<Vec<BlobId>, FlowError>;
+
+    /// The other workers, as they are known now.
+    fn others(&self) -> Vec<Neighbour>;
+
     /// Has the owners of these keys compare them with the UFS. All were compared when it
     /// returns.
     ///
@@ -636,7 +731,57 @@ pub trait Peers {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Alone;
 
+impl Copies for Alone {
+    async fn send(&mut self, _: Bytes) -> Result<(), FlowError> {
+        Err(FlowError::NotHere("there is nobody else"))
+    }
+
+    async fn finish(&mut self, _: Bytes) -> Result<Vec<CopyAt>, FlowError> {
+        Err(FlowError::NotHere("there is nobody else"))
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+}
+
 impl Peers for Alone {
+    type Copies = Self;
+
+    async fn copy(
+        &self,
+        _: (&Bucket, &ObjectKey),
+        _: (BlobId, u64),
+        copies: usize,
+        _: &[NodeId],
+    ) -> Result<Self, FlowError> {
+        Err(FlowError::TooFewWorkers {
+            wanted: copies + 1,
+            possible: 1,
+        })
+    }
+
+    async fn fetch(
+        &self,
+        _: &NodeId,
+        _: ChunkId,
+        _: Range<u32>,
+    ) -> Result<Option<Bytes>, FlowError> {
+        Err(FlowError::NotHere("there is nobody else"))
+    }
+
+    async fn look_at_copies(&self, _: &NodeId, _: &[BlobId]) -> Result<(), FlowError> {
+        Err(FlowError::NotHere("there is nobody else"))
+    }
+
+    async fn has_copies(&self, _: &NodeId, _: &[(BlobId, u64)]) -> Result<Vec<BlobId>, FlowError> {
+        Err(FlowError::NotHere("there is nobody else"))
+    }
+
+    fn others(&self) -> Vec<Neighbour> {
+        Vec::new()
+    }
+
     async fn look_again(&self, _: &Bucket, _: Vec<ObjectKey>) -> Result<(), FlowError> {
         Err(FlowError::NotHere("there is nobody else"))
     }

@@ -15,6 +15,8 @@ mod error;
 mod flows;
 pub mod io;
 
+pub use decisions::copy_holders::{Copied, CopyHolders};
+pub use decisions::held_copies::HeldCopies;
 pub use decisions::job_tasks::{JobAnswer, JobTasks, TASKS_MAX};
 pub use decisions::journal::Journal;
 pub use decisions::lag::Lag;
@@ -29,6 +31,7 @@ pub use decisions::slots::SLOTS;
 pub use decisions::transient::Transient;
 pub use engine::{Engine, EngineConfig, EngineStats, Shared, World};
 pub use error::FlowError;
+pub use flows::keep_copy::KeptCopy;
 pub use flows::list::{ListPage, ListQuery};
 pub use flows::multipart::{CompletedUpload, NewUpload};
 pub use flows::note::note_blob;

@@ -15,9 +15,10 @@ mod tests;
 pub use capability::{Capability, CapabilityError, KEY_BYTES, Key};
 pub use frame::{BODY_BYTES_MAX, Frame, FrameError, HEAD_BYTES_MAX, Kind, PREFIX_BYTES, crc32c};
 pub use message::{
-    Answer, Call, Cancel, CopySource, DeleteEntry, DeleteKeys, DeleteResults, Deleted, Grant,
-    Header, HidesBelow, LookAgain, MessageError, Payload, PayloadKind, Promise, Record, Refusal,
-    RefusalKind, Relay, SettleBucket, StoredHeaders, Sum, Tag, Task, decode, encode,
+    Answer, Call, Cancel, CopyList, CopySource, DeleteEntry, DeleteKeys, DeleteResults, Deleted,
+    FetchCopy, Grant, Header, HidesBelow, LookAgain, MessageError, Payload, PayloadKind, Promise,
+    Record, Refusal, RefusalKind, Relay, SettleBucket, StoreCopy, StoredCopy, StoredHeaders, Sum,
+    Tag, Task, decode, encode,
 };
 pub use prost::Message;
 

@@ -66,6 +66,15 @@ pub enum Task {
     /// Give an object to be copied: [`CopySource`], answered by a [`Record`] and the
     /// bytes.
     CopySource = 6,
+    /// Keep a copy of bytes that no UFS has: [`StoreCopy`]; the body is these bytes and
+    /// then their commit; answered by a [`StoredCopy`].
+    StoreCopy = 7,
+    /// Give a part of a chunk that is kept: [`FetchCopy`], answered by the bytes.
+    FetchCopy = 8,
+    /// No commit of these copies is under way: a [`CopyList`].
+    LookAtCopies = 9,
+    /// Say which of these are kept whole: a [`CopyList`], answered by another.
+    HasCopies = 10,
 }
 
 /// A request of a client, let in and not yet begun.
@@ -312,6 +321,65 @@ pub struct CopySource {
     /// Largest source whose bytes are wanted: of a larger one only the record.
     #[prost(uint64, tag = "5")]
     pub bytes_max: u64,
+}
+
+/// Bytes that are to be kept for the caller.
+#[derive(Clone, PartialEq, Message)]
+pub struct StoreCopy {
+    /// Bucket by number.
+    #[prost(uint64, tag = "1")]
+    pub bucket: u64,
+    /// Sixteen bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub blob: Vec<u8>,
+    /// How many.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// Session of the caller.
+    #[prost(uint64, tag = "4")]
+    pub session: u64,
+}
+
+/// Proof that they are flushed.
+#[derive(Clone, PartialEq, Message)]
+pub struct StoredCopy {
+    /// How many.
+    #[prost(uint64, tag = "1")]
+    pub bytes: u64,
+    /// CRC-32C of them, computed before they were written.
+    #[prost(uint32, tag = "2")]
+    pub crc32c: u32,
+    /// Session of who keeps them.
+    #[prost(uint64, tag = "3")]
+    pub session: u64,
+}
+
+/// A part of a chunk.
+#[derive(Clone, PartialEq, Message)]
+pub struct FetchCopy {
+    /// Sixteen bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub blob: Vec<u8>,
+    /// Number of the chunk.
+    #[prost(uint32, tag = "2")]
+    pub chunk: u32,
+    /// First byte in it.
+    #[prost(uint32, tag = "3")]
+    pub first: u32,
+    /// Byte after the last.
+    #[prost(uint32, tag = "4")]
+    pub end: u32,
+}
+
+/// Copies, by sixteen bytes each.
+#[derive(Clone, PartialEq, Message)]
+pub struct CopyList {
+    /// Which.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub blobs: Vec<Vec<u8>>,
+    /// Bytes of each, where that matters.
+    #[prost(uint64, repeated, tag = "2")]
+    pub bytes: Vec<u64>,
 }
 
 /// What a copy takes over.

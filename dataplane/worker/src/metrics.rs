@@ -138,6 +138,22 @@ metrics! {
         "Multipart uploads that were handed over to the UFS and ended because it did not have them any more: somebody aborted them there. Their clients are told NoSuchUpload."
     PersistLag Histogram "quickwater_persist_lag_seconds" []
         "How long the UFS was behind for a key, from the first ack it did not have until it had the last one."
+    CopiesKept Gauge "quickwater_copies_kept_objects" []
+        "Copies kept here for the owners of their keys, of objects that no UFS has."
+    CopiesKeptBytes Gauge "quickwater_copies_kept_bytes" []
+        "Bytes of these copies."
+    CopiesElsewhere Gauge "quickwater_copies_elsewhere_objects" []
+        "Objects of this worker's keys, in no UFS, of which other workers keep copies."
+    CopiesMissing Gauge "quickwater_copies_missing_objects" []
+        "Objects of this worker's keys that have fewer copies than they were acked with; they are copied again."
+    CopiesMade Counter "quickwater_copies_made_total" []
+        "Objects brought back to their number of copies after a worker was lost."
+    CopiesMadeBytes Counter "quickwater_copies_made_bytes_total" []
+        "Bytes of these objects."
+    CopiesRead Counter "quickwater_copies_read_total" []
+        "Chunks read from another worker's copy because they are not here."
+    CopiesRefused Counter "quickwater_copies_refused_total" []
+        "Writes refused because too few other workers take a copy."
     TransientObjects Gauge "quickwater_transient_objects" []
         "TRANSIENT objects: only this worker has them, and no UFS gets them."
     TransientBytes Gauge "quickwater_transient_bytes" []

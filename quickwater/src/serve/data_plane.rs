@@ -107,6 +107,8 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
     };
     let (version, table) = &parts.policies;
     shared.policies.replace(*version, table.clone());
+    let node = parts.peers.as_ref();
+    let node = node.map(|(peers, _)| peers.directory.node().clone());
     parts
         .runtime
         .block_on(recover(
@@ -114,7 +116,7 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
             &store,
             &shared,
             settings.write_cache.fence,
-            &*parts.mine,
+            (node.as_ref(), &*parts.mine),
         ))
         .context("cannot bring cache and metadata together")?;
     parts.metrics.collect_engine(Arc::clone(&shared));

@@ -11,10 +11,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use quickwater_controlplane::namespace::{Namespace, Replayed};
 use quickwater_controlplane::records::JournalEntry;
-use quickwater_engine::{Shared, note_blob};
+use quickwater_engine::{Copied, Shared, note_blob};
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, ObjectKey, PartRecord, PendingChange, PendingRecord, PersistState,
-    UploadId, UploadRecord, Version, slot_of,
+    BlobId, Bucket, BucketId, CopyOf, NodeId, ObjectKey, ObjectRecord, PartRecord, PendingChange,
+    PendingRecord, PersistState, UploadId, UploadRecord, Version, slot_of,
 };
 use quickwater_worker::store::{FactError, Fate, JournalError, Store};
 use tokio::task::{JoinError, JoinSet};
@@ -50,7 +50,7 @@ pub(super) async fn recover<M: Names>(
     store: &Store,
     shared: &Arc<Shared>,
     fence: Duration,
-    mine: &(dyn Fn(usize) -> bool + Sync),
+    (node, mine): (Option<&NodeId>, &(dyn Fn(usize) -> bool + Sync)),
 ) -> Result<()> {
     let rows = metadata.rows();
     let mut fates = HashMap::new();
@@ -59,13 +59,14 @@ pub(super) async fn recover<M: Names>(
             claim(namespace, store).await?;
             replay(namespace, store, &mut fates).await?
         }
-        None => judge(rows, store, &mut fates).await?,
+        None => judge(rows, store, (shared, mine), &mut fates).await?,
     };
     shared.journal.resume(last);
     let buckets = rows.buckets().await?;
     let queue = Queue {
         rows,
         store: metadata.here().is_none().then_some(store),
+        node,
         shared,
         fence,
         now: Duration::ZERO,
@@ -110,12 +111,13 @@ pub(super) async fn take_in<R: Rows>(
     store: &Store,
     shared: &Shared,
     (fence, now): (Duration, Duration),
-    mine: &(dyn Fn(usize) -> bool + Sync),
+    (node, mine): (&NodeId, &(dyn Fn(usize) -> bool + Sync)),
 ) -> Result<u64> {
     let buckets = rows.buckets().await?;
     let queue = Queue {
         rows,
         store: Some(store),
+        node: Some(node),
         shared,
         fence,
         now,
@@ -131,7 +133,14 @@ pub(super) async fn take_in<R: Rows>(
 /// What becomes of blobs that have an entry, by the metadata of a cluster: an entry
 /// whose commit was acked is in them, and no other is committed any more. The largest
 /// sequence seen.
-async fn judge(rows: &impl Rows, store: &Store, fates: &mut HashMap<BlobId, Fate>) -> Result<u64> {
+///
+/// What is of keys that are not ours is kept for their owners.
+async fn judge(
+    rows: &impl Rows,
+    store: &Store,
+    (shared, mine): (&Shared, &(dyn Fn(usize) -> bool + Sync)),
+    fates: &mut HashMap<BlobId, Fate>,
+) -> Result<u64> {
     let mut last = 0;
     let mut asked = JoinSet::new();
     for entry in store.journal().context("no memory to read the journal")? {
@@ -151,27 +160,43 @@ async fn judge(rows: &impl Rows, store: &Store, fates: &mut HashMap<BlobId, Fate
             .with_context(|| format!("the journal entry of blob {}", entry.blob))?;
         last = last.max(commit.sequence);
         if asked.len() >= ASKED_MAX {
-            take_fate(asked.join_next().await, fates)?;
+            take_fate(asked.join_next().await, shared, fates)?;
         }
         let (rows, blob) = (rows.clone(), entry.blob);
+        let foreign = !mine(slot_of(commit.bucket, &commit.key));
         asked.spawn(async move {
             let fate = fate_of(&rows, commit.bucket, &commit.key, blob).await?;
-            Ok::<_, anyhow::Error>((blob, fate))
+            let copy = CopyOf {
+                bucket: commit.bucket,
+                key: commit.key,
+                blob,
+                // Its session names ours, which has ended: it commits nothing any more.
+                owner: None,
+            };
+            let copy = foreign.then_some((copy, commit.object.size));
+            Ok::<_, anyhow::Error>((blob, fate, copy))
         });
     }
     while !asked.is_empty() {
-        take_fate(asked.join_next().await, fates)?;
+        take_fate(asked.join_next().await, shared, fates)?;
     }
     Ok(last)
 }
 
+/// A blob, what becomes of it, and, if the key is another worker's, what it is a copy of.
+type Judged = (BlobId, Fate, Option<(CopyOf, u64)>);
+
 fn take_fate(
-    asked: Option<Result<Result<(BlobId, Fate)>, JoinError>>,
+    asked: Option<Result<Result<Judged>, JoinError>>,
+    shared: &Shared,
     fates: &mut HashMap<BlobId, Fate>,
 ) -> Result<()> {
     if let Some(answer) = asked {
-        let (blob, fate) = answer??;
+        let (blob, fate, copy) = answer??;
         fates.insert(blob, fate);
+        if let (Fate::Keep, Some((copy, bytes))) = (fate, copy) {
+            shared.kept.keep(copy, bytes, true, Duration::ZERO);
+        }
     }
     Ok(())
 }
@@ -328,6 +353,8 @@ struct Queue<'a, R> {
     rows: &'a R,
     /// Where the bytes of a put must be for it to be queued, if others may have them.
     store: Option<&'a Store>,
+    /// This worker, if there are others.
+    node: Option<&'a NodeId>,
     shared: &'a Shared,
     fence: Duration,
     /// By the shards' clock.
@@ -350,12 +377,14 @@ impl<R: Rows> Queue<'_, R> {
             let from = after.as_ref().map(|(bucket, key)| (*bucket, key));
             let page = self.rows.pending_changes(from, ROWS).await?;
             after = page.entries.last().map(|(b, key, _)| (*b, key.clone()));
-            for (id, key, pending) in page.entries {
+            for ((id, key, pending), holders) in page.entries.into_iter().zip(page.holders) {
                 // The rows of a bucket that was removed are swept some time later.
                 let Some(bucket) = buckets.iter().find(|bucket| bucket.id == id) else {
                     continue;
                 };
-                if mine(slot_of(id, &key)) && self.take(bucket, key, pending, fates).await? {
+                if mine(slot_of(id, &key))
+                    && self.take(bucket, key, (pending, holders), fates).await?
+                {
                     count += 1;
                 }
             }
@@ -370,7 +399,7 @@ impl<R: Rows> Queue<'_, R> {
         &self,
         bucket: &Bucket,
         key: ObjectKey,
-        pending: PendingRecord,
+        (pending, holders): (PendingRecord, Vec<NodeId>),
         fates: &mut HashMap<BlobId, Fate>,
     ) -> Result<bool> {
         let now = (self.now, unix_ms());
@@ -378,9 +407,12 @@ impl<R: Rows> Queue<'_, R> {
             && let Some(record) = self.rows.object(bucket.id, &key).await?
         {
             let mut extents = record.extents.iter();
-            if self
-                .store
-                .is_some_and(|store| !extents.all(|e| store.holds(e.blob, e.size)))
+            self.note_holders(bucket.id, &key, &record, &holders);
+            // Of what several have one that is there gives it.
+            if holders.len() <= 1
+                && self
+                    .store
+                    .is_some_and(|store| !extents.all(|e| store.holds(e.blob, e.size)))
             {
                 // Of what no UFS is to get nothing was sent, nor of what it replaced.
                 let held = matches!(pending.change, PendingChange::Hold { .. });
@@ -400,6 +432,30 @@ impl<R: Rows> Queue<'_, R> {
         let persist = &self.shared.persist;
         persist.load(bucket.id, key, pending, now, late_max);
         Ok(true)
+    }
+
+    /// Notes who else has the bytes of a key that is ours from now on.
+    fn note_holders(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        record: &ObjectRecord,
+        holders: &[NodeId],
+    ) {
+        let Some(node) = self.node else { return };
+        let others = holders.iter().filter(|holder| *holder != node);
+        let others: Arc<[NodeId]> = others.cloned().collect();
+        for extent in &record.extents {
+            self.shared.kept.own(extent.blob);
+            let copied = Copied {
+                bucket,
+                key: key.clone(),
+                bytes: extent.size,
+                copies: holders.len(),
+                others: Arc::clone(&others),
+            };
+            self.shared.holders.note(extent.blob, copied);
+        }
     }
 
     /// Of a key whose bytes another worker has, and no UFS, nothing is sent before what

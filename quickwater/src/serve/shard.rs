@@ -125,6 +125,16 @@ pub(super) async fn run<M: Names>(common: Common<M>, seat: Seat) {
         engine
             .environment()
             .spawn(housekeeping::run(keeper, common.housekeeping, stop));
+        if peers.is_some() {
+            let (keeper, stop) = (engine.clone(), seat.stop.clone());
+            engine
+                .environment()
+                .spawn(async move { keeper.run_copy_keeper(|| stop.is_requested()).await });
+            let (copier, stop) = (engine.clone(), seat.stop.clone());
+            engine
+                .environment()
+                .spawn(async move { copier.run_copier(|| stop.is_requested()).await });
+        }
     }
     let service = Rc::new(S3Service::new(
         engine,

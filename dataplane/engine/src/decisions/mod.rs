@@ -1,9 +1,11 @@
 //! Plain functions and state machines: no IO, no clock, no randomness.
 
+pub(crate) mod copy_holders;
 pub(crate) mod dirty_space;
 pub(crate) mod flights;
 pub(crate) mod freshness;
 pub(crate) mod gates;
+pub(crate) mod held_copies;
 pub(crate) mod held_queue;
 pub(crate) mod in_use;
 pub(crate) mod job_tasks;

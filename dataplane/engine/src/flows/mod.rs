@@ -3,12 +3,15 @@
 
 pub(crate) mod bucket;
 pub(crate) mod compare;
+pub(crate) mod copies;
+pub(crate) mod copy_again;
 pub(crate) mod delete;
 pub(crate) mod fence;
 pub(crate) mod fill;
 pub(crate) mod free;
 pub(crate) mod hand_over;
 pub(crate) mod job;
+pub(crate) mod keep_copy;
 pub(crate) mod list;
 pub(crate) mod load;
 pub(crate) mod multipart;

@@ -60,12 +60,23 @@ impl<W: World> Engine<W> {
     ) -> Result<UploadRecord, FlowError> {
         self.permit(bucket.id, key.as_str())?;
         let id = UploadId(self.environment().random_u128());
-        let mode = self.policy(bucket, key).mode;
+        let policy = self.policy(bucket, key);
+        let mode = policy.mode;
         self.check_name(bucket, key, mode)?;
+        let copied = policy.write_replicas > 1;
         let claim = match mode {
             PolicyMode::ReadOnly => return Err(read_only()),
             PolicyMode::Transient if self.shared().is_draining() => {
                 return Err(FlowError::NotHere(DRAINING));
+            }
+            PolicyMode::Transient if copied => {
+                let text = "multipart uploads of TRANSIENT objects with writeReplicas above 1 are not supported; use PutObject";
+                return Err(FlowError::Invalid(text.into()));
+            }
+            // Parts have no copies on other workers: the UFS has them instead.
+            PolicyMode::WriteBack if copied => {
+                let opening = self.ask_upload(bucket, key, &new.headers, id, None);
+                Ok(opening.await?)
             }
             PolicyMode::WriteBack => Err(UploadRecord::HELD_BACK),
             PolicyMode::Transient => Err(UploadRecord::HELD_TRANSIENT),

@@ -407,6 +407,7 @@ impl<W: World> Engine<W> {
             }
             for (blob, chunks) in ended {
                 self.disk().release(blob, chunks);
+                self.shared().holders.end(blob);
             }
             if releases.end_flush() {
                 return;
@@ -524,11 +525,19 @@ impl<W: World> Engine<W> {
     }
 
     async fn read_dirty(&self, chunk: ChunkId, len: u32) -> Result<BufferOf<W>, Unsent> {
-        let read = self.disk().read(chunk, 0..len).await?;
-        read.ok_or_else(|| {
-            let ChunkId { blob, index } = chunk;
-            Unsent::Lost(format!("chunk {index} of {blob} is not in the store"))
-        })
+        let read = self.disk().read(chunk, 0..len).await;
+        if let Ok(Some(buffer)) = read {
+            return Ok(buffer);
+        }
+        let ChunkId { blob, index } = chunk;
+        match (read?, self.shared().holders.of(blob).is_empty()) {
+            (None, false) => Err(Unsent::Here(format!(
+                "chunk {index} of {blob} is on other workers and will be copied from there"
+            ))),
+            _ => Err(Unsent::Lost(format!(
+                "chunk {index} of {blob} is not in the store"
+            ))),
+        }
     }
 
     /// Waits until the UFS has every change of a bucket that was made here.

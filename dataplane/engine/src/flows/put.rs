@@ -90,7 +90,9 @@ impl<W: World> Engine<W> {
             Room::Through => return self.put_through(bucket, key, put, body, true).await,
         };
         self.check_early(bucket, key, &put.condition).await?;
-        let record = self.put_back(bucket, key, put, body, persist).await;
+        let record = self
+            .put_back(bucket, key, put, body, (persist, &policy))
+            .await;
         drop(space);
         record
     }

@@ -201,7 +201,10 @@ where
             Err(DiskError::Overloaded) => {
                 Err(FlowError::SlowDown("no buffer came free in time".into()))
             }
-            Err(_) => self.go_direct(&piece).await,
+            Err(_) => match self.fetch_from_copy(&piece).await {
+                Some(buffer) => Ok(Some(buffer)),
+                None => self.go_direct(&piece).await,
+            },
         }
     }
 
@@ -224,6 +227,9 @@ where
     }
 
     async fn fetch(&mut self, piece: Piece) -> Result<BufferOf<W>, FlowError> {
+        if let Some(buffer) = self.fetch_from_copy(&piece).await {
+            return Ok(buffer);
+        }
         match self.fetch_through_store(&piece).await? {
             Some(buffer) => Ok(buffer),
             None => match self.go_direct(&piece).await? {
@@ -231,6 +237,15 @@ where
                 None => Err(FlowError::Damaged("the object ended early".into())),
             },
         }
+    }
+
+    /// A piece that no UFS has, from another worker's copy.
+    async fn fetch_from_copy(&self, piece: &Piece) -> Option<BufferOf<W>> {
+        let (chunk, range) = (piece.chunk, piece.range.clone());
+        let found = self.engine.fetch_copy(&self.record, chunk, range).await?;
+        let stats = &self.engine.shared().stats;
+        self.count(&stats.store_bytes, found.as_slice().len());
+        Some(found)
     }
 
     pub(crate) fn parts(&self) -> (&Engine<W>, &Arc<Bucket>, &ObjectKey, &Arc<ObjectRecord>) {

@@ -287,6 +287,7 @@ impl<W: World> Engine<W> {
             // Only this store has them, and nobody needs that any more.
             for extent in &record.extents {
                 self.disk().release(extent.blob, chunks_of(extent.size));
+                self.shared().holders.end(extent.blob);
             }
         }
         let now = self.environment().monotonic();

@@ -12,8 +12,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use futures_util::future::join;
 use quickwater_proto::{
-    BlobId, Bucket, CHUNK_BYTES, Committed, ETag, Extent, MetadataError, ObjectKey, ObjectRecord,
-    PathPolicy, PendingChange, PendingRecord, PersistState, PolicyMode, PutCondition, Version,
+    BlobId, Bucket, CHUNK_BYTES, Committed, CopyAt, ETag, Extent, MetadataError, ObjectKey,
+    ObjectRecord, PathPolicy, PendingChange, PendingRecord, PersistState, PolicyMode, PutCondition,
+    Version,
 };
 
 use crate::decisions::dirty_space::{self, Instead};
@@ -21,11 +22,12 @@ use crate::decisions::read_plan::chunks_of;
 use crate::decisions::slots::SlotGuard;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
+use crate::flows::copies::CopiesOf;
 use crate::flows::put::{PutError, PutObject};
 use crate::flows::read::BufferOf;
 use crate::io::{
-    Body, BodyDigests, Buffer, ChunkId, DirtyAmount, DirtySpace, Disk, DiskError, Durability,
-    Environment, JOURNAL_CHUNK, Metadata,
+    Body, BodyDigests, Buffer, ChunkId, Copies, DirtyAmount, DirtySpace, Disk, DiskError,
+    Durability, Environment, JOURNAL_CHUNK, Metadata,
 };
 
 /// Attempts to learn what became of a commit before its key is given up on.
@@ -54,30 +56,52 @@ pub(crate) struct Pinned<W: World> {
     engine: Engine<W>,
     pub(crate) blob: BlobId,
     chunks: u32,
+    /// The same on other workers, if there are to be copies.
+    pub(crate) copies: Option<CopiesOf<W>>,
 }
 
 impl<W: World> Pinned<W> {
     pub(crate) fn new(engine: &Engine<W>) -> Self {
+        Self::of(engine, BlobId(engine.environment().random_u128()))
+    }
+
+    /// The same for bytes that have a name.
+    pub(crate) fn of(engine: &Engine<W>, blob: BlobId) -> Self {
         Self {
             engine: engine.clone(),
-            blob: BlobId(engine.environment().random_u128()),
+            blob,
             chunks: 0,
+            copies: None,
         }
     }
 
-    /// Writes the next chunk.
-    pub(crate) async fn write(
+    /// Writes the next chunk, here and wherever copies are.
+    pub(crate) async fn write_all(
         &mut self,
         buffer: BufferOf<W>,
         durability: Durability,
     ) -> Result<(), FlowError> {
+        let buffer = self.write(buffer, durability).await?;
+        match &mut self.copies {
+            Some(copies) => copies.send(buffer.into_bytes()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the next chunk here.
+    pub(crate) async fn write(
+        &mut self,
+        buffer: BufferOf<W>,
+        durability: Durability,
+    ) -> Result<BufferOf<W>, FlowError> {
         let chunk = ChunkId {
             blob: self.blob,
             index: self.chunks,
         };
         self.chunks += 1;
-        let (_, stored) = self.engine.disk().write(chunk, buffer, durability).await;
-        Ok(stored?)
+        let (buffer, stored) = self.engine.disk().write(chunk, buffer, durability).await;
+        stored?;
+        Ok(buffer)
     }
 
     /// Forgets what was written: nobody was promised anything.
@@ -184,10 +208,13 @@ impl<W: World> Engine<W> {
         key: &ObjectKey,
         put: PutObject,
         body: &mut B,
-        persist: PersistState,
+        (persist, policy): (PersistState, &PathPolicy),
     ) -> Result<Arc<ObjectRecord>, PutError<B::Error>> {
         let size = body.length();
         let mut pinned = Pinned::new(self);
+        // Before the body is asked for: without room for them nothing is taken in.
+        let begun = self.begin_copies(bucket, key, policy, (pinned.blob, size));
+        pinned.copies = begun.await?;
         let received = self.receive_pinned(body, &mut pinned).await;
         let (last, digests) = received.inspect_err(|_| pinned.discard())?;
         let record = ObjectRecord {
@@ -224,7 +251,7 @@ impl<W: World> Engine<W> {
                         held = Some(buffer);
                         body.next().await
                     } else {
-                        let write = pinned.write(buffer, Durability::Pinned);
+                        let write = pinned.write_all(buffer, Durability::Pinned);
                         let (next, written) = join(body.next(), write).await;
                         written?;
                         next
@@ -297,18 +324,26 @@ impl<W: World> Engine<W> {
             self.shared().journal.settle(sequence);
             pinned.discard();
         })?;
+        let nodes = pinned.copies.as_ref().map(Copies::nodes);
+        let nodes = nodes.unwrap_or_default();
         let written = self.write_entry(&mut pinned, last, &entry).await;
-        let outcome = match written {
-            Ok(()) => self.apply(entry).await,
-            Err(error) => Err(Unapplied::Never(error)),
+        let (copies, outcome) = match written {
+            Ok(copies) => {
+                let applied = self.apply(entry, &copies).await;
+                (copies, applied)
+            }
+            Err(error) => (Vec::new(), Err(Unapplied::Never(error))),
         };
         match outcome {
             Ok(committed) => {
+                let body = (pinned.blob, record.size);
+                self.note_copies((bucket.id, key), body, &copies);
                 self.shared().journal.settle(sequence);
                 self.drop_note(bucket.id, key);
                 Ok(self.made_current(bucket, key, record, committed, &guard))
             }
             Err(Unapplied::Never(error)) => {
+                self.shared().holders.tell(pinned.blob, &nodes);
                 if self.void(&pinned).await {
                     self.shared().journal.settle(sequence);
                     pinned.discard();
@@ -326,8 +361,31 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Writes the last chunk and the entry so that one flush covers both.
+    /// Writes the last chunk and the entry so that one flush covers both, here and
+    /// wherever copies are; answers these.
     async fn write_entry(
+        &self,
+        pinned: &mut Pinned<W>,
+        last: BufferOf<W>,
+        entry: &Bytes,
+    ) -> Result<Vec<CopyAt>, FlowError> {
+        let copies = pinned.copies.take();
+        let sent = copies
+            .as_ref()
+            .map(|_| Bytes::copy_from_slice(last.as_slice()));
+        let there = async {
+            let (Some(mut copies), Some(last)) = (copies, sent) else {
+                return Ok(Vec::new());
+            };
+            copies.send(last).await?;
+            copies.finish(entry.clone()).await
+        };
+        let (here, there) = join(self.write_entry_here(pinned, last, entry), there).await;
+        here?;
+        there
+    }
+
+    async fn write_entry_here(
         &self,
         pinned: &mut Pinned<W>,
         last: BufferOf<W>,
@@ -351,10 +409,14 @@ impl<W: World> Engine<W> {
     }
 
     /// Applies a flushed entry to the metadata.
-    async fn apply(&self, entry: Bytes) -> Result<Committed, Unapplied> {
+    async fn apply(&self, entry: Bytes, copies: &[CopyAt]) -> Result<Committed, Unapplied> {
         let mut why = String::new();
         for _ in 0..COMMIT_ATTEMPTS_MAX {
-            match self.metadata().commit_journaled(entry.clone()).await {
+            let applied = match copies {
+                [] => self.metadata().commit_journaled(entry.clone()).await,
+                copies => self.metadata().commit_copied(entry.clone(), copies).await,
+            };
+            match applied {
                 Ok(committed) => return Ok(committed),
                 Err(MetadataError::Unknown(text)) => why = text,
                 // After an unknown outcome only the entry's own commit settles it.

@@ -159,12 +159,12 @@ pub fn persist_state(out: &mut Vec<u8>, state: PersistState) {
 }
 
 /// Adds what a 200 to a write promises: `ufs`, or the copies flushed on workers.
-pub fn durability(out: &mut Vec<u8>, state: PersistState) {
-    let line: &[u8] = match state {
-        PersistState::Persisted => b"x-quickwater-durability: ufs\r\n",
-        _ => b"x-quickwater-durability: local-1\r\n",
-    };
-    out.extend_from_slice(line);
+pub fn durability(out: &mut Vec<u8>, state: PersistState, copies: usize) {
+    let mut head = HeaderList::new(out);
+    match state {
+        PersistState::Persisted => head.push("x-quickwater-durability", "ufs"),
+        _ => head.push("x-quickwater-durability", &format!("local-{copies}")),
+    }
 }
 
 /// Header lines of UploadPart: as [`put_head`], without the type.

@@ -146,6 +146,16 @@ fn read_persist(shared: &Shared, samples: &mut Samples) {
     samples.count(Metric::NotesFailed, &[], read(&stats.notes_failed));
     samples.count(Metric::PersistHeldFailures, &[], read(&stats.held_failures));
     samples.count(Metric::PersistHeldGone, &[], read(&stats.held_gone));
+    samples.count(Metric::CopiesRefused, &[], read(&stats.copies_refused));
+    samples.count(Metric::CopiesRead, &[], read(&stats.copies_read));
+    samples.count(Metric::CopiesMade, &[], read(&stats.copies_made));
+    samples.count(Metric::CopiesMadeBytes, &[], read(&stats.copies_made_bytes));
+    samples.count(Metric::CopiesMissing, &[], read(&stats.copies_missing));
+    let elsewhere = shared.holders.blobs() as u64;
+    samples.count(Metric::CopiesElsewhere, &[], elsewhere);
+    let (kept, kept_bytes) = shared.kept.totals();
+    samples.count(Metric::CopiesKept, &[], kept);
+    samples.count(Metric::CopiesKeptBytes, &[], kept_bytes);
     let transient = &shared.transient;
     samples.count(Metric::TransientObjects, &[], transient.objects());
     samples.count(Metric::TransientBytes, &[], transient.bytes());

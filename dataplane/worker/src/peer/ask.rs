@@ -1,17 +1,22 @@
 //! What the engine needs of other workers. Absent: clients' requests.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
 use quickwater_engine::FlowError;
+use quickwater_engine::io::ChunkId;
 use quickwater_peer::{
     Answer, Capability, HidesBelow, LookAgain, Message, SettleBucket, Task, encode,
 };
-use quickwater_proto::{Bucket, NodeId, ObjectKey, slot_of};
+use quickwater_proto::{BlobId, Bucket, Neighbour, NodeId, ObjectKey, slot_of};
 
-use super::call::{CallFailure, Outgoing};
+use super::call::{CallFailure, Outgoing, Reply};
 use super::connect::Peers;
+use super::copies::OutgoingCopies;
 use super::directory::Where;
+use super::limit::COPY_WAIT;
 use super::stats::Failure;
 
 /// Keys that travel in one message: a fraction of what a frame holds.
@@ -42,6 +47,33 @@ impl Peers {
         }
         call.done();
         Ok((answer, body))
+    }
+
+    /// The same when somebody waits who cannot wait long.
+    pub(super) async fn ask_soon<M: Message>(
+        &self,
+        node: &NodeId,
+        task: Task,
+        right: Capability,
+        message: &M,
+    ) -> Result<(Answer, Vec<u8>), CallFailure> {
+        let body = encode(message);
+        let body = body.map_err(|error| CallFailure::new(Failure::Protocol, error.to_string()))?;
+        let mut call = self.call(node, task, right, &body).await?;
+        call.wire().hurry(COPY_WAIT);
+        let answer = match call.reply_within(COPY_WAIT).await? {
+            Reply::Answer(answer) if !answer.streams => answer,
+            Reply::Answer(_) | Reply::More(_) => {
+                return Err(CallFailure::new(
+                    Failure::Protocol,
+                    "what was not asked for",
+                ));
+            }
+        };
+        let body = call.wire().take_all().await;
+        let body = body.map_err(|error| CallFailure::new(Failure::Broken, error.to_string()))?;
+        call.done();
+        Ok((*answer, body))
     }
 
     /// The same for an answer whose bytes follow.
@@ -87,7 +119,61 @@ fn done(answer: &Answer) -> Result<(), FlowError> {
     }
 }
 
+impl EnginePeers {
+    fn peers(&self) -> Result<&Peers, FlowError> {
+        self.0
+            .as_ref()
+            .ok_or(FlowError::NotHere("there is nobody else"))
+    }
+}
+
 impl quickwater_engine::io::Peers for EnginePeers {
+    type Copies = OutgoingCopies;
+
+    async fn copy(
+        &self,
+        place: (&Bucket, &ObjectKey),
+        body: (BlobId, u64),
+        copies: usize,
+        not: &[NodeId],
+    ) -> Result<OutgoingCopies, FlowError> {
+        self.peers()?.copy(place, body, copies, not).await
+    }
+
+    async fn fetch(
+        &self,
+        node: &NodeId,
+        chunk: ChunkId,
+        range: Range<u32>,
+    ) -> Result<Option<Bytes>, FlowError> {
+        let fetched = self.peers()?.fetch_copy(node, chunk, range).await;
+        fetched.map_err(|failure| failed(&failure))
+    }
+
+    async fn look_at_copies(&self, node: &NodeId, blobs: &[BlobId]) -> Result<(), FlowError> {
+        let told = self.peers()?.look_at_copies(node, blobs).await;
+        told.map_err(|failure| failed(&failure))
+    }
+
+    async fn has_copies(
+        &self,
+        node: &NodeId,
+        blobs: &[(BlobId, u64)],
+    ) -> Result<Vec<BlobId>, FlowError> {
+        let asked = self.peers()?.has_copies(node, blobs).await;
+        asked.map_err(|failure| failed(&failure))
+    }
+
+    fn others(&self) -> Vec<Neighbour> {
+        let Some(peers) = &self.0 else {
+            return Vec::new();
+        };
+        let directory = peers.directory();
+        let mut others = directory.neighbours();
+        others.retain(|one| one.node != *directory.node());
+        others
+    }
+
     async fn look_again(&self, bucket: &Bucket, keys: Vec<ObjectKey>) -> Result<(), FlowError> {
         let Some(peers) = &self.0 else {
             return Err(FlowError::NotHere("there is nobody else"));

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quickwater_peer::{
     Answer, Call, Cancel, Capability, Frame, Grant, Kind, Promise, Refusal, RefusalKind, Task,
 };
@@ -132,12 +133,17 @@ impl Outgoing {
 
     /// Waits for what comes next.
     pub(crate) async fn reply(&mut self) -> Result<Reply, CallFailure> {
-        let reply = self.try_reply().await;
+        self.reply_within(ANSWER_WAIT).await
+    }
+
+    /// The same within a shorter time.
+    pub(crate) async fn reply_within(&mut self, wait: Duration) -> Result<Reply, CallFailure> {
+        let reply = self.try_reply(wait).await;
         reply.inspect_err(|failed| self.peers.stats().fail(failed.failure))
     }
 
-    async fn try_reply(&mut self) -> Result<Reply, CallFailure> {
-        let received = self.wire().receive(ANSWER_WAIT).await;
+    async fn try_reply(&mut self, wait: Duration) -> Result<Reply, CallFailure> {
+        let received = self.wire().receive(wait).await;
         let (frame, bytes) = received.map_err(|error| CallFailure::broken(&error))?;
         self.understand(frame, &bytes).await
     }
@@ -181,6 +187,17 @@ impl Outgoing {
     pub(crate) async fn send(&mut self, piece: PoolBuf, last: bool) -> Result<(), CallFailure> {
         self.sending = !last;
         let sent = self.wire().send_piece(Vec::new(), piece, last).await;
+        sent.map_err(|error| CallFailure::broken(&error))
+    }
+
+    /// The same of bytes that others are sent, too.
+    pub(crate) async fn send_shared(
+        &mut self,
+        piece: Bytes,
+        last: bool,
+    ) -> Result<(), CallFailure> {
+        self.sending = !last;
+        let sent = self.wire().send_shared(piece, last).await;
         sent.map_err(|error| CallFailure::broken(&error))
     }
 

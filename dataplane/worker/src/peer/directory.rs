@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use quickwater_peer::{Capability, CapabilityError, KEY_BYTES, Key};
-use quickwater_proto::{NodeId, SlotTable};
+use quickwater_proto::{Neighbour, NodeId, SlotTable};
 
 use super::limit::{KEY_KEPT, KEY_SETTLES};
 
@@ -37,6 +37,7 @@ pub struct Directory {
 struct Met {
     addresses: HashMap<NodeId, SocketAddr>,
     keys: Vec<KnownKey>,
+    members: Vec<Neighbour>,
 }
 
 /// A key, the newest first.
@@ -71,7 +72,7 @@ impl Directory {
 
     /// Addresses of the others, and the key of the cluster. The key before stays good
     /// for a while. Addresses that are none are left out.
-    pub fn meet(&self, key: [u8; KEY_BYTES], members: &[(NodeId, String)]) {
+    pub fn meet(&self, key: [u8; KEY_BYTES], members: &[Neighbour]) {
         let (key, now) = (Key::new(key), Instant::now());
         let mut keys = self.met.load().keys.clone();
         if keys.first().is_none_or(|known| known.key != key) {
@@ -83,7 +84,8 @@ impl Directory {
             _ => 1,
         };
         keys.truncate(keep);
-        let place = |(node, address): &(NodeId, String)| {
+        let place = |member: &Neighbour| {
+            let Neighbour { node, address, .. } = member;
             let parsed = address.parse();
             if parsed.is_err() {
                 tracing::warn!(%node, %address, "a worker advertises what is no address");
@@ -91,7 +93,11 @@ impl Directory {
             Some((node.clone(), parsed.ok()?))
         };
         let addresses = members.iter().filter_map(place).collect();
-        self.met.store(Arc::new(Met { addresses, keys }));
+        self.met.store(Arc::new(Met {
+            addresses,
+            keys,
+            members: members.to_vec(),
+        }));
     }
 
     /// Who owns a slot.
@@ -128,6 +134,40 @@ impl Directory {
     #[must_use]
     pub fn address(&self, node: &NodeId) -> Option<SocketAddr> {
         self.met.load().addresses.get(node).copied()
+    }
+
+    /// All workers that did not leave, this one included.
+    #[must_use]
+    pub fn neighbours(&self) -> Vec<Neighbour> {
+        self.met.load().members.clone()
+    }
+
+    /// This worker's session; none: it has not met anybody yet.
+    #[must_use]
+    pub fn session(&self) -> Option<u64> {
+        let met = self.met.load();
+        let own = met.members.iter().find(|one| one.node == self.node);
+        own.map(|own| own.session).filter(|session| *session > 0)
+    }
+
+    /// This worker, and the others that may be asked to keep something now.
+    pub(crate) fn candidates(&self) -> (Neighbour, Vec<Neighbour>) {
+        let (own, mut others): (Vec<_>, Vec<_>) = self
+            .neighbours()
+            .into_iter()
+            .partition(|one| one.node == self.node);
+        others.retain(|one| one.live && !one.draining);
+        let own = own.into_iter().next();
+        let unknown = || Neighbour {
+            node: self.node.clone(),
+            address: String::new(),
+            zone: String::new(),
+            capacity_bytes: 0,
+            session: 0,
+            live: false,
+            draining: false,
+        };
+        (own.unwrap_or_else(unknown), others)
     }
 
     /// Signs a capability for `owner`; none without a key.
@@ -211,12 +251,24 @@ mod tests {
         assert_eq!(directory.owner(1), Where::There(b.clone()));
         assert_eq!(directory.others(), vec![b.clone()]);
         assert!(directory.is_member(&b) && !directory.is_member(&node("c")));
-        let told = [
-            (b.clone(), "127.0.0.1:9".to_owned()),
-            (a, "nowhere".to_owned()),
-        ];
+        let at = |node: &NodeId, address: &str| Neighbour {
+            node: node.clone(),
+            address: address.into(),
+            zone: "z".into(),
+            capacity_bytes: 1,
+            session: 3,
+            live: true,
+            draining: false,
+        };
+        assert_eq!(directory.session(), None);
+        let mut told = [at(&b, "127.0.0.1:9"), at(&a, "nowhere")];
         directory.meet([0; KEY_BYTES], &told);
+        assert_eq!(directory.session(), Some(3));
+        assert_eq!(directory.candidates().1, told[..1]);
         assert_eq!(directory.address(&b), Some("127.0.0.1:9".parse().unwrap()));
         assert_eq!(directory.address(directory.node()), None);
+        told[0].live = false;
+        directory.meet([0; KEY_BYTES], &told);
+        assert!(directory.candidates().1.is_empty(), "its lease is over");
     }
 }

@@ -29,6 +29,8 @@ pub(crate) const STALL_WAIT: Duration = Duration::from_secs(5);
 /// that is gone shows within [`KEEPALIVE`]s, a worker that froze when its slots
 /// are given to others.
 pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(900);
+/// Longest silence of a worker that keeps a copy, while its owner's client waits.
+pub(crate) const COPY_WAIT: Duration = Duration::from_secs(15);
 /// How long a request looks for an owner that takes it: slots on their way, a worker
 /// that restarts.
 pub(crate) const RELAY_WAIT: Duration = Duration::from_secs(3);

@@ -6,13 +6,17 @@ use std::sync::atomic::AtomicU64;
 use quickwater_peer::Task;
 
 /// Tasks by name, in the order they are counted in.
-pub const TASKS: [&str; 6] = [
+pub const TASKS: [&str; 10] = [
     "relay",
     "look_again",
     "hides_below",
     "settle_bucket",
     "delete_keys",
     "copy_source",
+    "store_copy",
+    "fetch_copy",
+    "look_at_copies",
+    "has_copies",
 ];
 
 /// Ways to fail by name, in the order they are counted in.
@@ -93,6 +97,10 @@ pub(crate) fn task_number(task: Task) -> Option<usize> {
         Task::SettleBucket => Some(3),
         Task::DeleteKeys => Some(4),
         Task::CopySource => Some(5),
+        Task::StoreCopy => Some(6),
+        Task::FetchCopy => Some(7),
+        Task::LookAtCopies => Some(8),
+        Task::HasCopies => Some(9),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use quickwater_peer::{
     Answer, Call, Capability, KEY_BYTES, Kind, LookAgain, PIECES_MAX, Promise, Task,
 };
-use quickwater_proto::{NodeId, SlotTable};
+use quickwater_proto::{Neighbour, NodeId, SlotTable};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use super::call::Reply;
@@ -59,9 +59,17 @@ fn id(name: &str) -> NodeId {
 /// A worker that is where `address` says and knows the others.
 fn worker(identity: Arc<PeerIdentity>, key: u8, others: &[(&str, &TcpListener)]) -> Peers {
     let directory = Directory::new(identity.node.clone());
-    let members: Vec<(NodeId, String)> = others
+    let members: Vec<Neighbour> = others
         .iter()
-        .map(|(name, door)| (id(name), door.local_addr().unwrap().to_string()))
+        .map(|(name, door)| Neighbour {
+            node: id(name),
+            address: door.local_addr().unwrap().to_string(),
+            zone: String::new(),
+            capacity_bytes: 1,
+            session: 1,
+            live: true,
+            draining: false,
+        })
         .collect();
     directory.meet([key; KEY_BYTES], &members);
     let nodes: Vec<NodeId> = ["a", "b"].iter().map(|name| id(name)).collect();

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 use monoio::buf::IoBufMut;
 use quickwater_peer::{Frame, FrameError, Kind, Message, MessageError, PREFIX_BYTES, decode};
@@ -81,6 +82,11 @@ impl Wire {
         self.pace = pace();
     }
 
+    /// Of the request under way no wait is longer than this.
+    pub(crate) fn hurry(&mut self, wait: Duration) {
+        self.pace = Pace::new(wait, MIN_RATE);
+    }
+
     /// Says that nothing more will be sent; to an idle connection.
     pub(crate) async fn say_goodbye(&mut self) {
         self.socket.say_goodbye().await;
@@ -128,6 +134,14 @@ impl Wire {
         if !piece.write_front(&before) {
             self.send_bytes(before).await?;
         }
+        Ok(self.socket.send(piece, &mut self.pace).await?)
+    }
+
+    /// As [`Wire::send_piece`], of bytes that others send, too.
+    pub(crate) async fn send_shared(&mut self, piece: Bytes, last: bool) -> Result<(), WireError> {
+        let frame = Frame::piece(self.request, &piece, last);
+        add(&self.stats.bytes_sent, piece.len() as u64);
+        self.send_bytes(frame.encode(&[])?).await?;
         Ok(self.socket.send(piece, &mut self.pace).await?)
     }
 

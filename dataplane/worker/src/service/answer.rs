@@ -84,6 +84,7 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         | FlowError::Fenced(_)
         | FlowError::NotHere(_) => S3ErrorCode::SlowDown,
         FlowError::Unavailable(_)
+        | FlowError::TooFewWorkers { .. }
         | FlowError::Unsettled(_)
         | FlowError::NotPersisted
         | FlowError::NeverPersisted
@@ -100,6 +101,13 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         error @ (FlowError::NotPersisted
         | FlowError::NeverPersisted
         | FlowError::NeverFits { .. }) => S3Error::new(code, error.to_string()),
+        FlowError::TooFewWorkers { wanted, possible } => S3Error::new(
+            code,
+            format!(
+                "writeReplicas asks for {wanted} copies and {possible} can be kept now: too few \
+                 workers are there and have room. Try again."
+            ),
+        ),
         FlowError::NotHere(why) => S3Error::new(
             code,
             format!("This worker cannot answer for it now: {why}. Try again, or another worker."),

@@ -83,7 +83,12 @@ where
                 self.give_source(hosting, &bucket, decode(&message)?, wire)
                     .await
             }
-            Task::Unspecified | Task::Relay => Err(WireError::Unexpected(Kind::Call)),
+            Task::Unspecified
+            | Task::Relay
+            | Task::StoreCopy
+            | Task::FetchCopy
+            | Task::LookAtCopies
+            | Task::HasCopies => Err(WireError::Unexpected(Kind::Call)),
         }
     }
 

@@ -47,6 +47,10 @@ where
         tracing::trace!(%caller, task = ?call.task(), "a call of another worker");
         match call.task() {
             Task::Relay => self.host_relay(&hosting, wire).await,
+            Task::StoreCopy => self.host_store(&hosting, caller, wire).await,
+            Task::FetchCopy => self.host_fetch(wire).await,
+            Task::LookAtCopies => self.host_look(wire).await,
+            Task::HasCopies => self.host_has(wire).await,
             task => self.host_errand(&hosting, task, wire).await,
         }
     }

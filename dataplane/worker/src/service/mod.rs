@@ -6,6 +6,7 @@ mod across;
 mod answer;
 mod body;
 mod buckets;
+mod copies;
 mod copy;
 mod dispatch;
 mod documents;

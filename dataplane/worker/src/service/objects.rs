@@ -178,7 +178,7 @@ where
                 .await?;
             state = PersistState::Persisted;
         }
-        response::durability(headers, state);
+        response::durability(headers, state, self.engine.copies_of(record));
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use quickwater_controlplane::client::{Attendant, Condition, ControlClient, Peers
 use quickwater_controlplane::cluster::boottime;
 use quickwater_engine::Shared;
 use quickwater_engine::io::Environment as _;
-use quickwater_proto::{SLOTS, SlotTable};
+use quickwater_proto::{NodeId, SLOTS, SlotTable};
 use quickwater_rpc::cluster::OrderAnswer;
 use quickwater_rpc::cluster::order::What;
 use quickwater_worker::environment::ShardEnvironment;
@@ -32,6 +32,7 @@ const TAKE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The worker behind its attendant, once it runs.
 pub(super) struct Body {
+    pub(super) node: NodeId,
     pub(super) client: ControlClient,
     pub(super) store: Store,
     pub(super) shared: Arc<Shared>,
@@ -146,7 +147,15 @@ impl Body {
         let mine = |slot: usize| gained.binary_search(&slot).is_ok();
         loop {
             let when = (self.fence, clock.monotonic());
-            match take_in(&self.client, &self.store, &self.shared, when, &mine).await {
+            match take_in(
+                &self.client,
+                &self.store,
+                &self.shared,
+                when,
+                (&self.node, &mine),
+            )
+            .await
+            {
                 Ok(_) => break,
                 Err(error) => {
                     tracing::warn!(%error, "what is pending of new slots cannot be read; tried again");

@@ -11,8 +11,8 @@ use quickwater_controlplane::rpc::{
     NodeView, PersistChange, PersistFilter, PersistPlace, PersistView,
 };
 use quickwater_proto::{
-    BucketId, BucketName, JobAction, JobOutcome, LeftAlone, ObjectKey, PolicyTable, slot_of,
-    slot_of_text,
+    BucketId, BucketName, JobAction, JobOutcome, LeftAlone, ObjectKey, PolicyTable,
+    WRITE_REPLICAS_MAX, slot_of, slot_of_text,
 };
 use quickwater_rpc::admin::{Node, PersistTotals, Setting};
 use quickwater_rpc::cluster::act::Kind;
@@ -41,6 +41,11 @@ pub(super) struct Workers {
 }
 
 impl NodeView for Workers {
+    /// Workers come and go: a write finds out how many there are.
+    fn copies_max(&self) -> u8 {
+        WRITE_REPLICAS_MAX
+    }
+
     fn version(&self) -> String {
         env!("CARGO_PKG_VERSION").into()
     }

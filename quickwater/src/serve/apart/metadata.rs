@@ -6,9 +6,9 @@ use quickwater_controlplane::Namespace;
 use quickwater_controlplane::client::ControlClient;
 use quickwater_engine::io::Metadata;
 use quickwater_proto::{
-    Bucket, BucketId, BucketName, Committed, ETag, MetadataError, ObjectKey, ObjectRecord,
-    OpenedUpload, PartRecord, PendingPage, PendingRecord, PutCondition, ScanPage, UfsIdentity,
-    UploadId, UploadRecord, Version,
+    Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag, MetadataError,
+    ObjectKey, ObjectRecord, OpenedUpload, PartRecord, PendingPage, PendingRecord, PutCondition,
+    ScanPage, UfsIdentity, UploadId, UploadRecord, Version,
 };
 use tokio::runtime::Handle;
 
@@ -100,6 +100,24 @@ impl Metadata for RemoteMetadata {
     /// Flushed on return: the control plane may lose power alone.
     async fn commit_journaled(&self, entry: Bytes) -> Answer<Committed> {
         self.0.commit_entry(&entry).await
+    }
+
+    async fn commit_copied(&self, entry: Bytes, copies: &[CopyAt]) -> Answer<Committed> {
+        self.0.commit_copied(&entry, copies).await
+    }
+
+    async fn copy_state(&self, copy: &CopyOf) -> Answer<CopyState> {
+        self.0.copy_state(copy).await
+    }
+
+    async fn set_holders(
+        &self,
+        place: (BucketId, &ObjectKey),
+        version: Version,
+        itself: bool,
+        copies: &[CopyAt],
+    ) -> Answer<bool> {
+        self.0.set_holders(place, version, itself, copies).await
     }
 
     async fn remove_object_pending(

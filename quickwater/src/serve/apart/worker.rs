@@ -226,6 +226,7 @@ fn start(
     let (data_plane, access_log, followers) = parts.start_data_plane()?;
     collect_rights(&metrics, Arc::clone(&data_plane.shared));
     let body = Body {
+        node: place.node.clone(),
         client: client.clone(),
         store: data_plane.store.clone(),
         shared: Arc::clone(&data_plane.shared),

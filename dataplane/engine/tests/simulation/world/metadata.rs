@@ -236,7 +236,11 @@ impl Metadata for SimMetadata {
             .collect();
         let more = entries.len() > limit;
         entries.truncate(limit);
-        Ok(PendingPage { entries, more })
+        Ok(PendingPage {
+            entries,
+            more,
+            ..PendingPage::default()
+        })
     }
 
     async fn end_pending(

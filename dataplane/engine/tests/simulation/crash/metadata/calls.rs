@@ -146,7 +146,11 @@ impl Metadata for CrashMetadata {
             let mut entries: Vec<_> = found.take(limit + 1).collect();
             let more = entries.len() > limit;
             entries.truncate(limit);
-            PendingPage { entries, more }
+            PendingPage {
+                entries,
+                more,
+                ..PendingPage::default()
+            }
         });
         Ok(page.await)
     }

@@ -1,0 +1,207 @@
+//! Copies kept here for other owners, and when it is looked whether they are still
+//! needed. A copy goes only after a look at the metadata: nobody's word is enough.
+//! Absent: the look.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quickwater_proto::{BlobId, CopyOf, CopyState};
+
+/// Pause before the first look; doubled after each, up to the longest.
+const PAUSE_FIRST: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// A copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) of: CopyOf,
+    pub(crate) bytes: u64,
+    /// A row was seen to name it: once none does any more, none will again.
+    named: bool,
+    /// Its owner says that no commit of it is under way.
+    told: bool,
+    due: Duration,
+    pause: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: HashMap<BlobId, Held>,
+    due: BTreeSet<(Duration, u128)>,
+    bytes: u64,
+}
+
+impl State {
+    fn insert(&mut self, held: Held) {
+        let blob = held.of.blob;
+        self.remove(blob);
+        self.due.insert((held.due, blob.0));
+        self.bytes += held.bytes;
+        self.held.insert(blob, held);
+    }
+
+    fn remove(&mut self, blob: BlobId) -> Option<Held> {
+        let held = self.held.remove(&blob)?;
+        self.due.remove(&(held.due, blob.0));
+        self.bytes -= held.bytes;
+        Some(held)
+    }
+}
+
+/// Copies by blob, shared by all shards. Bounded by the space for dirty data.
+#[derive(Debug, Default)]
+pub struct HeldCopies(Mutex<State>);
+
+impl HeldCopies {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy of `bytes` bytes is flushed here. `named`: its row was seen.
+    pub fn keep(&self, of: CopyOf, bytes: u64, named: bool, now: Duration) {
+        self.state().insert(Held {
+            of,
+            bytes,
+            named,
+            told: false,
+            due: now + PAUSE_FIRST,
+            pause: PAUSE_FIRST,
+        });
+    }
+
+    /// It is not kept for another any more: this worker owns the key.
+    pub fn own(&self, blob: BlobId) {
+        self.state().remove(blob);
+    }
+
+    /// Copies, and their bytes.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.held.len() as u64, state.bytes)
+    }
+
+    /// No commit of these is under way any more: it is time to look.
+    pub(crate) fn told(&self, blobs: &[BlobId], now: Duration) {
+        let mut state = self.state();
+        for blob in blobs {
+            if let Some(held) = state.remove(*blob) {
+                state.insert(Held {
+                    told: true,
+                    due: now,
+                    pause: PAUSE_FIRST,
+                    ..held
+                });
+            }
+        }
+    }
+
+    /// Copies that are to be looked at now, at most `limit`.
+    pub(crate) fn due(&self, now: Duration, limit: usize) -> Vec<CopyOf> {
+        let state = self.state();
+        let due = state.due.iter().take_while(|(at, _)| *at <= now);
+        let blobs = due.take(limit).map(|(_, blob)| BlobId(*blob));
+        let copies = blobs.filter_map(|blob| state.held.get(&blob));
+        copies.map(|held| held.of.clone()).collect()
+    }
+
+    /// What the metadata say of a copy; none: they could not be asked. Answers its bytes
+    /// if it is not needed any more; it is not kept from then on.
+    pub(crate) fn judge(
+        &self,
+        blob: BlobId,
+        said: Option<CopyState>,
+        now: Duration,
+    ) -> Option<u64> {
+        let mut state = self.state();
+        let held = state.remove(blob)?;
+        let named = match said {
+            Some(CopyState::Unnamed { over }) if over || held.named || held.told => {
+                return Some(held.bytes);
+            }
+            Some(CopyState::Unnamed { .. }) | None => held.named,
+            Some(CopyState::Named) => true,
+        };
+        state.insert(Held {
+            named,
+            // Of what was said before the row was there: it is needed after all.
+            told: held.told && !named,
+            due: now + held.pause,
+            pause: (held.pause * 2).min(PAUSE_MAX),
+            ..held
+        });
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quickwater_proto::{BucketId, CopyAt, NodeId, ObjectKey};
+
+    use super::*;
+
+    fn of(blob: u128) -> CopyOf {
+        CopyOf {
+            bucket: BucketId(1),
+            key: ObjectKey::new("k").unwrap(),
+            blob: BlobId(blob),
+            owner: Some(CopyAt {
+                node: NodeId::new("a").unwrap(),
+                session: 1,
+            }),
+        }
+    }
+
+    const UNNAMED: Option<CopyState> = Some(CopyState::Unnamed { over: false });
+    const OVER: Option<CopyState> = Some(CopyState::Unnamed { over: true });
+    const NAMED: Option<CopyState> = Some(CopyState::Named);
+
+    #[test]
+    fn a_copy_that_may_still_be_committed_stays() {
+        let held = HeldCopies::default();
+        held.keep(of(1), 10, false, Duration::ZERO);
+        assert_eq!(held.judge(BlobId(1), UNNAMED, Duration::ZERO), None);
+        assert_eq!(held.judge(BlobId(1), None, Duration::ZERO), None);
+        assert_eq!(held.judge(BlobId(1), OVER, Duration::ZERO), Some(10));
+        assert_eq!(held.totals(), (0, 0));
+    }
+
+    #[test]
+    fn a_copy_that_was_named_goes_when_it_is_not_any_more() {
+        let held = HeldCopies::default();
+        held.keep(of(1), 10, false, Duration::ZERO);
+        assert_eq!(held.judge(BlobId(1), NAMED, Duration::ZERO), None);
+        assert_eq!(held.judge(BlobId(1), UNNAMED, Duration::ZERO), Some(10));
+    }
+
+    #[test]
+    fn the_owners_word_brings_a_look_and_is_not_enough() {
+        let held = HeldCopies::default();
+        let now = Duration::from_secs(1);
+        held.keep(of(1), 10, false, now);
+        assert!(held.due(now, 9).is_empty());
+        held.told(&[BlobId(1), BlobId(7)], now);
+        assert_eq!(held.due(now, 9), [of(1)]);
+        assert_eq!(held.judge(BlobId(1), NAMED, now), None);
+        assert_eq!(held.totals(), (1, 10));
+        held.told(&[BlobId(1)], now);
+        assert_eq!(held.judge(BlobId(1), UNNAMED, now), Some(10));
+    }
+
+    #[test]
+    fn looks_become_rarer() {
+        let held = HeldCopies::default();
+        let mut now = Duration::ZERO;
+        held.keep(of(1), 10, false, now);
+        let mut looks = 0;
+        while now < Duration::from_secs(600) {
+            now += Duration::from_secs(1);
+            for copy in held.due(now, 9) {
+                looks += 1;
+                held.judge(copy.blob, NAMED, now);
+            }
+        }
+        assert!((10..20).contains(&looks), "{looks}");
+    }
+}

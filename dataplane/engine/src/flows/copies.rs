@@ -1,0 +1,126 @@
+//! Copies of what no UFS has on other workers, as their owner sees them: begun with the
+//! body, read when our own bytes are gone, ended with the change. Absent: keeping copies
+//! for others (`keep_copy`), getting back to their number (`copy_again`).
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use futures_util::future::join_all;
+use quickwater_proto::{
+    BlobId, Bucket, BucketId, CopyAt, ObjectKey, ObjectRecord, PathPolicy, PersistState,
+};
+
+use crate::decisions::copy_holders::Copied;
+use crate::engine::{Engine, World};
+use crate::error::FlowError;
+use crate::flows::read::BufferOf;
+use crate::io::{Buffer, ChunkId, Disk, Peers};
+
+/// Copies named in one message.
+const TOLD_MAX: usize = 1_024;
+
+/// Copies of one body on their way.
+pub(crate) type CopiesOf<W> = <<W as World>::Peers as Peers>::Copies;
+
+impl<W: World> Engine<W> {
+    /// Begins the copies that a policy asks for besides our own; none: it asks for none.
+    pub(crate) async fn begin_copies(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        policy: &PathPolicy,
+        (blob, bytes): (BlobId, u64),
+    ) -> Result<Option<CopiesOf<W>>, FlowError> {
+        let copies = usize::from(policy.write_replicas.saturating_sub(1));
+        // What has no bytes is in the commit as a whole.
+        if copies == 0 || bytes == 0 {
+            return Ok(None);
+        }
+        let begun = self
+            .peers()
+            .copy((bucket, key), (blob, bytes), copies, &[])
+            .await;
+        if begun.is_err() {
+            let stats = &self.shared().stats;
+            stats.copies_refused.fetch_add(1, Ordering::Relaxed);
+        }
+        begun.map(Some)
+    }
+
+    /// How many workers are known to have the bytes of a version that no UFS has, this
+    /// one included.
+    #[must_use]
+    pub fn copies_of(&self, record: &ObjectRecord) -> usize {
+        let others = record.extents.iter();
+        let others = others.map(|extent| self.shared().holders.of(extent.blob).len());
+        1 + others.min().unwrap_or_default()
+    }
+
+    /// Notes who has flushed copies of what was committed.
+    pub(crate) fn note_copies(
+        &self,
+        (bucket, key): (BucketId, &ObjectKey),
+        (blob, bytes): (BlobId, u64),
+        copies: &[CopyAt],
+    ) {
+        let copied = Copied {
+            bucket,
+            key: key.clone(),
+            bytes,
+            copies: copies.len() + 1,
+            others: copies.iter().map(|copy| copy.node.clone()).collect(),
+        };
+        self.shared().holders.note(blob, copied);
+    }
+
+    /// Bytes of a version that no UFS has, from a worker that keeps a copy. `None`: none
+    /// gives them.
+    pub(crate) async fn fetch_copy(
+        &self,
+        record: &ObjectRecord,
+        chunk: ChunkId,
+        range: Range<u32>,
+    ) -> Option<BufferOf<W>> {
+        match record.persist {
+            PersistState::Persisted => None,
+            _ => self.fetch_chunk(chunk, range).await,
+        }
+    }
+
+    /// The same of a chunk of such a version.
+    pub(crate) async fn fetch_chunk(
+        &self,
+        chunk: ChunkId,
+        range: Range<u32>,
+    ) -> Option<BufferOf<W>> {
+        let want = (range.end - range.start) as usize;
+        for node in self.shared().holders.of(chunk.blob).iter() {
+            match self.peers().fetch(node, chunk, range.clone()).await {
+                Ok(Some(bytes)) if bytes.len() == want => {
+                    let mut buffer = self.disk().buffer(want).await.ok()?;
+                    buffer.set_len(want);
+                    buffer.as_mut_slice().copy_from_slice(&bytes);
+                    let stats = &self.shared().stats;
+                    stats.copies_read.fetch_add(1, Ordering::Relaxed);
+                    return Some(buffer);
+                }
+                // Not there, or not reached: another may have it.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        None
+    }
+
+    /// Tells all who have what ended. Who cannot be reached finds out itself.
+    pub(crate) async fn tell_holders(&self) {
+        let ended = self.shared().holders.take_ended();
+        let told = ended.iter().map(async |(node, blobs)| {
+            for some in blobs.chunks(TOLD_MAX) {
+                if self.peers().look_at_copies(node, some).await.is_err() {
+                    return;
+                }
+            }
+        });
+        join_all(told).await;
+    }
+}

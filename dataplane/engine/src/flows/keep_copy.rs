@@ -1,0 +1,156 @@
+//! Copies kept for other owners: taken in, read, and let go once the metadata do not
+//! name them any more. Absent: who owns what, and how many copies there should be.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use quickwater_proto::{BlobId, CHUNK_BYTES, CopyOf};
+
+use crate::decisions::read_plan::chunks_of;
+use crate::engine::{Engine, World};
+use crate::error::FlowError;
+use crate::flows::read::BufferOf;
+use crate::flows::write_back::{Pinned, Space};
+use crate::io::{Buffer, ChunkId, Disk, Durability, Environment, JOURNAL_CHUNK, Metadata};
+
+/// Pause between two looks at what is due.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// Copies looked at in one go, and at the same time.
+const LOOKS_MAX: usize = 256;
+const LOOKS_AT_ONCE: usize = 32;
+
+/// A copy that is being taken in. Dropped before it has finished, it is forgotten.
+pub struct KeptCopy<W: World> {
+    engine: Engine<W>,
+    of: CopyOf,
+    bytes: u64,
+    left: u64,
+    pinned: Pinned<W>,
+    finished: bool,
+    _space: Space<W>,
+}
+
+impl<W: World> Engine<W> {
+    /// Begins to keep a copy of `bytes` bytes.
+    ///
+    /// # Errors
+    /// There is no room for it, or the worker is drained.
+    pub fn keep_copy(&self, of: CopyOf, bytes: u64) -> Result<KeptCopy<W>, FlowError> {
+        if self.shared().is_draining() {
+            return Err(FlowError::NotHere("this worker is being drained"));
+        }
+        // What is pending is its owner's to queue: only the bytes take room here.
+        let space = self.disk().reserve(bytes, chunks_of(bytes) + 1)?;
+        Ok(KeptCopy {
+            engine: self.clone(),
+            pinned: Pinned::of(self, of.blob),
+            of,
+            bytes,
+            left: bytes,
+            finished: false,
+            _space: space,
+        })
+    }
+
+    /// Reads a part of a chunk that is kept here, verified. `None`: it is not here.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub async fn read_copy(
+        &self,
+        chunk: ChunkId,
+        range: Range<u32>,
+    ) -> Result<Option<BufferOf<W>>, FlowError> {
+        Ok(self.disk().read(chunk, range).await?)
+    }
+
+    /// Whether all chunks of a body are here.
+    #[must_use]
+    pub fn has_copy(&self, blob: BlobId, bytes: u64) -> bool {
+        (0..chunks_of(bytes)).all(|index| self.disk().contains(ChunkId { blob, index }))
+    }
+
+    /// An owner says that no commit of these copies is under way.
+    pub fn look_at_copies(&self, blobs: &[BlobId]) {
+        let now = self.environment().monotonic();
+        self.shared().kept.told(blobs, now);
+    }
+
+    /// Looks whether what is kept for others is still needed, until `stop` says so. One
+    /// shard does it for all.
+    pub async fn run_copy_keeper(&self, stop: impl Fn() -> bool) {
+        while !stop() {
+            let now = self.environment().monotonic();
+            let due = self.shared().kept.due(now, LOOKS_MAX);
+            let more = due.len() == LOOKS_MAX;
+            stream::iter(due)
+                .for_each_concurrent(LOOKS_AT_ONCE, |copy| self.look_at_copy(copy))
+                .await;
+            if !more {
+                self.environment().sleep(LOOK_PAUSE).await;
+            }
+        }
+    }
+
+    async fn look_at_copy(&self, copy: CopyOf) {
+        // Who cannot be asked is asked again later.
+        let said = self.metadata().copy_state(&copy).await.ok();
+        let now = self.environment().monotonic();
+        if let Some(bytes) = self.shared().kept.judge(copy.blob, said, now) {
+            self.disk().forget(copy.blob, chunks_of(bytes));
+        }
+    }
+}
+
+impl<W: World> KeptCopy<W> {
+    /// Length of the next chunk; 0: all have come.
+    #[must_use]
+    pub fn next_bytes(&self) -> usize {
+        self.left.min(u64::from(CHUNK_BYTES)) as usize
+    }
+
+    /// Writes the next chunk.
+    ///
+    /// # Errors
+    /// It is not of the length it should be, or the store does not take it.
+    pub async fn write(&mut self, chunk: BufferOf<W>) -> Result<(), FlowError> {
+        let bytes = chunk.as_slice().len();
+        if bytes != self.next_bytes() {
+            return Err(FlowError::Invalid("a chunk of another length".into()));
+        }
+        self.pinned.write(chunk, Durability::Pinned).await?;
+        self.left -= bytes as u64;
+        Ok(())
+    }
+
+    /// Writes the commit beside the bytes, flushes both, and keeps the copy.
+    ///
+    /// # Errors
+    /// Bytes are missing, or the store does not take it.
+    pub async fn finish(mut self, entry: BufferOf<W>) -> Result<(), FlowError> {
+        if self.left > 0 || entry.as_slice().is_empty() {
+            return Err(FlowError::Invalid("a copy that is not whole".into()));
+        }
+        let place = ChunkId {
+            blob: self.of.blob,
+            index: JOURNAL_CHUNK,
+        };
+        let disk = self.engine.disk();
+        let (_, written) = disk.write(place, entry, Durability::Flushed).await;
+        written?;
+        let now = self.engine.environment().monotonic();
+        let kept = &self.engine.shared().kept;
+        kept.keep(self.of.clone(), self.bytes, false, now);
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl<W: World> Drop for KeptCopy<W> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.pinned.discard();
+        }
+    }
+}

@@ -1,0 +1,353 @@
+"""Copies of what no UFS has on several workers (`writeReplicas`): what an ack means,
+and what becomes of it when a worker and its disk are lost.
+
+`QW_REPLICA_TRIALS=200` makes as many trials of a loss as it says; there are three
+without it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+from botocore.exceptions import ClientError
+
+from harness.cluster import PATIENCE_SECONDS, SLOTS, Cluster
+from harness.payload import payload
+from harness.server import StartFailed
+
+TRIALS = int(os.environ.get("QW_REPLICA_TRIALS", "3"))
+NODES = ["n1", "n2", "n3"]
+PHASES = ["body", "acked", "persist"]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """One whose leases do not end by themselves, however busy the machine is."""
+    made = Cluster(tmp_path / "cluster", "60s", NODES)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Iterator[Cluster]:
+    """One with a lease of three seconds: who is lost is known to be soon."""
+    made = Cluster(tmp_path / "short", "3s", NODES)
+    yield made
+    made.close()
+
+
+def client(cluster: Cluster, node: str) -> Any:
+    """One that does not try again by itself."""
+    return cluster.worker(node).target().client(retries={"max_attempts": 0})
+
+
+def wait_for(cluster: Cluster, what: Callable[[], Any], why: Any = "") -> Any:
+    """Waits until something holds, and gives it."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        found = what()
+        if found:
+            return found
+        assert time.monotonic() < end, f"{why() if callable(why) else why}\n{cluster.logs()}"
+        time.sleep(0.1)
+
+
+def refusal(call: Callable[[], Any]) -> tuple[int, str]:
+    """Status and text of a call that must fail."""
+    with pytest.raises(ClientError) as failed:
+        call()
+    answer = failed.value.response
+    return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Message"]
+
+
+def durability_of(answer: Any) -> str:
+    """What a PUT says of where its bytes are."""
+    return str(answer["ResponseMetadata"]["HTTPHeaders"]["x-quickwater-durability"])
+
+
+def put(s3: Any, key: str, body: bytes) -> str | None:
+    """Where the bytes of a PUT are; none: it was told to come back, or nobody knows."""
+    try:
+        return durability_of(s3.put_object(Bucket="abc", Key=key, Body=body))
+    except ClientError as error:
+        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503, error
+        return None
+
+
+def read(s3: Any, key: str) -> bytes | None:
+    """An object; none: not now."""
+    try:
+        return bytes(s3.get_object(Bucket="abc", Key=key)["Body"].read())
+    except ClientError as error:
+        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503, (key, error)
+        return None
+
+
+def persisted(cluster: Cluster) -> None:
+    """Waits until the UFS has everything."""
+    done = cluster.cli("async-persist", "wait", "--path", "/", "--timeout", "2m")
+    assert done.returncode == 0, f"{done}\n{cluster.logs()}"
+
+
+def test_an_ack_means_two_copies_and_they_go_when_the_ufs_has_it(cluster: Cluster) -> None:
+    one, two = client(cluster, "n1"), client(cluster, "n2")
+    cluster.settle(["n1", "n2"])
+    one.create_bucket(Bucket="abc")
+    for s3 in (one, two):
+        cluster.policy("WRITE_BACK", s3, copies=2)
+    persisted(cluster)
+    place, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+    place.rename(away)
+    sizes = [1, 4_096, 70_000, (1 << 20), (1 << 20) + 1, 3_500_000]
+    bodies = {f"k{number}": payload(size, number) for number, size in enumerate(sizes * 4)}
+    for number, (key, body) in enumerate(bodies.items()):
+        s3 = (one, two)[number % 2]
+        assert durability_of(s3.put_object(Bucket="abc", Key=key, Body=body)) == "local-2"
+    one.put_object(Bucket="abc", Key="empty", Body=b"")
+    # Each is known to its owner, and kept by the other worker.
+    wait_for(cluster, lambda: cluster.sum("quickwater_copies_elsewhere_objects") == len(bodies))
+    wait_for(cluster, lambda: cluster.sum("quickwater_copies_kept_objects") == len(bodies))
+    total = sum(len(body) for body in bodies.values())
+    assert cluster.sum("quickwater_copies_kept_bytes") == total
+    # What is replaced or deleted is kept by nobody; new tags leave it where it is.
+    bodies["k1"] = payload(9_000, "again")
+    assert put(two, "k1", bodies["k1"]) == "local-2"
+    one.delete_object(Bucket="abc", Key="k2")
+    del bodies["k2"]
+    tags = {"TagSet": [{"Key": "a", "Value": "b"}]}
+    two.put_object_tagging(Bucket="abc", Key="k3", Tagging=tags)
+    wait_for(cluster, lambda: cluster.sum("quickwater_copies_kept_objects") == len(bodies))
+    for key, body in bodies.items():
+        assert read(one, key) == body and read(two, key) == body, key
+    away.rename(place)
+    persisted(cluster)
+    for key, body in bodies.items():
+        assert (place / key).read_bytes() == body
+    wait_for(cluster, lambda: cluster.sum("quickwater_copies_kept_objects") == 0)
+    wait_for(cluster, lambda: cluster.sum("quickwater_copies_elsewhere_objects") == 0)
+
+
+def test_with_fewer_workers_than_copies_a_write_is_refused_and_nothing_is_left(
+    cluster: Cluster,
+) -> None:
+    one = client(cluster, "n1")
+    one.create_bucket(Bucket="abc")
+    path = cluster.home / "rules.json"
+    path.write_text(
+        '{"apiVersion":"v1.0","defaultRule":{"policyMode":"WRITE_BACK",'
+        '"properties":{"writeReplicas":2}}}'
+    )
+    assert cluster.cli("pathconfig", "apply", str(path)).returncode == 0
+    wait_for(cluster, lambda: put(one, "asked", b"?") is None)
+    status, text = refusal(lambda: one.put_object(Bucket="abc", Key="k", Body=b"x" * 100_000))
+    assert status == 503 and "asks for 2 copies and 1 can be kept" in text, text
+    status, _ = refusal(lambda: one.get_object(Bucket="abc", Key="k"))
+    assert status == 404
+    two = client(cluster, "n2")
+    cluster.settle(["n1", "n2"])
+    wait_for(cluster, lambda: put(one, "k", b"now") == "local-2")
+    assert read(two, "k") == b"now"
+    # The other one dies: its lease runs on, and still nobody is told that all is well.
+    cluster.worker("n2").kill()
+    assert all(put(one, f"x{number}", b"x" * 200_000) is None for number in range(8))
+    assert cluster.worker("n1").metric("quickwater_copies_refused_total") > 0
+
+
+def test_parts_of_uploads_go_where_they_are_safe(cluster: Cluster) -> None:
+    one = client(cluster, "n1")
+    client(cluster, "n2")
+    cluster.settle(["n1", "n2"])
+    one.create_bucket(Bucket="abc")
+    cluster.policy("WRITE_BACK", one, copies=2)
+    upload = one.create_multipart_upload(Bucket="abc", Key="big")["UploadId"]
+    body = payload(100_000, "part")
+    named = {"Bucket": "abc", "Key": "big", "UploadId": upload}
+    part = one.upload_part(**named, PartNumber=1, Body=body)
+    parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
+    done = one.complete_multipart_upload(**named, MultipartUpload=parts)
+    assert durability_of(done) == "ufs"
+    assert read(one, "big") == body
+    cluster.policy("TRANSIENT", one, copies=2)
+
+    def refused() -> str:
+        # Where the policy is not in force yet, it is one more upload.
+        try:
+            one.create_multipart_upload(Bucket="abc", Key="never")
+        except ClientError as error:
+            return str(error)
+        return ""
+
+    assert "writeReplicas" in wait_for(cluster, refused)
+
+
+class Trial:
+    """One loss of a worker and its disk."""
+
+    def __init__(self, cluster: Cluster, number: int) -> None:
+        self.cluster = cluster
+        self.number = number
+        self.random = random.Random(number)
+        self.phase = PHASES[number % len(PHASES)]
+        self.victim = self.random.choice(NODES)
+        self.left = [node for node in NODES if node != self.victim]
+        self.acked: dict[str, bytes] = {}
+        self.place = cluster.home / "ufs" / "abc"
+        self.away = cluster.home / "away"
+
+    def write(self, nodes: list[str], stop: threading.Event, count: int) -> None:
+        """Writes new keys; notes what was acked."""
+        sizes = [10, 5_000, 90_000, 1_500_000]
+        clients = {node: client(self.cluster, node) for node in nodes}
+        tag = self.random.random()
+        for number in range(count):
+            if stop.is_set():
+                return
+            key = f"t{self.number}-{tag}-{number}"
+            body = payload(self.random.choice(sizes), key)
+            try:
+                where = put(clients[self.random.choice(nodes)], key, body)
+            except OSError:
+                continue
+            except Exception as error:  # noqa: BLE001 - the worker it asked was killed
+                if "EndpointConnection" in type(error).__name__ or "Connection" in str(error):
+                    continue
+                raise
+            if where is not None:
+                assert where == "local-2", where
+                self.acked[key] = body
+
+    def lose(self) -> None:
+        """Loses the victim in the phase of the trial."""
+        stop = threading.Event()
+        if self.phase == "body":
+            failed: list[BaseException] = []
+
+            def write() -> None:
+                try:
+                    self.write(NODES, stop, 10_000)
+                except BaseException as error:  # noqa: BLE001 - shown by the test itself
+                    failed.append(error)
+
+            writers = [threading.Thread(target=write) for _ in range(3)]
+            for writer in writers:
+                writer.start()
+            wait_for(self.cluster, lambda: len(self.acked) > 15 or failed)
+            self.cluster.lose(self.victim)
+            stop.set()
+            for writer in writers:
+                writer.join()
+            assert not failed, failed
+            return
+        self.write(NODES, stop, 16)
+        if self.phase == "persist":
+            self.away.rename(self.place)
+            words = ("async-persist", "retry", "--path", "/")
+            self.cluster.cli(*words)
+        self.cluster.lose(self.victim)
+
+    def check(self) -> float:
+        """All that was acked is there, and as often as was promised; seconds it took
+        from the loss."""
+        begun = time.monotonic()
+        assert self.acked
+        s3 = client(self.cluster, self.left[0])
+        self.cluster.wait_slots(
+            lambda slots: sum(slots.get(node, 0) for node in self.left) == SLOTS
+        )
+        for key, body in self.acked.items():
+            seen = wait_for(self.cluster, lambda k=key: [r for r in [read(s3, k)] if r is not None])
+            assert seen == [body], key
+        self.wait_copies()
+        return time.monotonic() - begun
+
+    def wait_copies(self) -> None:
+        """Waits until nothing has fewer copies than it should."""
+        held = "quickwater_copies_elsewhere_objects"
+        kept = "quickwater_copies_kept_objects"
+
+        def settled() -> bool:
+            elsewhere = self.cluster.sum(held)
+            missing = self.cluster.sum("quickwater_copies_missing_objects")
+            return missing == 0 and self.cluster.sum(kept) == elsewhere
+
+        def why() -> dict[str, list[float]]:
+            names = [held, kept, "quickwater_copies_missing_objects"]
+            return {n: [self.cluster.worker(n).metric(name) for name in names] for n in self.left}
+
+        # Twice: a look at what is missing takes a second.
+        wait_for(self.cluster, settled, why)
+        time.sleep(1.5)
+        wait_for(self.cluster, settled, why)
+
+    def end(self) -> None:
+        """The UFS ends with everything, and the worker comes back with nothing."""
+        if self.away.exists():
+            self.away.rename(self.place)
+
+        def started() -> bool:
+            try:
+                return self.cluster.worker(self.victim).alive()
+            except StartFailed as error:
+                # Its name is taken until the lease it had is over.
+                assert "may still run" in str(error), error
+                return False
+
+        wait_for(self.cluster, started)
+        self.cluster.settle(NODES) if self.number == TRIALS - 1 else None
+        persisted(self.cluster)
+        for key, body in self.acked.items():
+            assert (self.place / key).read_bytes() == body, key
+        wait_for(self.cluster, lambda: self.cluster.sum("quickwater_copies_kept_objects") == 0)
+
+
+def test_no_acked_write_is_lost_with_one_worker_and_its_disk(short: Cluster) -> None:
+    clients = [client(short, node) for node in NODES]
+    short.settle(NODES)
+    clients[0].create_bucket(Bucket="abc")
+    for s3 in clients:
+        short.policy("WRITE_BACK", s3, copies=2)
+    persisted(short)
+    acked, took = 0, []
+    for number in range(TRIALS):
+        trial = Trial(short, number)
+        trial.place.rename(trial.away)
+        trial.lose()
+        took.append(trial.check())
+        trial.end()
+        acked += len(trial.acked)
+    made = short.sum("quickwater_copies_made_bytes_total")
+    print(f"{TRIALS} trials, {acked} acked, 0 lost; up to {max(took):.1f} s until all was back, "
+          f"{made:.0f} bytes copied again by those that live")
+
+
+def test_with_one_copy_a_lost_disk_is_told(short: Cluster) -> None:
+    clients = [client(short, node) for node in ("n1", "n2")]
+    short.settle(["n1", "n2"])
+    clients[0].create_bucket(Bucket="abc")
+    for s3 in clients:
+        short.policy("WRITE_BACK", s3)
+    persisted(short)
+    (short.home / "ufs" / "abc").rename(short.home / "away")
+    bodies = {f"k{number}": payload(20_000, number) for number in range(16)}
+    for key, body in bodies.items():
+        assert put(clients[0], key, body) == "local-1"
+    short.lose("n2")
+    wait_for(short, lambda: short.cli("node", "remove", "n2").returncode == 0)
+    short.wait_slots(lambda slots: slots["n1"] == SLOTS)
+
+    def outcome(key: str) -> Any:
+        try:
+            answer = clients[0].get_object(Bucket="abc", Key=key)
+            return "read" if answer["Body"].read() == bodies[key] else "wrong"
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            return None if status == 503 else status
+
+    seen = {key: wait_for(short, lambda k=key: outcome(k)) for key in bodies}
+    assert set(seen.values()) == {"read", 410}, seen
