@@ -99,8 +99,7 @@ def test_an_ack_means_two_copies_and_they_go_when_the_ufs_has_it(cluster: Cluste
     one, two = client(cluster, "n1"), client(cluster, "n2")
     cluster.settle(["n1", "n2"])
     one.create_bucket(Bucket="abc")
-    for s3 in (one, two):
-        cluster.policy("WRITE_BACK", s3, copies=2)
+    cluster.policy_of_all("WRITE_BACK", 2)
     persisted(cluster)
     place, away = cluster.home / "ufs" / "abc", cluster.home / "away"
     place.rename(away)
@@ -164,7 +163,7 @@ def test_parts_of_uploads_go_where_they_are_safe(cluster: Cluster) -> None:
     client(cluster, "n2")
     cluster.settle(["n1", "n2"])
     one.create_bucket(Bucket="abc")
-    cluster.policy("WRITE_BACK", one, copies=2)
+    cluster.policy_of_all("WRITE_BACK", 2)
     upload = one.create_multipart_upload(Bucket="abc", Key="big")["UploadId"]
     body = payload(100_000, "part")
     named = {"Bucket": "abc", "Key": "big", "UploadId": upload}
@@ -173,7 +172,7 @@ def test_parts_of_uploads_go_where_they_are_safe(cluster: Cluster) -> None:
     done = one.complete_multipart_upload(**named, MultipartUpload=parts)
     assert durability_of(done) == "ufs"
     assert read(one, "big") == body
-    cluster.policy("TRANSIENT", one, copies=2)
+    cluster.policy("TRANSIENT", one, 2)
 
     def refused() -> str:
         # Where the policy is not in force yet, it is one more upload.
@@ -310,8 +309,7 @@ def test_no_acked_write_is_lost_with_one_worker_and_its_disk(short: Cluster) -> 
     clients = [client(short, node) for node in NODES]
     short.settle(NODES)
     clients[0].create_bucket(Bucket="abc")
-    for s3 in clients:
-        short.policy("WRITE_BACK", s3, copies=2)
+    short.policy_of_all("WRITE_BACK", 2)
     persisted(short)
     acked, took = 0, []
     for number in range(TRIALS):
@@ -330,8 +328,7 @@ def test_with_one_copy_a_lost_disk_is_told(short: Cluster) -> None:
     clients = [client(short, node) for node in ("n1", "n2")]
     short.settle(["n1", "n2"])
     clients[0].create_bucket(Bucket="abc")
-    for s3 in clients:
-        short.policy("WRITE_BACK", s3)
+    short.policy_of_all("WRITE_BACK")
     persisted(short)
     (short.home / "ufs" / "abc").rename(short.home / "away")
     bodies = {f"k{number}": payload(20_000, number) for number in range(16)}

@@ -284,7 +284,7 @@ metrics! {
     OwnedSlots Gauge "quickwater_slots_owned" []
         "Slots this worker owns, of 16,384."
     PeerCalls Counter "quickwater_peer_calls_total" ["task"]
-        "Calls made to other workers. task: relay (a client's request), look_again, hides_below, settle_bucket, delete_keys, copy_source."
+        "Calls made to other workers. task: relay (a client's request), look_again, hides_below, settle_bucket, delete_keys, copy_source, store_copy, fetch_copy, look_at_copies, has_copies."
     PeerServed Counter "quickwater_peer_served_total" ["task"]
         "Calls of other workers served, by task."
     PeerFailures Counter "quickwater_peer_failures_total" ["reason"]
