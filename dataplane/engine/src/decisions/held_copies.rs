@@ -70,6 +70,12 @@ impl HeldCopies {
         });
     }
 
+    /// Whether a copy is kept.
+    #[must_use]
+    pub fn has(&self, blob: BlobId) -> bool {
+        self.state().held.contains_key(&blob)
+    }
+
     /// It is not kept for another any more: this worker owns the key.
     pub fn own(&self, blob: BlobId) {
         self.state().remove(blob);
@@ -185,6 +191,7 @@ mod tests {
         assert_eq!(held.due(now, 9), [of(1)]);
         assert_eq!(held.judge(BlobId(1), NAMED, now), None);
         assert_eq!(held.totals(), (1, 10));
+        assert!(held.has(BlobId(1)) && !held.has(BlobId(7)));
         held.told(&[BlobId(1)], now);
         assert_eq!(held.judge(BlobId(1), UNNAMED, now), Some(10));
     }

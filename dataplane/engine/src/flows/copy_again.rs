@@ -16,7 +16,6 @@ use crate::decisions::read_plan::chunks_of;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::read::BufferOf;
-use crate::flows::write_back::Pinned;
 use crate::io::{
     Buffer, ChunkId, Copies, Disk, Durability, Environment, JOURNAL_CHUNK, Metadata, MetadataError,
     Peers,
@@ -213,28 +212,27 @@ where
         Ok(entry?)
     }
 
+    /// Brings here what our own copy lacks. What is here of it stays, whatever fails.
     async fn copy_here(&self, blob: BlobId, bytes: u64, entry: &Bytes) -> Result<(), FlowError> {
         let _space = self.disk().reserve(bytes, chunks_of(bytes) + 1)?;
-        let mut pinned = Pinned::of(self, blob);
-        let written = async {
-            for (chunk, len) in chunks(blob, bytes) {
-                let found = self.fetch_chunk(chunk, 0..len).await;
-                let buffer = found.ok_or_else(gone)?;
-                pinned.write(buffer, Durability::Pinned).await?;
+        for (chunk, len) in chunks(blob, bytes) {
+            if self.disk().contains(chunk) {
+                continue;
             }
-            let mut buffer = self.disk().buffer(entry.len()).await?;
-            buffer.set_len(entry.len());
-            buffer.as_mut_slice().copy_from_slice(entry);
-            let place = ChunkId {
-                blob,
-                index: JOURNAL_CHUNK,
-            };
-            let disk = self.disk();
-            let (_, written) = disk.write(place, buffer, Durability::Flushed).await;
-            Ok::<_, FlowError>(written?)
+            let found = self.fetch_chunk(chunk, 0..len).await;
+            let buffer = found.ok_or_else(gone)?;
+            let (_, written) = self.disk().write(chunk, buffer, Durability::Pinned).await;
+            written?;
+        }
+        let mut buffer = self.disk().buffer(entry.len()).await?;
+        buffer.set_len(entry.len());
+        buffer.as_mut_slice().copy_from_slice(entry);
+        let place = ChunkId {
+            blob,
+            index: JOURNAL_CHUNK,
         };
-        let written = written.await;
-        written.inspect_err(|_| pinned.discard())
+        let (_, written) = self.disk().write(place, buffer, Durability::Flushed).await;
+        Ok(written?)
     }
 
     async fn copy_there(

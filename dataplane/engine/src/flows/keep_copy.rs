@@ -35,10 +35,15 @@ impl<W: World> Engine<W> {
     /// Begins to keep a copy of `bytes` bytes.
     ///
     /// # Errors
-    /// There is no room for it, or the worker is drained.
+    /// There is no room for it, it is here already, or the worker is drained.
     pub fn keep_copy(&self, of: CopyOf, bytes: u64) -> Result<KeptCopy<W>, FlowError> {
         if self.shared().is_draining() {
             return Err(FlowError::NotHere("this worker is being drained"));
+        }
+        // One that is kept may be named already: a second one that breaks off must not take
+        // it along.
+        if self.shared().kept.has(of.blob) || self.has_copy(of.blob, bytes) {
+            return Err(FlowError::SlowDown("it is kept here already".into()));
         }
         // What is pending is its owner's to queue: only the bytes take room here.
         let space = self.disk().reserve(bytes, chunks_of(bytes) + 1)?;
