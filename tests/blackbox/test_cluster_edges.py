@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any, Iterator
@@ -12,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from harness.cluster import PATIENCE_SECONDS, SLOTS, Cluster, persist_state
 from harness.payload import MIB, payload
-
+from harness.raw import BROKEN, Request, send
 
 NODES = ["n1", "n2"]
 # How long the control plane is away; workers answer from what they know.
@@ -260,3 +261,41 @@ def test_dirty_keys_of_a_dead_worker_take_writes_and_come_back(short: Cluster) -
     wait_for(short, lambda: persist_state(made(short, lambda: two.head_object(Bucket="abc", Key=keys["left"]))) == "PERSISTED")
     assert (place / keys["written"]).read_bytes() == b"of the second"
     assert not (place / keys["deleted"]).exists()
+
+
+def test_writes_go_on_when_it_is_not_known_what_became_of_some(steady: Cluster) -> None:
+    """The control plane dies between commits and their answers: their keys stay locked
+    only until the next session has asked what became of them."""
+    target = steady.worker("n1").target()
+    s3 = target.client()
+    s3.create_bucket(Bucket="abc")
+    steady.policy_of_all("WRITE_BACK")
+    keys = [f"/abc/k{number}" for number in range(24)]
+    stop = threading.Event()
+
+    def put(key: str) -> int:
+        try:
+            return send(target, Request("PUT", key, body=b"x" * 100)).status
+        except BROKEN:
+            return 0
+
+    def load(number: int) -> None:
+        turn = number
+        while not stop.is_set():
+            turn += 7
+            put(keys[turn % len(keys)])
+
+    writers = [threading.Thread(target=load, args=(number,)) for number in range(12)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(3):
+            time.sleep(1)
+            steady.control.kill()
+            steady.control.start()
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    for key in keys:
+        wait_for(steady, lambda key=key: put(key) == 200)

@@ -76,7 +76,13 @@ pub(super) async fn attend(
     let mut pauses = tokio::time::interval(session.pause());
     loop {
         tokio::select! {
-            _ = pauses.tick() => beats.send(&attendant, &gone_by.borrow(), false)?,
+            _ = pauses.tick() => {
+                if attendant.is_stuck() {
+                    let why = "what became of a change is not known: the next session asks";
+                    return Err(LinkError::Ended(why.into()));
+                }
+                beats.send(&attendant, &gone_by.borrow(), false)?;
+            }
             Ok(()) = gone_by.changed() => beats.send(&attendant, &gone_by.borrow_and_update(), false)?,
             Ok(()) = leave.changed() => beats.send(&attendant, &gone_by.borrow(), true)?,
             message = incoming.message() => match message {

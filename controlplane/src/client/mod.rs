@@ -98,6 +98,9 @@ pub trait Attendant: Send + Sync + 'static {
     /// A session is open, and this was the table then. If the lease ended before,
     /// others may hold what that table does not give to this worker.
     fn opened(&self, table: &SlotTable);
+    /// Whether what became of a change has not been known since the session opened: the
+    /// next session fences the change, and what it left is asked then.
+    fn is_stuck(&self) -> bool;
     /// Until when it may answer for its slots, by the cluster's clock
     /// ([`crate::cluster::boottime`]).
     fn granted(&self, until: Duration);

@@ -53,6 +53,8 @@ pub(super) struct Attending {
     early: watch::Sender<Duration>,
     /// Slots that were stuck when the session began. It fenced what had made them so.
     fenced: Mutex<Vec<usize>>,
+    /// The same, for the whole session: what is stuck beside them needs another one.
+    known: Mutex<Vec<usize>>,
 }
 
 impl Attending {
@@ -64,6 +66,7 @@ impl Attending {
             gone_by: watch::channel(0).0,
             early: watch::channel(Duration::ZERO).0,
             fenced: Mutex::default(),
+            known: Mutex::default(),
         })
     }
 
@@ -87,6 +90,10 @@ impl Attending {
 
     fn fenced(&self) -> MutexGuard<'_, Vec<usize>> {
         self.fenced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn body(&self) -> Option<&Body> {
@@ -246,7 +253,9 @@ impl Attendant for Attending {
     fn opened(&self, table: &SlotTable) {
         self.directory.set_table(Arc::new(table.clone()));
         let Some(body) = self.body.get() else { return };
-        *self.fenced() = body.shared.stuck();
+        let stuck = body.shared.stuck();
+        self.known().clone_from(&stuck);
+        *self.fenced() = stuck;
         let rights = &body.shared.rights;
         if rights.left(boottime()).is_some_and(|left| !left.is_zero()) {
             return;
@@ -258,6 +267,15 @@ impl Attendant for Attending {
         // Nobody kept others from changing what is remembered.
         rights.lapse();
         body.shared.forget_objects();
+    }
+
+    fn is_stuck(&self) -> bool {
+        let Some(body) = self.body.get() else {
+            return false;
+        };
+        let known = self.known();
+        let stuck = body.shared.stuck();
+        stuck.iter().any(|slot| !known.contains(slot))
     }
 
     fn granted(&self, until: Duration) {
