@@ -496,10 +496,14 @@ impl<S: Store> Cluster<S> {
     }
 }
 
-/// Who has the bytes of what a call commits: who makes it, and those it names.
+/// Who has the bytes of what a call commits: who makes it, and those it names. Itself it
+/// names for the sake of the session only, which the commit has to be of.
 fn holders(node: &NodeId, call: &messages::Call) -> Result<Vec<NodeId>, Mistaken> {
     let mut holders = vec![node.clone()];
     for copy in wire::copies(&call.copies)? {
+        if copy.node == *node {
+            continue;
+        }
         if holders.contains(&copy.node) {
             return Err(Mistaken::new("two copies on one worker"));
         }

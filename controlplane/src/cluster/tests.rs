@@ -400,3 +400,25 @@ async fn nobody_registers_between_a_plan_and_its_table() {
     world.register("n1").await;
     assert_eq!(world.cluster.tables().borrow().owned_by(&node("n1")), SLOTS);
 }
+
+#[test]
+fn who_commits_names_itself_for_its_session_only() {
+    let copies = ["n2", "n1"].map(|name| messages::CopyAt {
+        node: name.to_owned(),
+        session: 3,
+    });
+    let call = messages::Call {
+        copies: copies.to_vec(),
+        ..messages::Call::default()
+    };
+    assert_eq!(
+        holders(&node("n1"), &call).unwrap(),
+        [node("n1"), node("n2")]
+    );
+    assert!(holders(&node("n3"), &call).is_ok());
+    let twice = messages::Call {
+        copies: vec![copies[0].clone(), copies[0].clone()],
+        ..messages::Call::default()
+    };
+    assert!(holders(&node("n1"), &twice).is_err());
+}

@@ -98,7 +98,7 @@ impl<T: Transaction> FencedTransaction<T> {
         for (key, session) in Arc::clone(&self.beside).iter() {
             if self.read(key).await?.session != *session {
                 return Err(CommitError::Unavailable(
-                    "a worker that holds a copy was started anew",
+                    "a worker of these copies is in another session",
                 ));
             }
         }
@@ -222,7 +222,7 @@ mod tests {
         transaction.set(b"\x60n2", &row.unwrap());
         transaction.commit().await.unwrap();
         write(&with(4)).await.unwrap();
-        let anew = CommitError::Unavailable("a worker that holds a copy was started anew");
+        let anew = CommitError::Unavailable("a worker of these copies is in another session");
         assert_eq!(write(&with(3)).await, Err(anew));
     }
 

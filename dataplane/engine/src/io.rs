@@ -658,6 +658,10 @@ pub trait Copies {
 
     /// Who they are.
     fn nodes(&self) -> Vec<NodeId>;
+
+    /// This worker, in the session that was named to them. They let go of copies that a
+    /// later session might still have committed: the commit has to be of this one.
+    fn owner(&self) -> Option<CopyAt>;
 }
 
 /// The other workers of a cluster, as flows need them. Every wait has a deadline.
@@ -742,6 +746,10 @@ impl Copies for Alone {
 
     fn nodes(&self) -> Vec<NodeId> {
         Vec::new()
+    }
+
+    fn owner(&self) -> Option<CopyAt> {
+        None
     }
 }
 

@@ -2,7 +2,7 @@
 //! needed. A copy goes only after a look at the metadata: nobody's word is enough.
 //! Absent: the look.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ struct State {
     held: HashMap<BlobId, Held>,
     due: BTreeSet<(Duration, u128)>,
     bytes: u64,
+    /// Those on their way here, one of each at a time: whoever breaks off forgets what
+    /// came of its blob.
+    taking: HashSet<BlobId>,
 }
 
 impl State {
@@ -68,6 +71,18 @@ impl HeldCopies {
             due: now + PAUSE_FIRST,
             pause: PAUSE_FIRST,
         });
+    }
+
+    /// Begins to take a copy in, unless it is here or on its way. Ended by
+    /// [`HeldCopies::taken`].
+    pub(crate) fn take(&self, blob: BlobId) -> bool {
+        let mut state = self.state();
+        !state.held.contains_key(&blob) && state.taking.insert(blob)
+    }
+
+    /// It is kept, or forgotten.
+    pub(crate) fn taken(&self, blob: BlobId) {
+        self.state().taking.remove(&blob);
     }
 
     /// Whether a copy is kept.
@@ -194,6 +209,17 @@ mod tests {
         assert!(held.has(BlobId(1)) && !held.has(BlobId(7)));
         held.told(&[BlobId(1)], now);
         assert_eq!(held.judge(BlobId(1), UNNAMED, now), Some(10));
+    }
+
+    #[test]
+    fn a_copy_comes_once_at_a_time() {
+        let held = HeldCopies::default();
+        assert!(held.take(BlobId(1)) && !held.take(BlobId(1)) && held.take(BlobId(2)));
+        held.taken(BlobId(1));
+        assert!(held.take(BlobId(1)));
+        held.keep(of(1), 10, false, Duration::ZERO);
+        held.taken(BlobId(1));
+        assert!(!held.take(BlobId(1)), "it is kept");
     }
 
     #[test]

@@ -155,16 +155,17 @@ where
             self.shared().persist.hurry(place.0, place.1, now);
         }
         let want = copied.copies.saturating_sub(all.len() + 1);
-        let mut made = Vec::new();
+        let (mut made, mut owner) = (Vec::new(), None);
         if want > 0 {
-            made = self
+            (made, owner) = self
                 .copy_there(&bucket, (blob, copied), want, &all, entry)
                 .await?;
         }
         all.extend_from_slice(&made);
+        let sessions: Vec<CopyAt> = all.iter().cloned().chain(owner).collect();
         let set = self
             .metadata()
-            .set_holders(place, record.version, true, &all)
+            .set_holders(place, record.version, true, &sessions)
             .await;
         let nodes: Vec<NodeId> = made.into_iter().map(|copy| copy.node).collect();
         match set {
@@ -242,7 +243,7 @@ where
         want: usize,
         have: &[CopyAt],
         entry: Bytes,
-    ) -> Result<Vec<CopyAt>, FlowError> {
+    ) -> Result<(Vec<CopyAt>, Option<CopyAt>), FlowError> {
         let not: Vec<NodeId> = have.iter().map(|copy| copy.node.clone()).collect();
         let place = (bucket, &copied.key);
         let body = (blob, copied.bytes);
@@ -253,7 +254,8 @@ where
         }
         let nodes = copies.nodes();
         let finished = copies.finish(entry).await;
-        finished.inspect_err(|_| self.shared().holders.tell(blob, &nodes))
+        let made = finished.inspect_err(|_| self.shared().holders.tell(blob, &nodes))?;
+        Ok((made, copies.owner()))
     }
 
     async fn read_any(&self, chunk: ChunkId, len: u32) -> Result<BufferOf<W>, FlowError> {

@@ -42,11 +42,15 @@ impl<W: World> Engine<W> {
         }
         // One that is kept may be named already: a second one that breaks off must not take
         // it along.
-        if self.shared().kept.has(of.blob) || self.has_copy(of.blob, bytes) {
-            return Err(FlowError::SlowDown("it is kept here already".into()));
+        let here = || FlowError::SlowDown("it is kept here already".into());
+        if self.has_copy(of.blob, bytes) {
+            return Err(here());
         }
         // What is pending is its owner's to queue: only the bytes take room here.
         let space = self.disk().reserve(bytes, chunks_of(bytes) + 1)?;
+        if !self.shared().kept.take(of.blob) {
+            return Err(here());
+        }
         Ok(KeptCopy {
             engine: self.clone(),
             pinned: Pinned::of(self, of.blob),
@@ -157,5 +161,6 @@ impl<W: World> Drop for KeptCopy<W> {
         if !self.finished {
             self.pinned.discard();
         }
+        self.engine.shared().kept.taken(self.of.blob);
     }
 }

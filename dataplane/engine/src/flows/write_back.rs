@@ -324,12 +324,14 @@ impl<W: World> Engine<W> {
             self.shared().journal.settle(sequence);
             pinned.discard();
         })?;
+        let owner = pinned.copies.as_ref().and_then(Copies::owner);
         let nodes = pinned.copies.as_ref().map(Copies::nodes);
         let nodes = nodes.unwrap_or_default();
         let written = self.write_entry(&mut pinned, last, &entry).await;
         let (copies, outcome) = match written {
             Ok(copies) => {
-                let applied = self.apply(entry, &copies).await;
+                let sessions: Vec<CopyAt> = copies.iter().cloned().chain(owner).collect();
+                let applied = self.apply(entry, &sessions).await;
                 (copies, applied)
             }
             Err(error) => (Vec::new(), Err(Unapplied::Never(error))),

@@ -24,7 +24,11 @@ use super::limit::COPY_WAIT;
 use super::stats::Failure;
 
 /// Copies of one body on their way.
-pub struct OutgoingCopies(Vec<OutgoingCopy>);
+pub struct OutgoingCopies {
+    copies: Vec<OutgoingCopy>,
+    /// This worker, as it was named to the others.
+    owner: CopyAt,
+}
 
 /// One of them.
 struct OutgoingCopy {
@@ -107,7 +111,13 @@ impl Peers {
                 }
             }
         }
-        Ok(OutgoingCopies(begun))
+        Ok(OutgoingCopies {
+            copies: begun,
+            owner: CopyAt {
+                node: own.node,
+                session: own.session,
+            },
+        })
     }
 
     async fn begin_copy(
@@ -273,7 +283,7 @@ fn failed(node: &NodeId, failure: &CallFailure) -> FlowError {
 impl Copies for OutgoingCopies {
     async fn send(&mut self, chunk: Bytes) -> Result<(), FlowError> {
         // Each to its end: what is on a connection is not cut in two.
-        let sent = self.0.iter_mut().map(async |copy| {
+        let sent = self.copies.iter_mut().map(async |copy| {
             let sent = copy.send(&chunk, false).await;
             sent.map_err(|failure| failed(&copy.node, &failure))
         });
@@ -281,7 +291,7 @@ impl Copies for OutgoingCopies {
     }
 
     async fn finish(&mut self, entry: Bytes) -> Result<Vec<CopyAt>, FlowError> {
-        let finished = self.0.iter_mut().map(async |copy| {
+        let finished = self.copies.iter_mut().map(async |copy| {
             let finished = copy.finish(&entry).await;
             finished.map_err(|failure| failed(&copy.node, &failure))
         });
@@ -289,7 +299,11 @@ impl Copies for OutgoingCopies {
     }
 
     fn nodes(&self) -> Vec<NodeId> {
-        self.0.iter().map(|copy| copy.node.clone()).collect()
+        self.copies.iter().map(|copy| copy.node.clone()).collect()
+    }
+
+    fn owner(&self) -> Option<CopyAt> {
+        Some(self.owner.clone())
     }
 }
 
