@@ -4,6 +4,8 @@
 //! one. `PUT` sets one; with `If-Match: "N"` only while version N is in force,
 //! otherwise 409. Errors are JSON and name the field.
 
+use std::sync::Arc;
+
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{
@@ -13,7 +15,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use quickwater_proto::MetadataError;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, Status};
 
 use crate::namespace::PolicyError;
 use crate::policies::{DOCUMENT_BYTES_MAX, InvalidDocument, Problem};
@@ -25,6 +29,8 @@ use crate::store::Store;
 pub(super) struct Desk<S> {
     pub(super) service: AdminService<S>,
     pub(super) token: AdminToken,
+    /// Who gathers what the status page shows.
+    pub(super) turn: Arc<Mutex<()>>,
 }
 
 pub(super) async fn get<S: Store>(State(desk): State<Desk<S>>, request: Request) -> Response {
@@ -61,7 +67,7 @@ pub(super) async fn put<S: Store>(State(desk): State<Desk<S>>, request: Request)
 }
 
 /// Why a call was not done.
-enum Failure {
+pub(super) enum Failure {
     /// No or wrong token.
     Unauthenticated(&'static str),
     /// The request is no good.
@@ -70,6 +76,14 @@ enum Failure {
     TooLarge,
     /// As the rules say.
     Policy(PolicyError),
+    /// As the admin service says.
+    Call(Status),
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Call(status)
+    }
 }
 
 impl From<PolicyError> for Failure {
@@ -78,7 +92,7 @@ impl From<PolicyError> for Failure {
     }
 }
 
-fn admit(token: &AdminToken, headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn admit(token: &AdminToken, headers: &HeaderMap) -> Result<(), Failure> {
     let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
     token.admit(given).map_err(Failure::Unauthenticated)
 }
@@ -118,7 +132,7 @@ async fn document(body: Body) -> Result<String, Failure> {
     })
 }
 
-fn refuse(failure: Failure) -> Response {
+pub(super) fn refuse(failure: Failure) -> Response {
     let (status, code, message) = match &failure {
         Failure::Unauthenticated(why) => (
             StatusCode::UNAUTHORIZED,
@@ -132,6 +146,7 @@ fn refuse(failure: Failure) -> Response {
             format!("the document is larger than {DOCUMENT_BYTES_MAX} bytes, or its sending broke"),
         ),
         Failure::Policy(error) => describe(error),
+        Failure::Call(status) => called(status),
     };
     let mut error = json!({ "code": code, "message": message });
     match failure {
@@ -167,11 +182,23 @@ fn describe(error: &PolicyError) -> (StatusCode, &'static str, String) {
     (status, code, error.to_string())
 }
 
+fn called(status: &Status) -> (StatusCode, &'static str, String) {
+    let (code, name) = match status.code() {
+        Code::InvalidArgument => (StatusCode::BAD_REQUEST, "InvalidArgument"),
+        Code::NotFound => (StatusCode::NOT_FOUND, "NotFound"),
+        Code::Unavailable | Code::DeadlineExceeded => {
+            (StatusCode::SERVICE_UNAVAILABLE, "Unavailable")
+        }
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "Internal"),
+    };
+    (code, name, status.message().to_owned())
+}
+
 fn text_of(error: &Value) -> String {
     format!("{:#}\n", json!({ "error": error }))
 }
 
-fn respond(status: StatusCode, version: Option<u64>, body: String) -> Response {
+pub(super) fn respond(status: StatusCode, version: Option<u64>, body: String) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();

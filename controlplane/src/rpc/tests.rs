@@ -4,10 +4,11 @@ mod jobs;
 mod persist;
 mod policies;
 mod rest;
+mod status_page;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 #[derive(Default)]
 struct World {
     pending: persist::Queue,
+    /// A cluster before its first worker.
+    workerless: AtomicBool,
     mount_changes: AtomicUsize,
     accepted: Mutex<Vec<String>>,
     policies: Mutex<(u64, PolicyTable)>,
@@ -47,6 +50,9 @@ impl NodeView for World {
         Duration::from_millis(1_500)
     }
     fn nodes(&self) -> Vec<Node> {
+        if self.workerless.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
         vec![Node {
             name: "n1".into(),
             state: "ready".into(),

@@ -162,6 +162,8 @@ impl NodeView for ThisNode {
 
     fn nodes(&self) -> Vec<Node> {
         let stats = self.store.stats();
+        let queued = self.shared.persist.totals();
+        let transient = &self.shared.transient;
         vec![Node {
             name: "local".into(),
             s3_address: self.address.to_string(),
@@ -169,6 +171,9 @@ impl NodeView for ThisNode {
             shards: u32::try_from(self.shards).unwrap_or(u32::MAX),
             capacity_bytes: self.store.capacity_bytes(),
             used_bytes: stats.live_bytes.load(std::sync::atomic::Ordering::Relaxed),
+            dirty_bytes: queued.bytes.saturating_add(transient.bytes()),
+            changes: queued.puts + queued.deletes,
+            transient_objects: transient.objects(),
             ..Node::default()
         }]
     }

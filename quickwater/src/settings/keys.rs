@@ -169,7 +169,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("s3.tls.reload", "s3-tls-reload", Kind::Duration, "10s",
         "How often the two files are looked at; when they changed, new connections use them."),
     key("admin.listen", "admin-listen", Kind::Address, "127.0.0.1:29990",
-        "Where the admin API (gRPC and REST, bearer token) listens."),
+        "Where the admin API (gRPC and REST, bearer token) and the status page listen."),
     key("metrics.listen", "metrics-listen", Kind::Address, "127.0.0.1:29991",
         "Where /metrics, /healthz and /readyz are served; no authentication."),
     key("store.capacity", "capacity", Kind::Bytes, "10GiB",

@@ -12,7 +12,7 @@ const NOW_MS: i64 = 5_000;
 /// A queue of which every change is a fact; what was hurried is written down.
 #[derive(Default)]
 pub(super) struct Queue {
-    changes: Mutex<Vec<PersistChange>>,
+    pub(super) changes: Mutex<Vec<PersistChange>>,
     asked: Mutex<Vec<(Option<PersistFilter>, String)>>,
 }
 
@@ -80,7 +80,7 @@ impl PersistView for World {
     }
 }
 
-fn change(bucket: BucketId, key: &str, change: PendingChange) -> PersistChange {
+pub(super) fn change(bucket: BucketId, key: &str, change: PendingChange) -> PersistChange {
     PersistChange {
         bucket,
         key: ObjectKey::new(key).unwrap(),

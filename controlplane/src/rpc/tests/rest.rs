@@ -9,20 +9,20 @@ use crate::policies::DOCUMENT_BYTES_MAX;
 const READ_ONLY: &str =
     r#"{"apiVersion":"v1.0","pathRules":[{"path":"/frozen/**","policyMode":"READ_ONLY"}]}"#;
 
-struct Reply {
-    status: u16,
-    head: String,
-    body: String,
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: String,
 }
 
 impl Reply {
-    fn json(&self) -> serde_json::Value {
+    pub(super) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
     }
 }
 
 impl Served {
-    async fn http(&self, line: &str, headers: &[&str], body: &str) -> Reply {
+    pub(super) async fn http(&self, line: &str, headers: &[&str], body: &str) -> Reply {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let mut request = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
         request.push_str(&format!("Content-Length: {}\r\n", body.len()));
@@ -44,7 +44,7 @@ impl Served {
     }
 }
 
-fn bearer() -> String {
+pub(super) fn bearer() -> String {
     format!("Authorization: Bearer {TOKEN}")
 }
 

@@ -1,0 +1,280 @@
+// The status page. All text of others (keys, errors, rules, names) becomes text nodes:
+// nothing here makes markup of strings. Only looks; changes nothing.
+"use strict";
+
+const PAUSE_MS = 2000;
+const SAMPLES = 60;
+const TOKEN = "quickwater-admin-token";
+const SLOTS = 16384;
+const RATES = [
+  ["quickwater_s3_bytes_sent_total", "S3 bytes sent", bytesPerSecond],
+  ["quickwater_s3_bytes_received_total", "S3 bytes received", bytesPerSecond],
+  ["quickwater_s3_http_requests_total", "S3 requests", (n) => `${n.toFixed(n < 10 ? 1 : 0)} /s`],
+  ["quickwater_persist_bytes_total", "Persisted to storage", bytesPerSecond],
+];
+const history = new Map();
+let before = null;
+let timer = 0;
+// Which look counts: an answer to an earlier one, or to one before the token was
+// forgotten, is not shown.
+let turn = 0;
+// The service's clock less that of the browser, milliseconds.
+let skew = 0;
+
+const at = (id) => document.getElementById(id);
+
+function make(name, attributes, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+function svg(name, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+function bytes(n) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+  let unit = 0;
+  while (n >= 1024 && unit < units.length - 1) { n /= 1024; unit += 1; }
+  return `${unit === 0 ? n : n.toFixed(n < 10 ? 1 : 0)} ${units[unit]}`;
+}
+
+function bytesPerSecond(n) { return `${bytes(Math.round(n))}/s`; }
+
+function span(ms) {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (seconds < 120) return `${seconds} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86400)} d`;
+}
+
+function since(ms) { return ms > 0 ? span(Date.now() + skew - ms) : ""; }
+
+function say(id, text) { if (at(id).textContent !== text) at(id).textContent = text; }
+
+// columns: [title, cell(row), class]; a cell is text or an element
+function table(caption, columns, rows, none) {
+  if (rows.length === 0) return make("p", { class: "quiet" }, none);
+  const head = columns.map(([title, , kind]) => make("th", { scope: "col", class: kind || "" }, title));
+  const body = rows.map((row) => make("tr", {}, ...columns.map(([, cell, kind]) =>
+    make("td", { class: kind || "" }, cell(row)))));
+  return make("table", {}, make("caption", {}, caption),
+    make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body));
+}
+
+function bar(node) {
+  const whole = Math.max(1, node.capacity_bytes);
+  const used = Math.min(whole, node.used_bytes);
+  const dirty = Math.min(used, node.dirty_bytes);
+  const text = `${bytes(used - dirty)} clean, ${bytes(dirty)} dirty of ${bytes(node.capacity_bytes)}`;
+  const part = (kind, from, length) => svg("rect",
+    { class: kind, x: 100 * from / whole, width: 100 * length / whole, y: 0, height: 10 });
+  return make("div", {}, svg("svg",
+    { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": text },
+    part("free", 0, whole), part("clean", 0, used - dirty), part("dirty", used - dirty, dirty)),
+  make("span", { class: "quiet" }, text));
+}
+
+function state(word) {
+  return make("span", { class: /ready|done|live/.test(word) ? "good" : /suspect|failed|gone|silent/.test(word) ? "bad" : "" }, word);
+}
+
+function showNodes(nodes) {
+  const owners = nodes.filter((node) => node.slots > 0);
+  const map = at("map");
+  map.hidden = owners.length === 0;
+  map.setAttribute("aria-label", `Slots by worker: ${owners.map((n) => `${n.name} ${n.slots}`).join(", ")}`);
+  map.replaceChildren(...owners.map((node) => {
+    const piece = make("span", { title: `${node.name}: ${node.slots} of ${SLOTS} slots` }, node.name);
+    piece.style.flexGrow = node.slots;
+    piece.style.flexBasis = "0";
+    return piece;
+  }));
+  at("nodes").replaceChildren(table("One line for each worker", [
+    ["Name", (n) => n.name],
+    ["State", (n) => state(n.state)],
+    ["Zone", (n) => n.zone],
+    ["S3", (n) => n.s3_address],
+    ["Slots", (n) => (n.advertise ? String(n.slots) : "all"), "number"],
+    ["Cache", bar],
+    ["Changes queued", (n) => String(n.changes), "number"],
+    ["TRANSIENT objects", (n) => String(n.transient_objects), "number"],
+  ], nodes, "No worker has registered."));
+}
+
+// What a worker that does not answer has queued is not in the answer: never "nothing".
+function unheard(nodes) {
+  const names = nodes.filter((n) => n.state === "silent" || n.state === "gone").map((n) => n.name);
+  return names.length ? ` Without what ${names.join(", ")} had queued: no answer from there.` : "";
+}
+
+function showPersist(queue, nodes) {
+  const t = queue.totals;
+  const pending = t.puts + t.deletes;
+  let text = `${pending} changes (${bytes(t.bytes)}), ${t.running} running, ${t.failing} failing`;
+  if (pending > 0) text += `; the oldest for ${since(t.oldest_ms)}`;
+  if (t.transient_objects > 0) text += `; ${t.transient_objects} TRANSIENT objects (${bytes(t.transient_bytes)})`;
+  const missing = unheard(nodes);
+  const elsewhere = nodes.some((n) => n.changes > 0);
+  say("persist-totals", `${text}.${missing}`);
+  const of = queue.all ? "" : ` of the first ${queue.looked_through}`;
+  at("persist").replaceChildren(table(`Oldest changes${of}`, [
+    ["Object", (c) => `/${c.bucket}/${c.key}`, "key"],
+    ["State", (c) => c.state],
+    ["Bytes", (c) => bytes(c.bytes), "number"],
+    ["Since", (c) => since(c.since_ms), "number"],
+    ["Attempts", (c) => String(c.attempts), "number"],
+    ["Last error", (c) => make("span", { class: "bad" }, c.error), "key"],
+  ], queue.oldest, missing || elsewhere ? "None was named." : "Nothing: all is where it belongs."));
+}
+
+function progress(job) {
+  if (!job.found) return job.state === "waiting" ? "" : "counting";
+  const done = (job.done ? job.done.objects : 0) + job.failed + job.left;
+  const text = `${done} of ${job.found.objects}`;
+  if (job.state !== "running") return text;
+  return make("span", {}, make("progress",
+    { max: Math.max(1, job.found.objects), value: done, "aria-label": text }), ` ${text}`);
+}
+
+function showJobs(jobs) {
+  at("jobs").replaceChildren(table("Latest first", [
+    ["Job", (j) => String(j.id), "number"],
+    ["Kind", (j) => j.kind],
+    ["Path", (j) => `/${j.bucket}/${j.path}`, "key"],
+    ["State", (j) => state(j.state)],
+    ["Objects", progress],
+    ["Bytes", (j) => (j.done ? bytes(j.done.bytes) : ""), "number"],
+    ["Failed", (j) => (j.failed ? make("span", { class: "bad" }, String(j.failed)) : "0"), "number"],
+    ["Created", (j) => `${since(j.created_ms)} ago`, "number"],
+  ], jobs, "No jobs."));
+}
+
+function showMounts(mounts) {
+  at("mounts").replaceChildren(table("Buckets and what is behind them", [
+    ["Bucket", (m) => m.bucket],
+    ["Location", (m) => m.uri, "key"],
+    ["Trouble", (m) => make("span", { class: "bad" }, m.trouble), "key"],
+  ], mounts, "No mounts."));
+}
+
+function showTraffic(counters, now) {
+  const known = RATES.filter(([name]) => name in counters);
+  const tiles = known.map(([name, title, text]) => {
+    const values = history.get(name) || [];
+    if (before && name in before.counters) {
+      const seconds = Math.max(0.001, (now - before.now) / 1000);
+      values.push(Math.max(0, counters[name] - before.counters[name]) / seconds);
+      if (values.length > SAMPLES) values.shift();
+      history.set(name, values);
+    }
+    const last = values.length ? values[values.length - 1] : 0;
+    const top = Math.max(...values, 1);
+    const points = values.map((v, i) => `${100 * (i + SAMPLES - values.length) / (SAMPLES - 1)},${29 - 28 * v / top}`);
+    return make("div", { class: "tile" }, title, make("strong", {}, text(last)),
+      svg("svg", { viewBox: "0 0 100 30", preserveAspectRatio: "none", role: "img",
+        "aria-label": `${title}: ${text(last)} now, ${text(Math.max(...values, 0))} at most in the last two minutes` },
+      svg("polyline", { points: points.join(" ") })));
+  });
+  at("traffic").replaceChildren(...(tiles.length ? tiles : [make("p", { class: "quiet" },
+    "This process serves no S3: the workers' traffic is in their metrics.")]));
+  before = { counters, now };
+}
+
+function show(status) {
+  const now = performance.now();
+  showTraffic(status.counters, now);
+  showNodes(status.nodes);
+  showPersist(status.persist, status.nodes);
+  showJobs(status.jobs);
+  showMounts(status.mounts);
+  const text = `Version ${status.policies.version}\n${status.policies.document}`;
+  say("document", text);
+  const troubles = status.mounts.filter((m) => m.trouble).length;
+  at("summary").textContent = `${status.version}, up for ${span(status.uptime_ms)}, ` +
+    `${status.nodes.length} ${status.nodes.length === 1 ? "worker" : "workers"}` +
+    (troubles ? `, ${troubles} mounts in trouble` : "");
+  at("login").hidden = true;
+  at("page").hidden = false;
+  at("forget").hidden = false;
+}
+
+async function ask(path, options) {
+  const headers = { Authorization: `Bearer ${sessionStorage.getItem(TOKEN) || ""}` };
+  const reply = await fetch(path, { ...options, headers, cache: "no-store", signal: AbortSignal.timeout(30000) });
+  const body = await reply.json().catch(() => null);
+  if (reply.ok && body) {
+    // In whole seconds, which is enough for ages.
+    const date = Date.parse(reply.headers.get("date"));
+    if (date) skew = date - Date.now();
+    return body;
+  }
+  const why = body && body.error ? body.error.message : `status ${reply.status}`;
+  throw Object.assign(new Error(why), { status: reply.status });
+}
+
+function forget(why) {
+  clearTimeout(timer);
+  turn += 1;
+  sessionStorage.removeItem(TOKEN);
+  at("page").hidden = true;
+  at("forget").hidden = true;
+  at("login").hidden = false;
+  at("refusal").textContent = why;
+  at("summary").textContent = "Not connected.";
+  say("trouble", "");
+  before = null;
+  history.clear();
+  for (const id of ["traffic", "map", "nodes", "persist-totals", "persist", "jobs", "mounts", "tested", "document"])
+    at(id).replaceChildren();
+}
+
+async function look() {
+  clearTimeout(timer);
+  turn += 1;
+  const mine = turn;
+  try {
+    const status = await ask("/api/v1/status", {});
+    if (mine !== turn) return;
+    show(status);
+    say("trouble", "");
+  } catch (error) {
+    if (mine !== turn) return;
+    if (error.status === 401) { forget(error.message); return; }
+    say("trouble", `No answer: ${error.message}. What is shown may be old; asking again.`);
+  }
+  timer = setTimeout(look, PAUSE_MS);
+}
+
+at("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(TOKEN, at("token").value.trim());
+  at("token").value = "";
+  at("refusal").textContent = "";
+  look();
+});
+
+at("forget").addEventListener("click", () => forget(""));
+
+at("tester").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const mine = sessionStorage.getItem(TOKEN);
+  try {
+    const found = await ask("/api/v1/conf/test",
+      { method: "POST", body: JSON.stringify({ path: at("path").value }) });
+    if (mine !== sessionStorage.getItem(TOKEN)) return;
+    const rule = found.rule_path ? `rule ${found.rule_path}` : "the default rule";
+    at("tested").textContent = `${found.policy_mode}, ${found.write_replicas} ` +
+      `${found.write_replicas === 1 ? "copy" : "copies"}, by ${rule} of version ${found.version}`;
+  } catch (error) {
+    at("tested").textContent = error.message;
+  }
+});
+
+if (sessionStorage.getItem(TOKEN)) look();

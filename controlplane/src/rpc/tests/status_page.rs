@@ -1,0 +1,132 @@
+//! The status page, its document and the path tester, on the port of gRPC.
+
+use quickwater_proto::PendingChange;
+
+use super::persist::change;
+use super::rest::bearer;
+use super::*;
+
+#[tokio::test]
+async fn the_document_wants_the_token_and_holds_what_admins_see() {
+    let served = Served::start().await;
+    for headers in [&[][..], &["Authorization: Bearer wrong"]] {
+        let reply = served.http("GET /api/v1/status", headers, "").await;
+        assert_eq!(reply.status, 401);
+        assert!(!reply.body.contains("n1"), "{}", reply.body);
+    }
+    let id = served.bucket("abc").await;
+    let put = PendingChange::Put { size: 9 };
+    let mut changes: Vec<_> = (0..25i64)
+        .map(|i| change(id, &format!("k{i:02}"), put))
+        .collect();
+    for (at, since) in changes.iter_mut().zip((1..=25).rev()) {
+        at.pending.since_ms = since;
+    }
+    changes[24].error = Some("<b>refused</b>".into());
+    *served.world.pending.changes.lock().unwrap() = changes;
+    let token = bearer();
+    let reply = served.http("GET /api/v1/status", &[&token], "").await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert!(reply.head.contains("cache-control: no-store"));
+    let shown = reply.json();
+    assert_eq!(shown["version"], "1.2.3");
+    assert_eq!(shown["uptime_ms"], 1_500);
+    assert_eq!(shown["nodes"][0]["name"], "n1");
+    assert_eq!(shown["mounts"][0]["bucket"], "abc");
+    assert_eq!(shown["mounts"][0]["uri"], "file:///ufs/abc");
+    assert!(shown["mounts"][0].get("options").is_none());
+    assert_eq!(shown["policies"]["version"], 0);
+    let persist = &shown["persist"];
+    assert_eq!(persist["totals"]["puts"], 25);
+    assert_eq!(persist["looked_through"], 25);
+    assert_eq!(persist["all"], true);
+    let oldest = persist["oldest"].as_array().unwrap();
+    let keys: Vec<_> = oldest.iter().map(|c| c["key"].as_str().unwrap()).collect();
+    let wanted: Vec<_> = (5..25).rev().map(|i| format!("k{i:02}")).collect();
+    assert_eq!(keys, wanted, "the twenty oldest, oldest first");
+    assert_eq!(oldest[0]["bytes"], 9);
+    assert_eq!(oldest[0]["error"], "<b>refused</b>");
+    assert!(shown["jobs"].as_array().unwrap().is_empty());
+    assert!(!reply.body.contains(TOKEN));
+}
+
+#[tokio::test]
+async fn more_changes_than_are_looked_through_are_said_to_be_more() {
+    let served = Served::start().await;
+    let id = served.bucket("abc").await;
+    let changes = (0..1_001).map(|i| change(id, &format!("k{i:04}"), PendingChange::Delete));
+    *served.world.pending.changes.lock().unwrap() = changes.collect();
+    let reply = served.http("GET /api/v1/status", &[&bearer()], "").await;
+    let persist = &reply.json()["persist"];
+    assert_eq!(persist["looked_through"], 1_000);
+    assert_eq!(persist["all"], false);
+    assert_eq!(persist["totals"]["puts"], 1_001);
+}
+
+#[tokio::test]
+async fn a_cluster_before_its_first_worker_is_shown() {
+    let served = Served::start().await;
+    served.world.workerless.store(true, Ordering::Relaxed);
+    let reply = served.http("GET /api/v1/status", &[&bearer()], "").await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let shown = reply.json();
+    assert_eq!(shown["nodes"], serde_json::json!([]));
+    assert_eq!(shown["persist"]["totals"]["puts"], 0);
+}
+
+#[tokio::test]
+async fn the_page_is_open_and_lets_nothing_foreign_run() {
+    let served = Served::start().await;
+    for (path, media) in [
+        ("/status", "text/html"),
+        ("/status.css", "text/css"),
+        ("/status.js", "text/javascript"),
+    ] {
+        let reply = served.http(&format!("GET {path}"), &[], "").await;
+        assert_eq!(reply.status, 200);
+        for header in [
+            &format!("content-type: {media}; charset=utf-8"),
+            "content-security-policy: default-src 'none'; style-src 'self'; script-src 'self';",
+            "x-content-type-options: nosniff",
+        ] {
+            assert!(reply.head.contains(header), "{path}: {}", reply.head);
+        }
+        for way in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacent",
+            "document.write",
+            "eval(",
+            "http://e",
+        ] {
+            assert!(!reply.body.contains(way), "{path} has {way}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_path_is_tested_like_the_command_line_does() {
+    let served = Served::start().await;
+    let token = bearer();
+    let ask = async |headers: &[&str], body: &str| {
+        served.http("POST /api/v1/conf/test", headers, body).await
+    };
+    let reply = ask(&[&token], r#"{"path":"/abc/key"}"#).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert_eq!(reply.json()["policy_mode"], "WRITE_THROUGH");
+    assert_eq!(reply.json()["rule_path"], "");
+    assert_eq!(ask(&[], r#"{"path":"/abc/key"}"#).await.status, 401);
+    let long = format!(r#"{{"path":"/{}"}}"#, "a".repeat(9_000));
+    for bad in [
+        "",
+        "{}",
+        r#"{"path":1}"#,
+        "nonsense",
+        r#"{"path":"no slash"}"#,
+        &long,
+    ] {
+        let reply = ask(&[&token], bad).await;
+        assert_eq!(reply.status, 400, "{bad}: {}", reply.body);
+        assert!(reply.json()["error"]["message"].is_string());
+    }
+}
