@@ -86,8 +86,8 @@ impl HeldCopies {
     }
 
     /// Whether a copy is kept.
-    #[must_use]
-    pub fn has(&self, blob: BlobId) -> bool {
+    #[cfg(test)]
+    fn has(&self, blob: BlobId) -> bool {
         self.state().held.contains_key(&blob)
     }
 
