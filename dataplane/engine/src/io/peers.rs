@@ -1,0 +1,172 @@
+//! The other workers: copies of bodies on them, and what they are asked.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use quickwater_proto::{BlobId, Bucket, CopyAt, Neighbour, NodeId, ObjectKey};
+
+use super::ChunkId;
+use crate::error::FlowError;
+
+/// Copies of one body on their way to other workers. Dropped before it has finished, they
+/// forget what came.
+pub trait Copies {
+    /// Sends the next chunk to all of them.
+    ///
+    /// # Errors
+    /// One does not take it; nothing is promised by any.
+    async fn send(&mut self, chunk: Bytes) -> Result<(), FlowError>;
+
+    /// Sends the commit as bytes for their journals; on return all have flushed data and
+    /// entry, and have shown that they got what was sent.
+    ///
+    /// # Errors
+    /// As [`Copies::send`]; some may have it all the same.
+    async fn finish(&mut self, entry: Bytes) -> Result<Vec<CopyAt>, FlowError>;
+
+    /// Who they are.
+    fn nodes(&self) -> Vec<NodeId>;
+
+    /// This worker, in the session that was named to them. They let go of copies that a
+    /// later session might still have committed: the commit has to be of this one.
+    fn owner(&self) -> Option<CopyAt>;
+}
+
+/// The other workers of a cluster, as flows need them. Every wait has a deadline.
+pub trait Peers {
+    /// Copies on their way.
+    type Copies: Copies;
+
+    /// Begins `copies` copies of the body `blob` of so many bytes on as many other workers
+    /// that have room, none of them in `not`; in other zones first.
+    ///
+    /// # Errors
+    /// [`FlowError::TooFewWorkers`]: there are fewer that take one.
+    async fn copy(
+        &self,
+        place: (&Bucket, &ObjectKey),
+        body: (BlobId, u64),
+        copies: usize,
+        not: &[NodeId],
+    ) -> Result<Self::Copies, FlowError>;
+
+    /// Bytes of a chunk that `node` keeps a copy of; `None`: it has not.
+    ///
+    /// # Errors
+    /// It cannot be reached, or does not say.
+    async fn fetch(
+        &self,
+        node: &NodeId,
+        chunk: ChunkId,
+        range: Range<u32>,
+    ) -> Result<Option<Bytes>, FlowError>;
+
+    /// Tells `node` that no commit of these copies is under way any more: it looks
+    /// whether they are needed.
+    ///
+    /// # Errors
+    /// It cannot be reached.
+    async fn look_at_copies(&self, node: &NodeId, blobs: &[BlobId]) -> Result<(), FlowError>;
+
+    /// Which of these bodies, with their lengths, `node` has whole.
+    ///
+    /// # Errors
+    /// It cannot be reached, or does not say.
+    async fn has_copies(
+        &self,
+        node: &NodeId,
+        blobs: &[(BlobId, u64)],
+    ) -> Result<Vec<BlobId>, FlowError>;
+
+    /// The other workers, as they are known now.
+    fn others(&self) -> Vec<Neighbour>;
+
+    /// Has the owners of these keys compare them with the UFS. All were compared when it
+    /// returns.
+    ///
+    /// # Errors
+    /// One could not, or was not reached.
+    async fn look_again(&self, bucket: &Bucket, keys: Vec<ObjectKey>) -> Result<(), FlowError>;
+
+    /// Whether another worker holds deletes below a prefix that the UFS does not know
+    /// of yet; also when one cannot be asked.
+    async fn hides_below(&self, bucket: &Bucket, prefix: &str) -> bool;
+
+    /// Waits until the UFS has all that others hold of a bucket.
+    ///
+    /// # Errors
+    /// It takes too long, or one was not reached.
+    async fn settle_bucket(&self, bucket: &Bucket) -> Result<(), FlowError>;
+}
+
+/// There are no others.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Alone;
+
+impl Copies for Alone {
+    async fn send(&mut self, _: Bytes) -> Result<(), FlowError> {
+        Err(FlowError::NotHere("there is nobody else"))
+    }
+
+    async fn finish(&mut self, _: Bytes) -> Result<Vec<CopyAt>, FlowError> {
+        Err(FlowError::NotHere("there is nobody else"))
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+
+    fn owner(&self) -> Option<CopyAt> {
+        None
+    }
+}
+
+impl Peers for Alone {
+    type Copies = Self;
+
+    async fn copy(
+        &self,
+        _: (&Bucket, &ObjectKey),
+        _: (BlobId, u64),
+        copies: usize,
+        _: &[NodeId],
+    ) -> Result<Self, FlowError> {
+        Err(FlowError::TooFewWorkers {
+            wanted: copies + 1,
+            possible: 1,
+        })
+    }
+
+    async fn fetch(
+        &self,
+        _: &NodeId,
+        _: ChunkId,
+        _: Range<u32>,
+    ) -> Result<Option<Bytes>, FlowError> {
+        Err(FlowError::NotHere("there is nobody else"))
+    }
+
+    async fn look_at_copies(&self, _: &NodeId, _: &[BlobId]) -> Result<(), FlowError> {
+        Err(FlowError::NotHere("there is nobody else"))
+    }
+
+    async fn has_copies(&self, _: &NodeId, _: &[(BlobId, u64)]) -> Result<Vec<BlobId>, FlowError> {
+        Err(FlowError::NotHere("there is nobody else"))
+    }
+
+    fn others(&self) -> Vec<Neighbour> {
+        Vec::new()
+    }
+
+    async fn look_again(&self, _: &Bucket, _: Vec<ObjectKey>) -> Result<(), FlowError> {
+        Err(FlowError::NotHere("there is nobody else"))
+    }
+
+    async fn hides_below(&self, _: &Bucket, _: &str) -> bool {
+        false
+    }
+
+    async fn settle_bucket(&self, _: &Bucket) -> Result<(), FlowError> {
+        Ok(())
+    }
+}
