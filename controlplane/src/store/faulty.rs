@@ -5,11 +5,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use super::transaction::{
-    CommitError, CommitVersion, KeyRange, Rows, Scan, Store, StoreError, Transaction,
-};
+use super::around::{Around, Surrounded};
+use super::transaction::{CommitError, CommitVersion, Store, StoreError, Transaction};
 
 /// What goes wrong with a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +49,12 @@ pub struct FaultPlan {
 #[derive(Debug, Clone)]
 pub struct FaultyStore<S> {
     inner: S,
-    faults: Arc<Mutex<Faults>>,
+    faults: Injector,
 }
+
+/// What goes wrong with all transactions of a [`FaultyStore`].
+#[derive(Debug, Clone)]
+pub struct Injector(Arc<Mutex<Faults>>);
 
 #[derive(Debug)]
 struct Faults {
@@ -115,144 +116,82 @@ impl<S: Store> FaultyStore<S> {
         };
         Self {
             inner,
-            faults: Arc::new(Mutex::new(faults)),
+            faults: Injector(Arc::new(Mutex::new(faults))),
         }
     }
 
     /// Decides the next commits with writes, in order; the plan goes on after.
     pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
-        lock(&self.faults).script.extend(faults);
+        self.faults.lock().script.extend(faults);
     }
 
     /// How many faults there were, delays apart.
     #[must_use]
     pub fn injected(&self) -> u64 {
-        lock(&self.faults).injected
+        self.faults.lock().injected
     }
 }
 
-fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
-    faults.lock().unwrap_or_else(PoisonError::into_inner)
+impl Injector {
+    fn lock(&self) -> MutexGuard<'_, Faults> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn delay(&self) {
+        let delay = self.lock().delay();
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
+        }
+    }
 }
 
 impl<S: Store> Store for FaultyStore<S> {
-    type Transaction = FaultyTransaction<S::Transaction>;
+    type Transaction = Surrounded<S::Transaction, Injector>;
 
     fn begin(&self) -> Self::Transaction {
-        FaultyTransaction {
-            inner: self.inner.begin(),
-            faults: Arc::clone(&self.faults),
-            writes: false,
-        }
+        Surrounded::new(self.inner.begin(), self.faults.clone())
     }
 
     async fn flush(&self) -> Result<(), CommitError> {
-        delay(&self.faults).await;
+        self.faults.delay().await;
         self.inner.flush().await
     }
 }
 
-/// A transaction of a [`FaultyStore`].
-#[derive(Debug)]
-pub struct FaultyTransaction<T> {
-    inner: T,
-    faults: Arc<Mutex<Faults>>,
-    writes: bool,
-}
-
-impl<T: Transaction> FaultyTransaction<T> {
-    fn writing(&mut self) -> &mut T {
-        self.writes = true;
-        &mut self.inner
-    }
-}
-
-async fn before_read(faults: &Mutex<Faults>) -> Result<(), StoreError> {
-    delay(faults).await;
-    let mut faults = lock(faults);
-    let thousandths = faults.plan.read_unavailable;
-    if faults.happens(thousandths) {
-        faults.injected += 1;
-        return Err(StoreError::Unavailable("injected".into()));
-    }
-    Ok(())
-}
-
-async fn delay(faults: &Mutex<Faults>) {
-    let delay = lock(faults).delay();
-    if let Some(delay) = delay {
-        tokio::time::sleep(delay).await;
-    }
-}
-
-impl<T: Transaction> Transaction for FaultyTransaction<T> {
-    async fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        before_read(&self.faults).await?;
-        self.inner.get(key).await
-    }
-
-    async fn get_snapshot(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        before_read(&self.faults).await?;
-        self.inner.get_snapshot(key).await
-    }
-
-    async fn scan(&mut self, scan: Scan) -> Result<Rows, StoreError> {
-        before_read(&self.faults).await?;
-        self.inner.scan(scan).await
-    }
-
-    fn set(&mut self, key: &[u8], value: &[u8]) {
-        self.writing().set(key, value);
-    }
-
-    fn clear(&mut self, key: &[u8]) {
-        self.writing().clear(key);
-    }
-
-    fn clear_range(&mut self, range: KeyRange) {
-        self.writing().clear_range(range);
-    }
-
-    fn add(&mut self, key: &[u8], delta: i64) {
-        self.writing().add(key, delta);
-    }
-
-    fn set_versionstamped_value(&mut self, key: &[u8], template: &[u8], offset: usize) {
-        self.writing()
-            .set_versionstamped_value(key, template, offset);
-    }
-
-    fn add_read_conflict(&mut self, range: KeyRange) {
-        self.inner.add_read_conflict(range);
-    }
-
-    fn add_write_conflict(&mut self, range: KeyRange) {
-        self.writing().add_write_conflict(range);
-    }
-
-    async fn commit(self) -> Result<CommitVersion, CommitError> {
-        if !self.writes {
-            return self.inner.commit().await;
+impl<T: Transaction> Around<T> for Injector {
+    async fn before_read(&mut self) -> Result<(), StoreError> {
+        self.delay().await;
+        let mut faults = self.lock();
+        let thousandths = faults.plan.read_unavailable;
+        if faults.happens(thousandths) {
+            faults.injected += 1;
+            return Err(StoreError::Unavailable("injected".into()));
         }
-        delay(&self.faults).await;
+        Ok(())
+    }
+
+    async fn commit(self, inner: T, wrote: bool) -> Result<CommitVersion, CommitError> {
+        if !wrote {
+            return inner.commit().await;
+        }
+        self.delay().await;
         let fault = {
-            let mut faults = lock(&self.faults);
+            let mut faults = self.lock();
             let fault = faults.next_commit();
             faults.injected += u64::from(fault != Fault::Nothing);
             fault
         };
         match fault {
-            Fault::Nothing => self.inner.commit().await,
+            Fault::Nothing => inner.commit().await,
             Fault::Conflict => Err(CommitError::Conflict),
             Fault::UnknownLost => Err(CommitError::Unknown),
             Fault::Unavailable => Err(CommitError::Unavailable("injected")),
             // A commit that fails by itself keeps its own answer.
             Fault::UnknownApplied => {
-                self.inner.commit().await?;
+                inner.commit().await?;
                 Err(CommitError::Unknown)
             }
             Fault::UnknownAppliedLater(delay) => {
-                let inner = self.inner;
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
                     let late = inner.commit().await;

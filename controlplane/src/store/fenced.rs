@@ -9,15 +9,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::transaction::{
-    CommitError, CommitVersion, KeyRange, Rows, Scan, Store, StoreError, Transaction,
-};
+use super::around::{Around, Surrounded};
+use super::transaction::{CommitError, CommitVersion, Store, StoreError, Transaction};
 use crate::records::{Fence, decode_fence};
 
 /// A store behind a fence.
 #[derive(Debug, Clone)]
 pub struct Fenced<S> {
     store: S,
+    gate: Gate,
+}
+
+/// What must hold at each commit.
+#[derive(Debug, Clone)]
+pub struct Gate {
     key: Bytes,
     /// The session, and the table by which its right was judged.
     fence: Fence,
@@ -30,35 +35,28 @@ impl<S: Store> Fenced<S> {
     /// fence row.
     #[must_use]
     pub fn new(store: S, key: Vec<u8>, fence: Fence) -> Self {
-        Self {
-            store,
+        let gate = Gate {
             key: key.into(),
             fence,
             beside: Arc::default(),
-        }
+        };
+        Self { store, gate }
     }
 
     /// Commits only while the sessions of these workers, by their fence rows, are the
     /// ones given, too.
     #[must_use]
-    pub fn beside(self, others: Vec<(Vec<u8>, u64)>) -> Self {
-        Self {
-            beside: others.into(),
-            ..self
-        }
+    pub fn beside(mut self, others: Vec<(Vec<u8>, u64)>) -> Self {
+        self.gate.beside = others.into();
+        self
     }
 }
 
 impl<S: Store> Store for Fenced<S> {
-    type Transaction = FencedTransaction<S::Transaction>;
+    type Transaction = Surrounded<S::Transaction, Gate>;
 
     fn begin(&self) -> Self::Transaction {
-        FencedTransaction {
-            inner: self.store.begin(),
-            key: self.key.clone(),
-            fence: self.fence,
-            beside: Arc::clone(&self.beside),
-        }
+        Surrounded::new(self.store.begin(), self.gate.clone())
     }
 
     async fn flush(&self) -> Result<(), CommitError> {
@@ -66,17 +64,9 @@ impl<S: Store> Store for Fenced<S> {
     }
 }
 
-/// A transaction of a [`Fenced`] store.
-pub struct FencedTransaction<T> {
-    inner: T,
-    key: Bytes,
-    fence: Fence,
-    beside: Arc<[(Vec<u8>, u64)]>,
-}
-
-impl<T: Transaction> FencedTransaction<T> {
-    async fn read(&mut self, key: &[u8]) -> Result<Fence, CommitError> {
-        let row = match self.inner.get(key).await {
+impl Gate {
+    async fn read<T: Transaction>(inner: &mut T, key: &[u8]) -> Result<Fence, CommitError> {
+        let row = match inner.get(key).await {
             Ok(row) => row,
             Err(StoreError::TooOld) => return Err(CommitError::TooOld),
             Err(StoreError::Again(why)) => return Err(CommitError::Again(why)),
@@ -94,16 +84,15 @@ impl<T: Transaction> FencedTransaction<T> {
         })
     }
 
-    async fn check(&mut self) -> Result<(), CommitError> {
-        for (key, session) in Arc::clone(&self.beside).iter() {
-            if self.read(key).await?.session != *session {
+    async fn check<T: Transaction>(&self, inner: &mut T) -> Result<(), CommitError> {
+        for (key, session) in self.beside.iter() {
+            if Self::read(inner, key).await?.session != *session {
                 return Err(CommitError::Unavailable(
                     "a worker of these copies is in another session",
                 ));
             }
         }
-        let key = self.key.clone();
-        let found = self.read(&key).await?;
+        let found = Self::read(inner, &self.key).await?;
         if found.session != self.fence.session {
             return Err(CommitError::Unavailable("another session has begun"));
         }
@@ -114,50 +103,10 @@ impl<T: Transaction> FencedTransaction<T> {
     }
 }
 
-impl<T: Transaction> Transaction for FencedTransaction<T> {
-    async fn get(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get(key).await
-    }
-
-    async fn get_snapshot(&mut self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get_snapshot(key).await
-    }
-
-    async fn scan(&mut self, scan: Scan) -> Result<Rows, StoreError> {
-        self.inner.scan(scan).await
-    }
-
-    fn set(&mut self, key: &[u8], value: &[u8]) {
-        self.inner.set(key, value);
-    }
-
-    fn clear(&mut self, key: &[u8]) {
-        self.inner.clear(key);
-    }
-
-    fn clear_range(&mut self, range: KeyRange) {
-        self.inner.clear_range(range);
-    }
-
-    fn add(&mut self, key: &[u8], delta: i64) {
-        self.inner.add(key, delta);
-    }
-
-    fn set_versionstamped_value(&mut self, key: &[u8], template: &[u8], offset: usize) {
-        self.inner.set_versionstamped_value(key, template, offset);
-    }
-
-    fn add_read_conflict(&mut self, range: KeyRange) {
-        self.inner.add_read_conflict(range);
-    }
-
-    fn add_write_conflict(&mut self, range: KeyRange) {
-        self.inner.add_write_conflict(range);
-    }
-
-    async fn commit(mut self) -> Result<CommitVersion, CommitError> {
-        self.check().await?;
-        self.inner.commit().await
+impl<T: Transaction> Around<T> for Gate {
+    async fn commit(self, mut inner: T, _: bool) -> Result<CommitVersion, CommitError> {
+        self.check(&mut inner).await?;
+        inner.commit().await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where metadata is kept: the transaction trait, our own conflict check and
 //! group commit, and the engines below it. No rule about objects here.
 
+mod around;
 pub mod check;
 mod clock;
 mod committer;
@@ -25,6 +26,7 @@ mod stats;
 mod transaction;
 mod writes;
 
+pub use self::around::{Around, Surrounded};
 #[cfg(any(test, feature = "test-support"))]
 pub use self::clock::ManualClock;
 pub use self::clock::{Clock, MonotonicClock};
@@ -32,8 +34,8 @@ pub use self::core::{EmbeddedStore, EmbeddedTransaction};
 pub use self::directory::OpenError;
 pub use self::engine::{Batch, Durability, Engine, EngineError, RowIterator, Snapshot};
 #[cfg(any(test, feature = "test-support"))]
-pub use self::faulty::{Fault, FaultPlan, FaultyStore, FaultyTransaction};
-pub use self::fenced::{Fenced, FencedTransaction};
+pub use self::faulty::{Fault, FaultPlan, FaultyStore};
+pub use self::fenced::Fenced;
 pub use self::fjall::FjallEngine;
 pub use self::latency::{Latency, LatencyCounts};
 pub use self::memory::MemoryEngine;
