@@ -20,7 +20,7 @@ PAGES = REPOSITORY / "docs" / "recipes"
 ADDRESS = "http://127.0.0.1:29998"
 # These need nothing beside the clients of tests/requirements.txt; the others have
 # packages of gigabytes or mount file systems: `./test recipes` runs all.
-LIGHT = {"boto3.md", "aws-cli.md", "fsspec.md", "rclone.md"}
+LIGHT = {"boto3.md", "aws-cli.md", "fsspec.md", "rclone.md", "triton.md"}
 AT_LENGTH = os.environ.get("QW_RECIPES") == "all"
 PROGRAMS = {"rclone.md": ["rclone"], "aws-cli.md": ["curl"], "s3fs-fuse.md": ["s3fs", "umount"]}
 SECONDS = 900 if AT_LENGTH else 300
