@@ -11,7 +11,7 @@ from typing import Any, Iterator
 import pytest
 from botocore.exceptions import ClientError
 
-from harness.cluster import PATIENCE_SECONDS, SLOTS, Cluster, persist_state
+from harness.cluster import PATIENCE_SECONDS, SLOTS, Cluster, persist_state, settled
 from harness.payload import MIB, payload
 from harness.raw import BROKEN, Request, send
 
@@ -21,28 +21,18 @@ OUTAGE_SECONDS = float(os.environ.get("QW_CONTROL_OUTAGE_SECONDS", "3"))
 FENCE = {"write-cache-fence": "3s", "write-cache-persist-retry-max": "1s"}
 
 
-def running(home: Path, lease: str, **options: Any) -> Iterator[Cluster]:
-    """Two workers that have settled who owns what."""
-    made = Cluster(home, lease, NODES, **options)
-    try:
-        for node in NODES:
-            made.worker(node)
-        made.settle(NODES)
-        yield made
-    finally:
-        made.close()
-
-
 @pytest.fixture
 def short(tmp_path: Path) -> Iterator[Cluster]:
     """With a lease of three seconds: it may end at any time."""
-    yield from running(tmp_path / "short", "3s", flags=FENCE)
+    with settled(tmp_path / "short", "3s", NODES, flags=FENCE) as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def steady(tmp_path: Path) -> Iterator[Cluster]:
     """With leases that do not end by themselves."""
-    yield from running(tmp_path / "steady", "10m")
+    with settled(tmp_path / "steady", "10m", NODES) as cluster:
+        yield cluster
 
 
 def told(call: Any) -> tuple[int, str]:

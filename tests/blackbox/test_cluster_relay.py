@@ -17,7 +17,8 @@ from typing import Any, Iterator
 import pytest
 from botocore.exceptions import ClientError
 
-from harness.cluster import PATIENCE_SECONDS, Cluster
+from harness.anywhere import NODES, Anywhere, answers, relays, series, three
+from harness.cluster import PATIENCE_SECONDS, Cluster, settled
 from harness.payload import KIB, MIB, payload
 from harness.raw import BROKEN, Request, connect, head_bytes, read_reply, send, sign
 from harness.signing import STREAMING, STREAMING_TRAILER, UNSIGNED_TRAILER
@@ -25,58 +26,12 @@ from harness.target import Target, error_of
 
 from .test_auth import flip, put_streaming
 
-NODES = ["n1", "n2", "n3"]
-
-
-class Anywhere:
-    """A client that asks a random worker each time."""
-
-    def __init__(self, cluster: Cluster, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.targets = [cluster.worker(node).target() for node in NODES]
-        self.clients = [target.client() for target in self.targets]
-
-    def target(self) -> Target:
-        """Any worker."""
-        return self.random.choice(self.targets)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.random.choice(self.clients), name)
-
-
-def series(cluster: Cluster, name: str, wanted: str = "") -> float:
-    """Sum of the series of a metric that match, over all workers."""
-    total = 0.0
-    for node in NODES:
-        for line in cluster.worker(node).metrics_text().splitlines():
-            if line.startswith(name + "{") and re.search(wanted, line):
-                total += float(line.rsplit(" ", 1)[1])
-    return total
-
-
-def answers(cluster: Cluster, code: str) -> float:
-    """How many requests were answered so."""
-    return series(cluster, "quickwater_s3_requests_total", f'code="{code}"')
-
-
-def relays(cluster: Cluster, task: str = "relay") -> float:
-    """Calls of one kind between workers."""
-    return series(cluster, "quickwater_peer_served_total", f'task="{task}"')
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three workers that have settled who owns what."""
-    made = Cluster(tmp_path_factory.mktemp("relay"), "60s", NODES)
-    try:
-        for node in NODES:
-            made.worker(node)
-        made.settle(NODES)
+    with three(tmp_path_factory.mktemp("relay"), "60s") as made:
         yield made
-        assert answers(made, "3(?!04)") == 0, "a redirect"
         assert answers(made, "503") == 0, f"told to come back\n{made.logs()}"
-    finally:
-        made.close()
 
 
 @pytest.fixture
@@ -427,14 +382,8 @@ def test_aws_cli(s3: Anywhere, bucket: str, tmp_path: Path) -> None:
 @pytest.fixture
 def fragile(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster of its own, to be broken."""
-    made = Cluster(tmp_path / "fragile", "60s", NODES)
-    try:
-        for node in NODES:
-            made.worker(node)
-        made.settle(NODES)
+    with settled(tmp_path / "fragile", "60s", NODES) as made:
         yield made
-    finally:
-        made.close()
 
 
 def owner_of(cluster: Cluster, target: Target, path: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
+from harness.anywhere import NODES, Anywhere, answers, series, three
 from harness.cluster import PATIENCE_SECONDS, Cluster
 from harness.payload import MIB, payload
 from harness.raw import Request, connect, head_bytes, sign
@@ -21,7 +22,6 @@ from harness.target import Target
 from harness.under import STORE_BUCKET, scaled
 from ufssim.client import Sim
 
-from .test_cluster_relay import NODES, Anywhere, answers, series
 
 # The long form: 1,000 readers of each worker, an object of 1 GiB.
 READERS = int(os.environ.get("QW_COLD_READERS", "96"))
@@ -35,15 +35,8 @@ BUSY = "told to slow down"
 
 def over_store(home: Path, store: Sim, **flags: str) -> Iterator[Cluster]:
     """Three workers over the store simulator."""
-    made = Cluster(home, "10m", NODES, **scaled(store, **flags))
-    try:
-        for node in NODES:
-            made.worker(node)
-        made.settle(NODES)
+    with three(home, "10m", **scaled(store, **flags)) as made:
         yield made
-        assert answers(made, "3(?!04)") == 0, "a redirect"
-    finally:
-        made.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from harness.cluster import Cluster
+from harness.cluster import Cluster, settled
 from harness.payload import KIB, payload
 from harness.prometheus import Prometheus
 from harness.server import REPOSITORY
@@ -64,15 +64,11 @@ def expressions(name: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two workers that write back."""
-    made = Cluster(tmp_path_factory.mktemp("watched"), "60s")
-    for node in ("n1", "n2"):
-        made.worker(node)
-    made.settle(["n1", "n2"])
-    s3 = made.worker("n1").target().client()
-    s3.create_bucket(Bucket="abc")
-    made.policy("WRITE_BACK", s3)
-    yield made
-    made.close()
+    with settled(tmp_path_factory.mktemp("watched"), "60s", ["n1", "n2"]) as made:
+        s3 = made.worker("n1").target().client()
+        s3.create_bucket(Bucket="abc")
+        made.policy("WRITE_BACK", s3)
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,6 @@ from typing import Iterator
 import pytest
 
 from blackbox.test_cluster_relay import (  # noqa: F401
-    NODES,
-    answers,
     bucket,
     s3,
     test_a_read_after_a_write_sees_it,
@@ -25,6 +23,7 @@ from blackbox.test_cluster_relay import (  # noqa: F401
     test_ranges_and_conditions,
 )
 from harness import metadata
+from harness.anywhere import three
 from harness.cluster import Cluster
 
 pytestmark = pytest.mark.skipif(
@@ -48,14 +47,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three workers and a control plane with its rows in FoundationDB."""
     service = metadata.Cluster(tmp_path_factory.mktemp("service"))
     kept = service.flags(), {"FDB_TEST_FAULTS": metadata.plan(SEED)}
-    made = Cluster(tmp_path_factory.mktemp("faulty"), "60s", NODES, kept)
     try:
-        for node in NODES:
-            made.worker(node)
-        made.settle(NODES)
-        yield made
-        assert failures(made) > 10, "faults there were"
-        assert answers(made, "3(?!04)") == 0, "a redirect"
+        with three(tmp_path_factory.mktemp("faulty"), "60s", kept=kept) as made:
+            yield made
+            assert failures(made) > 10, "faults there were"
     finally:
-        made.close()
         service.close()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, ContextManager
+from typing import Any, ContextManager, Iterator
 
 from . import apart, metadata
 from .server import Server, binary
@@ -198,3 +198,17 @@ class Cluster:
         for server in self.workers.values():
             assert "panicked" not in server.log(), server.log_tail()
         assert "panicked" not in self.control.log_path.read_text(), self.control.log_tail()
+
+
+@contextlib.contextmanager
+def settled(home: Path, lease: str, nodes: list[str], **options: Any) -> Iterator[Cluster]:
+    """A cluster whose workers run and have settled who owns what; `options` are
+    those of `Cluster`."""
+    made = Cluster(home, lease, nodes, **options)
+    try:
+        for node in nodes:
+            made.worker(node)
+        made.settle(nodes)
+        yield made
+    finally:
+        made.close()
