@@ -19,7 +19,7 @@ use super::call::CallFailure;
 use super::directory::Directory;
 use super::identity::{PeerIdentity, name_of, node_of};
 use super::limit::{
-    CONNECT_WAIT, CONNECTIONS_MAX, IDLE_KEPT, IDLE_MAX, KEEPALIVE, PLACE_WAIT, TICK,
+    CONNECT_WAIT, CONNECTIONS_MAX, IDLE_KEPT, IDLE_MAX, KEEPALIVE, PLACE_WAIT, SURPLUS_KEPT, TICK,
 };
 use super::stats::{Failure, Open, PeerStats, bump};
 use super::wire::Wire;
@@ -164,6 +164,12 @@ impl Peers {
         })
     }
 
+    /// Connections to a worker that nobody uses.
+    #[cfg(test)]
+    pub(super) fn idle(&self, node: &NodeId) -> usize {
+        self.0.idle.borrow().get(node).map_or(0, Vec::len)
+    }
+
     /// Keeps a connection whose request is over for the next one.
     pub(crate) fn give_back(&self, taken: Taken) {
         let Taken {
@@ -175,16 +181,17 @@ impl Peers {
             open,
             _place,
         } = taken;
-        let mut idle = self.0.idle.borrow_mut();
-        let kept = idle.entry(node).or_default();
-        if kept.len() < IDLE_MAX && !self.0.ended.get() {
-            kept.push(Idle {
-                wire,
-                address,
-                since_ms: self.0.watchdog.now_ms(),
-                open,
-            });
+        if self.0.ended.get() {
+            return;
         }
+        let mut idle = self.0.idle.borrow_mut();
+        // No more than [`CONNECTIONS_MAX`]: each had a place. The last one is used first.
+        idle.entry(node).or_default().push(Idle {
+            wire,
+            address,
+            since_ms: self.0.watchdog.now_ms(),
+            open,
+        });
     }
 
     async fn place(&self, node: &NodeId) -> Result<SemaphoreGuardArc, CallFailure> {
@@ -270,10 +277,12 @@ impl Inner {
     fn look(&self) {
         self.watchdog.tick();
         let now_ms = self.watchdog.now_ms();
-        let kept_ms = u64::try_from(IDLE_KEPT.as_millis()).unwrap_or(u64::MAX);
         let mut idle = self.idle.borrow_mut();
         for kept in idle.values_mut() {
-            kept.retain(|idle| now_ms.saturating_sub(idle.since_ms) < kept_ms);
+            // The longest unused come first.
+            let unused = kept.iter().map(|idle| now_ms.saturating_sub(idle.since_ms));
+            let over = leave(&unused.collect::<Vec<_>>());
+            kept.drain(..over);
         }
         idle.retain(|_, kept| !kept.is_empty());
         // Whose slots others have may be frozen: nobody waits for its answer.
@@ -284,6 +293,15 @@ impl Inner {
             }
         }
     }
+}
+
+/// How many of the connections that were unused for so many milliseconds, the longest
+/// first, have been kept for long enough.
+fn leave(unused_ms: &[u64]) -> usize {
+    let than = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let stale = |wait| unused_ms.partition_point(|unused| *unused >= than(wait));
+    let surplus = unused_ms.len().saturating_sub(IDLE_MAX);
+    stale(IDLE_KEPT).max(stale(SURPLUS_KEPT).min(surplus))
 }
 
 async fn keep_time(inner: Rc<Inner>) {
@@ -330,4 +348,26 @@ pub(super) fn suit(stream: &TcpStream, other: SocketAddr) -> io::Result<()> {
         io::Result::Ok(())
     })?;
     with_borrowed(stream, |socket| listener::suit(socket, other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_idle_connections_are_kept_for_as_long_as_load_lasts() {
+        let (kept, surplus) = (30_000, 2_000);
+        assert_eq!(leave(&[]), 0);
+        // Of a burst all are there for the next one, and then the usual number.
+        assert_eq!(leave(&[surplus - 1; 64]), 0);
+        assert_eq!(leave(&[surplus; 64]), 64 - IDLE_MAX);
+        assert_eq!(leave(&[surplus; IDLE_MAX]), 0);
+        // Under load the longest unused go first, and the used ones stay.
+        let mut unused = vec![surplus + 5; 10];
+        unused.extend([0; 40]);
+        assert_eq!(leave(&unused), 10);
+        // Nothing is kept for ever.
+        assert_eq!(leave(&[kept, kept - 1]), 1);
+        assert_eq!(leave(&[kept; 20]), 20);
+    }
 }

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 /// Connections of a shard to one worker, in use and idle; more requests wait.
 pub(crate) const CONNECTIONS_MAX: usize = 256;
-/// Idle connections of a shard kept for one worker.
+/// Idle connections of a shard to one worker that are kept for [`IDLE_KEPT`]. What many
+/// requests at once left behind beyond them is kept for [`SURPLUS_KEPT`]: under load each
+/// is wanted again at once, and a new one costs both sides a handshake.
 pub(crate) const IDLE_MAX: usize = 16;
 /// Connections a shard takes from other workers.
 pub(crate) const GUESTS_MAX: usize = 4_096;
 /// How long an idle connection is kept by who opened it; the other side keeps it
 /// longer, so that it is not cut in the moment it is used again.
 pub(crate) const IDLE_KEPT: Duration = Duration::from_secs(30);
+/// How long idle connections beyond [`IDLE_MAX`] are kept.
+pub(crate) const SURPLUS_KEPT: Duration = Duration::from_secs(2);
 /// How long who was called waits for the next request.
 pub(crate) const IDLE_WAIT: Duration = Duration::from_secs(90);
 /// Longest wait for a connection, its handshake included.

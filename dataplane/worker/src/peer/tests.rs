@@ -240,6 +240,33 @@ async fn bodies_go_both_ways_on_one_connection() {
 }
 
 #[monoio::test(timer_enabled = true)]
+async fn as_many_connections_are_kept_as_were_in_use_at_once() {
+    let (authority, listener) = (Authority::new(), door());
+    let a = worker(
+        authority.identity("a", "a.worker.quickwater"),
+        1,
+        &[("b", &listener)],
+    );
+    let b = worker(authority.identity("b", "b.worker.quickwater"), 1, &[]);
+    let hosting = host(&b, listener, &Echo::new());
+    let mut calls = Vec::new();
+    for _ in 0..40 {
+        let mut call = a
+            .call(&id("b"), Task::Relay, right("Nothing"), b"head")
+            .await;
+        call.as_mut().unwrap().answer().await.unwrap();
+        calls.push(call.unwrap());
+    }
+    // Nobody looks at the clock in between.
+    calls.into_iter().for_each(Outgoing::done);
+    assert_eq!(a.idle(&id("b")), 40);
+    a.end();
+    assert_eq!(a.idle(&id("b")), 0);
+    hosting.end().await.unwrap();
+    b.end();
+}
+
+#[monoio::test(timer_enabled = true)]
 async fn a_client_that_fails_is_not_taken_for_an_end() {
     let (authority, listener) = (Authority::new(), door());
     let a = worker(
