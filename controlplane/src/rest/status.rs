@@ -1,6 +1,8 @@
 //! `GET /api/v1/status`: what the status page shows, in one JSON document. And
 //! `POST /api/v1/conf/test`: which policy a path has. Both only look.
 
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::to_bytes;
@@ -14,6 +16,8 @@ use quickwater_rpc::admin::{
     StatusRequest,
 };
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tonic::{Request, Status};
 
 use super::conf::{Desk, Failure, admit, refuse, respond};
@@ -87,12 +91,32 @@ fn finish(answer: Result<Value, Failure>) -> Response {
 /// What is shown, gathered anew. In a cluster every worker is asked for its queue, so one
 /// call does it at a time, however many pages are open.
 async fn document<S: Store>(desk: &Desk<S>) -> Result<Value, Failure> {
-    let gathered = tokio::time::timeout(GATHER_WAIT_MAX, async {
-        let _turn = desk.turn.lock().await;
-        gather(&desk.service).await
+    let service = desk.service.clone();
+    let gathering = async move { gather(&service).await };
+    in_turn(GATHER_WAIT_MAX, Arc::clone(&desk.turn), gathering).await
+}
+
+/// Does some work when it is its turn, and waits for its end no longer than `wait`.
+async fn in_turn<T: Send + 'static>(
+    wait: Duration,
+    turn: Arc<Mutex<()>>,
+    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    // A task of its own, which ends when nobody waits for it any more: views that ask
+    // workers hold the thread they are polled on, and with it any timer beside them.
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        let _turn = turn.lock().await;
+        work.await
     });
-    let late = |_| Status::deadline_exceeded("workers or metadata did not answer in time");
-    gathered.await.map_err(late)?
+    match tokio::time::timeout(wait, task.join_next()).await {
+        Ok(Some(Ok(answer))) => answer,
+        Ok(_) => Err(Status::internal("the look at workers and metadata broke off").into()),
+        Err(_) => {
+            let late = "workers or metadata did not answer in time";
+            Err(Status::deadline_exceeded(late).into())
+        }
+    }
 }
 
 async fn gather<S: Store>(service: &AdminService<S>) -> Result<Value, Failure> {
@@ -225,4 +249,61 @@ fn tested(reply: &PathConfigTestReply) -> Value {
         "description": reply.description,
         "version": reply.version,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::time::Instant;
+    use tonic::Code;
+
+    use super::*;
+
+    fn is_late<T>(answer: Result<T, Failure>) -> bool {
+        matches!(answer, Err(Failure::Call(status)) if status.code() == Code::DeadlineExceeded)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_turn_longer_than_allowed() {
+        let turn = Arc::new(Mutex::new(()));
+        let taken = turn.lock().await;
+        let begun = Instant::now();
+        let waited = in_turn(GATHER_WAIT_MAX, Arc::clone(&turn), async { Ok(()) }).await;
+        assert!(is_late(waited));
+        assert_eq!(begun.elapsed().as_secs(), GATHER_WAIT_MAX.as_secs());
+        drop(taken);
+        let again = in_turn(GATHER_WAIT_MAX, turn, async { Ok(()) }).await;
+        assert!(again.is_ok(), "who gave up does not take a turn later");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_takes_too_long_is_ended_and_leaves_its_turn() {
+        let turn = Arc::new(Mutex::new(()));
+        let never = std::future::pending::<Result<(), Failure>>();
+        assert!(is_late(
+            in_turn(GATHER_WAIT_MAX, Arc::clone(&turn), never).await
+        ));
+        let next = in_turn(GATHER_WAIT_MAX, turn, async { Ok(()) }).await;
+        assert!(next.is_ok());
+    }
+
+    /// As views do that ask workers: the thread is theirs until they have an answer.
+    #[test]
+    fn work_that_holds_its_thread_does_not_hold_who_waits() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let work = async move {
+            tokio::task::block_in_place(|| held.recv().ok());
+            Ok(())
+        };
+        let waited = in_turn(Duration::from_millis(50), Arc::default(), work);
+        let answer = runtime.block_on(waited);
+        drop(release);
+        assert!(is_late(answer));
+    }
 }

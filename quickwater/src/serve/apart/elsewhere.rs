@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use quickwater_controlplane::cluster::Cluster;
 use quickwater_controlplane::cluster::orders::change_of;
 use quickwater_controlplane::jobs::{JobFailure, JobWorker, Retry, StopFlag};
@@ -127,26 +128,26 @@ pub(super) struct Queues {
 }
 
 impl Queues {
-    /// Asks every worker that is there; one that does not answer shows nothing.
+    /// Asks every worker that is there, all at once; one that does not answer shows
+    /// nothing.
     fn ask(&self, what: &What) -> Vec<OrderAnswer> {
-        let asked = async {
-            let mut answers = Vec::new();
-            for (seat, _) in self.cluster.nodes() {
-                let node = &seat.member.node;
-                let given = self.cluster.orders().give(node, what.clone());
-                match tokio::time::timeout(LOOK_WAIT, given).await {
-                    Ok(Ok(answer)) if answer.error.is_empty() => answers.push(answer),
-                    Ok(Ok(answer)) => {
-                        tracing::warn!(%node, error = answer.error, "a worker does not show its queue");
-                    }
-                    Ok(Err(error)) => tracing::debug!(%error, "a worker does not show its queue"),
-                    Err(_) => tracing::warn!(%node, "a worker does not show its queue in time"),
+        let nodes = self.cluster.nodes();
+        let asked = nodes.iter().map(async |(seat, _)| {
+            let node = &seat.member.node;
+            let given = self.cluster.orders().give(node, what.clone());
+            match tokio::time::timeout(LOOK_WAIT, given).await {
+                Ok(Ok(answer)) if answer.error.is_empty() => return Some(answer),
+                Ok(Ok(answer)) => {
+                    tracing::warn!(%node, error = answer.error, "a worker does not show its queue");
                 }
+                Ok(Err(error)) => tracing::debug!(%error, "a worker does not show its queue"),
+                Err(_) => tracing::warn!(%node, "a worker does not show its queue in time"),
             }
-            answers
-        };
+            None
+        });
         // The trait is not async; the runtime has other threads.
-        tokio::task::block_in_place(|| self.runtime.block_on(asked))
+        let answers = tokio::task::block_in_place(|| self.runtime.block_on(join_all(asked)));
+        answers.into_iter().flatten().collect()
     }
 
     fn sum_of(&self, what: &What) -> PersistTotals {
