@@ -73,11 +73,14 @@ function bar(node) {
   const used = Math.min(whole, node.used_bytes);
   const dirty = Math.min(used, node.dirty_bytes);
   const text = `${bytes(used - dirty)} clean, ${bytes(dirty)} dirty of ${bytes(node.capacity_bytes)}`;
-  const part = (kind, from, length) => svg("rect",
-    { class: kind, x: 100 * from / whole, width: 100 * length / whole, y: 0, height: 10 });
+  // What there is can be seen, however little of the whole it is.
+  const wide = (n) => n > 0 ? Math.max(1.5, 100 * n / whole) : 0;
+  const [clean, unsaved] = [wide(used - dirty), wide(dirty)];
+  const left = Math.min(clean, 100 - unsaved);
+  const part = (kind, x, width) => svg("rect", { class: kind, x, width, y: 0, height: 10 });
   return make("div", {}, svg("svg",
     { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": text },
-    part("free", 0, whole), part("clean", 0, used - dirty), part("dirty", used - dirty, dirty)),
+    part("free", 0, 100), part("clean", 0, left), part("dirty", left, unsaved)),
   make("span", { class: "quiet" }, text));
 }
 
@@ -102,7 +105,7 @@ function showNodes(nodes) {
     ["Zone", (n) => n.zone],
     ["S3", (n) => n.s3_address],
     ["Slots", (n) => (n.advertise ? String(n.slots) : "all"), "number"],
-    ["Cache", bar],
+    ["Cache", bar, "cache"],
     ["Changes queued", (n) => String(n.changes), "number"],
     ["TRANSIENT objects", (n) => String(n.transient_objects), "number"],
   ], nodes, "No worker has registered."));
