@@ -73,7 +73,7 @@ class Bench:
     @cached_property
     def quickwater(self) -> Quickwater:
         """Ours, everything warm."""
-        ours = self._keep(Quickwater(self.home, self.files, self.options.capacity))
+        ours = self.keep(Quickwater(self.home, self.files, self.options.capacity))
         ours.warm(small_gets(COLD_FILES) + large_gets(self.options.large_files))
         return ours
 
@@ -83,7 +83,7 @@ class Bench:
         if not self._has_ram_tier():
             ours = self.quickwater.endpoint
             return Endpoint("quickwater-nvme", ours.port, ours.pid, ours.command, ours.keys)
-        ours = self._keep(Quickwater(self.home, self.files, "1GiB", "quickwater-nvme", **{RAM_TIER: "0"}))
+        ours = self.keep(Quickwater(self.home, self.files, "1GiB", "quickwater-nvme", **{RAM_TIER: "0"}))
         ours.warm(small_gets(COLD_FILES))
         return ours.endpoint
 
@@ -95,7 +95,7 @@ class Bench:
             raise Unavailable("no tmpfs at /dev/shm")
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="targets-", dir=shared)))
         make_files(folder, 0)
-        return self._keep(Quickwater(self.home, folder, "1GiB", "quickwater-tmpfs"))
+        return self.keep(Quickwater(self.home, folder, "1GiB", "quickwater-tmpfs"))
 
     def _has_ram_tier(self) -> bool:
         program = str(self.quickwater.server.program)
@@ -105,12 +105,12 @@ class Bench:
     @cached_property
     def nginx(self) -> Endpoint:
         """Sendfile from the page cache."""
-        return self._keep(nginx(self.home, self.files)).endpoint
+        return self.keep(nginx(self.home, self.files)).endpoint
 
     @cached_property
     def nginx_directio(self) -> Endpoint:
         """Reads past the page cache."""
-        return self._keep(nginx(self.home, self.files, "nginx-directio", DIRECTIO)).endpoint
+        return self.keep(nginx(self.home, self.files, "nginx-directio", DIRECTIO)).endpoint
 
     @cached_property
     def pair(self) -> Pair:
@@ -122,7 +122,7 @@ class Bench:
         """Ours with HTTPS beside HTTP, the objects of both rows in it."""
         flags = {"s3-tls-certificate": str(self.pair.certificate), "s3-tls-key": str(self.pair.key),
                  "s3-tls-listen": "127.0.0.1:0"}  # fmt: skip
-        ours = self._keep(Quickwater(self.home, self.files, "1GiB", "quickwater-tls", **flags))
+        ours = self.keep(Quickwater(self.home, self.files, "1GiB", "quickwater-tls", **flags))
         own.prepare(self.files, ours.endpoint, HOT_FILES)
         own.prepare(self.files, ours.endpoint, TLS_LARGE_FILES, LARGES, LARGE)
         return ours
@@ -130,7 +130,7 @@ class Bench:
     @cached_property
     def nginx_tls(self) -> Endpoint:
         """The same certificate and cipher."""
-        return self._keep(nginx(self.home, self.files, "nginx-tls", pair=self.pair)).endpoint
+        return self.keep(nginx(self.home, self.files, "nginx-tls", pair=self.pair)).endpoint
 
     def over_tls(self, size: int) -> tuple[list[Contestant], str]:
         """nginx and ours over HTTPS, and ours without, under GETs of hits; what was agreed on."""
@@ -168,7 +168,8 @@ class Bench:
             raise Unavailable("no peer is installed: bench/targets --install-peers")
         return found
 
-    def _keep(self, started):  # noqa: ANN001, ANN202 - whatever has `close`
+    def keep(self, started):  # noqa: ANN001, ANN202 - whatever has `close`
+        """Ends with the run."""
         self.stack.callback(started.close)
         return started
 

@@ -133,6 +133,7 @@ def markdown(rows: list[Row], verdicts: list[Verdict], skipped: dict[str, str], 
             taken = [r for _, name, r in row.rounds if name == one.name]
             cells = [_cell(taken, *column) for column in COLUMNS.values()]
             lines.append(f"| {row.name} | {one.name} | {' | '.join(cells)} |")
+    lines += _beside(rows)
     lines += [""] + [f"- {row.name}: {note}" for row in rows for note in row.notes]
     lines.append(f"- load average of the machine: {load[0]:.1f} before, {load[1]:.1f} after; a run by itself makes 2")
     lines.append(f"- TCP congestion control: {here['congestion_control']}, in {here['network']}")
@@ -143,6 +144,29 @@ def markdown(rows: list[Row], verdicts: list[Verdict], skipped: dict[str, str], 
         for one in row.contestants:
             lines += [f"    # {one.name}", *(f"    {line}" for line in one.command.splitlines())]
     return "\n".join(lines) + "\n"
+
+
+def _beside(rows: list[Row]) -> list[str]:
+    """What others take more than the one they are compared with: medians of what each round says."""
+    lines = []
+    for row in (row for row in rows if row.beside):
+        for name in (one.name for one in row.contestants if one.name != row.beside):
+            apart = [_within(row, measure, name) for measure in ("p50_us", "server_us_per_request")]
+            added = statistics.median(mine - theirs for mine, theirs in apart[0]) if apart[0] else None
+            ratios = [statistics.median(mine / theirs for mine, theirs in pairs) if pairs else None for pairs in apart]
+            cells = " | ".join("-" if figure is None else f"{figure:,.3g}" for figure in (added, *ratios))
+            lines.append(f"| {row.name} | {name} beside {row.beside} | {cells} |")
+    head = ["", "| row | | p50 added, us | p50, ratio | CPU, ratio |", "|---|---|---|---|---|"]
+    return head + lines if lines else []
+
+
+def _within(row: Row, measure: str, name: str) -> list[tuple[float, float]]:
+    """A measure of one beside that of who it is compared with, of the rounds that have both."""
+    taken: dict[int, dict[str, float | None]] = {}
+    for number, who, one in row.rounds:
+        taken.setdefault(number, {})[who] = MEASURES[measure](one)
+    pairs = [(figures.get(name), figures.get(row.beside or "")) for figures in taken.values()]
+    return [(mine, theirs) for mine, theirs in pairs if mine is not None and theirs]
 
 
 def _cell(rounds: list[dict], measure: str, scale: float) -> str:

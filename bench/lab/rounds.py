@@ -137,6 +137,8 @@ class Row:
     peaks: list[tuple[int, str, int]] = field(default_factory=list)
     # Fewer rounds for what comes out the same every time.
     rounds_wanted: int | None = None
+    # With whom the others are compared, round by round, where no budget does.
+    beside: str | None = None
 
     def run(self, count: int) -> None:
         """Runs the rounds; the order turns around every time."""

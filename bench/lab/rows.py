@@ -13,6 +13,7 @@ from .bench import Bench
 from .clients import Request, once_each, read_after_write
 from .listing import list_rows
 from .memory import index_row
+from .relayed import relay_rows
 from .rounds import Contestant, Load, Row, together, under_load
 from .servers import (COLD_FILES, HOT_FILES, KEPT, LARGE, PART, SMALL, WRITES, Quickwater, Unavailable,
                       large_gets, small_gets)  # fmt: skip
@@ -267,6 +268,7 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "put-large": put_large,
     "get-after-write": get_after_write,
     "tls": over_tls,
+    "relay": relay_rows,
     "list": list_rows,
     "peers": against_peers,
     "index": index_row,
@@ -275,5 +277,5 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
 # Seconds that a row takes in a whole run (5 rounds of 3 s), for the estimate: set up and rounds.
 EXPECTED_SECONDS = {
     "get-small-ram": 55, "get-small-signed": 45, "get-small-nvme": 65, "get-large": 260, "put-small": 340,
-    "put-large": 70, "get-after-write": 25, "tls": 140, "list": 230, "peers": 380, "index": 30,
+    "put-large": 70, "get-after-write": 25, "tls": 140, "relay": 200, "list": 230, "peers": 380, "index": 30,
 }  # fmt: skip

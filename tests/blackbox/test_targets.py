@@ -20,10 +20,12 @@ from harness.server import REPOSITORY
 sys.path.insert(0, str(REPOSITORY / "bench"))
 
 from lab import network, peers, results  # noqa: E402
+from lab.clients import LoadFailed, wrk  # noqa: E402
 from lab.listing import filler  # noqa: E402
 from lab.memory import memory_row  # noqa: E402
+from lab.relayed import BUCKET, Pair, Work  # noqa: E402
 from lab.rounds import Contestant, Load, Row, latency, together  # noqa: E402
-from lab.servers import Unavailable  # noqa: E402
+from lab.servers import SMALL, Unavailable  # noqa: E402
 
 TOOLS = ("wrk", "nginx", "fio", "taskset")
 
@@ -56,6 +58,19 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     row = _row("get-small-ram", {"quickwater": [1.1, 1.2, 0.1, 1.1, 0.1], "nginx": [1.0] * ENOUGH})
     (verdict,) = results.judge([row])
     assert verdict.median == pytest.approx(1.1) and verdict.met is False
+
+
+def test_what_a_way_adds_is_taken_within_a_round() -> None:
+    row = Row("relay", "relay", [Contestant(who, Load.nothing, "") for who in ("direct", "relay")], beside="direct")
+    for number, (p50, cpu) in enumerate([(10.0, 1.0), (100.0, 4.0), (1000.0, 2.0)], 1):
+        for who, times in (("direct", 1), ("relay", 3)):
+            seen = Load(1000, 10**9, 1.0, [(p50 * times, 1000)], cpu_seconds=cpu * times)
+            row.rounds.append((number, who, seen.round()))
+    row.rounds.append((4, "relay", Load(1, 1, 1.0, [(1.0, 1)], cpu_seconds=1.0).round()))  # alone: beside nobody
+    text = results.markdown([row], [], {}, EXTRA)
+    assert "| relay | relay beside direct | 200 | 3 | 3 |" in text
+    row.beside = None
+    assert "beside direct" not in results.markdown([row], [], {}, EXTRA)
 
 
 def test_too_few_rounds_meet_nothing() -> None:
@@ -188,12 +203,36 @@ def test_nothing_to_measure_is_refused() -> None:
         assert done.returncode == 2 and "error:" in done.stderr, (words, done.stderr)
 
 
-def _quick(home: Path, rows: list[str]) -> None:
-    """Runs rows for a second each: all of them were measured, and nothing failed."""
+def _need_tools() -> str:
+    """The PATH with all tools; skips the test where one is missing."""
     path = os.environ["PATH"] + ":/usr/sbin"
     missing = [tool for tool in TOOLS if shutil.which(tool, path=path) is None]
     if missing or (os.cpu_count() or 1) < 2 or os.geteuid() != 0:
         pytest.skip(f"needs two cores, root and {', '.join(missing or TOOLS)}")
+    return path
+
+
+def test_relayed_requests_are_told_from_direct_ones(tmp_path: Path) -> None:
+    _need_tools()
+    with ExitStack() as stack:
+        pair = Pair(tmp_path / "relay", "2GiB")
+        stack.callback(pair.close)
+        pair.fill()
+        gets = pair.objects(BUCKET, "s", 3, SMALL)
+        work = Work(pair, lambda port: wrk(port, gets, 2, 1, keys=None, size=SMALL), "wrk")
+        direct, relay, entry = (one.run() for one in work.contestants())
+        assert direct.requests > 0 and relay.requests == entry.requests > 0
+        assert 0 <= entry.cpu_seconds <= relay.cpu_seconds, "one of the two"
+        # The ports taken for each other: the owner counts what it served for others.
+        pair.entry.port, pair.owner.port = pair.owner.port, pair.entry.port
+        for one in work.contestants()[:2]:
+            with pytest.raises(LoadFailed, match="were relayed"):
+                one.run()
+
+
+def _quick(home: Path, rows: list[str]) -> None:
+    """Runs rows for a second each: all of them were measured, and nothing failed."""
+    path = _need_tools()
     out = home / "targets.json"
     words = [REPOSITORY / "bench" / "targets", "--quick", "--rows", ",".join(rows), "--json", out, "--home", home]
     done = subprocess.run(
