@@ -18,11 +18,12 @@ from harness import container, manifests, metadata, pods
 from harness.certificates import make_pair
 from harness.container import SECCOMP, Container, owned
 from harness.manifests import EXAMPLES, KUBERNETES, Document, one, rendered
-from harness.server import binary
+from harness.server import REPOSITORY, binary
 
 # The oldest that the chart takes, and some after it.
 VERSIONS = ["1.30", "1.33", "1.37"]
-OF_OTHERS = {"ServiceMonitor"}  # the Prometheus Operator's; no schema of Kubernetes
+# The Prometheus Operator's; no schema of Kubernetes.
+OF_OTHERS = {"ServiceMonitor", "PrometheusRule"}
 OBJECT_SCRIPT = """
 import sys, boto3
 from botocore.config import Config
@@ -162,6 +163,8 @@ def test_an_ebpf_loader_must_be_asked_for_and_gets_three_capabilities(helm_home:
         ({"ufs": {"uri": ""}}, "ufs.uri"),
         ({"worker": {"certificates": {"nodes": []}}}, "worker.certificates"),
         ({"control": {"metadata": "etcd"}}, "embedded or foundationdb"),
+        ({"worker": {"hostNetwork": True}}, "networkPolicy.nodeCidrs"),
+        ({"worker": {"minAvailable": "50%"}}, "worker.minAvailable"),
     ],
 )
 def test_values_that_cannot_work_are_refused(
@@ -207,6 +210,8 @@ def test_all_that_is_referred_to_is_there(example: str) -> None:
             labels = spec["selector"]["matchLabels"]
             services = [d for d in found if d["kind"] == "Service"]
             (service,) = [s for s in services if _matches(labels, s["metadata"]["labels"])]
+            # The job that the alert rules name.
+            assert service["metadata"]["labels"][spec["jobLabel"]] == "quickwater"
             named = {port["name"] for port in service["spec"]["ports"]}
             assert {end["port"] for end in spec["endpoints"]} == named
         if kind in manifests.WORKLOADS:
@@ -224,6 +229,89 @@ def _volumes_fit(workload: Document) -> None:
         for m in each["volumeMounts"]
     }
     assert used == there
+
+
+def test_budgets_fit_what_they_are_for(helm_home: Path) -> None:
+    """Only what has a scale may say what is unavailable: for a DaemonSet every eviction
+    would be refused."""
+    for values in ({}, {"worker": {"minAvailable": 2}}):
+        code, text = manifests.template(helm_home, values, "embedded")
+        assert code == 0, text
+        found = manifests.documents(text)
+        budgets = {
+            d["metadata"]["name"]: d["spec"] for d in found if d["kind"] == "PodDisruptionBudget"
+        }
+        assert budgets.pop("quickwater-control")["maxUnavailable"] == 1
+        workers = budgets.pop("quickwater-worker", None)
+        assert not budgets
+        if not values:
+            assert workers is None
+            continue
+        assert workers is not None and workers["minAvailable"] == 2
+        assert "maxUnavailable" not in workers
+        _validate(one(found, "PodDisruptionBudget", "quickwater-worker"), VERSIONS[0])
+
+
+@pytest.mark.parametrize("nobody", [None, []])
+def test_nobody_is_nobody(nobody: Any, helm_home: Path) -> None:
+    """An empty list of peers would let in everybody: the rule is left out."""
+    values = {"networkPolicy": {"clients": nobody, "monitoring": nobody}}
+    code, text = manifests.template(helm_home, values, "embedded")
+    assert code == 0, text
+    found = manifests.documents(text)
+    for component, port in [("worker", "peers"), ("control", "cluster")]:
+        (rule,) = one(found, "NetworkPolicy", f"quickwater-{component}")["spec"]["ingress"]
+        assert rule["from"] and rule["ports"] == [{"port": port}]
+
+
+def test_what_is_added_reaches_all_pods(helm_home: Path) -> None:
+    odd = "s=s3://b,endpoint=http://x,option=a: #b"
+    values: Document = {
+        "mounts": [odd],
+        "extraVolumes": [{"name": "more", "secret": {"secretName": "more"}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/etc/more", "readOnly": True}],
+        "worker": {"preStopSeconds": 0, "podAnnotations": {"checksum": "1"}},
+        "control": {"podAnnotations": {"checksum": "2"}},
+        "ufs": {"options": "a: #b"},
+    }
+    code, text = manifests.template(helm_home, values, "foundationdb")
+    assert code == 0, text
+    found = manifests.documents(text)
+    for document in found:
+        if document["kind"] not in OF_OTHERS:
+            _validate(document, VERSIONS[0])
+    for name, pod in manifests.pods(found):
+        container = pod["spec"]["containers"][0]
+        assert {"name": "more", "secret": {"secretName": "more"}} in pod["spec"]["volumes"]
+        assert values["extraVolumeMounts"][0] in container["volumeMounts"]
+        assert "--ufs-options=a: #b" in container["args"]
+        is_worker = name.endswith("worker")
+        assert pod["metadata"]["annotations"] == {"checksum": "1" if is_worker else "2"}
+        assert (f"--mount={odd}" in container["args"]) is not is_worker
+        assert "lifecycle" not in container
+        _volumes_fit(one(found, "DaemonSet" if is_worker else "Deployment", name))
+
+
+def test_rules_and_dashboards_can_be_installed_as_objects(helm_home: Path) -> None:
+    values = {
+        "prometheusRule": {"enabled": True, "labels": {"release": "p"}},
+        "dashboards": {"enabled": True},
+    }
+    code, text = manifests.template(helm_home, values, "embedded")
+    assert code == 0, text
+    found = manifests.documents(text)
+    rule = one(found, "PrometheusRule", "quickwater")
+    rules = REPOSITORY / "deploy/prometheus/quickwater.rules.yml"
+    assert rule["spec"] == manifests.documents(rules.read_text())[0]
+    assert rule["metadata"]["labels"]["release"] == "p"
+    for name in ("quickwater", "quickwater-details"):
+        shown = one(found, "ConfigMap", f"quickwater-dashboard-{name}")
+        _validate(shown, VERSIONS[0])
+        assert shown["metadata"]["labels"]["grafana_dashboard"] == "1"
+        text = shown["data"][f"{name}.json"]
+        original = REPOSITORY / f"deploy/grafana/{name}.json"
+        assert json.loads(text) == json.loads(original.read_text())
+        assert len(text) < 1_000_000, "a ConfigMap has 1 MiB"
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -316,7 +404,10 @@ class Installed:
         """What the sidecar would have laid there, of the test library."""
         program, library = metadata.built(metadata.SERVER), metadata.library()
         assert program and library
-        (path / "libfdb_c.so").write_bytes(library.read_bytes())
+        # As the sidecar's copy_libraries() does: the first version goes to lib/libfdb_c.so
+        # below the directory of its output, and to no other place.
+        (path / "lib").mkdir()
+        (path / "lib" / "libfdb_c.so").write_bytes(library.read_bytes())
         words = self.network.inside("control", str(program), str(path / "fdb.cluster"))
         self.database = subprocess.Popen(words, stdin=subprocess.DEVNULL)
 

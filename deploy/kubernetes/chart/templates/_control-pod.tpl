@@ -5,6 +5,10 @@ metadata:
   labels:
     {{- include "quickwater.labels" . | nindent 4 }}
     app.kubernetes.io/component: control
+  {{- with .Values.control.podAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 spec:
   serviceAccountName: {{ include "quickwater.name" . }}
   automountServiceAccountToken: false
@@ -61,12 +65,12 @@ spec:
         - --log-format=json
         {{- include "quickwater.ufsArgs" . | nindent 8 }}
         {{- range .Values.mounts }}
-        - --mount={{ . }}
+        - {{ printf "--mount=%s" . | quote }}
         {{- end }}
         {{- if $foundationdb }}
         - --metadata-engine=foundationdb
         - --fdb-cluster-file=/etc/foundationdb/fdb.cluster
-        - --fdb-client-library=/etc/foundationdb/libfdb_c.so
+        - --fdb-client-library=/etc/foundationdb/lib/libfdb_c.so
         - --fdb-key-prefix={{ .Values.control.foundationdb.keyPrefix }}
         {{- end }}
         {{- with .Values.control.extraArgs }}

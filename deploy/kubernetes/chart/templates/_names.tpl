@@ -22,13 +22,16 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* Arguments that control plane and workers share. */}}
 {{- define "quickwater.ufsArgs" -}}
-- --ufs={{ required "ufs.uri: say what the cache is in front of" .Values.ufs.uri }}
+- {{ required "ufs.uri: say what the cache is in front of" .Values.ufs.uri | printf "--ufs=%s" | quote }}
 {{- with .Values.ufs.options }}
-- --ufs-options={{ . }}
+- {{ printf "--ufs-options=%s" . | quote }}
 {{- end }}
 {{- end -}}
 
 {{- define "quickwater.ufsMounts" }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- if .Values.ufs.credentialsSecret }}
 - name: ufs-credentials
   mountPath: /etc/quickwater/ufs
@@ -41,6 +44,9 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
 {{- define "quickwater.ufsVolumes" }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
 {{- with .Values.ufs.credentialsSecret }}
 - name: ufs-credentials
   secret:
