@@ -25,7 +25,7 @@ pub use opened::{OpenedUpload, UfsPartSeen, UfsUploadSeen};
 pub use pending::{PendingChange, PendingPage, PendingRecord};
 pub use placement::{
     InvalidNodeId, Neighbour, NodeId, SLOTS, SlotTable, TableError, WORKER_NAME_SUFFIX,
-    rendezvous_score, slot_of, slot_of_text,
+    rendezvous_score, slot_of, slot_of_text, stripe_slot,
 };
 pub use policy::{
     Glob, GlobError, OverLimit, POLICY_PATH_BYTES_MAX, POLICY_RULES_MAX, PathPolicy, PolicyError,

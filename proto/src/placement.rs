@@ -29,6 +29,18 @@ pub fn slot_of_text(bucket: BucketId, key: &str) -> usize {
     (xxh3_64_with_seed(key.as_bytes(), bucket.0) % SLOTS as u64) as usize
 }
 
+/// The slot that a stripe of a large object falls into, by its number from 0: whoever owns it
+/// is to have the stripe's clean bytes. The first lies with the key, so that who knows the
+/// object gives its head itself.
+#[must_use]
+pub fn stripe_slot(bucket: BucketId, key: &ObjectKey, stripe: u64) -> usize {
+    let of_key = xxh3_64_with_seed(key.as_str().as_bytes(), bucket.0);
+    match stripe {
+        0 => (of_key % SLOTS as u64) as usize,
+        number => (xxh3_64_with_seed(&number.to_le_bytes(), of_key) % SLOTS as u64) as usize,
+    }
+}
+
 /// How well a node suits a slot: of several, the one with the greatest score belongs to
 /// each with a chance in proportion to its weight. The same in every process.
 #[must_use]
@@ -269,6 +281,24 @@ mod tests {
 
     /// Slots of three keys of bucket 7: other versions place them there, too.
     const PINNED: [usize; 3] = [8340, 1526, 2895];
+
+    #[test]
+    fn stripes_spread_and_the_first_lies_with_its_key() {
+        let key = ObjectKey::new("models/large.bin").unwrap();
+        let of = |stripe| stripe_slot(BucketId(7), &key, stripe);
+        assert_eq!(of(0), slot_of(BucketId(7), &key));
+        assert_eq!([of(1), of(2), of(1 << 40)], PINNED_STRIPES);
+        let thirds = (0..3_000).map(|stripe| of(stripe) * 3 / SLOTS);
+        let mut counts = [0; 3];
+        thirds.for_each(|third| counts[third] += 1);
+        assert!(
+            counts.iter().all(|count| (850..1_150).contains(count)),
+            "{counts:?}"
+        );
+    }
+
+    /// As [`PINNED`], of stripes of one object.
+    const PINNED_STRIPES: [usize; 3] = [5520, 11635, 15287];
 
     #[test]
     fn names_of_nodes_are_labels() {

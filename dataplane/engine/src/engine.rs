@@ -32,10 +32,11 @@ use crate::decisions::relief::Relief;
 use crate::decisions::retired::Retired;
 use crate::decisions::rights::Rights;
 use crate::decisions::slots::{SlotGuard, Slots};
+use crate::decisions::stripes::Stripes;
 use crate::decisions::transient::Transient;
 use crate::error::FlowError;
 use crate::flows::sweep::UnsurePart;
-use crate::io::{Disk, Environment, Metadata, Peers, Ufs};
+use crate::io::{Disk, Environment, Metadata, Peers, StripePeers, Ufs};
 
 /// The outside world of a shard, one type for each outside thing.
 pub trait World: 'static {
@@ -48,7 +49,7 @@ pub trait World: 'static {
     /// Time and chance.
     type Environment: Environment;
     /// The other workers.
-    type Peers: Peers;
+    type Peers: Peers + StripePeers<<Self::Disk as Disk>::Buffer>;
 }
 
 /// Settings of the flows.
@@ -60,6 +61,9 @@ pub struct EngineConfig {
     pub read_depth: usize,
     /// Chunks fetched by one UFS read when a client reads on.
     pub fill_run_chunks: u32,
+    /// Larger objects that the UFS has are cached in stripes of so many bytes, each by one
+    /// worker of a cluster; `None`: by the owner of their key.
+    pub stripe_bytes: Option<u64>,
     /// Longest wait for a slot, a fetch or a comparison with the UFS.
     pub wait_max: Duration,
     /// Objects imported at once while a listing is compared.
@@ -77,6 +81,18 @@ pub struct EngineStats {
     pub store_bytes: AtomicU64,
     /// Bytes sent to clients that had to be fetched from the UFS first.
     pub ufs_bytes: AtomicU64,
+    /// Bytes sent to clients that other workers' stores gave, or fetched.
+    pub peer_bytes: AtomicU64,
+    /// Pieces of stripes that other workers gave.
+    pub stripe_reads: AtomicU64,
+    /// Pieces of stripes that their worker did not give, so that they were read here.
+    pub stripe_failures: AtomicU64,
+    /// Chunks of stripes given to other workers out of the store.
+    pub stripe_hits: AtomicU64,
+    /// Chunks of stripes given to other workers that had to be fetched first.
+    pub stripe_misses: AtomicU64,
+    /// Chunks of stripes taken over from the store of the key's owner.
+    pub stripe_pulls: AtomicU64,
     /// Chunks fetched from the UFS.
     pub fills: AtomicU64,
     /// Fetches that failed or were refused as damaged.
@@ -147,6 +163,7 @@ pub struct Shared {
     pub(crate) freshness: Freshness,
     pub(crate) releases: Releases,
     pub(crate) retired: Retired,
+    pub(crate) stripes: Stripes,
     buckets: Mutex<HashMap<BucketName, (Arc<Bucket>, Duration)>>,
     /// What writes to a path promise; replaced while requests go on.
     pub policies: Policies,
@@ -205,6 +222,7 @@ impl Shared {
             freshness: Freshness::default(),
             releases: Releases::default(),
             retired: Retired::default(),
+            stripes: Stripes::new(config.stripe_bytes),
             buckets: Mutex::default(),
             policies: Policies::default(),
             persist: PersistQueue::new(config.persist.clone()),

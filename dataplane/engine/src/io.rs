@@ -12,6 +12,7 @@ pub use quickwater_proto::{Committed, MetadataError, ScanPage};
 mod disk;
 mod metadata;
 mod peers;
+mod stripes;
 mod ufs;
 
 pub use disk::{
@@ -20,6 +21,7 @@ pub use disk::{
 };
 pub use metadata::Metadata;
 pub use peers::{Alone, Copies, Peers};
+pub use stripes::{ChunkRun, Given, StripeError, StripePeers, StripeRead};
 pub use ufs::{Ufs, UfsListing, UfsReader, UfsUpload};
 
 /// A request body, already decoded (no chunk framing) and checked as it goes.

@@ -9,6 +9,7 @@
 mod capability;
 mod frame;
 mod message;
+mod stripes;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ pub use message::{
     Tag, Task, decode, encode,
 };
 pub use prost::Message;
+pub use stripes::{ChunkRuns, Content, Counts, ExtentAt, Layout, ReadStripe, Run};
 
 /// What both sides of a connection must speak (TLS ALPN, RFC 7301). Another version of
 /// the protocol has another name, so that both can be offered.

@@ -75,6 +75,15 @@ pub enum Task {
     LookAtCopies = 9,
     /// Say which of these are kept whole: a [`CopyList`], answered by another.
     HasCopies = 10,
+    /// Give a piece of a large object out of the store, or through it: [`ReadStripe`](crate::ReadStripe),
+    /// answered by the bytes.
+    ReadStripe = 11,
+    /// Say how many of these chunks are in the store: [`ChunkRuns`](crate::ChunkRuns), answered by
+    /// [`Counts`](crate::Counts).
+    CountChunks = 12,
+    /// Forget clean copies of these chunks: [`ChunkRuns`](crate::ChunkRuns), answered by
+    /// [`Counts`](crate::Counts).
+    ForgetChunks = 13,
 }
 
 /// A request of a client, let in and not yet begun.
@@ -110,6 +119,12 @@ pub struct Relay {
     /// The client's address.
     #[prost(string, tag = "10")]
     pub client: String,
+    /// Of a GET: who let it in can read stripes, if it is told of them: [`Layout`](crate::Layout).
+    #[prost(bool, tag = "11")]
+    pub reads_stripes: bool,
+    /// Compare the object with the UFS first.
+    #[prost(bool, tag = "12")]
+    pub revalidate: bool,
 }
 
 /// A header field.
@@ -215,6 +230,12 @@ pub struct Answer {
     /// Of a question: yes.
     #[prost(bool, tag = "11")]
     pub yes: bool,
+    /// In place of the body of a GET, a [`Layout`](crate::Layout) that says where it is.
+    #[prost(bool, tag = "12")]
+    pub layout: bool,
+    /// Nothing is given: the UFS holds another content than the one asked for.
+    #[prost(bool, tag = "13")]
+    pub changed: bool,
 }
 
 /// Head of a refusal: nothing was begun, no byte of a body was asked for.

@@ -90,11 +90,17 @@ metrics! {
     MountRequests Counter "quickwater_mount_requests_total" ["bucket", "result"]
         "GET requests by bucket and where their bytes were. result: hit, miss, partial. The first 256 buckets that are read after a start are named, the rest is `_others`."
     CacheBytes Counter "quickwater_cache_bytes_total" ["source"]
-        "Object bytes sent to clients by where they came from. source: store, ufs."
+        "Object bytes sent to clients by where they came from. source: store, ufs, peer (stripes of large objects that other workers hold, or fetched)."
     CacheFills Counter "quickwater_cache_fills_total" ["outcome"]
         "Chunks fetched from a UFS. outcome: ok, failed, uncached (served but not kept)."
     CacheExternalChanges Counter "quickwater_cache_external_changes_total" []
         "Objects found changed, new or gone in a UFS by somebody else's hand."
+    StripePieces Counter "quickwater_stripe_pieces_total" ["outcome"]
+        "Pieces of large objects asked of the workers that hold them, of 1 MiB at most. outcome: given, instead (not given, and read here)."
+    StripeServed Counter "quickwater_stripe_served_total" ["result"]
+        "Pieces of stripes that other workers asked for. result: hit (in the store), miss (fetched first)."
+    StripePulls Counter "quickwater_stripe_pulled_total" []
+        "Chunks of stripes taken over from the store of the key's owner, where a write left them, instead of the UFS."
     CacheStaleAnswers Counter "quickwater_cache_stale_answers_total" []
         "Answers from metadata past its TTL because the UFS was out of reach."
 
@@ -284,7 +290,7 @@ metrics! {
     OwnedSlots Gauge "quickwater_slots_owned" []
         "Slots this worker owns, of 16,384."
     PeerCalls Counter "quickwater_peer_calls_total" ["task"]
-        "Calls made to other workers. task: relay (a client's request), look_again, hides_below, settle_bucket, delete_keys, copy_source, store_copy, fetch_copy, look_at_copies, has_copies."
+        "Calls made to other workers. task: relay (a client's request), look_again, hides_below, settle_bucket, delete_keys, copy_source, store_copy, fetch_copy, look_at_copies, has_copies, read_stripe (a piece of a large object), count_chunks, forget_chunks."
     PeerServed Counter "quickwater_peer_served_total" ["task"]
         "Calls of other workers served, by task."
     PeerFailures Counter "quickwater_peer_failures_total" ["reason"]

@@ -242,6 +242,8 @@ pub(crate) static KEYS: &[Key] = &[
         "Where a worker listens for other workers, if that is not the address they reach it at. `auto` = `cluster.advertise`.")),
     or("none", key("cluster.zone", "zone", Kind::Text, "none",
         "Where a worker stands (a rack, a room): copies are spread over zones.")),
+    key("cluster.stripe_size", "stripe-size", Kind::Bytes, "64MiB",
+        "Larger objects that their UFS has are cached in stripes of this size, each by one worker of the cluster; whole MiB, the same on all workers. Smaller ones, and what no UFS has, lie with the owner of their key."),
     key("cluster.lease", "cluster-lease", Kind::Duration, "75s",
         "How long a worker may answer for its keys after it last heard from the control plane, and how long its keys wait when it vanishes without a word; 2s to 10m. Set at the control plane."),
     key("shutdown.grace", "shutdown-grace", Kind::Duration, "25s",

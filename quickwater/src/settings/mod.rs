@@ -138,6 +138,8 @@ pub(crate) struct ClusterSettings {
     pub zone: String,
     /// How long a heartbeat is good for.
     pub lease: Duration,
+    /// Bytes of a stripe, whole chunks.
+    pub stripe_bytes: u64,
 }
 
 /// How signatures are treated.

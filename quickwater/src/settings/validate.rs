@@ -42,6 +42,8 @@ const JOBS_CONCURRENCY_MAX: u64 = 256;
 const JOBS_KEPT_MAX: u64 = 10_000;
 /// Leases that are neither over before a heartbeat nor keep keys waiting for ever.
 const LEASE: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(600);
+/// Largest stripe of an object.
+const STRIPE_BYTES_MAX: u64 = 1 << 40;
 /// Longest name of a zone, bytes.
 const ZONE_BYTES_MAX: usize = 64;
 /// Lowest priority there is (`nice(2)`).
@@ -336,6 +338,11 @@ impl Reader<'_> {
         if !LEASE.contains(&lease) {
             return Err(self.refuse("cluster.lease", "is out of bounds; use 2s to 10m"));
         }
+        let stripe_bytes = self.value("cluster.stripe_size", parse::bytes)?;
+        self.within("cluster.stripe_size", stripe_bytes, MIB, STRIPE_BYTES_MAX)?;
+        if !stripe_bytes.is_multiple_of(MIB) {
+            return Err(self.refuse("cluster.stripe_size", "is not a whole number of MiB"));
+        }
         let certificates = self.unless_special("cluster.certificates", path)?;
         Ok(ClusterSettings {
             listen: self.value("cluster.listen", parse::address)?,
@@ -348,6 +355,7 @@ impl Reader<'_> {
                 .unless_special("cluster.zone", zone)?
                 .unwrap_or_default(),
             lease,
+            stripe_bytes,
         })
     }
 

@@ -85,10 +85,10 @@ impl HeldCopies {
         self.state().taking.remove(&blob);
     }
 
-    /// Whether a copy is kept.
-    #[cfg(test)]
-    fn has(&self, blob: BlobId) -> bool {
-        self.state().held.contains_key(&blob)
+    /// Whether a copy is kept, or is being taken in.
+    pub(crate) fn has(&self, blob: BlobId) -> bool {
+        let state = self.state();
+        state.held.contains_key(&blob) || state.taking.contains(&blob)
     }
 
     /// It is not kept for another any more: this worker owns the key.

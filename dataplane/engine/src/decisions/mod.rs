@@ -22,4 +22,5 @@ pub(crate) mod retired;
 pub(crate) mod rights;
 pub(crate) mod scan_pace;
 pub(crate) mod slots;
+pub(crate) mod stripes;
 pub(crate) mod transient;

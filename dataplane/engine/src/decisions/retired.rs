@@ -13,19 +13,31 @@ const RETIRED_MAX: usize = 65_536;
 
 /// Extents waiting to be freed, shared by all shards.
 #[derive(Default)]
-pub(crate) struct Retired(Mutex<VecDeque<(Duration, Extent)>>);
+pub(crate) struct Retired(Mutex<VecDeque<(Duration, Gone)>>);
+
+/// An extent of a version that is not current any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gone {
+    pub(crate) extent: Extent,
+    /// Other workers may have stripes of it.
+    pub(crate) spread: bool,
+}
 
 impl Retired {
     /// Adds extents and returns those whose time has come.
-    pub(crate) fn retire(&self, extents: &[Extent], now: Duration) -> Vec<Extent> {
+    pub(crate) fn retire(&self, extents: &[Extent], spread: bool, now: Duration) -> Vec<Gone> {
         let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.extend(extents.iter().map(|e| (now, e.clone())));
+        let gone = |extent: &Extent| Gone {
+            extent: extent.clone(),
+            spread,
+        };
+        queue.extend(extents.iter().map(|extent| (now, gone(extent))));
         let mut due = Vec::new();
         while let Some((since, _)) = queue.front() {
             if queue.len() <= RETIRED_MAX && now.saturating_sub(*since) < GRACE {
                 break;
             }
-            due.extend(queue.pop_front().map(|(_, extent)| extent));
+            due.extend(queue.pop_front().map(|(_, gone)| gone));
         }
         due
     }
@@ -49,8 +61,9 @@ mod tests {
                 n
             ]
         };
-        assert!(retired.retire(&extents(3), Duration::ZERO).is_empty());
-        assert_eq!(retired.retire(&extents(1), GRACE).len(), 3);
-        assert_eq!(retired.retire(&extents(RETIRED_MAX), GRACE).len(), 1);
+        assert!(retired.retire(&extents(3), true, Duration::ZERO).is_empty());
+        let due = retired.retire(&extents(1), false, GRACE);
+        assert!(due.len() == 3 && due.iter().all(|gone| gone.spread));
+        assert_eq!(retired.retire(&extents(RETIRED_MAX), false, GRACE).len(), 1);
     }
 }

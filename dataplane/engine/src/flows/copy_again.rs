@@ -50,6 +50,7 @@ where
         while !stop() {
             self.environment().sleep(TELL_PAUSE).await;
             self.tell_holders().await;
+            self.tell_of_stripes().await;
             tells += 1;
             if tells % TELLS_PER_LOOK != 0 {
                 continue;

@@ -120,10 +120,14 @@ where
         {
             return;
         }
-        let (engine, _, _, record) = self.parts();
-        let Some(first) = ReadPlan::new(next..self.range_end()).next(&record.extents) else {
+        let Some(first) = ReadPlan::new(next..self.range_end()).next(&self.parts().3.extents)
+        else {
             return;
         };
+        if self.holder(&first).is_some() {
+            return;
+        }
+        let (engine, ..) = self.parts();
         let flights = Arc::clone(&engine.shared().flights);
         if let Ok(flight) = flights.begin(first.chunk)
             // Asked under the claim: it may have landed a moment ago.
@@ -145,7 +149,7 @@ where
         let Some(identity) = record.ufs.clone() else {
             return Err(FlowError::Lost);
         };
-        let mut plan = ReadPlan::new(piece.chunk_start..self.range_end());
+        let mut plan = ReadPlan::new(piece.chunk_start..self.run_end(piece));
         let mut chunks = Vec::new();
         let mut flight = Some(flight);
         while chunks.len() < engine.config().fill_run_chunks.max(1) as usize {

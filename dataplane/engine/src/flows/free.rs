@@ -10,11 +10,11 @@ use crate::error::FlowError;
 use crate::io::{Disk, Metadata};
 
 impl<W: World> Engine<W> {
-    /// Drops what the store has of an object. Under the key's slot: no write of the
+    /// Drops what the store has of an object, and those of others. Under the key's slot: no write of the
     /// key and no step of its way to the UFS goes on meanwhile.
     ///
     /// # Errors
-    /// The metadata is unavailable.
+    /// The metadata is unavailable, or a worker that has some of it.
     pub(crate) async fn free(
         &self,
         bucket: &Arc<Bucket>,
@@ -29,9 +29,12 @@ impl<W: World> Engine<W> {
             return Ok(JobOutcome::Left(LeftAlone::OnlyHere));
         }
         self.flush_ended(bucket, key).await?;
-        let bytes = self.cached_bytes(&record);
+        let mut bytes = self.cached_bytes(&record);
         for extent in &record.extents {
             self.disk().forget(extent.blob, chunks_of(extent.size));
+        }
+        if self.is_spread(&record) {
+            bytes += self.free_elsewhere(&record).await?;
         }
         Ok(match bytes {
             0 => JobOutcome::Left(LeftAlone::NotCached),

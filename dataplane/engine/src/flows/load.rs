@@ -47,7 +47,7 @@ where
             if record.persist != PersistState::Persisted {
                 return Ok(JobOutcome::Left(LeftAlone::OnlyHere));
             }
-            if skip_cached && self.is_cached(bucket, key, &record) {
+            if skip_cached && self.is_cached(bucket, key, &record).await {
                 return Ok(JobOutcome::Left(LeftAlone::Cached));
             }
             match self.read_through(bucket, key, &record, verify, stop).await {
@@ -66,7 +66,7 @@ where
         stop: &impl Fn() -> bool,
     ) -> Result<JobOutcome, FlowError> {
         let reader = self.read(bucket, key, record, 0..record.size);
-        let mut reader = reader.with_depth(1).uncounted();
+        let mut reader = reader.with_depth(1).uncounted().unseen();
         let mut bytes = 0;
         while let Some(buffer) = reader.next().await? {
             if stop() {
@@ -78,7 +78,8 @@ where
                 return self.fetch_again(bucket, key, record).await;
             }
         }
-        match bytes == record.size && self.is_cached(bucket, key, record) {
+        bytes += reader.unseen_bytes;
+        match bytes == record.size && self.is_cached(bucket, key, record).await {
             true => Ok(JobOutcome::Done { bytes }),
             false => Err(not_kept()),
         }
@@ -104,16 +105,21 @@ where
         let reader = self.read(bucket, key, record, 0..record.size);
         let mut reader = reader.with_depth(1).uncounted();
         while reader.next().await?.is_some() {}
-        match self.is_cached(bucket, key, record) {
+        match self.is_cached(bucket, key, record).await {
             true => Ok(JobOutcome::Done { bytes: record.size }),
             false => Err(not_kept()),
         }
     }
 
-    /// Whether the store has every chunk (no IO is done).
-    fn is_cached(&self, bucket: &Arc<Bucket>, key: &ObjectKey, record: &Arc<ObjectRecord>) -> bool {
-        let reader = self.read(bucket, key, record, 0..record.size);
-        reader.forecast() == CacheResult::Hit
+    /// Whether every chunk is in the store that is to have it (no IO is done).
+    async fn is_cached(
+        &self,
+        bucket: &Arc<Bucket>,
+        key: &ObjectKey,
+        record: &Arc<ObjectRecord>,
+    ) -> bool {
+        let mut reader = self.read(bucket, key, record, 0..record.size);
+        reader.forecast().await == CacheResult::Hit
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) mod read;
 pub(crate) mod relieve;
 pub(crate) mod resolve;
 pub(crate) mod send_held;
+pub(crate) mod stripe_holders;
+pub(crate) mod stripes;
 pub(crate) mod sweep;
 pub(crate) mod tags;
 pub(crate) mod write_back;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
-use quickwater_proto::{Bucket, ObjectKey, ObjectRecord, PersistState};
+use quickwater_proto::{Bucket, NodeId, ObjectKey, ObjectRecord, PersistState, slot_of};
 
 use crate::decisions::read_plan::{Piece, ReadPlan};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
-use crate::io::{Buffer, Disk, DiskError, Metadata, Ufs, UfsReader};
+use crate::flows::stripes::There;
+use crate::io::{Buffer, Disk, DiskError, Environment, Metadata, Peers, Ufs, UfsReader};
 
 /// Where the bytes of an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,9 +26,15 @@ pub enum CacheResult {
     Partial,
 }
 
-/// What a store read gives.
-type Found<B> = Result<Option<B>, DiskError>;
-/// A store read that was begun, or what came of it when it needed no wait.
+/// What a read gives.
+pub(crate) enum Found<B> {
+    /// From the store.
+    Here(Result<Option<B>, DiskError>),
+    /// From the worker that is to have it.
+    There(There<B>),
+}
+
+/// A read that was begun, or what came of it when it needed no wait.
 enum Reading<B> {
     Begun(Pin<Box<dyn Future<Output = Found<B>>>>),
     Ended(Found<B>),
@@ -51,6 +58,16 @@ pub struct ObjectReader<W: World> {
     pub(crate) fetched_to: u64,
     /// Everything comes from the UFS, past the store (NO_CACHE).
     bypass: bool,
+    /// Other workers have stripes of it.
+    pub(crate) spread: bool,
+    /// Who is to have the stripe that was asked about last.
+    pub(crate) stripe: Option<(u64, Option<NodeId>)>,
+    /// Another worker whose store may have what is missing.
+    pub(crate) source: Option<NodeId>,
+    /// What other workers have is fetched there, and not given.
+    pub(crate) unseen: bool,
+    /// Bytes that were fetched there.
+    pub(crate) unseen_bytes: u64,
     /// Bytes count as sent to a client.
     counted: bool,
     /// Straight from the UFS when the store takes nothing.
@@ -69,8 +86,14 @@ impl<W: World> Engine<W> {
     ) -> ObjectReader<W> {
         // What the UFS does not hold yet can only come from the store.
         let settled = record.persist == PersistState::Persisted && record.ufs.is_some();
+        let bypass = settled && self.bypasses(bucket, key);
         ObjectReader {
-            bypass: settled && self.bypasses(bucket, key),
+            bypass,
+            spread: !bypass && self.is_spread(record),
+            stripe: None,
+            source: None,
+            unseen: false,
+            unseen_bytes: 0,
             engine: self.clone(),
             bucket: Arc::clone(bucket),
             key: key.clone(),
@@ -104,30 +127,6 @@ where
         self
     }
 
-    /// How much of the range the store holds now (an estimate: no IO is done).
-    #[must_use]
-    pub fn forecast(&self) -> CacheResult {
-        if self.bypass {
-            return CacheResult::Miss;
-        }
-        let mut plan = ReadPlan::new(self.range.clone());
-        let (mut here, mut missing) = (false, false);
-        while let Some(piece) = plan.next(&self.record.extents) {
-            match self.engine.disk().contains(piece.chunk) {
-                true => here = true,
-                false => missing = true,
-            }
-            if here && missing {
-                return CacheResult::Partial;
-            }
-        }
-        if missing {
-            CacheResult::Miss
-        } else {
-            CacheResult::Hit
-        }
-    }
-
     /// The next bytes of the range, `None` after the last.
     ///
     /// # Errors
@@ -141,8 +140,22 @@ where
             // Whoever asks next has to look at the UFS first.
             let (bucket, version) = (self.bucket.id, self.record.version);
             self.engine.distrust_version(bucket, &self.key, version);
+            self.tell_owner();
         }
         next
+    }
+
+    /// The version was told by the owner of the key: it has to look, too.
+    fn tell_owner(&self) {
+        let rights = &self.engine.shared().rights;
+        if rights.owns(slot_of(self.bucket.id, &self.key)) {
+            return;
+        }
+        let (engine, bucket, key) = self.place();
+        self.engine.environment().spawn(async move {
+            // Else it looks when the time for that has come.
+            let _ = engine.peers().look_again(&bucket, vec![key]).await;
+        });
     }
 
     /// The store does not have bytes of a version that the UFS did not have when
@@ -192,23 +205,24 @@ where
         };
         self.read_ahead();
         match found {
-            Ok(Some(buffer)) => {
+            Found::There(there) => self.given(piece, there).await.map(Some),
+            Found::Here(Ok(Some(buffer))) => {
                 let stats = &self.engine.shared().stats;
                 self.count(&stats.store_bytes, buffer.as_slice().len());
                 Ok(Some(buffer))
             }
-            Ok(None) => self.fetch(piece).await.map(Some),
-            Err(DiskError::Overloaded) => {
+            Found::Here(Ok(None)) => self.fetch(piece).await.map(Some),
+            Found::Here(Err(DiskError::Overloaded)) => {
                 Err(FlowError::SlowDown("no buffer came free in time".into()))
             }
-            Err(_) => match self.fetch_from_copy(&piece).await {
+            Found::Here(Err(_)) => match self.fetch_from_copy(&piece).await {
                 Some(buffer) => Ok(Some(buffer)),
                 None => self.go_direct(&piece).await,
             },
         }
     }
 
-    /// Keeps the configured number of store reads under way.
+    /// Keeps the configured number of reads under way.
     fn read_ahead(&mut self) {
         while self.reading.len() < self.depth.max(1) {
             let Some(piece) = self.plan.next(&self.record.extents) else {
@@ -216,7 +230,14 @@ where
             };
             let disk = self.engine.disk().clone();
             let (chunk, range) = (piece.chunk, piece.range.clone());
-            let mut read = Box::pin(async move { disk.read(chunk, range).await });
+            let elsewhere = match self.spread && !disk.contains(chunk) {
+                true => self.holder(&piece),
+                false => None,
+            };
+            let mut read: Pin<Box<dyn Future<Output = _>>> = match elsewhere {
+                Some(node) => Box::pin(self.ask(node, &piece).map(Found::There)),
+                None => Box::pin(async move { Found::Here(disk.read(chunk, range).await) }),
+            };
             // Polling once begins it.
             let reading = match (&mut read).now_or_never() {
                 Some(found) => Reading::Ended(found),
@@ -226,10 +247,11 @@ where
         }
     }
 
-    async fn fetch(&mut self, piece: Piece) -> Result<BufferOf<W>, FlowError> {
+    pub(crate) async fn fetch(&mut self, piece: Piece) -> Result<BufferOf<W>, FlowError> {
         if let Some(buffer) = self.fetch_from_copy(&piece).await {
             return Ok(buffer);
         }
+        self.pull(&piece).await;
         match self.fetch_through_store(&piece).await? {
             Some(buffer) => Ok(buffer),
             None => match self.go_direct(&piece).await? {
@@ -246,6 +268,28 @@ where
         let stats = &self.engine.shared().stats;
         self.count(&stats.store_bytes, found.as_slice().len());
         Some(found)
+    }
+
+    /// What a task needs that outlives this reader.
+    pub(crate) fn place(&self) -> (Engine<W>, Arc<Bucket>, ObjectKey) {
+        (
+            self.engine.clone(),
+            Arc::clone(&self.bucket),
+            self.key.clone(),
+        )
+    }
+
+    pub(crate) fn range(&self) -> &Range<u64> {
+        &self.range
+    }
+
+    pub(crate) fn bypasses(&self) -> bool {
+        self.bypass
+    }
+
+    /// The next piece of the range, by nobody read yet.
+    pub(crate) fn next_unread(&mut self) -> Option<Piece> {
+        self.plan.next(&self.record.extents)
     }
 
     pub(crate) fn parts(&self) -> (&Engine<W>, &Arc<Bucket>, &ObjectKey, &Arc<ObjectRecord>) {

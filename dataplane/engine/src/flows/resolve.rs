@@ -291,9 +291,15 @@ impl<W: World> Engine<W> {
             }
         }
         let now = self.environment().monotonic();
-        for extent in self.shared().retired.retire(&record.extents, now) {
+        let spread = self.is_spread(record);
+        let due = self.shared().retired.retire(&record.extents, spread, now);
+        for gone in &due {
+            let extent = &gone.extent;
             self.disk().forget(extent.blob, chunks_of(extent.size));
         }
+        let spread = due.into_iter().filter(|gone| gone.spread);
+        let stripes = &self.shared().stripes;
+        stripes.note_ended(spread.map(|gone| gone.extent));
     }
 }
 

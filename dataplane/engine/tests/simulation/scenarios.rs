@@ -84,6 +84,7 @@ pub(crate) fn config() -> EngineConfig {
         object_cache_bytes: 64 * 4_000,
         read_depth: 2,
         fill_run_chunks: 2,
+        stripe_bytes: None,
         wait_max: Duration::from_secs(30),
         import_concurrency: 3,
         persist: Default::default(),

@@ -96,6 +96,14 @@ fn read_engine(shared: &Shared, samples: &mut Samples) {
     let read = |counter: &AtomicU64| counter.load(Relaxed);
     samples.count(Metric::CacheBytes, &["store"], read(&stats.store_bytes));
     samples.count(Metric::CacheBytes, &["ufs"], read(&stats.ufs_bytes));
+    samples.count(Metric::CacheBytes, &["peer"], read(&stats.peer_bytes));
+    let pieces = Metric::StripePieces;
+    samples.count(pieces, &["given"], read(&stats.stripe_reads));
+    samples.count(pieces, &["instead"], read(&stats.stripe_failures));
+    let served = Metric::StripeServed;
+    samples.count(served, &["hit"], read(&stats.stripe_hits));
+    samples.count(served, &["miss"], read(&stats.stripe_misses));
+    samples.count(Metric::StripePulls, &[], read(&stats.stripe_pulls));
     samples.count(Metric::CacheFills, &["ok"], read(&stats.fills));
     samples.count(Metric::CacheFills, &["failed"], read(&stats.fill_failures));
     samples.count(Metric::CacheFills, &["uncached"], read(&stats.uncached));

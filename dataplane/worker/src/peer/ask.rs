@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
 use quickwater_engine::FlowError;
-use quickwater_engine::io::ChunkId;
+use quickwater_engine::io::{ChunkId, ChunkRun, Given, StripeError, StripeRead};
 use quickwater_peer::{
     Answer, Capability, HidesBelow, LookAgain, Message, SettleBucket, Task, encode,
 };
@@ -18,6 +18,8 @@ use super::copies::OutgoingCopies;
 use super::directory::Where;
 use super::limit::COPY_WAIT;
 use super::stats::Failure;
+use super::stripes::counted;
+use crate::buffers::PoolBuf;
 
 /// Keys that travel in one message: a fraction of what a frame holds.
 pub(crate) const KEYS_PER_CALL: usize = 256;
@@ -238,5 +240,35 @@ impl quickwater_engine::io::Peers for EnginePeers {
             done(&asked.await.map_err(|failure| failed(&failure))?.0)
         });
         try_join_all(settled).await.map(|_| ())
+    }
+}
+
+impl quickwater_engine::io::StripePeers<PoolBuf> for EnginePeers {
+    fn owner_elsewhere(&self, slot: usize) -> Option<NodeId> {
+        match self.0.as_ref()?.directory().owner(slot) {
+            Where::There(node) => Some(node),
+            Where::Here | Where::Nowhere => None,
+        }
+    }
+
+    async fn read_stripe(
+        &self,
+        node: &NodeId,
+        read: &StripeRead<'_>,
+        into: Option<PoolBuf>,
+    ) -> Result<Given<PoolBuf>, StripeError> {
+        match &self.0 {
+            Some(peers) => peers.read_stripe(node, read, into).await,
+            None => Err(StripeError::Unreached("there is nobody else".into())),
+        }
+    }
+
+    async fn count_chunks(&self, node: &NodeId, runs: &[ChunkRun]) -> Result<u64, FlowError> {
+        let counts = counted(self.peers()?.count_chunks(node, runs).await)?;
+        Ok(counts.iter().sum())
+    }
+
+    async fn forget_chunks(&self, node: &NodeId, runs: &[ChunkRun]) -> Result<Vec<u64>, FlowError> {
+        counted(self.peers()?.forget_chunks(node, runs).await)
     }
 }

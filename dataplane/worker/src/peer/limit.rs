@@ -35,6 +35,9 @@ pub(crate) const STALL_WAIT: Duration = Duration::from_secs(5);
 pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(900);
 /// Longest silence of a worker that keeps a copy, while its owner's client waits.
 pub(crate) const COPY_WAIT: Duration = Duration::from_secs(15);
+/// Longest wait for a piece of a large object that another worker is to have, which may have
+/// to fetch it; then it is read from the UFS here.
+pub(crate) const STRIPE_WAIT: Duration = Duration::from_secs(20);
 /// How long a request looks for an owner that takes it: slots on their way, a worker
 /// that restarts.
 pub(crate) const RELAY_WAIT: Duration = Duration::from_secs(3);

@@ -15,6 +15,7 @@ mod identity;
 mod limit;
 mod serve;
 mod stats;
+mod stripes;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -33,4 +34,5 @@ pub(crate) use serve::Host;
 pub use serve::Hosting;
 pub(crate) use stats::Failure;
 pub use stats::{FAILURES, PeerStats, TASKS};
+pub(crate) use stripes::{content_to_wire, extent_of, extent_to_wire, run_of};
 pub(crate) use wire::{Wire, WireError};

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use quickwater_peer::Task;
 
 /// Tasks by name, in the order they are counted in.
-pub const TASKS: [&str; 10] = [
+pub const TASKS: [&str; 13] = [
     "relay",
     "look_again",
     "hides_below",
@@ -17,6 +17,9 @@ pub const TASKS: [&str; 10] = [
     "fetch_copy",
     "look_at_copies",
     "has_copies",
+    "read_stripe",
+    "count_chunks",
+    "forget_chunks",
 ];
 
 /// Ways to fail by name, in the order they are counted in.
@@ -101,6 +104,9 @@ pub(crate) fn task_number(task: Task) -> Option<usize> {
         Task::FetchCopy => Some(7),
         Task::LookAtCopies => Some(8),
         Task::HasCopies => Some(9),
+        Task::ReadStripe => Some(10),
+        Task::CountChunks => Some(11),
+        Task::ForgetChunks => Some(12),
     }
 }
 

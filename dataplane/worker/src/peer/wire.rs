@@ -137,6 +137,25 @@ impl Wire {
         Ok(self.socket.send(piece, &mut self.pace).await?)
     }
 
+    /// Sends a frame whose body is a buffer.
+    pub(crate) async fn send_whole<M: Message>(
+        &mut self,
+        kind: Kind,
+        head: &M,
+        mut body: PoolBuf,
+    ) -> Result<(), WireError> {
+        let frame = Frame {
+            kind,
+            ..Frame::piece(self.request, body.as_slice(), false)
+        };
+        let before = frame.encode(&head.encode_to_vec())?;
+        add(&self.stats.bytes_sent, body.len() as u64);
+        if !body.write_front(&before) {
+            self.send_bytes(before).await?;
+        }
+        Ok(self.socket.send(body, &mut self.pace).await?)
+    }
+
     /// As [`Wire::send_piece`], of bytes that others send, too.
     pub(crate) async fn send_shared(&mut self, piece: Bytes, last: bool) -> Result<(), WireError> {
         let frame = Frame::piece(self.request, &piece, last);

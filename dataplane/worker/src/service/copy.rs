@@ -135,7 +135,7 @@ where
 
 /// Where the bytes of a source come from.
 enum Reader<W: World> {
-    Own(ObjectReader<W>),
+    Own(Box<ObjectReader<W>>),
     /// Another worker.
     Peer(Box<Relayed<W::Disk>>),
     /// There are none.
@@ -292,7 +292,7 @@ where
         }
         let permit = self.enter(range.end - range.start).await?;
         let reader = self.engine.read(bucket, key, record, range);
-        Ok((Reader::Own(reader.with_depth(1)), permit))
+        Ok((Reader::Own(Box::new(reader.with_depth(1))), permit))
     }
 
     async fn source(

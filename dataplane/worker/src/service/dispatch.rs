@@ -1,6 +1,7 @@
 //! From a request head to the operation that answers it.
 
 use quickwater_engine::{CacheResult, World};
+use quickwater_peer::Layout;
 use quickwater_proto::BucketName;
 use quickwater_s3::auth::{Identity, authenticate};
 use quickwater_s3::{Operation, Request, RequestView, S3Error, S3ErrorCode};
@@ -20,6 +21,10 @@ pub(super) struct Seen {
     pub(super) cache: Option<CacheResult>,
     /// S3 error code of an answer that came from elsewhere.
     pub(super) code: Option<&'static str>,
+    /// Who asks is another worker that can read stripes, if it is told where they are.
+    pub(super) reads_stripes: bool,
+    /// What it is told, instead of the bytes.
+    pub(super) layout: Option<Layout>,
 }
 
 impl Default for Seen {
@@ -30,6 +35,8 @@ impl Default for Seen {
             access_key: None,
             cache: None,
             code: None,
+            reads_stripes: false,
+            layout: None,
         }
     }
 }

@@ -88,7 +88,10 @@ where
             | Task::StoreCopy
             | Task::FetchCopy
             | Task::LookAtCopies
-            | Task::HasCopies => Err(WireError::Unexpected(Kind::Call)),
+            | Task::HasCopies
+            | Task::ReadStripe
+            | Task::CountChunks
+            | Task::ForgetChunks => Err(WireError::Unexpected(Kind::Call)),
         }
     }
 

@@ -2,11 +2,13 @@
 //! work needs. Absent: asking (`relay.rs`, `across.rs`), connections (`peer`).
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use quickwater_engine::io::Disk;
 use quickwater_engine::{CacheResult, World};
 use quickwater_peer::{
-    Answer, BODY_BYTES_MAX, Call, Capability, Kind, RefusalKind, Relay, Task, decode,
+    Answer, BODY_BYTES_MAX, Call, Capability, Kind, Layout, Message, RefusalKind, Relay, Task,
+    decode,
 };
 use quickwater_proto::NodeId;
 use quickwater_s3::auth::Identity;
@@ -51,6 +53,9 @@ where
             Task::FetchCopy => self.host_fetch(wire).await,
             Task::LookAtCopies => self.host_look(wire).await,
             Task::HasCopies => self.host_has(wire).await,
+            Task::ReadStripe => self.host_stripe(&hosting, wire).await,
+            Task::CountChunks => self.host_count(wire).await,
+            Task::ForgetChunks => self.host_forget(wire).await,
             task => self.host_errand(&hosting, task, wire).await,
         }
     }
@@ -111,7 +116,7 @@ where
                 .refuse(wire, RefusalKind::Mistaken, "no request")
                 .await;
         };
-        let request = match Request::parse(&view, &self.config.dialect) {
+        let mut request = match Request::parse(&view, &self.config.dialect) {
             Ok(request) if is_allowed(&request, &hosting.right) => request,
             Ok(_) => {
                 let text = "the request is not the one its capability is for";
@@ -132,8 +137,12 @@ where
             let text = "this worker does not own the key now";
             return hosting.refuse(wire, RefusalKind::NotHere, text).await;
         }
+        request.revalidate |= relay.revalidate;
         let mut body = PeerBody::new(wire, relay.body_bytes);
-        let mut seen = Seen::default();
+        let mut seen = Seen {
+            reads_stripes: relay.reads_stripes,
+            ..Seen::default()
+        };
         let answer = self
             .serve_relayed(&request, &identity, &mut body, &mut seen)
             .await;
@@ -141,7 +150,10 @@ where
         let path = relay.target.split('?').next().unwrap_or_default();
         let (response, code) = into_response(answer, &view, path, &info);
         let code = code.unwrap_or_default();
-        send_answer(wire, response, (code, seen.cache), owed).await
+        match seen.layout.take() {
+            Some(layout) => send_layout(wire, response, layout, owed).await,
+            None => send_answer(wire, response, (code, seen.cache), owed).await,
+        }
     }
 
     /// As for a client of our own.
@@ -190,6 +202,33 @@ fn is_allowed(request: &Request, right: &Capability) -> bool {
         && request.operation.name() == right.operation
 }
 
+/// Says where the bytes of an answer are, instead of sending them.
+async fn send_layout<W: World>(
+    wire: &mut Wire,
+    response: ServiceAnswer<W>,
+    layout: Layout,
+    owed: bool,
+) -> Result<(), WireError>
+where
+    W::Disk: Disk<Buffer = PoolBuf> + Clone,
+{
+    let answer = Answer {
+        status: response.status.into(),
+        headers: response.headers,
+        length: layout.end - layout.first,
+        close: response.close,
+        layout: true,
+        ..Answer::default()
+    };
+    let layout = layout.encode_to_vec();
+    wire.send(Kind::Answer, &answer, &layout, Duration::ZERO)
+        .await?;
+    match owed {
+        true => drain(wire).await,
+        false => Ok(()),
+    }
+}
+
 /// Sends an answer with its body. `owed`: pieces of the request's body are still on their
 /// way.
 async fn send_answer<W: World>(
@@ -224,6 +263,8 @@ where
         },
         close: response.close,
         yes: false,
+        layout: false,
+        changed: false,
     };
     let mut before = wire.frame(Kind::Answer, &answer)?;
     if owed {

@@ -22,6 +22,7 @@ mod quick;
 mod read;
 mod records;
 mod relay;
+mod stripes;
 mod uploads;
 mod xml;
 
@@ -58,6 +59,10 @@ const BUFFERS_PER_RELAY: usize = 2;
 const SOURCE_SHARE: usize = 8;
 /// Buffers a source holds at once: as above, and one is read ahead.
 const BUFFERS_PER_SOURCE: usize = 3;
+/// Of a shard's buffers one in so many is for pieces of stripes that others ask for.
+const STRIPE_SHARE: usize = 8;
+/// Buffers such a piece holds at once: it is read while another is fetched.
+const BUFFERS_PER_STRIPE: usize = 2;
 
 /// Settings of the S3 service, the same on every shard.
 #[derive(Debug, Clone)]
@@ -209,8 +214,8 @@ where
     }
 }
 
-/// Deals the buffers of a shard out: to bodies served here, to those relayed, and to
-/// sources of copies made elsewhere.
+/// Deals the buffers of a shard out: to bodies served here, to those relayed, to sources of
+/// copies made elsewhere, and to pieces of stripes.
 fn seats(
     pool: &Pool,
     config: &ServiceConfig,
@@ -221,12 +226,15 @@ fn seats(
         return (Permits::new(all, wait), None);
     };
     let (relays, sources) = (all / RELAY_SHARE, all / SOURCE_SHARE);
+    let stripes = all / STRIPE_SHARE;
     let neighbours = Neighbours {
         peers,
         relays: Permits::of(relays / BUFFERS_PER_RELAY, wait),
         sources: Permits::of(sources / BUFFERS_PER_SOURCE, wait),
+        stripes: Permits::of(stripes / BUFFERS_PER_STRIPE, wait),
     };
-    (Permits::new(all - relays - sources, wait), Some(neighbours))
+    let own = all - relays - sources - stripes;
+    (Permits::new(own, wait), Some(neighbours))
 }
 
 impl<W, O> Service for S3Service<W, O>

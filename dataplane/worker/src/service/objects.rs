@@ -78,10 +78,23 @@ where
                 close: false,
             });
         }
+        if seen.reads_stripes
+            && self
+                .engine
+                .is_elsewhere(bucket, key, &record, &wanted.range)
+        {
+            seen.layout = Some(self.layout(&record, &wanted.range));
+            return Ok(Response {
+                status,
+                headers,
+                body: Payload::HeadOf(length),
+                close: false,
+            });
+        }
         let permit = self.enter(length).await?;
         let reader = self.engine.read(bucket, key, &record, wanted.range);
         let mut reader = reader.with_depth(self.permits.depth());
-        let cache = reader.forecast();
+        let cache = reader.forecast().await;
         seen.cache = Some(cache);
         headers.extend_from_slice(cache_line(cache));
         let first = reader.next().await?.ok_or_else(|| {

@@ -19,8 +19,10 @@ pub(super) struct Neighbours {
     /// Places for bodies that are relayed. Who has one waits for a place at another
     /// worker, never the other way round.
     pub(super) relays: Permits,
-    /// Places for sources of copies, which wait for nothing more.
+    /// Places for sources of copies, which wait for pieces of stripes only.
     pub(super) sources: Permits,
+    /// Places for pieces of stripes, which wait for nobody.
+    pub(super) stripes: Permits,
 }
 
 impl<W, O> S3Service<W, O>

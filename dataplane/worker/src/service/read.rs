@@ -20,7 +20,7 @@ pub struct ObjectBytes<W: World> {
 /// Where the bytes after the first come from.
 enum Rest<W: World> {
     Own {
-        reader: ObjectReader<W>,
+        reader: Box<ObjectReader<W>>,
         _permit: Option<Permit>,
     },
     Relayed(Box<Relayed<W::Disk>>),
@@ -31,7 +31,7 @@ impl<W: World> ObjectBytes<W> {
         Self {
             first: Some(first),
             rest: Rest::Own {
-                reader,
+                reader: Box::new(reader),
                 _permit: permit,
             },
         }

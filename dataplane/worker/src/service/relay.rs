@@ -15,7 +15,7 @@ use quickwater_proto::NodeId;
 use quickwater_s3::auth::{Identity, PayloadAuth};
 use quickwater_s3::body::{PayloadDecoder, PayloadPlan};
 use quickwater_s3::request::BodyKind;
-use quickwater_s3::{Request, RequestView, S3Error, S3ErrorCode};
+use quickwater_s3::{Operation, Request, RequestView, S3Error, S3ErrorCode};
 
 use super::answer::{Refusal, ServiceAnswer};
 use super::dispatch::{Seen, slow_down};
@@ -77,13 +77,22 @@ where
         let until = Instant::now() + RELAY_WAIT;
         // Nothing changes when it is done twice.
         let mut repeatable = !relaying.request.operation.is_write();
+        let mut revalidate = false;
         loop {
             let failed = match self.place(relaying.neighbours, relaying.slot) {
-                Ok(Where::There(node)) => match self.relay_to(&node, relaying, body, seen).await {
-                    Ok(answer) => return Ok(Some(answer)),
-                    Err(Failed::Here(refusal)) => return Err(refusal),
-                    Err(Failed::Call(failed)) => failed,
-                },
+                Ok(Where::There(node)) => {
+                    let relayed = self.relay_to(&node, relaying, revalidate, body, seen);
+                    match relayed.await {
+                        Ok(answer) => return Ok(Some(answer)),
+                        // Nothing was sent yet: have the version that is there now.
+                        Err(Failed::Here(Refusal::Changed)) if !revalidate => {
+                            revalidate = true;
+                            continue;
+                        }
+                        Err(Failed::Here(refusal)) => return Err(refusal),
+                        Err(Failed::Call(failed)) => failed,
+                    }
+                }
                 Ok(_) => return Ok(None),
                 Err(failed) => {
                     if self.engine.permit_lease().is_err() {
@@ -104,6 +113,7 @@ where
         &self,
         node: &NodeId,
         relaying: &Relaying<'_>,
+        revalidate: bool,
         body: &mut RequestBody<'_>,
         seen: &mut Seen,
     ) -> Result<ServiceAnswer<W>, Failed> {
@@ -120,7 +130,7 @@ where
             ),
             false => None,
         };
-        let message = message(relaying, body.length());
+        let message = message(relaying, revalidate, body.length());
         let message = quickwater_peer::encode(&message)
             .map_err(|_| S3Error::from(S3ErrorCode::RequestHeaderSectionTooLarge))?;
         let peers = &relaying.neighbours.peers;
@@ -144,7 +154,14 @@ where
             return Err(error.into());
         }
         drop(permit);
-        self.relayed(relaying, call, *answer, seen).await
+        match answer.layout {
+            true => {
+                let laid = (call, *answer);
+                let read = self.read_layout(relaying.request, node, laid, seen).await;
+                read.map_err(Failed::Here)
+            }
+            false => self.relayed(relaying, call, *answer, seen).await,
+        }
     }
 
     /// Sends so many pieces of the body, or that there will be none.
@@ -368,7 +385,7 @@ fn right(relaying: &Relaying<'_>) -> Capability {
     }
 }
 
-fn message(relaying: &Relaying<'_>, body_bytes: Option<u64>) -> Relay {
+fn message(relaying: &Relaying<'_>, revalidate: bool, body_bytes: Option<u64>) -> Relay {
     let (view, identity) = (relaying.view, relaying.identity);
     let headers = view.headers.iter().filter(|header| matters(header.name));
     let headers = headers.map(|header| Header {
@@ -386,6 +403,8 @@ fn message(relaying: &Relaying<'_>, body_bytes: Option<u64>) -> Relay {
         request_id: relaying.info.request_id.to_string(),
         host_id: relaying.info.host_id.as_str().to_owned(),
         client: relaying.info.peer.to_string(),
+        reads_stripes: matches!(relaying.request.operation, Operation::GetObject(_)),
+        revalidate,
     }
 }
 

@@ -30,6 +30,7 @@ pub fn new_shards(outside: &Outside) -> [Node; 2] {
         object_cache_bytes: 64 * 4_000,
         read_depth: 2,
         fill_run_chunks: 2,
+        stripe_bytes: None,
         wait_max: Duration::from_secs(5),
         import_concurrency: 3,
         persist: PersistConfig {
