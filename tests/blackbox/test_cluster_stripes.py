@@ -15,7 +15,7 @@ import pytest
 
 from harness.cluster import PATIENCE_SECONDS, Cluster
 from harness.payload import KIB, MIB, payload
-from harness.raw import BROKEN
+from harness.raw import BROKEN, Request, send
 from harness.target import error_of
 
 NODES = ["n1", "n2", "n3"]
@@ -23,9 +23,10 @@ BUCKET = "abc"
 STRIPE = MIB
 
 
-def made(home: Path, lease: str) -> Cluster:
+def made(home: Path, lease: str, more: dict[str, str] | None = None) -> Cluster:
     """Three workers with stripes of 1 MiB, and a bucket that all know."""
-    cluster = Cluster(home, lease, NODES, flags={"stripe-size": "1MiB"})
+    flags = {"stripe-size": "1MiB", **(more or {})}
+    cluster = Cluster(home, lease, NODES, flags=flags)
     try:
         for node in NODES:
             cluster.worker(node)
@@ -371,5 +372,51 @@ def test_without_a_worker_its_stripes_are_read_all_the_same(tmp_path: Path) -> N
                 Bucket=BUCKET, Key=f"fresh{number}"
             )
             assert got["Body"].read() == body
+    finally:
+        cluster.close()
+
+
+def test_a_copy_of_what_is_hot_is_never_stale(tmp_path: Path) -> None:
+    cluster = made(tmp_path / "c", "60s", {"hot-copies": "16MiB"})
+    held = "quickwater_hot_copy_bytes"
+    try:
+        everyone = list(clients(cluster).values())
+        hits = Counts(cluster, "quickwater_hot_copy_hits_total")
+        copied = Counts(cluster, "quickwater_hot_copies_total")
+        place = {"Bucket": BUCKET, "Key": "hot"}
+        for turn in range(3):
+            body = payload(5 * STRIPE + 9, f"hot {turn}")
+            everyone[turn].put_object(**place, Body=body)
+            copied.before, hits.before = copied.now(), hits.now()
+            given = pieces(cluster, "given")
+            for _ in range(6):
+                for s3 in everyone:
+                    assert s3.get_object(**place)["Body"].read() == body
+            # Each worker has by now what it was asked for three times. The owner has what
+            # was written there.
+            assert copied.sum() > 0 and hits.sum() > 0, (copied.since(), hits.since())
+            asked = given.sum()
+            for s3 in everyone:
+                part = s3.get_object(**place, Range=f"bytes={STRIPE}-{4 * STRIPE}")
+                assert part["Body"].read() == body[STRIPE : 4 * STRIPE + 1]
+            assert given.sum() == asked, "nothing is asked for any more"
+        assert sum(of(cluster, node, held) for node in NODES) > 0
+        # Somebody else changes it in the UFS; who looks sees it.
+        body = payload(4 * STRIPE + 1, "changed")
+        in_ufs(cluster, "hot", body)
+        for target in [cluster.worker(node).target() for node in NODES]:
+            request = Request("GET", f"/{BUCKET}/hot", headers=[("cache-control", "no-cache")])
+            assert send(target, request).body == body
+        # More than there is room for.
+        many = {f"many{number}": payload(9 * STRIPE, number) for number in range(5)}
+        for key, content in many.items():
+            in_ufs(cluster, key, content)
+            for _ in range(4):
+                for s3 in everyone:
+                    assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == content
+            assert all(of(cluster, node, held) <= 17 * MIB for node in NODES)
+        everyone[1].delete_object(**place)
+        for s3 in everyone:
+            assert error_of(s3.get_object, **place)[0] == 404
     finally:
         cluster.close()

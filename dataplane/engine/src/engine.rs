@@ -19,6 +19,7 @@ use crate::decisions::freshness::Freshness;
 use crate::decisions::gates::Gates;
 use crate::decisions::held_copies::HeldCopies;
 use crate::decisions::held_queue::HeldQueue;
+use crate::decisions::hot_copies::HotCopies;
 use crate::decisions::in_use::InUse;
 use crate::decisions::job_tasks::JobTasks;
 use crate::decisions::journal::Journal;
@@ -64,6 +65,9 @@ pub struct EngineConfig {
     /// Larger objects that the UFS has are cached in stripes of so many bytes, each by one
     /// worker of a cluster; `None`: by the owner of their key.
     pub stripe_bytes: Option<u64>,
+    /// Most bytes of the store for copies of what other workers hold and this one is asked for
+    /// often; `None`: no copies.
+    pub hot_copies_bytes: Option<u64>,
     /// Longest wait for a slot, a fetch or a comparison with the UFS.
     pub wait_max: Duration,
     /// Objects imported at once while a listing is compared.
@@ -93,6 +97,10 @@ pub struct EngineStats {
     pub stripe_misses: AtomicU64,
     /// Chunks of stripes taken over from the store of the key's owner.
     pub stripe_pulls: AtomicU64,
+    /// Copies made of chunks that other workers hold.
+    pub hot_copies: AtomicU64,
+    /// Pieces read from such copies.
+    pub hot_hits: AtomicU64,
     /// Chunks fetched from the UFS.
     pub fills: AtomicU64,
     /// Fetches that failed or were refused as damaged.
@@ -164,6 +172,7 @@ pub struct Shared {
     pub(crate) releases: Releases,
     pub(crate) retired: Retired,
     pub(crate) stripes: Stripes,
+    pub(crate) hot: HotCopies,
     buckets: Mutex<HashMap<BucketName, (Arc<Bucket>, Duration)>>,
     /// What writes to a path promise; replaced while requests go on.
     pub policies: Policies,
@@ -223,6 +232,7 @@ impl Shared {
             releases: Releases::default(),
             retired: Retired::default(),
             stripes: Stripes::new(config.stripe_bytes),
+            hot: HotCopies::new(config.hot_copies_bytes),
             buckets: Mutex::default(),
             policies: Policies::default(),
             persist: PersistQueue::new(config.persist.clone()),

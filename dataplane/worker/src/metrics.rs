@@ -101,6 +101,12 @@ metrics! {
         "Pieces of stripes that other workers asked for. result: hit (in the store), miss (fetched first)."
     StripePulls Counter "quickwater_stripe_pulled_total" []
         "Chunks of stripes taken over from the store of the key's owner, where a write left them, instead of the UFS."
+    HotCopies Counter "quickwater_hot_copies_total" []
+        "Copies made here of chunks that other workers hold, because they were asked for often (`cluster.hot_copies`)."
+    HotHits Counter "quickwater_hot_copy_hits_total" []
+        "Pieces of large objects read from such a copy instead of from the worker that holds them."
+    HotBytes Gauge "quickwater_hot_copy_bytes" []
+        "Bytes on disk that such copies take now; the first to be evicted."
     CacheStaleAnswers Counter "quickwater_cache_stale_answers_total" []
         "Answers from metadata past its TTL because the UFS was out of reach."
 

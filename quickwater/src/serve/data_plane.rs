@@ -272,6 +272,7 @@ fn engine_config(budget: Budget, settings: &Settings, persist_pool: &Pool) -> En
         object_cache_bytes: usize::try_from(budget.object_cache).unwrap_or(usize::MAX),
         read_depth: READ_DEPTH,
         stripe_bytes: Some(settings.cluster.stripe_bytes),
+        hot_copies_bytes: settings.cluster.hot_copies_bytes,
         fill_run_chunks: FILL_RUN_CHUNKS,
         wait_max: FLOW_WAIT_MAX,
         import_concurrency: IMPORT_CONCURRENCY,

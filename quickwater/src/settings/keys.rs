@@ -244,6 +244,8 @@ pub(crate) static KEYS: &[Key] = &[
         "Where a worker stands (a rack, a room): copies are spread over zones.")),
     key("cluster.stripe_size", "stripe-size", Kind::Bytes, "64MiB",
         "Larger objects that their UFS has are cached in stripes of this size, each by one worker of the cluster; whole MiB, the same on all workers. Smaller ones, and what no UFS has, lie with the owner of their key."),
+    or("off", key("cluster.hot_copies", "hot-copies", Kind::Bytes, "off",
+        "Most of `store.capacity` for copies of what other workers hold of large objects and this one is asked for again and again, 1MiB to half of it; they are evicted first. `off` = no copies.")),
     key("cluster.lease", "cluster-lease", Kind::Duration, "75s",
         "How long a worker may answer for its keys after it last heard from the control plane, and how long its keys wait when it vanishes without a word; 2s to 10m. Set at the control plane."),
     key("shutdown.grace", "shutdown-grace", Kind::Duration, "25s",

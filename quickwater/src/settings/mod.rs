@@ -140,6 +140,8 @@ pub(crate) struct ClusterSettings {
     pub lease: Duration,
     /// Bytes of a stripe, whole chunks.
     pub stripe_bytes: u64,
+    /// Most bytes of copies of what other workers hold; none: no copies.
+    pub hot_copies_bytes: Option<u64>,
 }
 
 /// How signatures are treated.

@@ -211,6 +211,8 @@ fn values_of_the_wrong_shape_are_refused_with_advice() {
         ("ufs.options", "nonsense", "NAME=VALUE"),
         ("cluster.stripe_size", "512KiB", "out of bounds"),
         ("cluster.stripe_size", "2TiB", "out of bounds"),
+        ("cluster.hot_copies", "1KiB", "out of bounds"),
+        ("cluster.hot_copies", "6GiB", "out of bounds"),
         ("cluster.stripe_size", "3MB", "whole number of MiB"),
         ("ufs.concurrency", "0", "out of bounds"),
         ("shutdown.grace", "soon", "10s"),

@@ -343,6 +343,11 @@ impl Reader<'_> {
         if !stripe_bytes.is_multiple_of(MIB) {
             return Err(self.refuse("cluster.stripe_size", "is not a whole number of MiB"));
         }
+        let hot_copies_bytes = self.unless_special("cluster.hot_copies", parse::bytes)?;
+        if let Some(bytes) = hot_copies_bytes {
+            let half = self.value("store.capacity", parse::bytes)? / 2;
+            self.within("cluster.hot_copies", bytes, MIB, half)?;
+        }
         let certificates = self.unless_special("cluster.certificates", path)?;
         Ok(ClusterSettings {
             listen: self.value("cluster.listen", parse::address)?,
@@ -356,6 +361,7 @@ impl Reader<'_> {
                 .unwrap_or_default(),
             lease,
             stripe_bytes,
+            hot_copies_bytes,
         })
     }
 

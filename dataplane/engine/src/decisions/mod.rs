@@ -7,6 +7,7 @@ pub(crate) mod freshness;
 pub(crate) mod gates;
 pub(crate) mod held_copies;
 pub(crate) mod held_queue;
+pub(crate) mod hot_copies;
 pub(crate) mod in_use;
 pub(crate) mod job_tasks;
 pub(crate) mod journal;

@@ -208,6 +208,9 @@ where
             Found::There(there) => self.given(piece, there).await.map(Some),
             Found::Here(Ok(Some(buffer))) => {
                 let stats = &self.engine.shared().stats;
+                if self.spread && self.engine.shared().hot.read(piece.chunk) {
+                    stats.hot_hits.fetch_add(1, Ordering::Relaxed);
+                }
                 self.count(&stats.store_bytes, buffer.as_slice().len());
                 Ok(Some(buffer))
             }

@@ -63,6 +63,27 @@ impl<W: World> Engine<W> {
                 self.peers().owner_elsewhere(slot).is_some()
             })
     }
+
+    /// Keeps a copy of a chunk that another worker gave, if it is asked for often. `None`: the
+    /// store did not give the bytes back.
+    async fn keep_hot(&self, chunk: ChunkId, bytes: Option<BufferOf<W>>) -> Option<BufferOf<W>> {
+        let (data, hot) = (bytes?, &self.shared().hot);
+        let length = data.as_slice().len() as u64;
+        if !hot.asked(chunk, length) {
+            return Some(data);
+        }
+        let disk = self.disk();
+        let (data, stored) = disk.write(chunk, data, Durability::Cached).await;
+        if stored.is_ok() {
+            disk.make_spare(chunk);
+            let stats = &self.shared().stats;
+            stats.hot_copies.fetch_add(1, Ordering::Relaxed);
+            for gone in hot.keep(chunk, length) {
+                disk.drop_spare(gone);
+            }
+        }
+        (data.as_slice().len() as u64 == length).then_some(data)
+    }
 }
 
 impl<W: World> ObjectReader<W>
@@ -129,6 +150,8 @@ where
         let until = self.run_end(piece).max(first + want as u64);
         let (source, unseen) = (self.source.clone(), self.unseen);
         let asked = node.clone();
+        let whole = want == piece.chunk_len as usize && !unseen;
+        let chunk = piece.chunk;
         let spawner = engine.clone();
         spawner.environment().spawn(async move {
             let asking = Asking {
@@ -138,8 +161,18 @@ where
                 record: &record,
                 source: source.filter(|source| *source != asked),
             };
+            let mut given = asking.ask(&asked, first..until, want, unseen).await;
+            if whole && let Ok(Given { bytes, stored }) = given {
+                given = match engine.keep_hot(chunk, bytes).await {
+                    Some(bytes) => Ok(Given {
+                        bytes: Some(bytes),
+                        stored,
+                    }),
+                    None => Err(Unasked::Overloaded),
+                };
+            }
             // Nobody waits any more if the reader is gone.
-            let _ = told.send(asking.ask(&asked, first..until, want, unseen).await);
+            let _ = told.send(given);
         });
         async move {
             let gone = |_| Err(Unasked::Overloaded);

@@ -145,6 +145,12 @@ pub trait Disk {
     /// Forgets chunks `0..chunks` of a blob, its entry in the journal and its note.
     fn forget(&self, blob: BlobId, chunks: u32);
 
+    /// Makes a clean chunk one of the first to be evicted, however often it is read.
+    fn make_spare(&self, chunk: ChunkId);
+
+    /// Forgets a chunk if it is one of the first to be evicted.
+    fn drop_spare(&self, chunk: ChunkId);
+
     /// Lets chunks `0..chunks` of a blob be evicted like clean copies, and forgets
     /// its entry in the journal and its note.
     fn release(&self, blob: BlobId, chunks: u32);

@@ -85,6 +85,7 @@ pub(crate) fn config() -> EngineConfig {
         read_depth: 2,
         fill_run_chunks: 2,
         stripe_bytes: None,
+        hot_copies_bytes: None,
         wait_max: Duration::from_secs(30),
         import_concurrency: 3,
         persist: Default::default(),

@@ -148,5 +148,11 @@ impl Disk for SimDisk {
         self.chunks.borrow_mut().retain(|c, _| c.blob != blob);
     }
 
+    fn make_spare(&self, _: ChunkId) {}
+
+    fn drop_spare(&self, chunk: ChunkId) {
+        self.chunks.borrow_mut().remove(&chunk);
+    }
+
     fn release(&self, _: BlobId, _: u32) {}
 }

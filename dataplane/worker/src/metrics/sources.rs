@@ -104,6 +104,8 @@ fn read_engine(shared: &Shared, samples: &mut Samples) {
     samples.count(served, &["hit"], read(&stats.stripe_hits));
     samples.count(served, &["miss"], read(&stats.stripe_misses));
     samples.count(Metric::StripePulls, &[], read(&stats.stripe_pulls));
+    samples.count(Metric::HotCopies, &[], read(&stats.hot_copies));
+    samples.count(Metric::HotHits, &[], read(&stats.hot_hits));
     samples.count(Metric::CacheFills, &["ok"], read(&stats.fills));
     samples.count(Metric::CacheFills, &["failed"], read(&stats.fill_failures));
     samples.count(Metric::CacheFills, &["uncached"], read(&stats.uncached));
@@ -223,6 +225,7 @@ fn read_store(store: &Store, samples: &mut Samples) {
     put(Metric::StoreUsedBytes, &stats.live_bytes);
     put(Metric::StorePinnedBytes, &stats.pinned_bytes);
     put(Metric::StorePinnedRecords, &stats.pinned_records);
+    put(Metric::HotBytes, &stats.spare_bytes);
     put(Metric::StoreReservedBytes, &stats.reserved_bytes);
     put(Metric::StoreReservedRecords, &stats.reserved_records);
     put(Metric::StoreDirtyRefused, &stats.dirty_refused);

@@ -13,7 +13,7 @@ use super::config::StoreConfig;
 use super::dirty::{Limits, Reserved};
 use super::index::{Index, Location};
 use super::marks::{Mark, Marks, What};
-use super::record::Secrets;
+use super::record::{Secrets, footprint};
 use super::scan::Torn;
 use super::segment::{Pin, Table};
 use super::stats::StoreStats;
@@ -171,6 +171,21 @@ impl Core {
         if let Some(removed) = self.index.remove(chunk) {
             self.count_out(removed);
             self.note_ended(chunk, removed);
+        }
+    }
+
+    /// Makes a clean chunk one of the first to be evicted.
+    pub(super) fn make_spare(&self, chunk: ChunkId) {
+        if let Some(location) = self.index.make_spare(chunk) {
+            let bytes = footprint(location.data_len() as usize) as u64;
+            StoreStats::add(&self.stats.spare_bytes, bytes);
+        }
+    }
+
+    /// Removes a chunk if it is one of these.
+    pub(super) fn drop_spare(&self, chunk: ChunkId) {
+        if let Some(removed) = self.index.remove_spare(chunk) {
+            self.count_out(removed);
         }
     }
 

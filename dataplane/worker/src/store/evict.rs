@@ -1,5 +1,6 @@
 //! Evicts one segment: drops what is cold, takes along what is hot or pinned.
 //!
+//! Spare records, copies of what other workers hold, always go.
 //! Hot: read since it was written; copied to the shard's current segment while
 //! a share of the segment's size lasts, the most read first, so that every
 //! eviction frees something.
@@ -86,7 +87,7 @@ fn drop_cold(shard: &Shard, mut listed: Vec<(ChunkId, Location)>) -> Kept {
         let bytes = footprint(location.data_len() as usize) as u64;
         if location.pinned() {
             kept.pinned.push((chunk, location));
-        } else if is_hot(shard, chunk, location) && bytes <= budget {
+        } else if !location.spare() && is_hot(shard, chunk, location) && bytes <= budget {
             budget -= bytes;
             kept.hot.push((chunk, location));
         } else {

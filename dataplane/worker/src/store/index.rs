@@ -26,6 +26,7 @@ pub const INDEX_RECORD_BYTES: u64 = 64;
 const LEN_MASK: u32 = (1 << 21) - 1;
 const READS_SHIFT: u32 = 24;
 const READS_MAX: u32 = 3;
+const SPARE_BIT: u32 = 1 << 30;
 const PINNED_BIT: u32 = 1 << 31;
 
 /// Where a chunk lies and how it fares.
@@ -35,7 +36,7 @@ pub(super) struct Location {
     pub(super) segment: u32,
     /// Units from the segment's begin.
     pub(super) offset: u32,
-    /// Data length, reads since written (0 to 3), pinned.
+    /// Data length, reads since written (0 to 3), spare, pinned.
     bits: u32,
 }
 
@@ -58,6 +59,11 @@ impl Location {
     /// Must not be evicted.
     pub(super) fn pinned(self) -> bool {
         self.bits & PINNED_BIT != 0
+    }
+
+    /// Evicted first, however often it is read.
+    pub(super) fn spare(self) -> bool {
+        self.bits & SPARE_BIT != 0
     }
 
     /// Reads since it was written, 3 meaning that or more.
@@ -203,6 +209,7 @@ impl Index {
             if !current.pinned() {
                 new.unpin();
             }
+            new.bits |= current.bits & SPARE_BIT;
             *current = new;
             Some(new)
         })
@@ -237,6 +244,22 @@ impl Index {
             location.unpin();
             was_pinned.then_some(*location)
         })
+    }
+
+    /// Makes a chunk spare; returns where it lies if it was not, and is not pinned.
+    pub(super) fn make_spare(&self, chunk: ChunkId) -> Option<Location> {
+        self.with(chunk, |location| {
+            let fits = !location.pinned() && !location.spare();
+            fits.then(|| {
+                location.bits |= SPARE_BIT;
+                *location
+            })
+        })
+    }
+
+    /// Removes a chunk if it is spare.
+    pub(super) fn remove_spare(&self, chunk: ChunkId) -> Option<Location> {
+        self.remove_where(chunk, Location::spare)
     }
 
     /// Chunks in it.
@@ -341,6 +364,23 @@ mod tests {
         assert!(index.remove_if(chunk(1, 2), at).is_none());
         assert!(index.remove_if(chunk(1, 2), moved).is_some());
         assert_eq!(index.len(), 0);
+    }
+
+    #[test]
+    fn spare_ones_stay_so_and_pinned_ones_never_are() {
+        let index = Index::new();
+        index.insert(chunk(1, 0), Location::new(1, 0, 7, false));
+        index.insert(chunk(2, 0), Location::new(1, 1, 7, true));
+        assert!(index.make_spare(chunk(1, 0)).is_some_and(Location::spare));
+        assert_eq!(index.make_spare(chunk(1, 0)), None, "it was");
+        assert_eq!(index.make_spare(chunk(2, 0)), None, "pinned");
+        assert_eq!(index.make_spare(chunk(3, 0)), None, "not there");
+        let old = index.get(chunk(1, 0)).unwrap();
+        let moved = index.move_if(chunk(1, 0), old, Location::new(2, 0, 7, false));
+        assert!(moved.is_some_and(Location::spare));
+        assert_eq!(index.remove_spare(chunk(2, 0)), None);
+        assert!(index.remove_spare(chunk(1, 0)).is_some());
+        assert_eq!(index.len(), 1);
     }
 
     /// Blob ids are random; these are as good.

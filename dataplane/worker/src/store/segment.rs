@@ -89,6 +89,9 @@ impl Segment {
         let bytes = footprint(location.data_len() as usize) as u64;
         self.live_bytes.fetch_sub(bytes, Ordering::AcqRel);
         StoreStats::sub(&stats.live_bytes, bytes);
+        if location.spare() {
+            StoreStats::sub(&stats.spare_bytes, bytes);
+        }
         if location.pinned() {
             self.count_released(location, stats);
         }

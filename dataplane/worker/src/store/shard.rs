@@ -160,6 +160,14 @@ impl Disk for ShardStore {
         self.shard.core.forget_blob(blob, chunks);
     }
 
+    fn make_spare(&self, chunk: ChunkId) {
+        self.shard.core.make_spare(chunk);
+    }
+
+    fn drop_spare(&self, chunk: ChunkId) {
+        self.shard.core.drop_spare(chunk);
+    }
+
     fn release(&self, blob: BlobId, chunks: u32) {
         self.shard.core.release_blob(blob, chunks);
     }

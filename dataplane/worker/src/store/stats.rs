@@ -41,6 +41,8 @@ pub struct StoreStats {
     pub pinned_bytes: AtomicU64,
     /// Pinned records.
     pub pinned_records: AtomicU64,
+    /// Bytes of records that are evicted first (copies of what other workers hold).
+    pub spare_bytes: AtomicU64,
     /// Bytes on disk reserved for records that will be pinned.
     pub reserved_bytes: AtomicU64,
     /// Records reserved.

@@ -341,6 +341,21 @@ impl Disk for CrashDisk {
         }
     }
 
+    fn make_spare(&self, _: ChunkId) {}
+
+    fn drop_spare(&self, chunk: ChunkId) {
+        let pinned = |entry: &Entry| entry.pinned;
+        let pinned = self
+            .state
+            .borrow()
+            .index
+            .get(&place(chunk))
+            .is_some_and(pinned);
+        if !pinned {
+            self.remove(chunk);
+        }
+    }
+
     fn release(&self, blob: BlobId, chunks: u32) {
         for index in 0..chunks {
             self.unpin(ChunkId { blob, index });

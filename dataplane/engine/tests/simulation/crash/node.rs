@@ -31,6 +31,7 @@ pub fn new_shards(outside: &Outside) -> [Node; 2] {
         read_depth: 2,
         fill_run_chunks: 2,
         stripe_bytes: None,
+        hot_copies_bytes: None,
         wait_max: Duration::from_secs(5),
         import_concurrency: 3,
         persist: PersistConfig {

@@ -53,6 +53,42 @@ fn what_is_read_often_stays() {
 }
 
 #[test]
+fn spare_chunks_go_however_often_they_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    session(config(dir.path()), async |store, shard| {
+        for index in 0..4 {
+            put_len(&shard, chunk(1, index), LEN, Cached).await;
+            shard.make_spare(chunk(1, index));
+            // Again: counted once.
+            shard.make_spare(chunk(1, index));
+        }
+        put_len(&shard, chunk(3, 0), LEN, Flushed).await;
+        shard.make_spare(chunk(3, 0));
+        let spare = |store: &Store| count(&store.stats().spare_bytes);
+        let each = spare(&store) / 4;
+        assert!(
+            each >= LEN as u64 && spare(&store) == 4 * each,
+            "pinned ones are not spare"
+        );
+        shard.drop_spare(chunk(1, 0));
+        shard.drop_spare(chunk(3, 0));
+        assert!(!shard.contains(chunk(1, 0)) && shard.contains(chunk(3, 0)));
+        // Written anew it is a chunk like any.
+        put_len(&shard, chunk(1, 1), LEN, Cached).await;
+        assert_eq!(spare(&store), 2 * each);
+        for index in 0..1000 {
+            put_len(&shard, chunk(2, index), LEN, Cached).await;
+            for read in 1..4 {
+                has(&shard, chunk(1, read), LEN).await;
+            }
+        }
+        assert_eq!(spare(&store), 0);
+        assert!(shard.contains(chunk(1, 1)), "read often, and not spare");
+        assert!(!shard.contains(chunk(1, 2)) && !shard.contains(chunk(1, 3)));
+    });
+}
+
+#[test]
 fn a_store_where_all_is_hot_still_takes_writes() {
     let dir = tempfile::tempdir().unwrap();
     session(config(dir.path()), async |store, shard| {
