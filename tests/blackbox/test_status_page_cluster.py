@@ -23,6 +23,8 @@ ROOT = "root/abc"
 # So that each worker owns some of either.
 WRITTEN, LOADED = 60, 40
 SIZE = 64 << 10
+# Longer than a busy machine stops a worker for, who would not be as it was after that.
+LEASE = "15s"
 # CSS pixels of a desk and of a telephone.
 WIDTHS = (1280, 420)
 
@@ -33,7 +35,7 @@ def cluster(tmp_path: Path, store: Sim) -> Iterator[Cluster]:
     with."""
     store.reset()
     patient = {"ufs_timeout_idle": "10m", "ufs_timeout_request": "10m", "metadata_ttl": "10m"}
-    with settled(tmp_path / "cluster", "5s", NODES, **scaled(store, **patient)) as made:
+    with settled(tmp_path / "cluster", LEASE, NODES, **scaled(store, **patient)) as made:
         yield made
         # What the store is slow with need not end.
         for server in made.workers.values():

@@ -249,8 +249,9 @@ async fn as_many_connections_are_kept_as_were_in_use_at_once() {
     );
     let b = worker(authority.identity("b", "b.worker.quickwater"), 1, &[]);
     let hosting = host(&b, listener, &Echo::new());
+    let many = super::limit::IDLE_MAX + 4;
     let mut calls = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..many {
         let mut call = a
             .call(&id("b"), Task::Relay, right("Nothing"), b"head")
             .await;
@@ -259,7 +260,7 @@ async fn as_many_connections_are_kept_as_were_in_use_at_once() {
     }
     // Nobody looks at the clock in between.
     calls.into_iter().for_each(Outgoing::done);
-    assert_eq!(a.idle(&id("b")), 40);
+    assert_eq!(a.idle(&id("b")), many);
     a.end();
     assert_eq!(a.idle(&id("b")), 0);
     hosting.end().await.unwrap();
