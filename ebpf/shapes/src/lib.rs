@@ -1,0 +1,8 @@
+//! Layouts that programs in the kernel and their loader share. Every field is one
+//! atomic word that is valid whatever its bits; who writes it is said beside it.
+//! Absent on purpose: anything that reads or writes.
+#![no_std]
+
+mod balance;
+
+pub use balance::{Balance, DOORS_MAX, SHARDS_MAX, Share, socket_index};
