@@ -148,6 +148,7 @@ impl<S: Store> Admin for AdminService<S> {
             counters: node.counters().into_iter().collect(),
             mounts: buckets.len() as u64,
             troubles: buckets.iter().filter_map(trouble).collect(),
+            conditions: node.conditions(),
         }))
     }
 

@@ -7,7 +7,7 @@ use quickwater_proto::{
     Bucket, BucketId, MetadataError, NodeId, ObjectKey, ObjectRecord, PendingRecord, PolicyTable,
     UfsError,
 };
-use quickwater_rpc::admin::{Node, PersistTotals, Setting};
+use quickwater_rpc::admin::{Condition, Node, PersistTotals, Setting};
 
 use crate::Namespace;
 use crate::cluster::{Cluster, ClusterError, LostPage};
@@ -43,6 +43,10 @@ pub trait NodeView: Send + Sync + 'static {
     }
     /// Totals by metric name.
     fn counters(&self) -> Vec<(String, f64)>;
+    /// Optional parts of this process and whether they are in use.
+    fn conditions(&self) -> Vec<Condition> {
+        Vec::new()
+    }
     /// All settings: in force, or the built-in `defaults`. Never a secret.
     fn settings(&self, defaults: bool) -> Vec<Setting>;
     /// For mounts that do not say, milliseconds; `u64::MAX` = for ever.

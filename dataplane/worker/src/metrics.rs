@@ -69,6 +69,8 @@ metrics! {
         "Bytes sent to S3 clients, heads included."
     S3Connections Gauge "quickwater_s3_connections" ["state"]
         "Client connections now. state: open."
+    ShardConnections Gauge "quickwater_shard_connections" ["shard"]
+        "Client connections now, by the shard (thread) that serves them."
     S3ConnectionsTotal Counter "quickwater_s3_connections_total" ["outcome"]
         "Client connections so far. outcome: accepted, refused (too many), accept_error."
     S3HttpRequests Counter "quickwater_s3_http_requests_total" []
@@ -315,6 +317,11 @@ metrics! {
         "Workers of the cluster by state: live, silent (lease over), gone."
     MetadataFailed Gauge "quickwater_metadata_failed" []
         "1: a write or flush failed, nothing is committed until a restart."
+
+    EbpfState Gauge "quickwater_ebpf_state" ["program", "state"]
+        "1 for the state that an eBPF program is in. program: reuseport. state: on, off (by the settings, or nothing to do), not_built (into this binary), refused (by the kernel; the log says why)."
+    EbpfConnections Counter "quickwater_ebpf_reuseport_connections_total" ["chosen_by"]
+        "New connections by who chose their shard while the program is on. chosen_by: program, kernel (its hash, where the program had no answer)."
 
     MemoryBudgetBytes Gauge "quickwater_memory_budget_bytes" []
         "Memory the service plans with (setting `memory`)."

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use quickwater_rpc::admin::{Node, StatusReply, StatusRequest};
+use quickwater_rpc::admin::{Condition, Node, StatusReply, StatusRequest};
 use serde_json::json;
 
 use super::output::{size, table};
@@ -26,12 +26,14 @@ fn status_json(status: &StatusReply) -> serde_json::Value {
             "capacity_bytes": n.capacity_bytes, "used_bytes": n.used_bytes,
         })
     };
+    let condition = |c: &Condition| json!({"name": c.name, "state": c.state, "detail": c.detail});
     json!({
         "version": status.version,
         "uptime_ms": status.uptime_ms,
         "mounts": status.mounts,
         "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
         "troubles": status.troubles,
+        "conditions": status.conditions.iter().map(condition).collect::<Vec<_>>(),
         "counters": status.counters,
     })
 }
@@ -58,6 +60,13 @@ fn status_text(status: &StatusReply) -> String {
         ]
     }));
     out.push_str(&table(&rows));
+    if !status.conditions.is_empty() {
+        out.push('\n');
+    }
+    for condition in &status.conditions {
+        let (name, state, detail) = (&condition.name, &condition.state, &condition.detail);
+        out.push_str(&format!("{name}: {state} ({detail})\n"));
+    }
     let mut counters: Vec<_> = status.counters.iter().collect();
     counters.sort_by(|a, b| a.0.cmp(b.0));
     if !counters.is_empty() {

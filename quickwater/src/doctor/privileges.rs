@@ -1,7 +1,5 @@
 //! What the kernel lets this process do: the seccomp filter, eBPF.
 
-use std::path::Path;
-
 use super::Check;
 
 /// Bits of `CapEff` in `/proc/self/status` (capabilities(7)).
@@ -9,14 +7,16 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
 pub(super) fn checks() -> Vec<Check> {
-    let has_types = Path::new("/sys/kernel/btf/vmlinux").exists();
     let uring = io_uring_06::IoUring::new(1).err();
     vec![
         seccomp(
             status_field("Seccomp").as_deref(),
             uring.and_then(|error| error.raw_os_error()),
         ),
-        ebpf(status_field("CapEff").as_deref(), has_types),
+        ebpf(
+            status_field("CapEff").as_deref(),
+            quickwater_ebpf::is_built(),
+        ),
     ]
 }
 
@@ -47,8 +47,8 @@ pub(super) fn seccomp(mode: Option<&str>, refused: Option<i32>) -> Check {
     }
 }
 
-/// Nothing of this version needs it: what is there is told, and no more.
-pub(super) fn ebpf(effective: Option<&str>, has_types: bool) -> Check {
+/// Everything works without: what is there is told, and no more.
+pub(super) fn ebpf(effective: Option<&str>, is_built: bool) -> Check {
     let bits = effective.and_then(|text| u64::from_str_radix(text, 16).ok());
     let bits = bits.unwrap_or(0);
     let may = [CAP_SYS_ADMIN, CAP_BPF]
@@ -59,9 +59,10 @@ pub(super) fn ebpf(effective: Option<&str>, has_types: bool) -> Check {
     } else {
         "may not be loaded (no CAP_BPF)"
     };
-    let types = if has_types { "with" } else { "without" };
-    Check::ok(
-        "eBPF",
-        format!("{may}, kernel {types} BTF; this version does not use it"),
-    )
+    let built = if is_built {
+        "programs are built in"
+    } else {
+        "eBPF: not built (this binary has no programs)"
+    };
+    Check::ok("eBPF", format!("{built}; they {may}"))
 }

@@ -13,7 +13,7 @@ use quickwater_controlplane::rpc::{
 };
 use quickwater_engine::Shared;
 use quickwater_proto::{Bucket, PolicyTable, UfsError, UfsErrorKind};
-use quickwater_rpc::admin::{Node, Setting};
+use quickwater_rpc::admin::{Condition, Node, Setting};
 use quickwater_ufs::UfsClient;
 use quickwater_worker::metrics::Metrics;
 use quickwater_worker::store::Store;
@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
+use super::conditions::Conditions;
 use super::files::Files;
 use super::health::Readiness;
 use super::places::check_free;
@@ -138,6 +139,7 @@ pub(super) struct ThisNode {
     pub(super) metrics: Arc<Metrics>,
     pub(super) values: Values,
     pub(super) metadata_ttl_ms: u64,
+    pub(super) conditions: Conditions,
 }
 
 impl ThisNode {
@@ -184,6 +186,15 @@ impl NodeView for ThisNode {
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect()
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        let condition = |(name, state, detail): (&str, &str, String)| Condition {
+            name: name.into(),
+            state: state.into(),
+            detail,
+        };
+        self.conditions.all().into_iter().map(condition).collect()
     }
 
     fn settings(&self, defaults: bool) -> Vec<Setting> {

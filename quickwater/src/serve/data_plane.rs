@@ -23,9 +23,11 @@ use tokio::runtime::Runtime;
 
 use super::access_log::AccessLog;
 use super::budget::Budget;
+use super::conditions::Conditions;
 use super::names::Names;
 use super::persister::{self, Persister};
 use super::recover::recover;
+use super::reuseport::{self, Spreading};
 use super::shard;
 use crate::home::Credentials;
 use crate::settings::{IoDriver, Settings};
@@ -62,6 +64,8 @@ pub(super) struct Parts<'s, M> {
     /// The other workers, and sockets for them, one for each shard.
     pub(super) peers: Option<(PeerConfig, Vec<TcpListener>)>,
     pub(super) runtime: &'s Runtime,
+    /// What eBPF does here is told there.
+    pub(super) conditions: Conditions,
 }
 
 /// A running data plane.
@@ -79,6 +83,8 @@ pub(super) struct DataPlane {
     stop: Stop,
     shards: Shards,
     persister: Persister,
+    /// Attached as long as the shards run.
+    _spreading: Option<Spreading>,
 }
 
 /// Opens the store, binds the endpoint and starts the shards.
@@ -123,6 +129,11 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
     let stats: Vec<Arc<HttpStats>> = (0..threads).map(|_| Arc::default()).collect();
     parts.metrics.collect_http(stats.clone());
 
+    let spreading = reuseport::attach(settings.ebpf.reuseport, &entrances.doors, &parts.conditions)
+        .context("ebpf.reuseport is `required`; `auto` goes on without")?;
+    if let Some(spreading) = &spreading {
+        spreading.collect(&parts.metrics);
+    }
     let neighbours = parts.peers.take();
     let common = shard::Common::new(&parts, store.clone(), Arc::clone(&shared), large_buffers);
     let stop = Stop::new();
@@ -140,6 +151,7 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
             peers: peers.clone().zip(peer_doors.next()),
             pool,
             stats,
+            load: spreading.as_ref().map(|s| s.shard(index)),
             limit: Arc::clone(&limit),
             http: http.clone(),
             start,
@@ -171,6 +183,7 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
         stop,
         shards,
         persister,
+        _spreading: spreading,
     })
 }
 

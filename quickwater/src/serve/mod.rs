@@ -6,6 +6,7 @@ mod announce;
 pub(crate) mod apart;
 mod buckets;
 mod budget;
+mod conditions;
 mod control;
 mod data_plane;
 mod directories;
@@ -25,6 +26,7 @@ mod persister;
 mod places;
 mod rebuild;
 mod recover;
+mod reuseport;
 mod shard;
 mod signals;
 mod sources;
@@ -46,6 +48,7 @@ pub(crate) use rebuild::{Rebuilt, rebuild};
 
 use access_log::AccessLog;
 use budget::Budget;
+use conditions::Conditions;
 use data_plane::{DataPlane, Parts, start_data_plane};
 use health::Readiness;
 use kept_names::KeptNames;
@@ -153,6 +156,7 @@ fn start(
     let readiness = Readiness::default();
     readiness.report(&metrics);
     sources::collect_memory(&metrics, settings.memory_bytes);
+    let conditions = Conditions::report(&metrics);
     let metrics_listener = listen(runtime, "metrics.listen", settings.metrics_listen)?;
     let metrics_address = metrics_listener.local_addr()?;
     runtime.spawn(health::serve(
@@ -204,6 +208,7 @@ fn start(
         identity: certificate.as_ref().map(|c| Arc::clone(&c.identity)),
         peers: None,
         runtime,
+        conditions: conditions.clone(),
     })?;
     if let (Some(certificate), Some(tls)) = (certificate, &settings.s3.tls) {
         identity::collect(&metrics, Arc::clone(&certificate.identity));
@@ -228,6 +233,7 @@ fn start(
         metrics,
         values: values.clone(),
         metadata_ttl_ms: settings.metadata_ttl.as_ms(),
+        conditions,
     };
     let token = home.admin_token()?;
     let admin = admin::Parts {

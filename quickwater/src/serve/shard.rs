@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quickwater_ebpf::ShardLoad;
 use quickwater_engine::io::Environment as _;
 use quickwater_engine::{Engine, Shared, World};
 use quickwater_proto::{ChecksumKind, ObjectRecord};
@@ -94,6 +95,8 @@ pub(super) struct Seat {
     pub(super) peers: Option<(PeerConfig, TcpListener)>,
     pub(super) pool: Pool,
     pub(super) stats: Arc<HttpStats>,
+    /// Its part in the spreading of connections, if a program does that.
+    pub(super) load: Option<ShardLoad>,
     pub(super) limit: Arc<ConnectionLimit>,
     pub(super) http: HttpConfig,
     pub(super) start: Instant,
@@ -152,6 +155,7 @@ pub(super) async fn run<M: Names>(common: Common<M>, seat: Seat) {
         config: seat.http,
         limit: seat.limit,
         stats: seat.stats,
+        load: seat.load,
     };
     match server.run(seat.doors, seat.stop).await {
         Ok(stopped) if stopped.aborted > 0 => {

@@ -254,6 +254,8 @@ pub(crate) static KEYS: &[Key] = &[
         "`uring` refuses to start without io_uring; `auto` falls back to epoll with a warning."),
     key("io.pin_threads", "io-pin-threads", Kind::Switch, "false",
         "Pin every data-plane thread to a CPU."),
+    key("ebpf.reuseport", "ebpf-reuseport", Kind::Choice(&["auto", "off", "required"]), "auto",
+        "An eBPF program gives every new connection to the shard with the fewest. `auto` uses it if it is built in and the kernel lets it run (CAP_BPF), else the kernel spreads connections by a hash; `required` refuses to start without."),
     key("log.level", "log-level", Kind::Choice(&["error", "warn", "info", "debug", "trace"]), "info",
         "Least important log lines that are written (to stderr)."),
     key("log.format", "log-format", Kind::Choice(&["text", "json"]), "text",

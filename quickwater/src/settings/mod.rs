@@ -63,6 +63,8 @@ pub(crate) struct Settings {
     pub io_driver: IoDriver,
     /// Pin data-plane threads to CPUs.
     pub io_pin_threads: bool,
+    /// Programs in the kernel.
+    pub ebpf: EbpfSettings,
     /// Least important log level.
     pub log_level: String,
     /// Log lines as JSON.
@@ -230,6 +232,24 @@ pub(crate) struct UfsSettings {
     pub idle_timeout: Duration,
     /// Time for one request.
     pub request_timeout: Duration,
+}
+
+/// Programs in the kernel.
+#[derive(Debug, Clone)]
+pub(crate) struct EbpfSettings {
+    /// The one that spreads connections over the shards.
+    pub reuseport: Wish,
+}
+
+/// Whether a program is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// If it can be had.
+    Auto,
+    /// Not.
+    Off,
+    /// No start without.
+    Required,
 }
 
 /// How IO is driven.

@@ -11,8 +11,8 @@ use quickwater_proto::NodeId;
 
 use super::parse::{self, Parsed};
 use super::{
-    AuthMode, ClusterSettings, IoDriver, JobsSettings, MetadataEngine, S3Settings, Settings,
-    StoreSettings, TlsSettings, UfsSettings, Values, WriteCacheSettings, keys,
+    AuthMode, ClusterSettings, EbpfSettings, IoDriver, JobsSettings, MetadataEngine, S3Settings,
+    Settings, StoreSettings, TlsSettings, UfsSettings, Values, Wish, WriteCacheSettings, keys,
 };
 
 const MIB: u64 = 1 << 20;
@@ -82,6 +82,7 @@ impl Settings {
                 _ => IoDriver::Auto,
             },
             io_pin_threads: read.value("io.pin_threads", parse::switch)?,
+            ebpf: read.ebpf()?,
             log_level: read.word("log.level")?,
             log_json: read.word("log.format")? == "json",
             dir,
@@ -310,6 +311,16 @@ impl Reader<'_> {
             }
             (None, None) => Ok(None),
         }
+    }
+
+    fn ebpf(&self) -> Result<EbpfSettings> {
+        Ok(EbpfSettings {
+            reuseport: match self.word("ebpf.reuseport")?.as_str() {
+                "off" => Wish::Off,
+                "required" => Wish::Required,
+                _ => Wish::Auto,
+            },
+        })
     }
 
     /// The settings of FoundationDB are checked whatever the engine.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use monoio::net::{TcpListener, TcpStream};
+use quickwater_ebpf::{SETTLE_PERIOD, ShardLoad, Visit};
 use rustix::net::Shutdown;
 
 use super::converse::{Room, converse, refuse};
@@ -60,6 +61,8 @@ pub struct Server<S> {
     pub limit: Arc<ConnectionLimit>,
     /// This shard's counters.
     pub stats: Arc<HttpStats>,
+    /// Told of every connection, if connections go to the shard with the fewest.
+    pub load: Option<ShardLoad>,
 }
 
 /// Where connections come in.
@@ -115,11 +118,15 @@ impl<S: Service + 'static> Server<S> {
             watchdog: Watchdog::new(),
             limit: self.limit,
             stats: self.stats,
+            load: self.load.map(Rc::new),
             open: Cell::new(0),
             refusing: Cell::new(0),
             ended: Cell::new(false),
         });
         monoio::spawn(keep_time(Rc::clone(&shard), tick));
+        if shard.load.is_some() {
+            monoio::spawn(settle_load(Rc::clone(&shard)));
+        }
         monoio::spawn(close_doors(Rc::clone(&shard), handles, stop));
         join_all(entrances.into_iter().map(|e| shard.accept_all(e))).await;
         let stopped = shard.finish(grace).await;
@@ -150,6 +157,7 @@ struct Shard<S> {
     watchdog: Rc<Watchdog>,
     limit: Arc<ConnectionLimit>,
     stats: Arc<HttpStats>,
+    load: Option<Rc<ShardLoad>>,
     open: Cell<usize>,
     refusing: Cell<usize>,
     ended: Cell<bool>,
@@ -161,6 +169,14 @@ async fn keep_time<S: Service + 'static>(shard: Rc<Shard<S>>, tick: Duration) {
         shard.watchdog.tick();
         shard.shed_stalled();
         monoio::time::sleep(tick).await;
+    }
+}
+
+/// Keeps the shard's load true where connections were announced and never came.
+async fn settle_load<S: Service + 'static>(shard: Rc<Shard<S>>) {
+    while !shard.ended.get() {
+        shard.load.iter().for_each(|load| load.settle());
+        monoio::time::sleep(SETTLE_PERIOD).await;
     }
 }
 
@@ -180,7 +196,10 @@ impl<S: Service + 'static> Shard<S> {
     async fn accept_all(self: &Rc<Self>, door: Entrance) {
         loop {
             match door.listener.accept().await {
-                Ok((stream, peer)) => self.admit(stream, peer, door.hall.as_ref()),
+                Ok((stream, peer)) => {
+                    let visit = self.load.as_ref().map(ShardLoad::enter);
+                    self.admit((stream, visit), peer, door.hall.as_ref());
+                }
                 Err(_) if self.watchdog.is_stopping() => return,
                 Err(error) => {
                     bump(&self.stats.accept_errors);
@@ -219,22 +238,23 @@ impl<S: Service + 'static> Shard<S> {
         }
     }
 
-    fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, hall: Option<&Rc<Vestibule>>) {
+    fn admit(self: &Rc<Self>, caller: Caller, peer: SocketAddr, hall: Option<&Rc<Vestibule>>) {
         match (self.limit.enter(), hall) {
-            (Some(permit), None) => self.welcome(stream, peer, permit),
-            (Some(permit), Some(hall)) => self.welcome_tls(stream, peer, permit, hall),
-            (None, None) => self.turn_away(stream, peer),
+            (Some(permit), None) => self.welcome(caller, peer, permit),
+            (Some(permit), Some(hall)) => self.welcome_tls(caller, peer, permit, hall),
+            (None, None) => self.turn_away(caller, peer),
             // A refusal would cost a handshake: closed without a word.
             (None, Some(_)) => bump(&self.stats.connections_refused),
         }
     }
 
-    fn welcome(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, permit: ConnectionPermit) {
+    fn welcome(self: &Rc<Self>, caller: Caller, peer: SocketAddr, permit: ConnectionPermit) {
+        let (stream, visit) = caller;
         if let Err(error) = with_borrowed(&stream, |socket| listener::suit(socket, peer)) {
             tracing::trace!(%error, "options of an accepted socket");
         }
         let socket = Socket::new(stream, &self.watchdog, Arc::clone(&self.stats));
-        let guest = Guest::new(self, permit);
+        let guest = Guest::new(self, permit, visit);
         let room = Rc::clone(&self.room);
         monoio::spawn(async move {
             converse(room, socket, peer).await;
@@ -244,13 +264,13 @@ impl<S: Service + 'static> Shard<S> {
 
     fn welcome_tls(
         self: &Rc<Self>,
-        stream: TcpStream,
+        (stream, visit): Caller,
         peer: SocketAddr,
         permit: ConnectionPermit,
         hall: &Rc<Vestibule>,
     ) {
         let mut socket = Socket::new(stream, &self.watchdog, Arc::clone(&self.stats));
-        let guest = Guest::new(self, permit);
+        let guest = Guest::new(self, permit, visit);
         let (room, hall) = (Rc::clone(&self.room), Rc::clone(hall));
         monoio::spawn(async move {
             // Boxed, so that a connection does not hold a handshake's memory for life.
@@ -271,7 +291,7 @@ impl<S: Service + 'static> Shard<S> {
     }
 
     /// Too many connections: a 503, to a bounded number at a time.
-    fn turn_away(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    fn turn_away(self: &Rc<Self>, (stream, visit): Caller, peer: SocketAddr) {
         bump(&self.stats.connections_refused);
         if self.refusing.get() >= REFUSALS_MAX {
             return;
@@ -288,6 +308,7 @@ impl<S: Service + 'static> Shard<S> {
             };
             refuse(&shard.room, &mut socket, Refusal::SLOW_DOWN, &info).await;
             shard.refusing.set(shard.refusing.get() - 1);
+            drop(visit);
         });
     }
 
@@ -322,20 +343,25 @@ fn needs_pause(error: &io::Error) -> bool {
     )
 }
 
+/// A connection that was accepted, and its part in the shard's load.
+type Caller = (TcpStream, Option<Visit>);
+
 /// A connection's place in all the counts.
 struct Guest<S> {
     shard: Rc<Shard<S>>,
     _permit: ConnectionPermit,
     _open: OpenConnection,
+    _visit: Option<Visit>,
 }
 
 impl<S> Guest<S> {
-    fn new(shard: &Rc<Shard<S>>, permit: ConnectionPermit) -> Self {
+    fn new(shard: &Rc<Shard<S>>, permit: ConnectionPermit, visit: Option<Visit>) -> Self {
         shard.open.set(shard.open.get() + 1);
         Guest {
             shard: Rc::clone(shard),
             _permit: permit,
             _open: OpenConnection::new(&shard.stats),
+            _visit: visit,
         }
     }
 }

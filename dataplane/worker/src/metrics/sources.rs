@@ -54,6 +54,10 @@ fn read_http(stats: &[Arc<HttpStats>], samples: &mut Samples) {
         &["open"],
         sum(|s| &s.connections_open),
     );
+    for (shard, stats) in stats.iter().enumerate() {
+        let open = stats.connections_open.load(Relaxed);
+        samples.count(Metric::ShardConnections, &[&shard.to_string()], open);
+    }
     let total = Metric::S3ConnectionsTotal;
     samples.count(total, &["accepted"], sum(|s| &s.connections));
     samples.count(total, &["refused"], sum(|s| &s.connections_refused));

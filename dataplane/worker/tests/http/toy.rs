@@ -269,6 +269,7 @@ impl Running {
                     config: config.clone(),
                     limit: limit.clone(),
                     stats: stats.clone(),
+                    load: None,
                 };
                 let stop = stop.clone();
                 move |_| async move {

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::super::access_log::AccessLog;
 use super::super::budget::Budget;
+use super::super::conditions::Conditions;
 use super::super::data_plane::{DataPlane, Parts, start_data_plane};
 use super::super::health::{self, Readiness};
 use super::super::signals::StopSignals;
@@ -442,6 +443,7 @@ impl Assembly<'_> {
             identity: certificate.as_ref().map(|c| Arc::clone(&c.identity)),
             peers: Some((peers, std::mem::take(&mut self.sockets))),
             runtime,
+            conditions: Conditions::report(&self.metrics),
         })?;
         if let (Some(certificate), Some(tls)) = (certificate, &settings.s3.tls) {
             identity::collect(&self.metrics, Arc::clone(&certificate.identity));
