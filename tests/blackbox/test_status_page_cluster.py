@@ -148,7 +148,7 @@ def test_a_cluster_that_lost_a_worker(
 
     cluster.worker(LOST).kill()
     browser.wait(f"{cell(LOST, 1)} === 'silent'")
-    browser.wait(f"document.getElementById('persist-totals').innerText.includes('Without what {LOST} had queued')")
+    browser.wait(f"document.getElementById('persist-totals').innerText.includes('No answer from {LOST}')")
     bad = "[...document.querySelectorAll('#nodes .bad')].map((one) => one.innerText)"
     browser.wait(f"JSON.stringify({bad}) === '[\"silent\"]'")
     take_pictures(browser, Path(os.environ.get("QUICKWATER_PICTURES", str(tmp_path))))

@@ -489,6 +489,12 @@ pub fn bucket_pendings(bucket: BucketId) -> KeyRange {
     KeyRange::prefix(&Key::of(PENDING, bucket).done())
 }
 
+/// Pending changes of the keys of a bucket that begin with `prefix`.
+#[must_use]
+pub fn pendings_below(bucket: BucketId, prefix: &str) -> KeyRange {
+    KeyRange::prefix(&Key::of(PENDING, bucket).raw(prefix.as_bytes()))
+}
+
 /// Pending changes in order of bucket and key, after one.
 #[must_use]
 pub fn pendings(after: Option<(BucketId, &ObjectKey)>) -> KeyRange {

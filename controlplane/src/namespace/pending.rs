@@ -230,7 +230,7 @@ impl<S: Store> Namespace<S> {
 }
 
 /// Of a row of a change that has bytes.
-fn holders_of(value: &[u8]) -> Result<Vec<NodeId>, MetadataError> {
+pub(super) fn holders_of(value: &[u8]) -> Result<Vec<NodeId>, MetadataError> {
     let pending = decode_pending(value).map_err(record_error)?;
     match pending.change {
         PendingChange::Put { .. } | PendingChange::Hold { .. } => {
@@ -240,7 +240,7 @@ fn holders_of(value: &[u8]) -> Result<Vec<NodeId>, MetadataError> {
     }
 }
 
-fn entry(row: &Row) -> Result<(BucketId, ObjectKey, PendingRecord), MetadataError> {
+pub(super) fn entry(row: &Row) -> Result<(BucketId, ObjectKey, PendingRecord), MetadataError> {
     let Some((bucket, key)) = keyspace::parse_pending(&row.key) else {
         tracing::error!(key = ?row.key, "unreadable key of a pending change");
         return Err(MetadataError::Unavailable("unreadable pending key".into()));

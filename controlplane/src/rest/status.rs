@@ -194,6 +194,7 @@ fn totals(totals: &PersistTotals) -> Value {
         "oldest_ms": totals.oldest_ms,
         "transient_objects": totals.transient_objects,
         "transient_bytes": totals.transient_bytes,
+        "unheard": totals.unheard,
     })
 }
 

@@ -2,18 +2,20 @@
 //! queue itself, which the data plane owns, and any change of its order.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use quickwater_proto::{BucketId, ObjectKey, PendingChange, PersistState};
+use quickwater_proto::{BucketId, ObjectKey, PendingChange, PendingRecord, PersistState};
 use quickwater_rpc::admin::{
     PersistChange as Change, PersistListReply, PersistListRequest, PersistRetryReply,
     PersistRetryRequest, PersistStatReply, PersistStatRequest, PersistSumReply, PersistSumRequest,
+    PersistTotals,
 };
 use tonic::Status;
 
 use super::admin::{PAGE_LINES_MAX, bounded, unknown_token};
 use super::views::{PersistChange, PersistFilter, PersistPlace};
 use super::{AdminService, convert, status};
-use crate::namespace::Listed;
+use crate::namespace::{Listed, SUM_ROWS_MAX};
 use crate::store::Store;
 
 /// Rows of a path that are looked through for TRANSIENT objects, at most.
@@ -61,7 +63,7 @@ impl<S: Store> AdminService<S> {
         Ok(PersistListReply {
             changes: changes.into_iter().filter_map(named).collect(),
             next_page_token: next.as_ref().map(token).unwrap_or_default(),
-            totals: Some(queue.totals()),
+            totals: Some(self.all_pending().await?),
         })
     }
 
@@ -74,6 +76,18 @@ impl<S: Store> AdminService<S> {
         if let Some(change) = self.views.persist.stat(bucket.id, &key) {
             let worker = self.worker("")?;
             let change = wire(change, &request.bucket, &worker);
+            return Ok(PersistStatReply {
+                state: change.state.clone(),
+                bytes: change.bytes,
+                version: change.version.clone(),
+                change: Some(change),
+            });
+        }
+        if let Some(change) = self.unheard_change(bucket.id, &key).await? {
+            let holders = self.namespace.holders(bucket.id, &key).await;
+            let holders = holders.map_err(status::metadata)?;
+            let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+            let change = wire(change, &request.bucket, &names.join(", "));
             return Ok(PersistStatReply {
                 state: change.state.clone(),
                 bytes: change.bytes,
@@ -116,6 +130,7 @@ impl<S: Store> AdminService<S> {
             given => given,
         };
         let pending = queue.sum(scope, until_ms);
+        let pending = self.by_rows(pending, scope, until_ms).await?;
         let (found, transient) = match scope {
             Some((_, path)) if !path.is_empty() && pending.puts + pending.deletes == 0 => {
                 match self.known_state(&request.bucket, path).await? {
@@ -139,6 +154,79 @@ impl<S: Store> AdminService<S> {
             transient: transient || below.nothing_goes_there(),
             transient_objects: below.transient + u64::from(transient),
         })
+    }
+
+    /// Sums over all.
+    async fn all_pending(&self) -> Result<PersistTotals, Status> {
+        let told = self.views.persist.totals();
+        self.by_rows(told, None, i64::MAX).await
+    }
+
+    /// What queues told, or what the metadata says where that may be more: in a cluster,
+    /// what a worker has queued that does not answer, and what nobody has queued yet
+    /// because its slot moves, is in the metadata all the same.
+    async fn by_rows(
+        &self,
+        told: PersistTotals,
+        scope: Option<(BucketId, &str)>,
+        until_ms: i64,
+    ) -> Result<PersistTotals, Status> {
+        let nothing = told.puts + told.deletes == 0;
+        if self.views.cluster.is_none() || (!nothing && told.unheard.is_empty()) {
+            return Ok(told);
+        }
+        let summed = bounded(self.namespace.pending_sum(scope, until_ms)).await?;
+        let rows = summed.map_err(status::metadata)?;
+        let found = rows.puts + rows.deletes;
+        if rows.more && found == 0 && !told.unheard.is_empty() {
+            let names = told.unheard.join(", ");
+            return Err(Status::unavailable(format!(
+                "no answer from {names}, and the first {SUM_ROWS_MAX} rows are all of TRANSIENT \
+                 objects: ask for a narrower path"
+            )));
+        }
+        let nodes = self.views.node.nodes();
+        // A worker that is gone and has nothing that is counted is not missed.
+        let missed = |name: &String| {
+            let lives = nodes.iter().any(|n| n.name == *name && n.lease_ms > 0);
+            lives || rows.holders.iter().any(|holder| holder.as_str() == name)
+        };
+        Ok(PersistTotals {
+            puts: rows.puts,
+            deletes: rows.deletes,
+            bytes: rows.bytes,
+            oldest_ms: rows.oldest_ms.unwrap_or(0),
+            unheard: told.unheard.into_iter().filter(missed).collect(),
+            ..told
+        })
+    }
+
+    /// The change of a key that no queue shows, although the metadata has it.
+    async fn unheard_change(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+    ) -> Result<Option<PersistChange>, Status> {
+        if self.views.cluster.is_none() {
+            return Ok(None);
+        }
+        let row = self.namespace.pending(bucket, key).await;
+        let row = row.map_err(status::metadata)?;
+        let lacking = |row: &PendingRecord| {
+            matches!(
+                row.change,
+                PendingChange::Put { .. } | PendingChange::Delete
+            )
+        };
+        Ok(row.filter(lacking).map(|pending| PersistChange {
+            bucket,
+            key: key.clone(),
+            pending,
+            running: false,
+            attempts: 0,
+            error: Some("no worker shows it in its queue: the metadata does".into()),
+            due_in: Duration::ZERO,
+        }))
     }
 
     /// Where the object at exactly this path is safe, if the metadata know it.

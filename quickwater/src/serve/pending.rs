@@ -80,6 +80,7 @@ impl PersistView for Pending {
             oldest_ms: 0,
             transient_objects: 0,
             transient_bytes: 0,
+            unheard: Vec::new(),
         }
     }
 
@@ -94,6 +95,7 @@ impl PersistView for Pending {
             oldest_ms: totals.oldest_ms.unwrap_or(0),
             transient_objects: self.shared.transient.objects(),
             transient_bytes: self.shared.transient.bytes(),
+            unheard: Vec::new(),
         }
     }
 

@@ -10,6 +10,7 @@ mod objects;
 mod opened;
 mod overtaken;
 mod pending;
+mod pending_sum;
 mod policies;
 mod races;
 mod rebuild;

@@ -85,10 +85,10 @@ function bar(node) {
 }
 
 function state(word) {
-  return make("span", { class: /ready|done|live/.test(word) ? "good" : /suspect|failed|gone|silent/.test(word) ? "bad" : "" }, word);
+  return make("span", { class: /suspect|failed|gone|silent/.test(word) ? "bad" : /ready|done|live/.test(word) ? "good" : "" }, word);
 }
 
-function showNodes(nodes) {
+function showNodes(nodes, unheard) {
   const owners = nodes.filter((node) => node.slots > 0);
   const map = at("map");
   map.hidden = owners.length === 0;
@@ -101,7 +101,7 @@ function showNodes(nodes) {
   }));
   at("nodes").replaceChildren(table("One line for each worker", [
     ["Name", (n) => n.name],
-    ["State", (n) => state(n.state)],
+    ["State", (n) => (unheard.includes(n.name) && n.lease_ms > 0 ? state(`${n.state}, silent now`) : state(n.state))],
     ["Zone", (n) => n.zone],
     ["S3", (n) => n.s3_address],
     ["Slots", (n) => (n.advertise ? String(n.slots) : "all"), "number"],
@@ -111,10 +111,12 @@ function showNodes(nodes) {
   ], nodes, "No worker has registered."));
 }
 
-// What a worker that does not answer has queued is not in the answer: never "nothing".
-function unheard(nodes) {
-  const names = nodes.filter((n) => n.state === "silent" || n.state === "gone").map((n) => n.name);
-  return names.length ? ` Without what ${names.join(", ")} had queued: no answer from there.` : "";
+// What a worker that does not answer has queued is not listed: never "nothing". Besides
+// those that were asked in vain now, those that have been silent for longer.
+function unheard(queue, nodes) {
+  const silent = nodes.filter((n) => n.state === "silent" || n.state === "gone").map((n) => n.name);
+  const names = [...new Set([...(queue.totals.unheard || []), ...silent])].sort();
+  return names.length ? ` No answer from ${names.join(", ")}: what is queued there is counted as the metadata has it, and not listed.` : "";
 }
 
 function showPersist(queue, nodes) {
@@ -123,7 +125,7 @@ function showPersist(queue, nodes) {
   let text = `${pending} changes (${bytes(t.bytes)}), ${t.running} running, ${t.failing} failing`;
   if (pending > 0) text += `; the oldest for ${since(t.oldest_ms)}`;
   if (t.transient_objects > 0) text += `; ${t.transient_objects} TRANSIENT objects (${bytes(t.transient_bytes)})`;
-  const missing = unheard(nodes);
+  const missing = unheard(queue, nodes);
   const elsewhere = nodes.some((n) => n.changes > 0);
   say("persist-totals", `${text}.${missing}`);
   const of = queue.all ? "" : ` of the first ${queue.looked_through}`;
@@ -193,7 +195,7 @@ function showTraffic(counters, now) {
 function show(status) {
   const now = performance.now();
   showTraffic(status.counters, now);
-  showNodes(status.nodes);
+  showNodes(status.nodes, status.persist.totals.unheard || []);
   showPersist(status.persist, status.nodes);
   showJobs(status.jobs);
   showMounts(status.mounts);

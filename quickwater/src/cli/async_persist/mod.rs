@@ -92,7 +92,9 @@ const LIST_HELP: &str = "\
 In order of bucket and key. NOT_PERSISTED and PERSISTING: an object only this
 service has. DELETING: a key that is gone here and not yet in the UFS. SETTLING: the
 UFS has it, but an older request without an answer may still be applied. TRANSIENT
-objects wait for nothing: they are counted below the list, and shown by `stat`.
+objects wait for nothing: they are counted below the list, and shown by `stat`. What a
+worker has queued that does not answer is not listed, but counted below, and the worker
+is named.
 
 Examples:
   quickwater async-persist list --dir ./data
@@ -119,7 +121,8 @@ Exits with 0 when the UFS has every change that was pending below the path when 
 wait began, with 1 when time is up, or when there is nothing at the path: no object,
 none below it and no pending change (a delete that the UFS has is nothing any more).
 Buckets, and / for all, may be empty. Changes made later are not waited for, unless
-they replaced one of those. Progress goes to stderr. `--timeout 0s` looks once.
+they replaced one of those. What a worker has that does not answer is waited for, too,
+as the metadata names it. Progress goes to stderr. `--timeout 0s` looks once.
 
 Examples:
   quickwater async-persist wait --path /checkpoints/run-7 --timeout 30m --dir ./data";
@@ -180,6 +183,14 @@ fn place(path: &str) -> Result<(String, String)> {
     }
 }
 
+/// Who did not answer; empty when all did.
+fn unheard_text(totals: &PersistTotals) -> String {
+    match totals.unheard.is_empty() {
+        true => String::new(),
+        false => format!("no answer from {}", totals.unheard.join(", ")),
+    }
+}
+
 fn totals_json(totals: &PersistTotals) -> Value {
     json!({
         "objects": totals.puts,
@@ -187,6 +198,7 @@ fn totals_json(totals: &PersistTotals) -> Value {
         "bytes": totals.bytes,
         "running": totals.running,
         "failing": totals.failing,
+        "unheard": totals.unheard,
         "oldest": (totals.oldest_ms != 0).then(|| date::text(totals.oldest_ms)),
     })
 }

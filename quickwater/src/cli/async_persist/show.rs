@@ -9,7 +9,7 @@ use quickwater_rpc::admin::{
 };
 use serde_json::{Value, json};
 
-use super::{place, totals_json};
+use super::{place, totals_json, unheard_text};
 use crate::cli::exit::Kind;
 use crate::cli::output::{size, table};
 use crate::cli::remote::{Remote, Target, explain};
@@ -91,11 +91,16 @@ fn list_text(listed: &Listed, limit: usize) -> String {
     }
     text.push_str(&total_text(&listed.totals));
     text.push('\n');
-    let PersistTotals {
-        transient_objects: objects,
-        transient_bytes: bytes,
-        ..
-    } = listed.totals;
+    if !listed.totals.unheard.is_empty() {
+        let unheard = unheard_text(&listed.totals);
+        text.push_str(&format!(
+            "not listed: what is queued there ({unheard}); it is counted, by the metadata\n"
+        ));
+    }
+    let (objects, bytes) = (
+        listed.totals.transient_objects,
+        listed.totals.transient_bytes,
+    );
     if objects > 0 {
         let bytes = size(bytes);
         text.push_str(&format!(

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use quickwater_rpc::admin::{PersistSumReply, PersistSumRequest, PersistTotals};
 use serde_json::json;
 
-use super::{place, totals_json};
+use super::{place, totals_json, unheard_text};
 use crate::cli::exit::Kind;
 use crate::cli::output::size;
 use crate::cli::remote::{Remote, Target, explain};
@@ -75,7 +75,7 @@ async fn look(
         let reply = remote.persist_sum(request.clone()).await;
         let reply = reply.map_err(|s| explain(&s))?.into_inner();
         request.until_ms = reply.until_ms;
-        let left = reply.pending.unwrap_or_default();
+        let left = reply.pending.clone().unwrap_or_default();
         let time = longest.saturating_sub(begun.elapsed());
         if is_done(&left) && !was_pending && !reply.found {
             return Ok(None);
@@ -102,8 +102,12 @@ fn left_text(left: &PersistTotals) -> String {
         0 => String::new(),
         many => format!(", {many} failing (`quickwater async-persist list --state failing`)"),
     };
+    let unheard = match unheard_text(left) {
+        none if none.is_empty() => none,
+        unheard => format!("; {unheard}"),
+    };
     format!(
-        "{} objects ({}) and {} deletes are not in the UFS{failing}",
+        "{} objects ({}) and {} deletes are not in the UFS{failing}{unheard}",
         left.puts,
         size(left.bytes),
         left.deletes

@@ -149,10 +149,7 @@ fn start(
             metadata_ttl_ms: settings.metadata_ttl.as_ms(),
         },
         jobs,
-        pending: Queues {
-            cluster: cluster.clone(),
-            runtime: runtime.handle().clone(),
-        },
+        pending: Queues::new(cluster.clone(), runtime.handle().clone()),
         cluster: Some(Arc::new(cluster.clone())),
         dir: settings.dir.clone(),
         token: home.admin_token()?,

@@ -1,7 +1,8 @@
 //! What the admin service shows of workers that run elsewhere: as the cluster knows
 //! them, or as they say when they are asked.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -12,7 +13,7 @@ use quickwater_controlplane::rpc::{
     NodeView, PersistChange, PersistFilter, PersistPlace, PersistView,
 };
 use quickwater_proto::{
-    BucketId, BucketName, JobAction, JobOutcome, LeftAlone, ObjectKey, PolicyTable,
+    BucketId, BucketName, JobAction, JobOutcome, LeftAlone, NodeId, ObjectKey, PolicyTable,
     WRITE_REPLICAS_MAX, slot_of, slot_of_text,
 };
 use quickwater_rpc::admin::{Node, PersistTotals, Setting};
@@ -29,6 +30,8 @@ use crate::store::MetadataStore;
 
 /// Longest wait for one object, or one comparison, of a job.
 const ACT_WAIT: Duration = Duration::from_secs(3_600);
+/// Longest wait for the queue of a worker that did not show it in time before.
+const LATE_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether a job is to stop.
 const STOP_LOOK: Duration = Duration::from_millis(200);
 
@@ -123,40 +126,84 @@ impl NodeView for Workers {
 
 /// Changes the UFSs do not have yet, in the queues of all workers.
 pub(super) struct Queues {
-    pub(super) cluster: Cluster<MetadataStore>,
-    pub(super) runtime: Handle,
+    cluster: Cluster<MetadataStore>,
+    runtime: Handle,
+    /// Who did not answer in time, the last time they were asked.
+    late: Mutex<HashSet<NodeId>>,
 }
 
 impl Queues {
-    /// Asks every worker that is there, all at once; one that does not answer shows
-    /// nothing.
+    pub(super) fn new(cluster: Cluster<MetadataStore>, runtime: Handle) -> Self {
+        Self {
+            cluster,
+            runtime,
+            late: Mutex::default(),
+        }
+    }
+
+    /// Asks every worker, all at once; what those say who answer.
     fn ask(&self, what: &What) -> Vec<OrderAnswer> {
-        let nodes = self.cluster.nodes();
+        self.ask_all(what).0
+    }
+
+    /// The same with who does not answer, but for workers that were removed.
+    fn ask_all(&self, what: &What) -> (Vec<OrderAnswer>, Vec<NodeId>) {
+        let mut nodes = self.cluster.nodes();
+        nodes.retain(|(seat, _)| !seat.member.removed);
         let asked = nodes.iter().map(async |(seat, _)| {
             let node = &seat.member.node;
             let given = self.cluster.orders().give(node, what.clone());
-            match tokio::time::timeout(LOOK_WAIT, given).await {
-                Ok(Ok(answer)) if answer.error.is_empty() => return Some(answer),
+            let answered = tokio::time::timeout(self.patience(node), given).await;
+            self.note(node, answered.is_err());
+            match answered {
+                Ok(Ok(answer)) if answer.error.is_empty() => return Ok(answer),
                 Ok(Ok(answer)) => {
                     tracing::warn!(%node, error = answer.error, "a worker does not show its queue");
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "a worker does not show its queue"),
                 Err(_) => tracing::warn!(%node, "a worker does not show its queue in time"),
             }
-            None
+            Err(node.clone())
         });
         // The trait is not async; the runtime has other threads.
         let answers = tokio::task::block_in_place(|| self.runtime.block_on(join_all(asked)));
-        answers.into_iter().flatten().collect()
+        let (mut given, mut unheard) = (Vec::new(), Vec::new());
+        for answer in answers {
+            match answer {
+                Ok(answer) => given.push(answer),
+                Err(node) => unheard.push(node),
+            }
+        }
+        (given, unheard)
+    }
+
+    /// How long an answer is waited for: who was late the last time is not waited for as
+    /// long as others again.
+    fn patience(&self, node: &NodeId) -> Duration {
+        match self.late().contains(node) {
+            true => LATE_WAIT,
+            false => LOOK_WAIT,
+        }
+    }
+
+    fn note(&self, node: &NodeId, late: bool) {
+        match late {
+            true => self.late().insert(node.clone()),
+            false => self.late().remove(node),
+        };
+    }
+
+    fn late(&self) -> MutexGuard<'_, HashSet<NodeId>> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sum_of(&self, what: &What) -> PersistTotals {
-        let mut sum = PersistTotals::default();
-        for totals in self
-            .ask(what)
-            .into_iter()
-            .filter_map(|answer| answer.totals)
-        {
+        let (given, unheard) = self.ask_all(what);
+        let mut sum = PersistTotals {
+            unheard: unheard.iter().map(ToString::to_string).collect(),
+            ..PersistTotals::default()
+        };
+        for totals in given.into_iter().filter_map(|answer| answer.totals) {
             sum.puts += totals.puts;
             sum.deletes += totals.deletes;
             sum.bytes += totals.bytes;

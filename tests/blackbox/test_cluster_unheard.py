@@ -1,0 +1,109 @@
+"""A worker that does not answer, and has what no UFS has: nobody is told that nothing waits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+
+from conftest import EXTERNAL
+from harness.cluster import PATIENCE_SECONDS, Cluster, settled
+from harness.under import STORE_BUCKET, scaled
+from ufssim.client import Sim
+
+NODES = ["n1", "n2"]
+FROZEN = "n2"
+ROOT = "root/abc"
+KEYS = [f"k{number:02}" for number in range(12)]
+
+pytestmark = pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, store: Sim) -> Iterator[Cluster]:
+    """Two workers whose leases do not end by themselves."""
+    store.reset()
+    with settled(tmp_path / "cluster", "10m", NODES, **scaled(store)) as made:
+        yield made
+
+
+def until(cluster: Cluster, true: Callable[[], bool]) -> None:
+    """Waits for it."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not true():
+        assert time.monotonic() < end, cluster.logs()
+        time.sleep(0.2)
+
+
+def told(cluster: Cluster, verb: str, *words: str) -> tuple[int, dict[str, Any]]:
+    """How a verb of `async-persist` ends, and what it says."""
+    done = cluster.cli("async-persist", verb, *words, "--output", "json")
+    assert done.stdout, f"{done}\n{cluster.logs()}"
+    return done.returncode, json.loads(done.stdout)
+
+
+def page(cluster: Cluster) -> dict[str, Any]:
+    """What the status page is made of."""
+    token = (cluster.control.dir / "admin-token").read_text().strip()
+    url = f"http://{cluster.control.run['admin']}/api/v1/status"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as reply:
+        return json.loads(reply.read())["persist"]
+
+
+def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, store: Sim) -> None:
+    s3 = cluster.worker("n1").target().client()
+    s3.create_bucket(Bucket="abc")
+    cluster.policy_of_all("WRITE_BACK")
+    done = cluster.cli("async-persist", "wait", "--path", "/", "--timeout", "2m")
+    assert done.returncode == 0, done
+    store.rule("status", status=507, code="Full", method="PUT", key=f"{ROOT}/back/*")
+    for key in KEYS:
+        s3.put_object(Bucket="abc", Key=f"back/{key}", Body=key.encode())
+    until(cluster, lambda: sum(int(node["changes"]) for node in cluster.nodes().values()) == len(KEYS))
+    queued = {name: int(node["changes"]) for name, node in cluster.nodes().items()}
+    assert min(queued.values()) > 0, "keys of either worker"
+
+    os.kill(cluster.worker(FROZEN).pid, signal.SIGSTOP)
+    store.clear_rules()
+    under = store.target().client()
+
+    def there() -> set[str]:
+        listed = under.list_objects_v2(Bucket=STORE_BUCKET, Prefix=f"{ROOT}/back/")
+        return {line["Key"].removeprefix(f"{ROOT}/back/") for line in listed.get("Contents", [])}
+
+    def counted() -> bool:
+        code, said = told(cluster, "wait", "--path", "/abc/back", "--timeout", "0s")
+        assert code == 1 and not said["persisted"] and said["pending"]["unheard"] == [FROZEN], said
+        assert said["pending"]["objects"] >= queued[FROZEN], said
+        return bool(said["pending"]["objects"] == queued[FROZEN])
+
+    # All that the other one has is persisted, and no more: a request that the frozen one
+    # had sent may be applied, but not told to the metadata.
+    until(cluster, counted)
+    assert len(there()) >= queued["n1"]
+    done = cluster.cli("async-persist", "wait", "--path", "/", "--timeout", "0s")
+    assert done.returncode == 1 and f"no answer from {FROZEN}" in done.stdout, done
+    code, said = told(cluster, "list")
+    assert code == 0 and said["totals"]["objects"] == queued[FROZEN], said
+    assert said["totals"]["unheard"] == [FROZEN]
+    done = cluster.cli("async-persist", "list")
+    assert f"no answer from {FROZEN}" in done.stdout and "nothing waits" not in done.stdout, done
+    for key in sorted(set(KEYS) - there())[:2]:
+        code, said = told(cluster, "stat", "--path", f"/abc/back/{key}")
+        assert code == 0 and (said["state"], said["worker"]) == ("NOT_PERSISTED", FROZEN), said
+        assert "no worker shows it" in said["last_error"]
+    shown = page(cluster)["totals"]
+    assert (shown["puts"], shown["unheard"]) == (queued[FROZEN], [FROZEN])
+
+    os.kill(cluster.worker(FROZEN).pid, signal.SIGCONT)
+    done = cluster.cli("async-persist", "wait", "--path", "/abc/back", "--timeout", "2m")
+    assert done.returncode == 0, f"{done}\n{cluster.logs()}"
+    assert there() == set(KEYS)
+    until(cluster, lambda: page(cluster)["totals"]["unheard"] == [])
