@@ -83,6 +83,16 @@ def test_what_the_page_shows_is_what_is(
         assert "4.0 KiB dirty of" in text(browser, "#nodes")
         assert "abc" in text(browser, "#mounts")
         assert "WRITE_BACK" in text(browser, "#document")
+        # What a person has selected stays so when the page looks again.
+        browser.run(
+            "document.querySelector('#persist td').kept = true;"
+            "getSelection().selectAllChildren(document.querySelector('#persist td'))"
+        )
+        for _ in range(2):
+            seen = json.dumps(text(browser, "#summary"))
+            browser.wait(f"document.getElementById('summary').textContent !== {seen}")
+        assert browser.run("document.querySelector('#persist td').kept === true")
+        assert browser.run("getSelection().toString()") == f"/abc/{EVIL}"
         # Two looks make a rate.
         browser.wait("document.querySelector('#traffic polyline')?.getAttribute('points')")
 

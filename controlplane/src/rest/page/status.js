@@ -58,6 +58,21 @@ function since(ms) { return ms > 0 ? span(Date.now() + skew - ms) : ""; }
 
 function say(id, text) { if (at(id).textContent !== text) at(id).textContent = text; }
 
+// Makes `old` like `made` and changes nothing else: what is selected stays selected.
+function settle(old, made) {
+  if (old.nodeType !== made.nodeType || old.nodeName !== made.nodeName) { old.replaceWith(made); return; }
+  if (old.nodeType === Node.TEXT_NODE) { if (old.data !== made.data) old.data = made.data; return; }
+  for (const { name } of [...old.attributes]) if (!made.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of made.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  settleChildren(old, [...made.childNodes]);
+}
+
+function settleChildren(parent, wanted) {
+  const there = [...parent.childNodes];
+  there.slice(wanted.length).forEach((child) => child.remove());
+  wanted.forEach((child, i) => { if (i < there.length) settle(there[i], child); else parent.append(child); });
+}
+
 // columns: [title, cell(row), class]; a cell is text or an element
 function table(caption, columns, rows, none) {
   if (rows.length === 0) return make("p", { class: "quiet" }, none);
@@ -99,7 +114,7 @@ function showNodes(nodes, unheard) {
     piece.style.flexBasis = "0";
     return piece;
   }));
-  at("nodes").replaceChildren(table("One line for each worker", [
+  settleChildren(at("nodes"), [table("One line for each worker", [
     ["Name", (n) => n.name],
     ["State", (n) => (unheard.includes(n.name) && n.lease_ms > 0 ? state(`${n.state}, silent now`) : state(n.state))],
     ["Zone", (n) => n.zone],
@@ -108,7 +123,7 @@ function showNodes(nodes, unheard) {
     ["Cache", bar, "cache"],
     ["Changes queued", (n) => String(n.changes), "number"],
     ["TRANSIENT objects", (n) => String(n.transient_objects), "number"],
-  ], nodes, "No worker has registered."));
+  ], nodes, "No worker has registered.")]);
 }
 
 // What a worker that does not answer has queued is not listed: never "nothing". Besides
@@ -129,14 +144,14 @@ function showPersist(queue, nodes) {
   const elsewhere = nodes.some((n) => n.changes > 0);
   say("persist-totals", `${text}.${missing}`);
   const of = queue.all ? "" : ` of the first ${queue.looked_through}`;
-  at("persist").replaceChildren(table(`Oldest changes${of}`, [
+  settleChildren(at("persist"), [table(`Oldest changes${of}`, [
     ["Object", (c) => `/${c.bucket}/${c.key}`, "key"],
     ["State", (c) => c.state],
     ["Bytes", (c) => bytes(c.bytes), "number"],
     ["Since", (c) => since(c.since_ms), "number"],
     ["Attempts", (c) => String(c.attempts), "number"],
     ["Last error", (c) => make("span", { class: "bad" }, c.error), "key"],
-  ], queue.oldest, missing || elsewhere ? "None was named." : "Nothing: all is where it belongs."));
+  ], queue.oldest, missing || elsewhere ? "None was named." : "Nothing: all is where it belongs.")]);
 }
 
 function progress(job) {
@@ -149,7 +164,7 @@ function progress(job) {
 }
 
 function showJobs(jobs) {
-  at("jobs").replaceChildren(table("Latest first", [
+  settleChildren(at("jobs"), [table("Latest first", [
     ["Job", (j) => String(j.id), "number"],
     ["Kind", (j) => j.kind],
     ["Path", (j) => `/${j.bucket}/${j.path}`, "key"],
@@ -158,15 +173,15 @@ function showJobs(jobs) {
     ["Bytes", (j) => (j.done ? bytes(j.done.bytes) : ""), "number"],
     ["Failed", (j) => (j.failed ? make("span", { class: "bad" }, String(j.failed)) : "0"), "number"],
     ["Created", (j) => `${since(j.created_ms)} ago`, "number"],
-  ], jobs, "No jobs."));
+  ], jobs, "No jobs.")]);
 }
 
 function showMounts(mounts) {
-  at("mounts").replaceChildren(table("Buckets and what is behind them", [
+  settleChildren(at("mounts"), [table("Buckets and what is behind them", [
     ["Bucket", (m) => m.bucket],
     ["Location", (m) => m.uri, "key"],
     ["Trouble", (m) => make("span", { class: "bad" }, m.trouble), "key"],
-  ], mounts, "No mounts."));
+  ], mounts, "No mounts.")]);
 }
 
 function showTraffic(counters, now) {
