@@ -10,8 +10,11 @@ use crate::{BucketId, ObjectKey};
 
 /// Slots keys fall into. Part of what all versions agree on.
 pub const SLOTS: usize = 16_384;
-/// Longest name of a node, characters (RFC 1035: a label of a host name).
-const NODE_ID_CHARS_MAX: usize = 63;
+/// Longest name of a node, characters: with what follows in a certificate it is a name of
+/// at most 253 (RFC 1035).
+const NODE_ID_CHARS_MAX: usize = 200;
+/// Longest part of it between dots (RFC 1123, section 2.1).
+const LABEL_CHARS_MAX: usize = 63;
 /// Stands for nobody in a table.
 const NOBODY: u16 = u16::MAX;
 /// Most members of a table.
@@ -57,7 +60,8 @@ pub const WORKER_NAME_SUFFIX: &str = ".worker.quickwater";
 /// Not a name for a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' is no node id: 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
+    "'{0}' is no node id: up to 200 of a-z, 0-9, '-' and '.', each part between dots of 1 to 63 \
+     beginning and ending with a letter or digit"
 )]
 pub struct InvalidNodeId(String);
 
@@ -80,7 +84,7 @@ pub struct Neighbour {
     pub draining: bool,
 }
 
-/// Name of a node: a label of a host name in lower case (RFC 1123, section 2.1).
+/// Name of a node: a host name in lower case (RFC 1123, section 2.1).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(Arc<str>);
 
@@ -90,11 +94,8 @@ impl NodeId {
     /// # Errors
     /// [`InvalidNodeId`].
     pub fn new(name: &str) -> Result<Self, InvalidNodeId> {
-        let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-        let bytes = name.as_bytes();
-        let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
-        let fits = bytes.len() <= NODE_ID_CHARS_MAX && bytes.iter().all(inner);
-        match fits && edge(bytes.first()) && edge(bytes.last()) {
+        let fits = name.len() <= NODE_ID_CHARS_MAX && name.split('.').all(is_label);
+        match fits {
             true => Ok(Self(name.into())),
             false => Err(InvalidNodeId(name.chars().take(80).collect())),
         }
@@ -105,6 +106,15 @@ impl NodeId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether this is one part of a host name.
+fn is_label(text: &str) -> bool {
+    let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+    let fits = bytes.len() <= LABEL_CHARS_MAX && bytes.iter().all(inner);
+    fits && edge(bytes.first()) && edge(bytes.last())
 }
 
 impl fmt::Display for NodeId {
@@ -301,11 +311,33 @@ mod tests {
     const PINNED_STRIPES: [usize; 3] = [5520, 11635, 15287];
 
     #[test]
-    fn names_of_nodes_are_labels() {
-        for good in ["a", "n-1", "gpu042", &"x".repeat(63)] {
+    fn names_of_nodes_are_host_names() {
+        for good in [
+            "a",
+            "n-1",
+            "gpu042",
+            "a.b",
+            "ip-10-0-1-2.ec2.internal",
+            &"x".repeat(63),
+        ] {
             assert_eq!(node(good).as_str(), good);
         }
-        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "\u{e9}", &"x".repeat(64)] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a..b",
+            ".a",
+            "a.",
+            "a.-b",
+            "a/b",
+            "..",
+            "a_b",
+            "\u{e9}",
+            &"x".repeat(64),
+            &"x.".repeat(101),
+        ] {
             NodeId::new(bad).unwrap_err();
         }
     }

@@ -72,14 +72,24 @@ mod tests {
 
     #[test]
     fn roles_survive_their_names() {
-        let node = NodeId::new("n-1").unwrap();
-        for role in [Role::Control, Role::Worker(node), Role::Admin("ops".into())] {
+        let node = |name| Role::Worker(NodeId::new(name).unwrap());
+        for role in [
+            Role::Control,
+            node("n-1"),
+            node("ip-10-0-1-2.ec2.internal"),
+            // Only the end of a name says the role.
+            node("ops.admin.quickwater"),
+            node("control.quickwater"),
+            Role::Admin("ops".into()),
+            Role::Admin("n1.worker.quickwater".into()),
+        ] {
             assert_eq!(Role::of_name(&role.name()), Some(role));
         }
         for name in [
             "",
             "quickwater",
-            "a.b.worker.quickwater",
+            "a..b.worker.quickwater",
+            "..worker.quickwater",
             ".admin.quickwater",
             "x.control.quickwater",
         ] {

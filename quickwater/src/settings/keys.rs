@@ -235,7 +235,7 @@ pub(crate) static KEYS: &[Key] = &[
     or("auto", key("cluster.certificates", "cluster-certificates", Kind::Path, "auto",
         "Directory with `ca.pem`, `cert.pem` and `key.pem` of this process, as `quickwater cluster init` makes them. `auto` = the directory `cluster` below `dir`.")),
     or("off", key("cluster.node_id", "node-id", Kind::Text, "off",
-        "Name of a worker within its cluster, the one its certificate was made for: 1 to 63 of a-z, 0-9 and `-`.")),
+        "Name of a worker within its cluster, the one its certificate was made for: up to 200 of a-z, 0-9, `-` and `.`, a host name.")),
     or("off", key("cluster.advertise", "advertise", Kind::Address, "off",
         "Address other workers reach a worker at; with port 0 the one it gets. They need a certificate of the cluster.")),
     or("auto", key("cluster.peer_listen", "peer-listen", Kind::Address, "auto",
