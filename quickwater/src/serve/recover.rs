@@ -13,8 +13,8 @@ use quickwater_controlplane::namespace::{Namespace, Replayed};
 use quickwater_controlplane::records::JournalEntry;
 use quickwater_engine::{Copied, Shared, note_blob};
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, CopyOf, NodeId, ObjectKey, ObjectRecord, PartRecord, PendingChange,
-    PendingRecord, PersistState, UploadId, UploadRecord, Version, slot_of,
+    BlobId, Bucket, BucketId, CopyOf, MetadataError, NodeId, ObjectKey, ObjectRecord, PartRecord,
+    PendingChange, PendingRecord, PersistState, UploadId, UploadRecord, Version, slot_of,
 };
 use quickwater_worker::store::{FactError, Fate, JournalError, Store};
 use tokio::task::{JoinError, JoinSet};
@@ -543,7 +543,12 @@ async fn keep_uploads(
                 let mut held = false;
                 loop {
                     let key = &upload.key;
-                    let parts = rows.parts(bucket.id, key, upload.id, number, ROWS).await?;
+                    let parts = match rows.parts(bucket.id, key, upload.id, number, ROWS).await {
+                        Ok(parts) => parts,
+                        // Another worker ended it meanwhile.
+                        Err(MetadataError::NoSuchUpload) => break,
+                        Err(error) => return Err(error.into()),
+                    };
                     fates.extend(
                         parts
                             .iter()
