@@ -86,7 +86,8 @@ impl HeldCopies {
     }
 
     /// Whether a copy is kept, or is being taken in.
-    pub(crate) fn has(&self, blob: BlobId) -> bool {
+    #[must_use]
+    pub fn has(&self, blob: BlobId) -> bool {
         let state = self.state();
         state.held.contains_key(&blob) || state.taking.contains(&blob)
     }
@@ -110,6 +111,23 @@ impl HeldCopies {
             if let Some(held) = state.remove(*blob) {
                 state.insert(Held {
                     told: true,
+                    due: now,
+                    pause: PAUSE_FIRST,
+                    ..held
+                });
+            }
+        }
+    }
+
+    /// This worker has another session from now on: no commit that names a copy of an
+    /// earlier one is made any more, whoever had it kept. All are looked at now.
+    pub fn fence(&self, now: Duration) {
+        let mut state = self.state();
+        let blobs: Vec<BlobId> = state.held.keys().copied().collect();
+        for blob in blobs {
+            if let Some(mut held) = state.remove(blob) {
+                held.of.owner = None;
+                state.insert(Held {
                     due: now,
                     pause: PAUSE_FIRST,
                     ..held
@@ -220,6 +238,21 @@ mod tests {
         held.keep(of(1), 10, false, Duration::ZERO);
         held.taken(BlobId(1));
         assert!(!held.take(BlobId(1)), "it is kept");
+    }
+
+    #[test]
+    fn in_a_new_session_nothing_of_before_is_committed_any_more() {
+        let held = HeldCopies::default();
+        held.keep(of(1), 10, false, Duration::ZERO);
+        held.keep(of(2), 10, true, Duration::ZERO);
+        let now = Duration::from_secs(1);
+        assert!(held.due(now, 9).is_empty());
+        held.fence(now);
+        let due = held.due(now, 9);
+        assert!(due.len() == 2 && due.iter().all(|copy| copy.owner.is_none()));
+        held.keep(of(3), 10, false, now);
+        let later = held.due(now + PAUSE_FIRST, 9);
+        assert_eq!(later.iter().filter(|copy| copy.owner.is_some()).count(), 1);
     }
 
     #[test]

@@ -340,6 +340,20 @@ impl PersistQueue {
         self.changed.notify(usize::MAX);
     }
 
+    /// Forgets changes of keys that another worker sees to by now, but for those being sent:
+    /// they are in the metadata, and come back with the keys.
+    pub fn forget(&self, foreign: impl Fn(BucketId, &ObjectKey) -> bool) {
+        let mut state = self.state();
+        let places = state.lanes.iter();
+        let places = places.filter(|((bucket, key), lane)| !lane.running && foreign(*bucket, key));
+        let places: Vec<Place> = places.map(|(place, _)| place.clone()).collect();
+        for place in &places {
+            state.take_out(place);
+        }
+        drop(state);
+        self.changed.notify(usize::MAX);
+    }
+
     /// Something changed after this was called: enqueued, ended, failed.
     pub(crate) fn listen(&self) -> EventListener {
         self.changed.listen()

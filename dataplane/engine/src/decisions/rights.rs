@@ -25,6 +25,8 @@ struct Leased {
     /// When each slot was taken from another worker, nanoseconds by the shards' clock;
     /// 0: not since the start.
     taken: Vec<AtomicU64>,
+    /// Slots of which it is being read what is pending: not owned yet, and not another's.
+    taking: Vec<AtomicU64>,
     /// How often there was a time without a lease.
     lapses: AtomicU64,
 }
@@ -43,6 +45,10 @@ impl Rights {
             until: AtomicU64::new(0),
             owned: (0..SLOTS / WORD).map(|_| AtomicU64::new(0)).collect(),
             taken: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            // What a start reads is there before anything is owned.
+            taking: (0..SLOTS / WORD)
+                .map(|_| AtomicU64::new(u64::MAX))
+                .collect(),
             lapses: AtomicU64::new(0),
         }))
     }
@@ -88,6 +94,37 @@ impl Rights {
             true => leased.owned[slot / WORD].fetch_or(bit, Ordering::AcqRel),
             false => leased.owned[slot / WORD].fetch_and(!bit, Ordering::AcqRel),
         };
+    }
+
+    /// It is being read what is pending of a slot, or not any more: then it is owned, if it
+    /// is to be.
+    pub(crate) fn set_taking(&self, slot: usize, taking: bool) {
+        let Some(leased) = &self.0 else { return };
+        let bit = 1 << (slot % WORD);
+        match taking {
+            true => leased.taking[slot / WORD].fetch_or(bit, Ordering::AcqRel),
+            false => leased.taking[slot / WORD].fetch_and(!bit, Ordering::AcqRel),
+        };
+    }
+
+    /// What was pending at the start is known, and what is owned is owned.
+    pub fn started(&self) {
+        if let Some(leased) = &self.0 {
+            leased
+                .taking
+                .iter()
+                .for_each(|word| word.store(0, Ordering::Release));
+        }
+    }
+
+    /// Whether a slot is neither owned nor being taken: what was noted of it is of no use
+    /// any more.
+    #[must_use]
+    pub fn is_foreign(&self, slot: usize) -> bool {
+        let Some(leased) = &self.0 else { return false };
+        // First this: it ends when the slot is owned.
+        let taking = leased.taking[slot / WORD].load(Ordering::Acquire);
+        taking & (1 << (slot % WORD)) == 0 && !self.owns(slot)
     }
 
     /// Notes that a slot was another worker's until now (monotonic).

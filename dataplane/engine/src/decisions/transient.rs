@@ -24,9 +24,14 @@ impl Transient {
     /// A version is not current any more.
     pub(crate) fn remove(&self, record: &ObjectRecord) {
         if record.persist == PersistState::Transient {
-            take(&self.objects, 1);
-            take(&self.bytes, record.size);
+            self.forget(record.size);
         }
+    }
+
+    /// An object of so many bytes is another worker's to see to by now.
+    pub fn forget(&self, bytes: u64) {
+        take(&self.objects, 1);
+        take(&self.bytes, bytes);
     }
 
     /// Objects.

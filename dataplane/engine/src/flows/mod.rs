@@ -28,4 +28,5 @@ pub(crate) mod stripe_holders;
 pub(crate) mod stripes;
 pub(crate) mod sweep;
 pub(crate) mod tags;
+mod take_slots;
 pub(crate) mod write_back;

@@ -4,12 +4,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
 use quickwater_controlplane::client::{Attendant, Condition, ControlClient, Peers};
 use quickwater_controlplane::cluster::boottime;
+use quickwater_controlplane::records::JournalEntry;
 use quickwater_engine::Shared;
 use quickwater_engine::io::Environment as _;
-use quickwater_proto::{NodeId, SLOTS, SlotTable};
+use quickwater_proto::{CopyOf, NodeId, ObjectKey, PersistState, SLOTS, SlotTable, slot_of};
 use quickwater_rpc::cluster::OrderAnswer;
 use quickwater_rpc::cluster::order::What;
 use quickwater_worker::environment::ShardEnvironment;
@@ -77,6 +77,7 @@ impl Attending {
         for slot in (0..SLOTS).filter(|slot| table.owner(*slot) == Some(self.directory.node())) {
             body.shared.rights.set(slot, true);
         }
+        body.shared.rights.started();
         if self.body.set(body).is_ok() {
             self.here.send_replace(true);
         }
@@ -151,7 +152,17 @@ impl Body {
     /// Takes slots: what is pending of them is known before anything is answered.
     async fn take(&self, gained: &[usize]) {
         let clock = ShardEnvironment::new(self.start);
-        let mine = |slot: usize| gained.binary_search(&slot).is_ok();
+        let look = |slots: Vec<usize>| self.look_into(slots);
+        let pause = || tokio::time::sleep(STUCK_LOOK);
+        self.shared
+            .take_slots(gained, || clock.monotonic(), look, pause)
+            .await;
+    }
+
+    /// Reads what is pending of slots, and does not give up.
+    async fn look_into(&self, slots: Vec<usize>) {
+        let clock = ShardEnvironment::new(self.start);
+        let mine = |slot: usize| slots.binary_search(&slot).is_ok();
         loop {
             let when = (self.fence, clock.monotonic());
             match take_in(
@@ -163,35 +174,65 @@ impl Body {
             )
             .await
             {
-                Ok(_) => break,
+                Ok(_) => return,
                 Err(error) => {
                     tracing::warn!(%error, "what is pending of new slots cannot be read; tried again");
                     tokio::time::sleep(TAKE_PAUSE).await;
                 }
             }
         }
-        let mut busy = Vec::new();
-        for slot in gained {
-            self.shared.release(*slot);
-            match self
-                .shared
-                .note_taken(*slot, clock.monotonic())
-                .now_or_never()
-            {
-                Some(()) => self.shared.rights.set(*slot, true),
-                None => busy.push(*slot),
+    }
+
+    /// Of slots that were taken away while this worker did not answer: what it has of
+    /// them and no UFS had is kept for whoever sees to it by now, like any copy, and goes
+    /// when the metadata do not name it. Nothing of an earlier session is committed in this
+    /// one to slots that are another's.
+    fn leave_to_others(&self) {
+        let shared = Arc::clone(&self.shared);
+        let foreign = |of: &Shared, at, key: &ObjectKey| of.rights.is_foreign(slot_of(at, key));
+        shared
+            .persist
+            .forget(|bucket, key| foreign(&shared, bucket, key));
+        let (store, start) = (self.store.clone(), self.start);
+        tokio::task::spawn_blocking(move || {
+            let now = ShardEnvironment::new(start).monotonic();
+            let mut left = 0_u64;
+            let entries = match store.journal() {
+                Ok(entries) => entries,
+                Err(error) => {
+                    tracing::warn!(%error, "what is kept of lost slots is not known before a restart");
+                    return;
+                }
+            };
+            for entry in entries {
+                let commit = match entry {
+                    Ok(entry) if entry.data.is_empty() => continue,
+                    Ok(entry) => {
+                        JournalEntry::decode(&entry.data).map(|commit| (entry.blob, commit))
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "an entry of the journal cannot be read");
+                        continue;
+                    }
+                };
+                let Ok((blob, commit)) = commit else { continue };
+                if !foreign(&shared, commit.bucket, &commit.key) || shared.kept.has(blob) {
+                    continue;
+                }
+                if commit.object.persist == PersistState::Transient {
+                    shared.transient.forget(commit.object.size);
+                }
+                let of = CopyOf {
+                    bucket: commit.bucket,
+                    key: commit.key,
+                    blob,
+                    owner: None,
+                };
+                shared.kept.keep(of, commit.object.size, false, now);
+                left += 1;
             }
-        }
-        // Those do not keep the others waiting.
-        for slot in busy {
-            while tokio::time::timeout(STUCK_LOOK, self.shared.note_taken(slot, clock.monotonic()))
-                .await
-                .is_err()
-            {
-                self.shared.release(slot);
-            }
-            self.shared.rights.set(slot, true);
-        }
+            tracing::info!(left, "slots were lost; what was kept of them is looked at");
+        });
     }
 
     /// Gives up what is stuck of the slots that are held, to be taken in anew: the
@@ -256,6 +297,8 @@ impl Attendant for Attending {
         let stuck = body.shared.stuck();
         self.known().clone_from(&stuck);
         *self.fenced() = stuck;
+        let now = ShardEnvironment::new(body.start).monotonic();
+        body.shared.kept.fence(now);
         let rights = &body.shared.rights;
         if rights.left(boottime()).is_some_and(|left| !left.is_zero()) {
             return;
@@ -267,6 +310,7 @@ impl Attendant for Attending {
         // Nobody kept others from changing what is remembered.
         rights.lapse();
         body.shared.forget_objects();
+        body.leave_to_others();
     }
 
     fn is_stuck(&self) -> bool {

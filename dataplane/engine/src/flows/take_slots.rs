@@ -1,0 +1,228 @@
+//! Slots that become ours: nothing of them is answered before what is pending in them is
+//! known. Absent: who says that they are ours, how what is pending is read.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+
+use crate::engine::Shared;
+
+/// Slots while it is being read what is pending of them.
+struct Taking<'a>(&'a Shared, &'a [usize]);
+
+impl<'a> Taking<'a> {
+    fn begin(shared: &'a Shared, slots: &'a [usize]) -> Self {
+        let taking = Self(shared, slots);
+        taking.set(true);
+        taking
+    }
+
+    fn set(&self, taking: bool) {
+        for slot in self.1 {
+            self.0.rights.set_taking(*slot, taking);
+        }
+    }
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}
+
+impl Shared {
+    /// Takes the slots `gained`, in order. `look` reads what is pending of the slots it is
+    /// given, and returns when it has; `pause` is a short wait.
+    ///
+    /// A change of before may be under way in a slot, and come to an unknown outcome only
+    /// after that look: then the slot is looked at once more, because what became of the
+    /// change is in the metadata, but not in what was read.
+    pub async fn take_slots<L, P>(
+        &self,
+        gained: &[usize],
+        now: impl Fn() -> Duration,
+        look: impl Fn(Vec<usize>) -> L,
+        pause: impl Fn() -> P,
+    ) where
+        L: Future<Output = ()>,
+        P: Future<Output = ()>,
+    {
+        // What is noted of them meanwhile is kept, unless this is broken off.
+        let _taking = Taking::begin(self, gained);
+        let stuck = self.stuck();
+        look(gained.to_vec()).await;
+        let mut busy = Vec::new();
+        for slot in gained {
+            if stuck.contains(slot) {
+                self.release(*slot);
+            }
+            match self.note_taken(*slot, now()).now_or_never() {
+                Some(()) => self.rights.set(*slot, true),
+                None => busy.push(*slot),
+            }
+        }
+        // Those do not keep the others waiting.
+        for slot in busy {
+            self.take_busy(slot, &now, &look, &pause).await;
+            self.rights.set(slot, true);
+        }
+    }
+
+    async fn take_busy<L, P>(
+        &self,
+        slot: usize,
+        now: &impl Fn() -> Duration,
+        look: &impl Fn(Vec<usize>) -> L,
+        pause: &impl Fn() -> P,
+    ) where
+        L: Future<Output = ()>,
+        P: Future<Output = ()>,
+    {
+        loop {
+            let taken = pin!(self.note_taken(slot, now()));
+            if let Either::Left(_) = select(taken, pin!(pause())).await {
+                return;
+            }
+            if self.slots.is_kept(slot) {
+                look(vec![slot]).await;
+                self.release(slot);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use quickwater_simulation::Sim;
+
+    use crate::engine::EngineConfig;
+
+    use super::*;
+
+    fn config() -> EngineConfig {
+        EngineConfig {
+            object_cache_bytes: 0,
+            read_depth: 1,
+            fill_run_chunks: 1,
+            wait_max: Duration::from_secs(1),
+            import_concurrency: 1,
+            persist: Default::default(),
+            content_matches: |_, _| true,
+        }
+    }
+
+    /// What was looked at, and which slots were ours then.
+    type Looks = Rc<RefCell<Vec<(Vec<usize>, Vec<usize>)>>>;
+
+    /// Takes slots 7 and 8.
+    fn taking(sim: &Sim, shared: &Arc<Shared>, looked: &Looks) {
+        let (sim, shared, looked) = (sim.clone(), Arc::clone(shared), Rc::clone(looked));
+        let clock = sim.clone();
+        sim.clone().spawn(async move {
+            let look = |slots: Vec<usize>| {
+                let owned = [7, 8].into_iter().filter(|slot| shared.rights.owns(*slot));
+                looked.borrow_mut().push((slots, owned.collect()));
+                sim.sleep(Duration::from_secs(1))
+            };
+            let pause = || sim.sleep(Duration::from_millis(100));
+            shared
+                .take_slots(&[7, 8], || clock.now(), look, pause)
+                .await;
+        });
+    }
+
+    #[test]
+    fn a_slot_that_gets_stuck_while_it_is_taken_is_looked_at_again() {
+        for stuck_after in [500, 5_000] {
+            let sim = Sim::new(1);
+            let shared = Shared::leased(config());
+            let looked = Looks::default();
+            // A change of before, under way.
+            let (of, time) = (Arc::clone(&shared), sim.clone());
+            sim.spawn(async move {
+                let guard = of.slots.lock(7).await;
+                time.sleep(Duration::from_millis(stuck_after)).await;
+                guard.keep();
+            });
+            let (of, time, seen) = (Arc::clone(&shared), sim.clone(), Rc::clone(&looked));
+            sim.spawn(async move {
+                time.sleep(Duration::from_millis(10)).await;
+                taking(&time, &of, &seen);
+            });
+            sim.run();
+            assert!(shared.rights.owns(7) && shared.rights.owns(8));
+            assert!(shared.stuck().is_empty());
+            let again = (vec![7], vec![8]);
+            assert_eq!(*looked.borrow(), [(vec![7, 8], vec![]), again]);
+        }
+    }
+
+    #[test]
+    fn a_slot_is_foreign_to_nobody_while_it_is_taken() {
+        let sim = Sim::new(1);
+        let shared = Shared::leased(config());
+        assert!(
+            !shared.rights.is_foreign(7),
+            "what a start reads is not thrown away"
+        );
+        shared.rights.started();
+        assert!(shared.rights.is_foreign(7) && shared.rights.is_foreign(9));
+        taking(&sim, &shared, &Looks::default());
+        let (of, time) = (Arc::clone(&shared), sim.clone());
+        sim.spawn(async move {
+            time.sleep(Duration::from_millis(500)).await;
+            assert!(!of.rights.owns(7) && !of.rights.is_foreign(7));
+            assert!(of.rights.is_foreign(9));
+        });
+        sim.run();
+        assert!(shared.rights.owns(7) && !shared.rights.is_foreign(7));
+        shared.rights.set(7, false);
+        assert!(shared.rights.is_foreign(7));
+        // One that is broken off leaves nothing behind.
+        let look = |_| std::future::pending();
+        let pause = || std::future::ready(());
+        let broken = shared.take_slots(&[7], || Duration::ZERO, look, pause);
+        assert!(broken.now_or_never().is_none());
+        assert!(shared.rights.is_foreign(7));
+    }
+
+    #[test]
+    fn what_was_stuck_before_is_known_by_the_first_look() {
+        let sim = Sim::new(1);
+        let shared = Shared::leased(config());
+        shared.slots.lock(8).now_or_never().unwrap().keep();
+        let looked = Looks::default();
+        taking(&sim, &shared, &looked);
+        sim.run();
+        assert!(shared.rights.owns(7) && shared.rights.owns(8));
+        assert!(shared.stuck().is_empty());
+        assert_eq!(*looked.borrow(), [(vec![7, 8], vec![])]);
+    }
+
+    #[test]
+    fn a_change_that_ends_well_needs_no_other_look() {
+        let sim = Sim::new(1);
+        let shared = Shared::leased(config());
+        let looked = Looks::default();
+        let (of, time) = (Arc::clone(&shared), sim.clone());
+        sim.spawn(async move {
+            let guard = of.slots.lock(7).await;
+            time.sleep(Duration::from_secs(9)).await;
+            drop(guard);
+        });
+        let (of, time, seen) = (Arc::clone(&shared), sim.clone(), Rc::clone(&looked));
+        sim.spawn(async move {
+            time.sleep(Duration::from_millis(10)).await;
+            taking(&time, &of, &seen);
+        });
+        sim.run();
+        assert!(shared.rights.owns(7) && shared.rights.owns(8));
+        assert_eq!(*looked.borrow(), [(vec![7, 8], vec![])]);
+    }
+}
