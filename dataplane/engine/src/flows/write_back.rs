@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use futures_util::future::join;
 use quickwater_proto::{
-    BlobId, Bucket, CHUNK_BYTES, Committed, CopyAt, ETag, Extent, MetadataError, ObjectKey,
+    BlobId, Bucket, CHUNK_BYTES, Committed, CopyAt, CopyOf, ETag, Extent, MetadataError, ObjectKey,
     ObjectRecord, PathPolicy, PendingChange, PendingRecord, PersistState, PolicyMode, PutCondition,
     Version,
 };
@@ -27,7 +27,7 @@ use crate::flows::put::{PutError, PutObject};
 use crate::flows::read::BufferOf;
 use crate::io::{
     Body, BodyDigests, Buffer, ChunkId, Copies, DirtyAmount, DirtySpace, Disk, DiskError,
-    Durability, Environment, JOURNAL_CHUNK, Metadata,
+    Durability, Environment, JOURNAL_CHUNK, Metadata, Peers,
 };
 
 /// Attempts to learn what became of a commit before its key is given up on.
@@ -328,6 +328,7 @@ impl<W: World> Engine<W> {
         let nodes = pinned.copies.as_ref().map(Copies::nodes);
         let nodes = nodes.unwrap_or_default();
         let written = self.write_entry(&mut pinned, last, &entry).await;
+        let record_bytes = record.size;
         let (copies, outcome) = match written {
             Ok(copies) => {
                 let sessions: Vec<CopyAt> = copies.iter().cloned().chain(owner).collect();
@@ -351,11 +352,13 @@ impl<W: World> Engine<W> {
                     pinned.discard();
                     return Err(error);
                 }
+                self.leave_unsettled((bucket, key), (pinned.blob, record_bytes));
                 self.distrust(bucket.id, key);
                 guard.keep();
                 Err(FlowError::Unknown(error.to_string()))
             }
             Err(Unapplied::Unknown(text)) => {
+                self.leave_unsettled((bucket, key), (pinned.blob, record_bytes));
                 self.distrust(bucket.id, key);
                 guard.keep();
                 Err(FlowError::Unknown(text))
@@ -371,20 +374,30 @@ impl<W: World> Engine<W> {
         last: BufferOf<W>,
         entry: &Bytes,
     ) -> Result<Vec<CopyAt>, FlowError> {
-        let copies = pinned.copies.take();
-        let sent = copies
-            .as_ref()
-            .map(|_| Bytes::copy_from_slice(last.as_slice()));
+        let copies = match pinned.copies.take() {
+            Some(copies) => Some((copies, self.duplicate(&last).await?)),
+            None => None,
+        };
         let there = async {
-            let (Some(mut copies), Some(last)) = (copies, sent) else {
+            let Some((mut copies, last)) = copies else {
                 return Ok(Vec::new());
             };
-            copies.send(last).await?;
+            copies.send(last.into_bytes()).await?;
             copies.finish(entry.clone()).await
         };
         let (here, there) = join(self.write_entry_here(pinned, last, entry), there).await;
         here?;
         there
+    }
+
+    /// The same bytes in another buffer of the store's: what is sent elsewhere while it is
+    /// written here counts like everything else that is in memory.
+    async fn duplicate(&self, buffer: &BufferOf<W>) -> Result<BufferOf<W>, FlowError> {
+        let bytes = buffer.as_slice();
+        let mut other = self.disk().buffer(bytes.len()).await?;
+        other.set_len(bytes.len());
+        other.as_mut_slice().copy_from_slice(bytes);
+        Ok(other)
     }
 
     async fn write_entry_here(
@@ -408,6 +421,23 @@ impl<W: World> Engine<W> {
         let (data, (_, entry)) = join(pinned.write(last, Durability::Pinned), entry).await;
         data?;
         Ok(entry?)
+    }
+
+    /// The bytes of a commit that may be made, or not, until this session is over: among
+    /// other workers they are from now on kept like copies for whoever has the key then,
+    /// and go when the metadata do not name them. Alone, a restart sees to them.
+    fn leave_unsettled(&self, (bucket, key): (&Bucket, &ObjectKey), (blob, bytes): (BlobId, u64)) {
+        let Some(owner) = self.peers().itself() else {
+            return;
+        };
+        let of = CopyOf {
+            bucket: bucket.id,
+            key: key.clone(),
+            blob,
+            owner: Some(owner),
+        };
+        let now = self.environment().monotonic();
+        self.shared().kept.keep(of, bytes, false, now);
     }
 
     /// Applies a flushed entry to the metadata.

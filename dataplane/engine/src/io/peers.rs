@@ -81,6 +81,10 @@ pub trait Peers {
     /// The other workers, as they are known now.
     fn others(&self) -> Vec<Neighbour>;
 
+    /// This worker in its session, or in a later one than any it has sent a change in;
+    /// none: there are no others.
+    fn itself(&self) -> Option<CopyAt>;
+
     /// Has the owners of these keys compare them with the UFS. All were compared when it
     /// returns.
     ///
@@ -156,6 +160,10 @@ impl Peers for Alone {
 
     fn others(&self) -> Vec<Neighbour> {
         Vec::new()
+    }
+
+    fn itself(&self) -> Option<CopyAt> {
+        None
     }
 
     async fn look_again(&self, _: &Bucket, _: Vec<ObjectKey>) -> Result<(), FlowError> {

@@ -10,7 +10,7 @@ use quickwater_engine::io::{ChunkId, ChunkRun, Given, StripeError, StripeRead};
 use quickwater_peer::{
     Answer, Capability, HidesBelow, LookAgain, Message, SettleBucket, Task, encode,
 };
-use quickwater_proto::{BlobId, Bucket, Neighbour, NodeId, ObjectKey, slot_of};
+use quickwater_proto::{BlobId, Bucket, CopyAt, Neighbour, NodeId, ObjectKey, slot_of};
 
 use super::call::{CallFailure, Outgoing, Reply};
 use super::connect::Peers;
@@ -174,6 +174,15 @@ impl quickwater_engine::io::Peers for EnginePeers {
         let mut others = directory.neighbours();
         others.retain(|one| one.node != *directory.node());
         others
+    }
+
+    fn itself(&self) -> Option<CopyAt> {
+        // Learnt with the session, before anything is sent in it.
+        let directory = self.0.as_ref()?.directory();
+        Some(CopyAt {
+            node: directory.node().clone(),
+            session: directory.session()?,
+        })
     }
 
     async fn look_again(&self, bucket: &Bucket, keys: Vec<ObjectKey>) -> Result<(), FlowError> {
