@@ -155,8 +155,8 @@ pub struct EngineStats {
     pub copies_made: AtomicU64,
     /// Bytes of them.
     pub copies_made_bytes: AtomicU64,
-    /// Bodies that have fewer copies than they were acked with.
-    pub copies_missing: AtomicU64,
+    /// Attempts to make copies again that failed; repeated.
+    pub copies_failed: AtomicU64,
     /// How long what was acked waited for the UFS.
     pub persist_lag: Lag,
 }

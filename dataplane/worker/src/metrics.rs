@@ -159,11 +159,15 @@ metrics! {
     CopiesElsewhere Gauge "quickwater_copies_elsewhere_objects" []
         "Objects of this worker's keys, in no UFS, of which other workers keep copies."
     CopiesMissing Gauge "quickwater_copies_missing_objects" []
-        "Objects of this worker's keys that have fewer copies than they were acked with; they are copied again."
-    CopiesMade Counter "quickwater_copies_made_total" []
-        "Objects brought back to their number of copies after a worker was lost."
-    CopiesMadeBytes Counter "quickwater_copies_made_bytes_total" []
+        "Objects of this worker's keys that are not known to have as many copies as they were acked with: some are on workers that are gone, came back without them, or have not said yet that they have them. They are asked for and copied again."
+    CopiesMissingBytes Gauge "quickwater_copies_missing_bytes" []
         "Bytes of these objects."
+    CopiesMade Counter "quickwater_copies_made_total" []
+        "Copies made again after a worker was lost."
+    CopiesMadeBytes Counter "quickwater_copies_made_bytes_total" []
+        "Bytes of these copies."
+    CopiesFailed Counter "quickwater_copies_failed_total" []
+        "Attempts to make copies again that failed; repeated until the object has as many as it was acked with, or its UFS has it."
     CopiesRead Counter "quickwater_copies_read_total" []
         "Chunks read from another worker's copy because they are not here."
     CopiesRefused Counter "quickwater_copies_refused_total" []

@@ -13,8 +13,9 @@ use quickwater_controlplane::namespace::{Namespace, Replayed};
 use quickwater_controlplane::records::JournalEntry;
 use quickwater_engine::{Copied, Shared, note_blob};
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, CopyOf, MetadataError, NodeId, ObjectKey, ObjectRecord, PartRecord,
-    PendingChange, PendingRecord, PersistState, UploadId, UploadRecord, Version, slot_of,
+    BlobId, Bucket, BucketId, CopyAt, CopyOf, MetadataError, NodeId, ObjectKey, ObjectRecord,
+    PartRecord, PendingChange, PendingRecord, PersistState, UploadId, UploadRecord, Version,
+    slot_of,
 };
 use quickwater_worker::store::{FactError, Fate, JournalError, Store};
 use tokio::task::{JoinError, JoinSet};
@@ -444,7 +445,12 @@ impl<R: Rows> Queue<'_, R> {
     ) {
         let Some(node) = self.node else { return };
         let others = holders.iter().filter(|holder| *holder != node);
-        let others: Arc<[NodeId]> = others.cloned().collect();
+        // A row does not say in which session: they are asked.
+        let others = others.map(|node| CopyAt {
+            node: node.clone(),
+            session: 0,
+        });
+        let others: Arc<[CopyAt]> = others.collect();
         for extent in &record.extents {
             self.shared.kept.own(extent.blob);
             let copied = Copied {

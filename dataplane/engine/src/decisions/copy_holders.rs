@@ -1,10 +1,14 @@
 //! Who else has the bytes of our keys that no UFS has: learnt from commits and from the
-//! rows of slots that were taken in. Absent: copies kept here for others.
+//! rows of slots that were taken in; and which bodies are to be looked at, because it is
+//! not known that they have as many copies as they should. Absent: copies kept here for
+//! others, how copies are made.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use quickwater_proto::{BlobId, BucketId, NodeId, ObjectKey};
+use quickwater_proto::{BlobId, BucketId, CopyAt, Neighbour, NodeId, ObjectKey};
 
 /// Messages to others that copies have ended, at most; those beyond it find out
 /// themselves, later.
@@ -21,15 +25,165 @@ pub struct Copied {
     pub bytes: u64,
     /// How many copies there should be, our own included.
     pub copies: usize,
-    /// Who else has one.
-    pub others: Arc<[NodeId]>,
+    /// Who else has one, and the session in which that was last known; session 0: a row
+    /// says so, and nothing was asked yet.
+    pub others: Arc<[CopyAt]>,
+}
+
+/// Whether a body is to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It had its copies when it was looked at last.
+    Whole,
+    /// At that time.
+    Due(Duration),
+    /// It is looked at now.
+    Taken,
+}
+
+#[derive(Debug)]
+struct Noted {
+    copied: Copied,
+    /// Older bodies have smaller ones.
+    number: u64,
+    stage: Stage,
+    /// Looks in a row that came to nothing.
+    failures: u32,
+}
+
+/// What others are like now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Member {
+    session: u64,
+    live: bool,
+    draining: bool,
+}
+
+/// A body to be looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Due {
+    pub(crate) blob: BlobId,
+    pub(crate) copied: Copied,
+    /// Others that are known to have it, in their sessions of now.
+    pub(crate) have: Vec<CopyAt>,
+    /// Others that are to be asked whether they have it, in their sessions of now.
+    pub(crate) ask: Vec<CopyAt>,
+    /// Looks in a row that came to nothing.
+    pub(crate) failures: u32,
+}
+
+/// What came of a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// Something was learnt or done: it is judged anew by what is known now, and looked at
+    /// again at that time if copies are missing all the same.
+    Learnt(Duration),
+    /// Nothing; again at that time.
+    Failed(Duration),
+    /// Nothing can be done before others come, go or change; at that time at the latest.
+    Stuck(Duration),
+}
+
+/// Whether a body of the table is ours and here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// It is.
+    Here,
+    /// Our own copy is not whole.
+    Missing,
+    /// Another worker's key by now.
+    Foreign,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    of: HashMap<BlobId, Copied>,
+    of: BTreeMap<u128, Noted>,
+    numbers: u64,
+    /// Bodies that are due, the oldest of one time first.
+    queue: BTreeMap<(Duration, u64), u128>,
+    /// Bodies that are not known to have all their copies, and their bytes.
+    missing: (u64, u64),
+    members: HashMap<NodeId, Member>,
     ended: HashMap<NodeId, Vec<BlobId>>,
     waiting: usize,
+}
+
+impl State {
+    fn have<'a>(&'a self, copied: &'a Copied) -> impl Iterator<Item = &'a CopyAt> {
+        copied.others.iter().filter(|at| {
+            let member = self.members.get(&at.node);
+            member.is_some_and(|m| m.live && !m.draining && m.session == at.session)
+        })
+    }
+
+    fn is_whole(&self, copied: &Copied) -> bool {
+        self.have(copied).count() + 1 >= copied.copies
+    }
+
+    /// The only place where a stage changes: queue and sums follow.
+    fn stage(&mut self, blob: u128, stage: Stage) {
+        let Some(noted) = self.of.get_mut(&blob) else {
+            return;
+        };
+        let before = std::mem::replace(&mut noted.stage, stage);
+        let (number, bytes) = (noted.number, noted.copied.bytes);
+        if let Stage::Due(at) = before {
+            self.queue.remove(&(at, number));
+        }
+        if let Stage::Due(at) = stage {
+            self.queue.insert((at, number), blob);
+        }
+        match (before == Stage::Whole, stage == Stage::Whole) {
+            (true, false) => self.missing = (self.missing.0 + 1, self.missing.1 + bytes),
+            (false, true) => self.missing = (self.missing.0 - 1, self.missing.1 - bytes),
+            _ => {}
+        }
+    }
+
+    fn remove(&mut self, blob: u128) -> Option<Copied> {
+        self.stage(blob, Stage::Whole);
+        self.of.remove(&blob).map(|noted| noted.copied)
+    }
+
+    /// Judges a body by who is there now; one that is looked at is judged after that.
+    fn judge(&mut self, blob: u128) {
+        let Some(noted) = self.of.get(&blob) else {
+            return;
+        };
+        match (noted.stage, self.is_whole(&noted.copied)) {
+            (Stage::Taken, _) => {}
+            (_, true) => self.stage(blob, Stage::Whole),
+            (Stage::Whole, false) => self.stage(blob, Stage::Due(Duration::ZERO)),
+            (Stage::Due(_), false) => {}
+        }
+    }
+
+    fn tell<'n>(&mut self, blob: BlobId, others: impl IntoIterator<Item = &'n NodeId>) {
+        for node in others {
+            if self.waiting >= ENDED_MAX {
+                return;
+            }
+            self.waiting += 1;
+            self.ended.entry(node.clone()).or_default().push(blob);
+        }
+    }
+
+    fn suspect(&mut self, blob: u128) {
+        let stage = self.of.get(&blob).map(|noted| noted.stage);
+        if stage == Some(Stage::Whole) {
+            self.stage(blob, Stage::Due(Duration::ZERO));
+        }
+    }
+
+    fn hurry(&mut self, blob: u128) {
+        let Some(noted) = self.of.get_mut(&blob) else {
+            return;
+        };
+        if let Stage::Due(_) = noted.stage {
+            noted.failures = 0;
+            self.stage(blob, Stage::Due(Duration::ZERO));
+        }
+    }
 }
 
 /// Other workers by blob, shared by all shards. Holds no more than there are pending
@@ -46,41 +200,198 @@ impl CopyHolders {
     /// kept account of.
     pub fn note(&self, blob: BlobId, copied: Copied) {
         let mut state = self.state();
-        match copied.copies > 1 {
-            true => state.of.insert(blob, copied),
-            false => state.of.remove(&blob),
+        let before = state.of.get(&blob.0);
+        let number = before.map_or(state.numbers, |noted| noted.number);
+        let was_taken = before.is_some_and(|noted| noted.stage == Stage::Taken);
+        state.remove(blob.0);
+        if copied.copies <= 1 {
+            return;
+        }
+        state.numbers += 1;
+        let noted = Noted {
+            copied,
+            number,
+            stage: Stage::Whole,
+            failures: 0,
         };
+        state.of.insert(blob.0, noted);
+        match was_taken {
+            true => state.stage(blob.0, Stage::Taken),
+            false => state.judge(blob.0),
+        }
+    }
+
+    /// Who has a blob by now, if it is still kept account of; `false`: it has ended.
+    pub(crate) fn renew(&self, blob: BlobId, others: Arc<[CopyAt]>) -> bool {
+        let mut state = self.state();
+        let noted = state.of.get_mut(&blob.0);
+        noted.map(|noted| noted.copied.others = others).is_some()
     }
 
     /// Who else has a blob.
     #[must_use]
-    pub fn of(&self, blob: BlobId) -> Arc<[NodeId]> {
+    pub fn of(&self, blob: BlobId) -> Arc<[CopyAt]> {
         let state = self.state();
-        let of = state.of.get(&blob).map(|copied| Arc::clone(&copied.others));
+        let of = state.of.get(&blob.0);
+        let of = of.map(|noted| Arc::clone(&noted.copied.others));
         of.unwrap_or_default()
     }
 
-    /// Bodies for which `wanted` holds, at most `limit`, and how many there are of them.
-    pub(crate) fn find(
-        &self,
-        limit: usize,
-        mut wanted: impl FnMut(BlobId, &Copied) -> bool,
-    ) -> (Vec<(BlobId, Copied)>, usize) {
-        let (mut found, mut count) = (Vec::new(), 0);
-        for (blob, copied) in &self.state().of {
-            if wanted(*blob, copied) {
-                count += 1;
-                if found.len() < limit {
-                    found.push((*blob, copied.clone()));
-                }
-            }
-        }
-        (found, count)
+    /// The same in the order in which they are best asked: who is not there comes last.
+    pub(crate) fn readers(&self, blob: BlobId) -> Vec<NodeId> {
+        let state = self.state();
+        let Some(noted) = state.of.get(&blob.0) else {
+            return Vec::new();
+        };
+        let others = noted.copied.others.iter();
+        let mut readers: Vec<NodeId> = others.map(|at| at.node.clone()).collect();
+        // Nobody was met yet: all are alike.
+        readers.sort_by_key(|node| !state.members.get(node).is_some_and(|m| m.live));
+        readers
     }
 
-    /// Forgets bodies that are not ours any more: nobody is told.
-    pub(crate) fn retain(&self, mut ours: impl FnMut(&Copied) -> bool) {
-        self.state().of.retain(|_, copied| ours(copied));
+    /// What the others are like now. `true`: something has changed, and all bodies are to
+    /// be judged anew, see [`CopyHolders::walk`].
+    pub(crate) fn meet(&self, others: &[Neighbour]) -> bool {
+        let members: HashMap<_, _> = others
+            .iter()
+            .map(|other| {
+                let member = Member {
+                    session: other.session,
+                    live: other.live && other.session > 0,
+                    draining: other.draining,
+                };
+                (other.node.clone(), member)
+            })
+            .collect();
+        let mut state = self.state();
+        let changed = state.members != members;
+        state.members = members;
+        changed
+    }
+
+    /// Others that can be asked to keep something.
+    pub(crate) fn usable(&self) -> usize {
+        let state = self.state();
+        let members = state.members.values();
+        members.filter(|one| one.live && !one.draining).count()
+    }
+
+    /// Judges at most `limit` bodies, from the one after `after` on. `hurry`: what waits
+    /// does so no longer. Where to go on; none: that was the last.
+    pub(crate) fn walk(
+        &self,
+        after: Option<BlobId>,
+        limit: usize,
+        hurry: bool,
+        own: impl Fn(BlobId, &Copied) -> Own,
+    ) -> Option<BlobId> {
+        let mut state = self.state();
+        let from = after.map_or(Bound::Unbounded, |blob| Bound::Excluded(blob.0));
+        let range = state.of.range((from, Bound::Unbounded)).take(limit);
+        let judged: Vec<(u128, Own)> = range
+            .map(|(blob, noted)| (*blob, own(BlobId(*blob), &noted.copied)))
+            .collect();
+        for (blob, own) in &judged {
+            match own {
+                Own::Foreign => drop(state.remove(*blob)),
+                Own::Here => state.judge(*blob),
+                Own::Missing => state.suspect(*blob),
+            }
+            if hurry {
+                state.hurry(*blob);
+            }
+        }
+        let last = judged.last().map(|(blob, _)| BlobId(*blob));
+        last.filter(|_| judged.len() == limit)
+    }
+
+    /// Our own copy of a body was found to be missing.
+    pub(crate) fn suspect(&self, blob: BlobId) {
+        self.state().suspect(blob.0);
+    }
+
+    /// The next body that is due, if `fits` says so; it is looked at from now on, until
+    /// [`CopyHolders::looked`].
+    pub(crate) fn take(&self, now: Duration, fits: impl FnOnce(&Due) -> bool) -> Option<Due> {
+        let mut state = self.state();
+        let ((at, _), blob) = state.queue.first_key_value()?;
+        let (at, blob) = (*at, *blob);
+        if at > now {
+            return None;
+        }
+        let noted = state.of.get(&blob)?;
+        let ask = noted.copied.others.iter().filter_map(|at| {
+            let member = state.members.get(&at.node)?;
+            let unsure = member.live && !member.draining && member.session != at.session;
+            unsure.then(|| CopyAt {
+                node: at.node.clone(),
+                session: member.session,
+            })
+        });
+        let due = Due {
+            blob: BlobId(blob),
+            copied: noted.copied.clone(),
+            have: state.have(&noted.copied).cloned().collect(),
+            ask: ask.collect(),
+            failures: noted.failures,
+        };
+        if !fits(&due) {
+            return None;
+        }
+        state.stage(blob, Stage::Taken);
+        Some(due)
+    }
+
+    /// A worker was asked in this session whether it has a body.
+    pub(crate) fn asked(&self, blob: BlobId, at: &CopyAt, has: bool) {
+        let mut state = self.state();
+        let Some(noted) = state.of.get_mut(&blob.0) else {
+            return;
+        };
+        let others =
+            noted
+                .copied
+                .others
+                .iter()
+                .filter_map(|other| match (other.node == at.node, has) {
+                    (false, _) => Some(other.clone()),
+                    (true, true) => Some(at.clone()),
+                    (true, false) => None,
+                });
+        noted.copied.others = others.collect();
+    }
+
+    /// A look at a body has ended. `own`: whether it is ours and here.
+    pub(crate) fn looked(&self, blob: BlobId, looked: Looked, own: Own) {
+        let mut state = self.state();
+        let Some(noted) = state.of.get_mut(&blob.0) else {
+            return;
+        };
+        if noted.stage != Stage::Taken {
+            return;
+        }
+        noted.failures = match looked {
+            Looked::Learnt(_) => 0,
+            Looked::Failed(_) => noted.failures.saturating_add(1),
+            Looked::Stuck(_) => noted.failures,
+        };
+        let whole = own == Own::Here && state.is_whole(&state.of[&blob.0].copied);
+        let stage = match (own, looked) {
+            (Own::Foreign, _) => {
+                state.remove(blob.0);
+                return;
+            }
+            _ if whole => Stage::Whole,
+            (_, Looked::Learnt(at) | Looked::Failed(at) | Looked::Stuck(at)) => Stage::Due(at),
+        };
+        state.stage(blob.0, stage);
+    }
+
+    /// Bodies that are not known to have all their copies, and their bytes.
+    #[must_use]
+    pub fn missing(&self) -> (u64, u64) {
+        self.state().missing
     }
 
     /// How many blobs others have.
@@ -91,21 +402,15 @@ impl CopyHolders {
 
     /// A blob is not needed any more: who has it is told.
     pub(crate) fn end(&self, blob: BlobId) {
-        let copied = self.state().of.remove(&blob);
+        let mut state = self.state();
+        let copied = state.remove(blob.0);
         let others = copied.map(|copied| copied.others).unwrap_or_default();
-        self.tell(blob, &others);
+        state.tell(blob, others.iter().map(|at| &at.node));
     }
 
     /// The same of copies that were not noted.
     pub(crate) fn tell(&self, blob: BlobId, others: &[NodeId]) {
-        let mut state = self.state();
-        for node in others {
-            if state.waiting >= ENDED_MAX {
-                return;
-            }
-            state.waiting += 1;
-            state.ended.entry(node.clone()).or_default().push(blob);
-        }
+        self.state().tell(blob, others);
     }
 
     /// Who is to be told of what.
@@ -117,36 +422,4 @@ impl CopyHolders {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_has_what_ended_is_told_once() {
-        let holders = CopyHolders::default();
-        let node = |name: &str| NodeId::new(name).unwrap();
-        let (b, c) = (node("b"), node("c"));
-        let copied = |others: &[NodeId]| Copied {
-            bucket: BucketId(1),
-            key: ObjectKey::new("k").unwrap(),
-            bytes: 1,
-            copies: others.len() + 1,
-            others: others.into(),
-        };
-        holders.note(BlobId(1), copied(&[b.clone(), c.clone()]));
-        holders.note(BlobId(2), copied(std::slice::from_ref(&b)));
-        holders.note(BlobId(3), copied(&[]));
-        assert_eq!(&*holders.of(BlobId(1)), [b.clone(), c.clone()]);
-        assert_eq!(holders.blobs(), 2);
-        holders.end(BlobId(1));
-        holders.end(BlobId(2));
-        assert!(holders.of(BlobId(1)).is_empty());
-        let ended = holders.take_ended();
-        assert_eq!(ended[&b], [BlobId(1), BlobId(2)]);
-        assert_eq!(ended[&c], [BlobId(1)]);
-        assert!(holders.take_ended().is_empty());
-        holders.end(BlobId(3));
-        assert!(holders.take_ended().is_empty(), "nobody has it");
-        holders.tell(BlobId(4), std::slice::from_ref(&c));
-        assert_eq!(holders.take_ended()[&c], [BlobId(4)]);
-    }
-}
+mod tests;

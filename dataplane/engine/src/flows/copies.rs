@@ -32,19 +32,36 @@ impl<W: World> Engine<W> {
         (blob, bytes): (BlobId, u64),
     ) -> Result<Option<CopiesOf<W>>, FlowError> {
         let copies = usize::from(policy.write_replicas.saturating_sub(1));
-        // What has no bytes is in the commit as a whole.
-        if copies == 0 || bytes == 0 {
+        if copies == 0 {
             return Ok(None);
         }
-        let begun = self
-            .peers()
-            .copy((bucket, key), (blob, bytes), copies, &[])
-            .await;
+        let begun = match bytes {
+            // It is in the commit as a whole; still nobody is told of more workers than
+            // there are.
+            0 => self.count_workers(copies).map(|()| None),
+            _ => {
+                let copying = self.peers().copy((bucket, key), (blob, bytes), copies, &[]);
+                copying.await.map(Some)
+            }
+        };
         if begun.is_err() {
             let stats = &self.shared().stats;
             stats.copies_refused.fetch_add(1, Ordering::Relaxed);
         }
-        begun.map(Some)
+        begun
+    }
+
+    /// Whether there are so many others that could keep something.
+    fn count_workers(&self, copies: usize) -> Result<(), FlowError> {
+        let others = self.peers().others();
+        let usable = others.iter().filter(|one| one.live && !one.draining);
+        match usable.count() {
+            usable if usable < copies => Err(FlowError::TooFewWorkers {
+                wanted: copies + 1,
+                possible: usable + 1,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// How many workers are known to have the bytes of a version that no UFS has, this
@@ -68,7 +85,7 @@ impl<W: World> Engine<W> {
             key: key.clone(),
             bytes,
             copies: copies.len() + 1,
-            others: copies.iter().map(|copy| copy.node.clone()).collect(),
+            others: copies.into(),
         };
         self.shared().holders.note(blob, copied);
     }
@@ -94,10 +111,17 @@ impl<W: World> Engine<W> {
         range: Range<u32>,
     ) -> Option<BufferOf<W>> {
         let want = (range.end - range.start) as usize;
-        for node in self.shared().holders.of(chunk.blob).iter() {
-            match self.peers().fetch(node, chunk, range.clone()).await {
+        let holders = &self.shared().holders;
+        let readers = holders.readers(chunk.blob);
+        if readers.is_empty() {
+            return None;
+        }
+        // Before anything comes: no more are on their way than there is memory for.
+        let mut buffer = self.disk().buffer(want).await.ok()?;
+        for node in readers {
+            match self.peers().fetch(&node, chunk, range.clone()).await {
                 Ok(Some(bytes)) if bytes.len() == want => {
-                    let mut buffer = self.disk().buffer(want).await.ok()?;
+                    holders.suspect(chunk.blob);
                     buffer.set_len(want);
                     buffer.as_mut_slice().copy_from_slice(&bytes);
                     let stats = &self.shared().stats;

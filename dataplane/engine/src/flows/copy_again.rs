@@ -1,17 +1,22 @@
 //! Back to the promised number of copies after a worker was lost, or came back without
-//! what it had. Done by the owner of the key, for as long as no UFS has the bytes.
+//! what it had. Done by the owner of the key, for as long as no UFS has the bytes. Which
+//! bodies are looked at when is said by `decisions/copy_holders`.
 
 use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::future::{Either, join, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use quickwater_proto::{
-    BlobId, Bucket, CHUNK_BYTES, CopyAt, Neighbour, NodeId, ObjectRecord, PersistState, slot_of,
+    BlobId, Bucket, BucketId, CHUNK_BYTES, CopyAt, NodeId, ObjectKey, ObjectRecord, PersistState,
+    Version, slot_of,
 };
 
-use crate::decisions::copy_holders::Copied;
+use crate::decisions::copy_holders::{Copied, Due, Looked, Own};
 use crate::decisions::read_plan::chunks_of;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
@@ -21,21 +26,102 @@ use crate::io::{
     Peers,
 };
 
-/// Pause in which copies that ended gather: one message for all of them.
-const TELL_PAUSE: Duration = Duration::from_millis(200);
-/// Pauses between two looks at what is missing.
-const TELLS_PER_LOOK: u32 = 5;
-/// Bodies copied between two looks, and at the same time.
-const BODIES_MAX: usize = 1_024;
-const AT_ONCE: usize = 8;
-/// Bodies asked for in one message.
+/// Pause in which copies that ended gather (one message for all of them), and after which
+/// it is looked again who is there.
+const TICK: Duration = Duration::from_millis(200);
+/// Bodies judged under one lock, and how often in a tick: when others have changed, and
+/// when nothing has happened that is known of.
+const WALK_MAX: usize = 1_024;
+const WALKS_CHANGED: usize = 16;
+const WALKS_CALM: usize = 2;
+/// Bodies copied at the same time, and bytes of memory for that; each takes so many at most.
+const BODIES_AT_ONCE: usize = 64;
+const BYTES_AT_ONCE: u64 = 16 << 20;
+const BODY_BYTES_MAX: u64 = 2 << 20;
+/// Bodies asked for in one message, and messages at the same time.
 const ASKED_MAX: usize = 1_024;
+const ASKS_AT_ONCE: usize = 4;
+/// Failures after which a worker that does not say whether it has a body counts as one
+/// that has not.
+const ASK_FAILURES_MAX: u32 = 5;
+/// How often it is said again who has a body, when nobody knows whether that was heard.
+const SET_AGAIN_MAX: usize = 2;
+/// Bodies begun between two waits.
+const LOOKS_MAX: usize = 4_096;
+/// Pause after a failure, doubled by each, up to the longest; half of it is chance.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// What the owner knows of the others from look to look.
+/// How far all bodies were judged.
 #[derive(Debug, Default)]
-struct Known {
-    /// Sessions in which a worker was seen to have what it should.
-    seen: HashMap<NodeId, u64>,
+struct Walk {
+    after: Option<BlobId>,
+    /// Others have changed: what waits need not wait any longer.
+    hurry: bool,
+}
+
+/// What is under way.
+#[derive(Debug, Default, Clone, Copy)]
+struct Load {
+    bodies: usize,
+    bytes: u64,
+    asked: usize,
+}
+
+impl Load {
+    fn of(job: &Job) -> Self {
+        match job {
+            Job::Copy(due) => Self {
+                bodies: 1,
+                bytes: due.copied.bytes.min(BODY_BYTES_MAX),
+                asked: 0,
+            },
+            Job::Ask(_, bodies) => Self {
+                asked: bodies.len(),
+                ..Self::default()
+            },
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.bodies += other.bodies;
+        self.bytes += other.bytes;
+        self.asked += other.asked;
+    }
+
+    fn sub(&mut self, other: Self) {
+        self.bodies -= other.bodies;
+        self.bytes -= other.bytes;
+        self.asked -= other.asked;
+    }
+
+    fn fits(&self, due: &Due) -> bool {
+        if is_asked(due) {
+            return self.asked < ASKED_MAX * ASKS_AT_ONCE;
+        }
+        let bytes = due.copied.bytes.min(BODY_BYTES_MAX);
+        self.bodies < BODIES_AT_ONCE && self.bytes + bytes <= BYTES_AT_ONCE
+    }
+}
+
+/// Something to be done.
+enum Job {
+    /// Make the copies that are missing.
+    Copy(Due),
+    /// Ask a worker which of these it has.
+    Ask(CopyAt, Vec<Due>),
+}
+
+/// What became of making copies.
+enum Made {
+    /// There are as many as there should be.
+    Enough,
+    /// The body is not needed any more.
+    Over,
+}
+
+fn is_asked(due: &Due) -> bool {
+    !due.ask.is_empty() && due.failures < ASK_FAILURES_MAX
 }
 
 impl<W: World> Engine<W>
@@ -45,113 +131,187 @@ where
     /// Keeps the number of copies, and tells who has some that ended, until `stop` says
     /// so. One shard does it for all.
     pub async fn run_copier(&self, stop: impl Fn() -> bool) {
-        let mut known = Known::default();
-        let mut tells = 0;
+        let telling = async {
+            while !stop() {
+                self.environment().sleep(TICK).await;
+                self.tell_holders().await;
+                self.tell_of_stripes().await;
+            }
+        };
+        join(telling, self.keep_number(&stop)).await;
+    }
+
+    async fn keep_number(&self, stop: &impl Fn() -> bool) {
+        let mut walk = Walk::default();
+        let (mut work, mut load) = (FuturesUnordered::new(), Load::default());
         while !stop() {
-            self.environment().sleep(TELL_PAUSE).await;
-            self.tell_holders().await;
-            self.tell_of_stripes().await;
-            tells += 1;
-            if tells % TELLS_PER_LOOK != 0 {
-                continue;
-            }
-            let holders = &self.shared().holders;
-            let rights = &self.shared().rights;
-            holders.retain(|copied| rights.owns(slot_of(copied.bucket, &copied.key)));
-            if holders.blobs() == 0 {
-                let missing = &self.shared().stats.copies_missing;
-                missing.store(0, Ordering::Relaxed);
-                continue;
-            }
-            if self.permit_lease().is_err() {
-                continue;
-            }
-            let others = self.peers().others();
-            self.ask_who_came_back(&others, &mut known).await;
-            self.copy_missing(&others).await;
-        }
-    }
-
-    /// A worker in a new session may have been wiped: what it does not have any more is
-    /// missing.
-    async fn ask_who_came_back(&self, others: &[Neighbour], known: &mut Known) {
-        for other in others.iter().filter(|other| other.live) {
-            if known.seen.get(&other.node) == Some(&other.session) {
-                continue;
-            }
-            let here = |_, copied: &Copied| copied.others.contains(&other.node);
-            let (bodies, _) = self.shared().holders.find(usize::MAX, here);
-            let mut whole = true;
-            for some in bodies.chunks(ASKED_MAX) {
-                let asked: Vec<_> = some.iter().map(|(blob, c)| (*blob, c.bytes)).collect();
-                let Ok(found) = self.peers().has_copies(&other.node, &asked).await else {
-                    whole = false;
+            self.look_around(&mut walk);
+            self.begin_jobs(&mut load, |job| work.push(self.do_job(job)));
+            let mut tick = pin!(self.environment().sleep(TICK));
+            loop {
+                if work.is_empty() {
+                    tick.await;
                     break;
-                };
-                for (blob, copied) in some.iter().filter(|(blob, _)| !found.contains(blob)) {
-                    self.strike(*blob, copied, &other.node);
+                }
+                match select(work.next(), tick.as_mut()).await {
+                    Either::Left((ended, _)) => {
+                        load.sub(ended.unwrap_or_default());
+                        self.begin_jobs(&mut load, |job| work.push(self.do_job(job)));
+                    }
+                    Either::Right(_) => break,
                 }
             }
-            if whole {
-                known.seen.insert(other.node.clone(), other.session);
+        }
+        // What is on a connection is not cut in two.
+        while work.next().await.is_some() {}
+    }
+
+    /// Judges bodies: all of them soon when others have changed, and all of them in turn
+    /// always, because slots and our own disk change, too.
+    fn look_around(&self, walk: &mut Walk) {
+        let holders = &self.shared().holders;
+        if holders.meet(&self.peers().others()) {
+            *walk = Walk {
+                after: None,
+                hurry: true,
+            };
+        }
+        let walks = match walk.hurry {
+            true => WALKS_CHANGED,
+            false => WALKS_CALM,
+        };
+        for _ in 0..walks {
+            let own = |blob, copied: &Copied| self.own_copy(blob, copied);
+            walk.after = holders.walk(walk.after, WALK_MAX, walk.hurry, own);
+            if walk.after.is_none() {
+                walk.hurry = false;
+                return;
             }
         }
     }
 
-    /// A worker does not have a body that it should have.
-    fn strike(&self, blob: BlobId, copied: &Copied, node: &NodeId) {
-        let left = copied.others.iter().filter(|other| *other != node);
-        let copied = Copied {
-            others: left.cloned().collect(),
-            ..copied.clone()
-        };
-        self.shared().holders.note(blob, copied);
+    fn own_copy(&self, blob: BlobId, copied: &Copied) -> Own {
+        let slot = slot_of(copied.bucket, &copied.key);
+        match self.has_copy(blob, copied.bytes) {
+            _ if self.shared().rights.is_foreign(slot) => Own::Foreign,
+            true => Own::Here,
+            false => Own::Missing,
+        }
     }
 
-    async fn copy_missing(&self, others: &[Neighbour]) {
-        let missing = |blob, copied: &Copied| {
-            // The owner has one of its own: what it answers and persists comes from there.
-            !self.has_copy(blob, copied.bytes) || live(others, copied).count() + 1 < copied.copies
-        };
-        let (bodies, count) = self.shared().holders.find(BODIES_MAX, missing);
-        let stats = &self.shared().stats;
-        stats.copies_missing.store(count as u64, Ordering::Relaxed);
-        stream::iter(bodies)
-            .for_each_concurrent(AT_ONCE, |(blob, copied)| async move {
-                // What failed is seen at the next look.
-                if let Ok(true) = self.copy_again(blob, &copied, others).await {
-                    let stats = &self.shared().stats;
-                    stats.copies_made.fetch_add(1, Ordering::Relaxed);
-                    let bytes = &stats.copies_made_bytes;
-                    bytes.fetch_add(copied.bytes, Ordering::Relaxed);
+    fn begin_jobs(&self, load: &mut Load, mut begin: impl FnMut(Job)) {
+        if self.permit_lease().is_err() {
+            return;
+        }
+        let holders = &self.shared().holders;
+        let mut asks: HashMap<CopyAt, Vec<Due>> = HashMap::new();
+        let now = self.environment().monotonic();
+        for _ in 0..LOOKS_MAX {
+            let Some(due) = holders.take(now, |due| load.fits(due)) else {
+                break;
+            };
+            if is_asked(&due) {
+                load.asked += 1;
+                // One after the other: what it says may be enough.
+                asks.entry(due.ask[0].clone()).or_default().push(due);
+                continue;
+            }
+            let own = self.own_copy(due.blob, &due.copied);
+            // All who are there have it: others have to come.
+            if own == Own::Here && due.have.len() >= holders.usable() {
+                holders.looked(due.blob, Looked::Stuck(now + PAUSE_MAX), own);
+                continue;
+            }
+            let job = Job::Copy(due);
+            load.add(Load::of(&job));
+            begin(job);
+        }
+        for (at, mut bodies) in asks {
+            while !bodies.is_empty() {
+                let some = bodies.split_off(bodies.len().saturating_sub(ASKED_MAX));
+                begin(Job::Ask(at.clone(), some));
+            }
+        }
+    }
+
+    /// Does it, and tells what load it was.
+    async fn do_job(&self, job: Job) -> Load {
+        let load = Load::of(&job);
+        match job {
+            Job::Copy(due) => self.copy_missing(&due).await,
+            Job::Ask(at, bodies) => self.ask_for(&at, &bodies).await,
+        }
+        load
+    }
+
+    async fn ask_for(&self, at: &CopyAt, bodies: &[Due]) {
+        let asked: Vec<_> = bodies
+            .iter()
+            .map(|due| (due.blob, due.copied.bytes))
+            .collect();
+        let found = self.peers().has_copies(&at.node, &asked).await;
+        let holders = &self.shared().holders;
+        let now = self.environment().monotonic();
+        for due in bodies {
+            let looked = match &found {
+                Ok(found) => {
+                    holders.asked(due.blob, at, found.contains(&due.blob));
+                    Looked::Learnt(now)
                 }
-            })
-            .await;
+                Err(_) => Looked::Failed(now + self.pause_after(due.failures)),
+            };
+            holders.looked(due.blob, looked, self.own_copy(due.blob, &due.copied));
+        }
     }
 
-    /// Brings a body back to its number of copies. `false`: it needs none any more.
-    async fn copy_again(
-        &self,
-        blob: BlobId,
-        copied: &Copied,
-        others: &[Neighbour],
-    ) -> Result<bool, FlowError> {
-        let place = (copied.bucket, &copied.key);
+    async fn copy_missing(&self, due: &Due) {
+        let made = self.copy_again(due).await;
+        let now = self.environment().monotonic();
+        let (holders, stats) = (&self.shared().holders, &self.shared().stats);
+        let own = self.own_copy(due.blob, &due.copied);
+        let looked = match made {
+            Ok(Made::Enough) => Looked::Learnt(now + PAUSE_FIRST),
+            Ok(Made::Over) if own != Own::Foreign => return holders.end(due.blob),
+            Ok(Made::Over) => Looked::Learnt(now),
+            Err(_) => {
+                stats.copies_failed.fetch_add(1, Ordering::Relaxed);
+                Looked::Failed(now + self.pause_after(due.failures))
+            }
+        };
+        holders.looked(due.blob, looked, own);
+    }
+
+    fn pause_after(&self, failures: u32) -> Duration {
+        let pause = PAUSE_MAX.min(PAUSE_FIRST * 2u32.saturating_pow(failures.min(16)));
+        let chance = (self.environment().random_u128() % 1_000) as u32;
+        pause / 2 + pause / 2_000 * chance
+    }
+
+    /// Brings a body back to its number of copies.
+    async fn copy_again(&self, due: &Due) -> Result<Made, FlowError> {
+        let Due { blob, copied, .. } = due;
+        let (blob, place) = (*blob, (copied.bucket, &copied.key));
         let Some(bucket) = self.bucket_by_id(copied.bucket).await? else {
-            return Ok(false);
+            return Ok(Made::Over);
         };
         let record = self.metadata().object(place.0, place.1).await?;
         let current = |record: &ObjectRecord| {
-            record.persist != PersistState::Persisted
-                && matches!(record.extents.as_slice(), [only] if only.blob == blob)
+            let mut extents = record.extents.iter();
+            record.persist != PersistState::Persisted && extents.any(|e| e.blob == blob)
         };
         let Some(record) = record.filter(current) else {
-            return Ok(false);
+            return Ok(Made::Over);
         };
-        let mut all: Vec<CopyAt> = live(others, copied).collect();
+        if record.extents.len() > 1 {
+            return Err(FlowError::Unavailable(
+                "a row names the holders of one body only".into(),
+            ));
+        }
+        let mut all = due.have.clone();
         let entry = self.entry_of(&bucket, copied, &record)?;
         if !self.has_copy(blob, copied.bytes) {
             self.copy_here(blob, copied.bytes, &entry).await?;
+            self.count_made(copied.bytes, 1);
             let now = self.environment().monotonic();
             self.shared().persist.hurry(place.0, place.1, now);
         }
@@ -161,40 +321,58 @@ where
             (made, owner) = self
                 .copy_there(&bucket, (blob, copied), want, &all, entry)
                 .await?;
+            self.count_made(copied.bytes, made.len() as u64);
         }
         all.extend_from_slice(&made);
         let sessions: Vec<CopyAt> = all.iter().cloned().chain(owner).collect();
-        let set = self
-            .metadata()
-            .set_holders(place, record.version, true, &sessions)
-            .await;
+        let set = self.name_holders(place, record.version, &sessions).await;
         let nodes: Vec<NodeId> = made.into_iter().map(|copy| copy.node).collect();
+        let holders = &self.shared().holders;
         match set {
             Ok(true) => {
-                let others = all.into_iter().map(|copy| copy.node).collect();
-                let copied = Copied {
-                    others,
-                    ..copied.clone()
-                };
                 // It may have ended meanwhile, and with it what was noted.
-                if !self.shared().holders.of(blob).is_empty() || copied.others.is_empty() {
-                    self.shared().holders.note(blob, copied);
-                } else {
-                    self.shared().holders.tell(blob, &nodes);
+                if !holders.renew(blob, Arc::from(all)) {
+                    holders.tell(blob, &nodes);
                 }
-                Ok(true)
+                Ok(Made::Enough)
             }
             Ok(false) => {
-                self.shared().holders.tell(blob, &nodes);
-                Ok(false)
+                holders.tell(blob, &nodes);
+                Ok(Made::Over)
             }
             // They may be named: nobody says that they are not needed.
             Err(error @ MetadataError::Unknown(_)) => Err(error.into()),
             Err(error) => {
-                self.shared().holders.tell(blob, &nodes);
+                holders.tell(blob, &nodes);
                 Err(error.into())
             }
         }
+    }
+
+    /// Says in the row who has it. After an unknown outcome the same is said again: what it
+    /// answers then settles the first, and is needed before anybody is told to look.
+    async fn name_holders(
+        &self,
+        place: (BucketId, &ObjectKey),
+        version: Version,
+        copies: &[CopyAt],
+    ) -> Result<bool, MetadataError> {
+        let mut unknown = 0;
+        loop {
+            let metadata = self.metadata();
+            let set = metadata.set_holders(place, version, true, copies).await;
+            match set {
+                Err(MetadataError::Unknown(_)) if unknown < SET_AGAIN_MAX => unknown += 1,
+                set => return set,
+            }
+        }
+    }
+
+    fn count_made(&self, bytes: u64, copies: u64) {
+        let stats = &self.shared().stats;
+        stats.copies_made.fetch_add(copies, Ordering::Relaxed);
+        let made = &stats.copies_made_bytes;
+        made.fetch_add(bytes * copies, Ordering::Relaxed);
     }
 
     /// What is kept beside a copy: it says whose bytes these are.
@@ -218,7 +396,7 @@ where
     async fn copy_here(&self, blob: BlobId, bytes: u64, entry: &Bytes) -> Result<(), FlowError> {
         let _space = self.disk().reserve(bytes, chunks_of(bytes) + 1)?;
         for (chunk, len) in chunks(blob, bytes) {
-            if self.disk().contains(chunk) {
+            if self.disk().keeps(chunk) {
                 continue;
             }
             let found = self.fetch_chunk(chunk, 0..len).await;
@@ -269,16 +447,6 @@ where
 
 fn gone() -> FlowError {
     FlowError::Unavailable("no copy of these bytes can be read now".into())
-}
-
-/// Copies on workers that are there now. One that is being drained is to get rid of it.
-fn live(others: &[Neighbour], copied: &Copied) -> impl Iterator<Item = CopyAt> {
-    let live =
-        |other: &&Neighbour| other.live && !other.draining && copied.others.contains(&other.node);
-    others.iter().filter(live).map(|other| CopyAt {
-        node: other.node.clone(),
-        session: other.session,
-    })
 }
 
 /// The chunks of a body, and their lengths.

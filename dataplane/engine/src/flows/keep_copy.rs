@@ -74,10 +74,10 @@ impl<W: World> Engine<W> {
         Ok(self.disk().read(chunk, range).await?)
     }
 
-    /// Whether all chunks of a body are here.
+    /// Whether all chunks of a body are on our disk, and stay there.
     #[must_use]
     pub fn has_copy(&self, blob: BlobId, bytes: u64) -> bool {
-        (0..chunks_of(bytes)).all(|index| self.disk().contains(ChunkId { blob, index }))
+        (0..chunks_of(bytes)).all(|index| self.disk().keeps(ChunkId { blob, index }))
     }
 
     /// An owner says that no commit of these copies is under way.

@@ -10,7 +10,6 @@ use quickwater_proto::{
     Version,
 };
 
-use crate::decisions::read_plan::chunks_of;
 use crate::decisions::slots::{SlotGuard, Slots};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
@@ -18,7 +17,7 @@ use crate::flows::fence::Change;
 use crate::flows::put::{DRAINING, PutError, forget_part, read_only};
 use crate::flows::read::BufferOf;
 use crate::flows::write_back::{Pinned, Room};
-use crate::io::{Body, ChunkId, Disk, Durability, Environment, Metadata, Ufs};
+use crate::io::{Body, Durability, Environment, Metadata, Ufs};
 
 /// Parts read from the metadata at a time.
 pub(crate) const PARTS_READ: usize = 1_000;
@@ -455,14 +454,7 @@ impl<W: World> Engine<W> {
     /// took them, and the key may have another owner since: what it acked then, nobody
     /// could read.
     fn check_bytes(&self, parts: &[PartRecord]) -> Result<(), FlowError> {
-        let disk = self.disk();
-        let here = |part: &PartRecord| {
-            let mut chunks = 0..chunks_of(part.size);
-            chunks.all(|index| {
-                let blob = part.blob;
-                disk.contains(ChunkId { blob, index })
-            })
-        };
+        let here = |part: &PartRecord| self.has_copy(part.blob, part.size);
         match parts.iter().all(here) {
             true => Ok(()),
             false => Err(self.part_missing()),

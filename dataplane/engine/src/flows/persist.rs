@@ -531,9 +531,12 @@ impl<W: World> Engine<W> {
         }
         let ChunkId { blob, index } = chunk;
         match (read?, self.shared().holders.of(blob).is_empty()) {
-            (None, false) => Err(Unsent::Here(format!(
-                "chunk {index} of {blob} is on other workers and will be copied from there"
-            ))),
+            (None, false) => {
+                self.shared().holders.suspect(blob);
+                Err(Unsent::Here(format!(
+                    "chunk {index} of {blob} is on other workers and will be copied from there"
+                )))
+            }
             _ => Err(Unsent::Lost(format!(
                 "chunk {index} of {blob} is not in the store"
             ))),

@@ -113,6 +113,8 @@ mod tests {
             wait_max: Duration::from_secs(1),
             import_concurrency: 1,
             persist: Default::default(),
+            stripe_bytes: None,
+            hot_copies_bytes: None,
             content_matches: |_, _| true,
         }
     }

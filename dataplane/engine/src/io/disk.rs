@@ -142,6 +142,10 @@ pub trait Disk {
     /// Whether a read would probably hit (no IO).
     fn contains(&self, chunk: ChunkId) -> bool;
 
+    /// Whether a chunk is on the disk itself, and stays until it is released or forgotten
+    /// (no IO). What memory or a clean copy holds does not count: either may go at any time.
+    fn keeps(&self, chunk: ChunkId) -> bool;
+
     /// Forgets chunks `0..chunks` of a blob, its entry in the journal and its note.
     fn forget(&self, blob: BlobId, chunks: u32);
 

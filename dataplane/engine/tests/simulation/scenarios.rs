@@ -36,6 +36,28 @@ pub(crate) fn content_of(value: u64) -> Vec<u8> {
     content
 }
 
+impl ValueBody {
+    pub(crate) fn of(disk: &SimDisk, value: u64) -> Self {
+        let size = content_of(value).len();
+        Self {
+            disk: disk.clone(),
+            value,
+            left: size,
+            size: size as u64,
+        }
+    }
+
+    /// Of no bytes.
+    pub(crate) fn empty(disk: &SimDisk) -> Self {
+        Self {
+            disk: disk.clone(),
+            value: 0,
+            left: 0,
+            size: 0,
+        }
+    }
+}
+
 impl Body for ValueBody {
     type Buffer = SimBuffer;
     type Error = String;
@@ -143,13 +165,7 @@ pub(crate) fn key(name: &str) -> ObjectKey {
 }
 
 pub(crate) fn body_of(engine: &SimEngine, value: u64) -> ValueBody {
-    let size = content_of(value).len();
-    ValueBody {
-        disk: engine.disk().clone(),
-        value,
-        left: size,
-        size: size as u64,
-    }
+    ValueBody::of(engine.disk(), value)
 }
 
 pub(crate) async fn put(

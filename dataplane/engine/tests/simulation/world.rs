@@ -144,6 +144,10 @@ impl Disk for SimDisk {
         self.chunks.borrow().contains_key(&chunk)
     }
 
+    fn keeps(&self, chunk: ChunkId) -> bool {
+        self.contains(chunk)
+    }
+
     fn forget(&self, blob: BlobId, _: u32) {
         self.chunks.borrow_mut().retain(|c, _| c.blob != blob);
     }

@@ -164,7 +164,10 @@ fn read_persist(shared: &Shared, samples: &mut Samples) {
     samples.count(Metric::CopiesRead, &[], read(&stats.copies_read));
     samples.count(Metric::CopiesMade, &[], read(&stats.copies_made));
     samples.count(Metric::CopiesMadeBytes, &[], read(&stats.copies_made_bytes));
-    samples.count(Metric::CopiesMissing, &[], read(&stats.copies_missing));
+    samples.count(Metric::CopiesFailed, &[], read(&stats.copies_failed));
+    let (missing, missing_bytes) = shared.holders.missing();
+    samples.count(Metric::CopiesMissing, &[], missing);
+    samples.count(Metric::CopiesMissingBytes, &[], missing_bytes);
     let elsewhere = shared.holders.blobs() as u64;
     samples.count(Metric::CopiesElsewhere, &[], elsewhere);
     let (kept, kept_bytes) = shared.kept.totals();

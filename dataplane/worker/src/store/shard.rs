@@ -15,6 +15,7 @@ use quickwater_proto::{BlobId, CHUNK_BYTES};
 use super::append;
 use super::core::Core;
 use super::dirty::{self, Reservation};
+use super::index::Location;
 use super::local::Signal;
 use super::log::{Log, Pending};
 use super::reads::Reads;
@@ -154,6 +155,11 @@ impl Disk for ShardStore {
     fn contains(&self, chunk: ChunkId) -> bool {
         let core = &self.shard.core;
         core.index.get(chunk).is_some() || core.tier.contains(chunk)
+    }
+
+    fn keeps(&self, chunk: ChunkId) -> bool {
+        let found = self.shard.core.index.get(chunk);
+        found.is_some_and(Location::pinned)
     }
 
     fn forget(&self, blob: BlobId, chunks: u32) {

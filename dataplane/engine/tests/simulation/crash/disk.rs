@@ -335,6 +335,12 @@ impl Disk for CrashDisk {
         self.state.borrow().index.contains_key(&place(chunk))
     }
 
+    fn keeps(&self, chunk: ChunkId) -> bool {
+        let state = self.state.borrow();
+        let entry = state.index.get(&place(chunk));
+        entry.is_some_and(|entry| entry.pinned)
+    }
+
     fn forget(&self, blob: BlobId, chunks: u32) {
         for index in (0..chunks).chain([JOURNAL_CHUNK]) {
             self.remove(ChunkId { blob, index });

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quickwater_engine::io::Metadata;
@@ -27,6 +28,20 @@ pub struct SimMetadata {
     entries: Rc<RefCell<Vec<(ObjectKey, ObjectRecord)>>>,
     version: Rc<Cell<u128>>,
     uploads: Uploads,
+    /// Who else has the bytes of what is pending, with their sessions.
+    pub holders: Rc<RefCell<BTreeMap<ObjectKey, Vec<CopyAt>>>>,
+    /// Who asks, if there are other workers.
+    pub node: Option<NodeId>,
+    /// Sessions that count, if there are other workers.
+    pub sessions: Rc<RefCell<BTreeMap<NodeId, u64>>>,
+    /// How long the answer to a commit that names copies takes.
+    pub copied_late: Rc<Cell<Duration>>,
+    /// How long a commit that names copies is on its way.
+    pub copied_waits: Rc<Cell<Duration>>,
+    /// Nobody is told what became of commits by an entry: they are made, or not.
+    pub journaled_unknown: Rc<Cell<Option<bool>>>,
+    /// Calls that concern copies and are refused before they do anything.
+    pub copies_refused: Rc<Cell<bool>>,
 }
 
 impl SimMetadata {
@@ -42,6 +57,27 @@ impl SimMetadata {
             entries: Rc::default(),
             version: Rc::default(),
             uploads: Uploads::default(),
+            holders: Rc::default(),
+            node: None,
+            sessions: Rc::default(),
+            copied_late: Rc::default(),
+            copied_waits: Rc::default(),
+            journaled_unknown: Rc::default(),
+            copies_refused: Rc::default(),
+        }
+    }
+
+    /// The bytes that an entry was written for, by its number from 1.
+    pub fn blob_of_entry(&self, number: usize) -> BlobId {
+        self.entries.borrow()[number - 1].1.extents[0].blob
+    }
+
+    fn check_copies(&self, copies: &[CopyAt]) -> Result<(), MetadataError> {
+        let sessions = self.sessions.borrow();
+        let counts = |at: &CopyAt| sessions.get(&at.node) == Some(&at.session);
+        match !self.copies_refused.get() && copies.iter().all(counts) {
+            true => Ok(()),
+            false => Err(MetadataError::Unavailable("another session".into())),
         }
     }
 
@@ -174,7 +210,10 @@ impl Metadata for SimMetadata {
     }
 
     async fn commit_journaled(&self, entry: Bytes) -> Result<Committed, MetadataError> {
-        let (apply, answer) = self.commit().await;
+        let (mut apply, mut answer) = self.commit().await;
+        if let Some(made) = self.journaled_unknown.get() {
+            (apply, answer) = (made, false);
+        }
         let number = usize::from_be_bytes(entry.as_ref().try_into().unwrap());
         let (key, record) = self.entries.borrow()[number - 1].clone();
         let blob = record.extents[0].blob;
@@ -189,6 +228,60 @@ impl Metadata for SimMetadata {
             _ => return unknown(),
         };
         if answer { Ok(committed) } else { unknown() }
+    }
+
+    async fn commit_copied(
+        &self,
+        entry: Bytes,
+        copies: &[CopyAt],
+    ) -> Result<Committed, MetadataError> {
+        self.sim.sleep(self.copied_waits.get()).await;
+        self.check_copies(copies)?;
+        let number = usize::from_be_bytes(entry.as_ref().try_into().unwrap());
+        let key = self.entries.borrow()[number - 1].0.clone();
+        let committed = self.commit_journaled(entry).await;
+        self.holders.borrow_mut().insert(key, copies.to_vec());
+        self.sim.sleep(self.copied_late.get()).await;
+        committed
+    }
+
+    async fn set_holders(
+        &self,
+        (_, key): (BucketId, &ObjectKey),
+        version: Version,
+        _: bool,
+        copies: &[CopyAt],
+    ) -> Result<bool, MetadataError> {
+        self.sim.jitter().await;
+        self.check_copies(copies)?;
+        let pending = self.pending.borrow();
+        let current = pending.get(key).is_some_and(|row| row.version == version);
+        if current {
+            let mut holders = self.holders.borrow_mut();
+            holders.insert(key.clone(), copies.to_vec());
+        }
+        Ok(current)
+    }
+
+    async fn copy_state(&self, copy: &CopyOf) -> Result<CopyState, MetadataError> {
+        self.sim.jitter().await;
+        let (objects, holders) = (self.objects.borrow(), self.holders.borrow());
+        let asking = |at: &CopyAt| Some(&at.node) == self.node.as_ref();
+        let row = holders.get(&copy.key);
+        let in_row = row.is_none_or(|row| row.iter().any(asking));
+        let named = objects.get(&copy.key).is_some_and(|record| {
+            in_row
+                && record.persist != PersistState::Persisted
+                && record.extents.iter().any(|extent| extent.blob == copy.blob)
+        });
+        let sessions = self.sessions.borrow();
+        let owner = copy.owner.as_ref();
+        Ok(match named {
+            true => CopyState::Named,
+            false => CopyState::Unnamed {
+                over: owner.is_none_or(|at| sessions.get(&at.node) != Some(&at.session)),
+            },
+        })
     }
 
     async fn remove_object_pending(

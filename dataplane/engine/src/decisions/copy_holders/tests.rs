@@ -1,0 +1,183 @@
+use super::*;
+
+const NOW: Duration = Duration::from_secs(100);
+
+fn node(name: &str) -> NodeId {
+    NodeId::new(name).unwrap()
+}
+
+fn at(name: &str, session: u64) -> CopyAt {
+    CopyAt {
+        node: node(name),
+        session,
+    }
+}
+
+fn copied(others: &[CopyAt]) -> Copied {
+    Copied {
+        bucket: BucketId(1),
+        key: ObjectKey::new("k").unwrap(),
+        bytes: 10,
+        copies: others.len() + 1,
+        others: others.into(),
+    }
+}
+
+fn member(name: &str, session: u64, live: bool) -> Neighbour {
+    Neighbour {
+        node: node(name),
+        address: String::new(),
+        zone: String::new(),
+        capacity_bytes: 1,
+        session,
+        live,
+        draining: false,
+    }
+}
+
+fn walk_all(holders: &CopyHolders, hurry: bool) {
+    let mut after = None;
+    loop {
+        after = holders.walk(after, 2, hurry, |_, _| Own::Here);
+        if after.is_none() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn who_has_what_ended_is_told_once() {
+    let holders = CopyHolders::default();
+    let (b, c) = (at("b", 1), at("c", 1));
+    holders.note(BlobId(1), copied(&[b.clone(), c.clone()]));
+    holders.note(BlobId(2), copied(std::slice::from_ref(&b)));
+    holders.note(BlobId(3), copied(&[]));
+    assert_eq!(&*holders.of(BlobId(1)), [b.clone(), c.clone()]);
+    assert_eq!(holders.blobs(), 2);
+    holders.end(BlobId(1));
+    holders.end(BlobId(2));
+    assert!(holders.of(BlobId(1)).is_empty());
+    let ended = holders.take_ended();
+    assert_eq!(ended[&b.node], [BlobId(1), BlobId(2)]);
+    assert_eq!(ended[&c.node], [BlobId(1)]);
+    assert!(holders.take_ended().is_empty());
+    holders.end(BlobId(3));
+    assert!(holders.take_ended().is_empty(), "nobody has it");
+    holders.tell(BlobId(4), std::slice::from_ref(&c.node));
+    assert_eq!(holders.take_ended()[&c.node], [BlobId(4)]);
+    assert_eq!(holders.missing(), (0, 0));
+}
+
+#[test]
+fn a_copy_of_an_earlier_session_is_asked_for_whenever_it_is_noted() {
+    let holders = CopyHolders::default();
+    assert!(holders.meet(&[member("b", 5, true), member("c", 1, true)]));
+    assert!(!holders.meet(&[member("b", 5, true), member("c", 1, true)]));
+    holders.note(BlobId(1), copied(&[at("b", 5), at("c", 1)]));
+    assert_eq!(holders.missing(), (0, 0));
+    // It comes back with an empty disk, and was looked at: nothing of it was noted then.
+    assert!(holders.meet(&[member("b", 6, true), member("c", 1, true)]));
+    walk_all(&holders, true);
+    assert_eq!(holders.missing(), (1, 10));
+    let due = holders.take(NOW, |_| true).unwrap();
+    assert_eq!((due.have, due.ask), (vec![at("c", 1)], vec![at("b", 6)]));
+    holders.asked(BlobId(1), &at("b", 6), true);
+    holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
+    assert_eq!(holders.missing(), (0, 0));
+    // An answer of before comes late.
+    holders.note(BlobId(2), copied(&[at("b", 5), at("c", 1)]));
+    assert_eq!(holders.missing(), (1, 10));
+    let due = holders.take(NOW, |_| true).unwrap();
+    assert_eq!((due.blob, due.ask), (BlobId(2), vec![at("b", 6)]));
+    holders.asked(BlobId(2), &at("b", 6), false);
+    holders.looked(BlobId(2), Looked::Learnt(NOW), Own::Here);
+    let due = holders.take(NOW, |_| true).unwrap();
+    assert_eq!((due.have, due.ask), (vec![at("c", 1)], vec![]));
+}
+
+#[test]
+fn what_a_row_says_is_asked_for() {
+    let holders = CopyHolders::default();
+    holders.meet(&[member("b", 5, true)]);
+    holders.note(BlobId(1), copied(&[at("b", 0)]));
+    assert_eq!(holders.missing(), (1, 10));
+    let due = holders.take(NOW, |_| true).unwrap();
+    assert_eq!(due.ask, [at("b", 5)]);
+}
+
+#[test]
+fn the_oldest_comes_first_and_what_failed_waits() {
+    let holders = CopyHolders::default();
+    holders.meet(&[member("b", 1, true)]);
+    for blob in [9, 3, 7, 5] {
+        holders.note(BlobId(blob), copied(&[at("b", 1)]));
+    }
+    holders.meet(&[member("b", 1, false), member("c", 1, true)]);
+    walk_all(&holders, true);
+    assert_eq!(holders.missing(), (4, 40));
+    let take = || holders.take(NOW, |_| true).map(|due| due.blob.0);
+    assert_eq!(take(), Some(9));
+    let late = NOW + Duration::from_secs(60);
+    holders.looked(BlobId(9), Looked::Failed(late), Own::Here);
+    assert_eq!(
+        [take(), take(), take(), take()],
+        [Some(3), Some(7), Some(5), None]
+    );
+    assert_eq!(holders.missing(), (4, 40), "looked at is not back");
+    holders.looked(BlobId(3), Looked::Stuck(late), Own::Here);
+    assert_eq!(take(), None);
+    // Others come: nothing waits any longer.
+    holders.meet(&[member("b", 1, false), member("d", 1, true)]);
+    walk_all(&holders, true);
+    assert_eq!([take(), take(), take()], [Some(9), Some(3), None]);
+    assert!(holders.renew(BlobId(9), [at("d", 1)].into()));
+    holders.looked(BlobId(9), Looked::Learnt(NOW), Own::Here);
+    assert_eq!(holders.missing(), (3, 30));
+    holders.end(BlobId(3));
+    assert!(!holders.renew(BlobId(3), [at("d", 1)].into()));
+    holders.looked(BlobId(3), Looked::Learnt(NOW), Own::Here);
+    assert_eq!(holders.missing(), (2, 20));
+}
+
+#[test]
+fn what_does_not_fit_stays_and_a_member_that_comes_back_ends_the_wait() {
+    let holders = CopyHolders::default();
+    holders.meet(&[member("b", 1, false)]);
+    holders.note(BlobId(1), copied(&[at("b", 1)]));
+    assert!(holders.take(NOW, |_| false).is_none());
+    assert_eq!(holders.missing(), (1, 10));
+    holders.meet(&[member("b", 1, true)]);
+    walk_all(&holders, false);
+    assert_eq!(holders.missing(), (0, 0), "it is there as it was");
+    assert!(holders.take(NOW, |_| true).is_none());
+}
+
+#[test]
+fn our_own_copy_is_missed_and_foreign_keys_are_forgotten() {
+    let holders = CopyHolders::default();
+    holders.meet(&[member("b", 1, true)]);
+    holders.note(BlobId(1), copied(&[at("b", 1)]));
+    holders.note(BlobId(2), copied(&[at("b", 1)]));
+    holders.suspect(BlobId(1));
+    holders.suspect(BlobId(7));
+    assert_eq!(holders.missing(), (1, 10));
+    let due = holders.take(NOW, |_| true).unwrap();
+    holders.looked(due.blob, Looked::Failed(NOW), Own::Missing);
+    assert_eq!(holders.missing(), (1, 10));
+    let own = |blob, _: &Copied| match blob {
+        BlobId(1) => Own::Foreign,
+        _ => Own::Missing,
+    };
+    assert_eq!(holders.walk(None, 9, false, own), None);
+    assert_eq!((holders.blobs(), holders.missing()), (1, (1, 10)));
+    assert!(holders.take_ended().is_empty(), "its new owner tells");
+}
+
+#[test]
+fn who_is_there_is_read_first() {
+    let holders = CopyHolders::default();
+    holders.note(BlobId(1), copied(&[at("b", 1), at("c", 1)]));
+    holders.meet(&[member("b", 1, false), member("c", 1, true)]);
+    assert_eq!(holders.readers(BlobId(1)), [node("c"), node("b")]);
+    assert!(holders.readers(BlobId(2)).is_empty());
+}
