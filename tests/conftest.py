@@ -29,9 +29,13 @@ _running: list[Server] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Room for ten thousand sockets, here and in the services we start; no proxies."""
+    """Room for ten thousand sockets, here and in the services we start; no proxies, no
+    settings of the user's clients."""
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = "127.0.0.1,localhost"
+    # What a user has set for the clients is not what is tested.
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        os.environ[name] = os.devnull
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft < wanted:
