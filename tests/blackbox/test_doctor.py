@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -9,15 +10,19 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import socket
 import struct
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import pytest
 
+from conftest import EXTERNAL
+from harness import apart
+from harness.cluster import settled
 from harness.moto import Moto
 from harness.payload import MIB
 from harness.server import binary
@@ -115,14 +120,96 @@ def test_a_filter_that_refuses_io_uring_is_named(tmp_path: Path) -> None:
 def test_limits_of_the_process_are_told(tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000))
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 4096))
 
     code, found = doctor(tmp_path, prepare=limit)
     assert code == 1
     assert found["open files"]["verdict"] == "fail"
     assert "1000 open files" in found["open files"]["found"]
-    assert found["locked memory"]["verdict"] == "warn"
-    assert found["locked memory"]["found"] == "4 KiB"
+
+
+@contextlib.contextmanager
+def as_somebody() -> Iterator[Callable[..., dict[str, dict[str, str]]]]:
+    """`doctor` of a user of its own, of whom nothing else runs."""
+    user = NOBODY - 1 - os.getpid() % 1000
+
+    def become(locked_bytes: int) -> None:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (locked_bytes, locked_bytes))
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+
+    with tempfile.TemporaryDirectory(prefix="quickwater-doctor-", dir="/var/tmp") as name:
+        home = Path(name)
+        os.chown(home, user, user)
+        program = home / "quickwater"
+        shutil.copy(binary(), program)
+        program.chmod(0o755)
+
+        def ask(locked_bytes: int, threads: int, driver: str = "auto") -> dict[str, dict[str, str]]:
+            flags = {"threads": str(threads), "io-driver": driver, "capacity": str(1024 * MIB)}
+            return doctor(home, flags, prepare=lambda: become(locked_bytes), program=program)[1]
+
+        yield ask
+
+
+@pytest.mark.root
+def test_locked_memory_is_judged_by_the_rings_of_a_service() -> None:
+    with as_somebody() as ask:
+        found = ask(8 << 20, 2)
+        if found["io_uring"]["verdict"] != "ok":
+            pytest.skip(f"no io_uring here: {found['io_uring']}")
+        assert found["locked memory"]["verdict"] == "ok", found
+        assert "enough for 3 rings" in found["locked memory"]["found"]
+        # Not even one; one, but not all.
+        for locked, threads in [(0, 1), (64 << 10, 2), (300 << 10, 30)]:
+            found = ask(locked, threads)
+            for name in ("io_uring", "locked memory"):
+                assert found[name]["verdict"] == "warn", (locked, found[name])
+                assert "LimitMEMLOCK" in found[name]["advice"]
+                assert "seccomp" not in found[name]["advice"]
+            assert "RLIMIT_MEMLOCK" in found["io_uring"]["found"]
+            assert found["seccomp"]["verdict"] == "ok"
+        assert ask(0, 1, "uring")["io_uring"]["verdict"] == "fail"
+
+
+@pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own")
+def test_processes_of_a_cluster_are_looked_at(tmp_path: Path) -> None:
+    with settled(tmp_path / "cluster", "10m", ["n1"]) as made:
+        worker, control = made.worker("n1"), made.control
+        code, found = doctor(tmp_path, {"dir": str(control.dir), "capacity": "1000000TiB"})
+        assert code == 0 and "space" not in found, found
+        assert found["service"]["verdict"] == "ok"
+        # As of its last renewal, which may have been at its start.
+        assert found["node"]["verdict"] in ("ok", "warn"), found["node"]
+
+        flags = {"dir": str(worker.dir), "ufs": made.ufs}
+        code, found = doctor(tmp_path, flags)
+        assert code == 0 and "ready" in found["service"]["found"], found
+        assert found["ufs.uri"]["verdict"] == "ok"
+        assert found["control plane"]["verdict"] == "warn", "nobody said where it is"
+
+        words = dict(word[2:].split("=", 1) for word in control.worker_flags("n1", apart.LOOPBACK))
+        given = {
+            **flags,
+            "cluster-control": words["control"],
+            "node-id": "n1",
+            "cluster-certificates": words["cluster-certificates"],
+        }
+        code, found = doctor(tmp_path, given)
+        assert code == 0, found
+        assert found["control plane"]["verdict"] == found["cluster certificates"]["verdict"] == "ok"
+        code, found = doctor(tmp_path, {**given, "node-id": "n2"})
+        assert code == 1 and "n2" in found["cluster certificates"]["found"], found
+        code, found = doctor(tmp_path, {**given, "cluster-certificates": str(tmp_path / "none")})
+        assert code == 1 and "cluster init" in found["cluster certificates"]["advice"], found
+
+        control.kill()
+        code, found = doctor(tmp_path, given)
+        assert code == 1 and found["control plane"]["verdict"] == "fail", found
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.kill()
+        code, found = doctor(tmp_path, flags)
+        assert "left by a process" in found["run.json"]["found"], found
 
 
 def test_more_memory_than_there_is_fails(tmp_path: Path) -> None:

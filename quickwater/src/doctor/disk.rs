@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::service::Role;
 use super::{Check, device};
 use crate::settings::Settings;
 
@@ -16,7 +17,7 @@ const FLUSHES: usize = 16;
 /// A flush slower than this makes every PUT feel it.
 const FLUSH_SLOW: Duration = Duration::from_millis(20);
 
-pub(super) fn checks(settings: &Settings) -> Vec<Check> {
+pub(super) fn checks(settings: &Settings, role: Role) -> Vec<Check> {
     let dir = existing(&settings.dir);
     let probe = Probe(dir.join(format!(".doctor-{}", std::process::id())));
     let mut checks = vec![writable(&dir, &probe)];
@@ -25,7 +26,10 @@ pub(super) fn checks(settings: &Settings) -> Vec<Check> {
         checks.push(direct(&probe));
         checks.push(flush(&probe));
     }
-    checks.push(space(settings, &dir));
+    // A control plane has no cache.
+    if role != Role::Control {
+        checks.push(space(settings, &dir));
+    }
     checks
 }
 

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use quickwater_worker::runtime::{Driver, probe};
 use rustix::process::{Resource, getrlimit};
 
-use super::Check;
 use super::privileges::status_field;
+use super::service::Role;
+use super::{Check, Verdict};
 use crate::settings::{IoDriver, Settings};
 
 /// First kernel with SINGLE_ISSUER and DEFER_TASKRUN together.
@@ -21,15 +23,15 @@ const CLOCK_LEAST: Duration = Duration::from_secs(1_767_225_600);
 /// A wall clock after this (2100-01-01) is set wrong.
 const CLOCK_MOST: Duration = Duration::from_secs(4_102_444_800);
 
-pub(super) fn checks(settings: &Settings) -> Vec<Check> {
-    vec![
-        kernel(),
-        uring(settings.io_driver),
+pub(super) fn checks(settings: &Settings, role: Role, is_running: bool) -> Vec<Check> {
+    let mut checks = vec![kernel()];
+    checks.extend(rings(settings, role, is_running));
+    checks.extend([
         files(settings.s3.connections_max as u64),
-        locked_memory(),
         memory(settings.memory_bytes),
         clock(SystemTime::now()),
-    ]
+    ]);
+    checks
 }
 
 fn kernel() -> Check {
@@ -67,31 +69,82 @@ pub(super) fn version_of(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn uring(driver: IoDriver) -> Check {
-    if driver == IoDriver::Epoll {
-        return Check::ok("io_uring", "not used (io.driver = epoll)");
+/// Makes the rings that the service makes, all at once: a single one does not show the
+/// limit of locked memory, which counts them over all processes of the user.
+fn rings(settings: &Settings, role: Role, is_running: bool) -> Vec<Check> {
+    if role == Role::Control {
+        return vec![Check::ok("io_uring", "a control plane uses none")];
     }
-    let best = io_uring_06::IoUring::<io_uring_06::squeue::Entry>::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .build(RING_ENTRIES);
-    let error = match best {
-        Ok(_) => return Check::ok("io_uring", "available with SINGLE_ISSUER and DEFER_TASKRUN"),
-        Err(error) => error,
-    };
-    if io_uring_06::IoUring::new(RING_ENTRIES).is_ok() {
-        return Check::warn(
+    if settings.io_driver == IoDriver::Epoll {
+        return vec![Check::ok("io_uring", "not used (io.driver = epoll)")];
+    }
+    // One for each shard, and that of the persister.
+    let count = settings.store.threads + 1;
+    let limit = getrlimit(Resource::Memlock).current;
+    match probe(count) {
+        Ok(driver) => {
+            let found = format!("{}, enough for {count} rings", limit_text(limit));
+            vec![uring(driver), Check::ok("locked memory", found)]
+        }
+        Err(why) => {
+            let single = io_uring_06::IoUring::new(RING_ENTRIES).err();
+            let single = single.and_then(|error| error.raw_os_error());
+            let forced = settings.io_driver == IoDriver::Uring;
+            no_rings(&why, (limit, single), forced, is_running)
+        }
+    }
+}
+
+fn uring(driver: Driver) -> Check {
+    match driver {
+        Driver::UringDeferred => {
+            Check::ok("io_uring", "available with SINGLE_ISSUER and DEFER_TASKRUN")
+        }
+        Driver::Uring | Driver::Epoll => Check::warn(
             "io_uring",
-            format!("available, without DEFER_TASKRUN ({error})"),
+            "available, without DEFER_TASKRUN",
             "Linux 6.1 or later has it",
-        );
+        ),
     }
-    let found = format!("refused: {error}{}", refusal_hints());
-    let advice = "allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile (container runtimes block them by default), and set sysctl kernel.io_uring_disabled=0; until then the slower epoll driver is used";
-    if driver == IoDriver::Uring {
-        return Check::fail("io_uring", found, advice);
+}
+
+/// `limit` of locked memory, bytes; `single`: the error number of one small ring, none:
+/// it was made.
+pub(super) fn no_rings(
+    why: &str,
+    (limit, single): (Option<u64>, Option<i32>),
+    forced: bool,
+    is_running: bool,
+) -> Vec<Check> {
+    let verdict = match forced {
+        true => Verdict::Fail,
+        false => Verdict::Warn,
+    };
+    let lacks_memory = match single {
+        Some(errno) => errno == rustix::io::Errno::NOMEM.raw_os_error(),
+        None => limit.is_some(),
+    };
+    if !lacks_memory {
+        let found = format!("refused: {why}{}", refusal_hints());
+        let advice = "allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile (container runtimes block them by default), and set sysctl kernel.io_uring_disabled=0; until then the slower epoll driver is used";
+        let limit = Check::ok("locked memory", limit_text(limit));
+        return vec![Check::new("io_uring", verdict, found, advice), limit];
     }
-    Check::warn("io_uring", found, advice)
+    let beside = match is_running {
+        true => " (beside those of the running service)",
+        false => "",
+    };
+    let advice = "raise it to 8 MiB or more (LimitMEMLOCK= of the unit or of the container runtime's unit, `ulimit -l`): it is counted over all processes of the user; until then the slower epoll driver is used";
+    vec![
+        Check::new("io_uring", verdict, format!("{why}{beside}"), advice),
+        Check::new("locked memory", verdict, limit_text(limit), advice),
+    ]
+}
+
+fn limit_text(limit: Option<u64>) -> String {
+    limit.map_or("unlimited".to_owned(), |bytes| {
+        format!("{} KiB", bytes >> 10)
+    })
 }
 
 /// What the system says about why a ring is refused.
@@ -125,22 +178,6 @@ fn files(connections_max: u64) -> Check {
         );
     }
     Check::ok("open files", found)
-}
-
-fn locked_memory() -> Check {
-    let limit = getrlimit(Resource::Memlock).current;
-    let found = limit.map_or("unlimited".to_owned(), |bytes| {
-        format!("{} KiB", bytes >> 10)
-    });
-    // Since 5.12 rings are charged to the memory cgroup, not to this limit.
-    match limit {
-        Some(bytes) if bytes < 64 << 10 => Check::warn(
-            "locked memory",
-            found,
-            "before Linux 5.12 rings need it: raise it to 8 MiB or more (LimitMEMLOCK=, `ulimit -l`)",
-        ),
-        _ => Check::ok("locked memory", found),
-    }
 }
 
 fn memory(budget: u64) -> Check {

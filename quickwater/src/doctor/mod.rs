@@ -2,6 +2,7 @@
 //! should be, and what to do about it. Absent on purpose: changing anything.
 
 mod certificate;
+mod cluster;
 mod device;
 mod disk;
 mod foundation;
@@ -80,12 +81,16 @@ impl Check {
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let values = args.settings.values()?;
     let settings = Settings::from_values(&values).context(crate::cli::Usage)?;
-    let mut checks = machine::checks(&settings);
+    let run = service::found(&settings);
+    let role = service::role(&settings, &run);
+    let is_running = matches!(run, Ok(Some(_)));
+    let mut checks = machine::checks(&settings, role, is_running);
     checks.extend(privileges::checks());
-    checks.extend(disk::checks(&settings));
+    checks.extend(disk::checks(&settings, role));
     checks.extend(certificate::checks(&settings));
     checks.extend(foundation::checks(&settings));
-    checks.extend(service::checks(&settings));
+    checks.extend(cluster::checks(&settings, role));
+    checks.extend(service::checks(&settings, role, run));
     let json = json!({ "checks": checks.iter().map(check_json).collect::<Vec<_>>() });
     args.output.show(&json, || text(&checks))?;
     let failed = checks.iter().any(|c| c.verdict == Verdict::Fail);

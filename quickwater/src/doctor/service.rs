@@ -1,7 +1,9 @@
 //! The service of the directory: ports when it is down, answers when it is up.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use quickwater_rpc::admin;
 
@@ -10,13 +12,58 @@ use crate::cli::{Target, explain};
 use crate::home::RunFile;
 use crate::settings::Settings;
 
-pub(super) fn checks(settings: &Settings) -> Vec<Check> {
-    match RunFile::read(&settings.dir) {
-        Ok(Some(run)) if run.is_alive() => running(settings, &run),
-        Ok(left) => {
-            let mut checks = ports(settings);
+/// Longest wait for the answer of a worker.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Longest answer of it that is read, bytes.
+const ANSWER_BYTES_MAX: u64 = 16 << 10;
+
+/// Which process of Quickwater a directory is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Control plane and worker in one.
+    Whole,
+    /// A control plane apart: no cache, no shards.
+    Control,
+    /// A worker apart: its metadata is elsewhere.
+    Worker,
+}
+
+/// The run file of a process that is there.
+///
+/// # Errors
+/// It cannot be read or understood.
+pub(super) fn found(settings: &Settings) -> anyhow::Result<Option<RunFile>> {
+    Ok(RunFile::read(&settings.dir)?.filter(RunFile::is_alive))
+}
+
+/// As the process says that runs, or as the settings say.
+pub(super) fn role(settings: &Settings, run: &anyhow::Result<Option<RunFile>>) -> Role {
+    let cluster = &settings.cluster;
+    match run {
+        Ok(Some(run)) if run.admin.is_none() => Role::Worker,
+        Ok(Some(run)) if run.s3.is_none() && run.s3_tls.is_none() => Role::Control,
+        Ok(Some(_)) => Role::Whole,
+        _ if cluster.control.is_some() || cluster.node.is_some() => Role::Worker,
+        _ => Role::Whole,
+    }
+}
+
+pub(super) fn checks(
+    settings: &Settings,
+    role: Role,
+    run: anyhow::Result<Option<RunFile>>,
+) -> Vec<Check> {
+    match run {
+        Ok(Some(run)) if role == Role::Worker => {
+            let mut checks = vec![worker(&run)];
             checks.extend(ufs::planned(settings));
-            if left.is_some() {
+            checks
+        }
+        Ok(Some(run)) => running(settings, &run),
+        Ok(None) => {
+            let mut checks = ports(settings, role);
+            checks.extend(ufs::planned(settings));
+            if RunFile::path(&settings.dir).exists() {
                 checks.push(Check::warn(
                     "run.json",
                     "left by a process that is gone",
@@ -33,12 +80,59 @@ pub(super) fn checks(settings: &Settings) -> Vec<Check> {
     }
 }
 
-fn ports(settings: &Settings) -> Vec<Check> {
-    let all = [
+/// Whether a worker says that it is ready. It has no admin API: its control plane has.
+fn worker(run: &RunFile) -> Check {
+    let address = reachable(run.metrics);
+    let name = format!("worker, pid {}", run.pid);
+    match readiness(address) {
+        Ok(answer) if answer.starts_with("HTTP/1.1 200") => {
+            Check::ok("service", format!("{name}, ready"))
+        }
+        Ok(answer) => {
+            let said = answer.rsplit("\r\n").next().unwrap_or_default().trim();
+            Check::fail(
+                "service",
+                format!("{name}: {said}"),
+                "look at its log; `quickwater node list` at its control plane says how that sees it",
+            )
+        }
+        Err(error) => Check::fail(
+            "service",
+            format!("{name} does not answer at {address}: {error}"),
+            "look at its log; restart it",
+        ),
+    }
+}
+
+/// The answer to `GET /readyz`, head and all.
+fn readiness(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    stream.set_write_timeout(Some(ANSWER_MAX))?;
+    let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// An address that was listened at: one of this machine where all are meant.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
+}
+
+fn ports(settings: &Settings, role: Role) -> Vec<Check> {
+    let mut all = vec![
         ("s3.listen", settings.s3.listen),
-        ("admin.listen", settings.admin_listen),
         ("metrics.listen", settings.metrics_listen),
     ];
+    if role != Role::Worker {
+        all.push(("admin.listen", settings.admin_listen));
+    }
     let tls = settings.s3.tls.as_ref().and_then(|tls| tls.listen);
     all.into_iter()
         .chain(tls.map(|address| ("s3.tls.listen", address)))
@@ -82,14 +176,25 @@ fn running(settings: &Settings, run: &RunFile) -> Vec<Check> {
     checks
 }
 
-fn node(node: &admin::Node) -> Check {
+pub(super) fn node(node: &admin::Node) -> Check {
     let found = format!("{} is {}", node.name, node.state);
-    if node.state == "ready" {
-        return Check::ok("node", found);
+    match node.state.as_str() {
+        "ready" | "draining" | "drained" => Check::ok("node", found),
+        "starting" | "stopping" => Check::warn("node", found, "look again when it has"),
+        "removed" => Check::warn(
+            "node",
+            found,
+            "it does not come back under this name: `quickwater node remove` said that its data is lost",
+        ),
+        "silent" | "gone" => Check::fail(
+            "node",
+            found,
+            "is its process running, and does its network reach the control plane? `quickwater doctor --dir DIR` there looks at both",
+        ),
+        _ => Check::fail(
+            "node",
+            found,
+            "look at its log; a suspect disk failed a write or flush: replace it",
+        ),
     }
-    Check::fail(
-        "node",
-        found,
-        "look at its log; a suspect disk failed a write or flush: replace it",
-    )
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::service::Role;
 use super::*;
 
 #[test]
@@ -111,7 +112,7 @@ fn settings(dir: &std::path::Path, capacity: &str) -> Settings {
 #[test]
 fn disk_checks_leave_nothing_behind() {
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-    let checks = disk::checks(&settings(dir.path(), "64MiB"));
+    let checks = disk::checks(&settings(dir.path(), "64MiB"), Role::Whole);
     let names: Vec<&str> = checks.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(
         names,
@@ -132,7 +133,7 @@ fn disk_checks_leave_nothing_behind() {
 #[test]
 fn a_cache_larger_than_the_disk_fails_with_advice() {
     let dir = tempfile::tempdir().unwrap();
-    let checks = disk::checks(&settings(dir.path(), "1000000TiB"));
+    let checks = disk::checks(&settings(dir.path(), "1000000TiB"), Role::Whole);
     let space = checks.last().unwrap();
     assert_eq!(space.verdict, Verdict::Fail);
     assert!(space.advice.contains("store.capacity"));
@@ -144,4 +145,73 @@ fn the_text_counts_verdicts_and_shows_advice() {
     let text = text(&checks);
     assert!(text.contains("-> mend it"));
     assert!(text.ends_with("1 ok, 0 warnings, 1 failures\n"));
+}
+
+#[test]
+fn a_control_plane_needs_no_space_for_a_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let checks = disk::checks(&settings(dir.path(), "1000000TiB"), Role::Control);
+    assert!(checks.iter().all(|check| check.name != "space"));
+}
+
+#[test]
+fn what_keeps_rings_from_being_made_is_told_apart() {
+    const ENOMEM: i32 = 12;
+    const EPERM: i32 = 1;
+    let found = |limit, single, forced| {
+        let checks = machine::no_rings("why", (limit, single), forced, false);
+        let verdicts: Vec<Verdict> = checks.iter().map(|check| check.verdict).collect();
+        (verdicts, checks[0].advice.contains("LimitMEMLOCK"))
+    };
+    let limit = Some(64 << 10);
+    // One fits, all do not; not even one fits.
+    for single in [None, Some(ENOMEM)] {
+        assert_eq!(found(limit, single, false), (vec![Verdict::Warn; 2], true));
+        assert_eq!(found(limit, single, true), (vec![Verdict::Fail; 2], true));
+    }
+    let refused = vec![Verdict::Warn, Verdict::Ok];
+    assert_eq!(found(limit, Some(EPERM), false), (refused.clone(), false));
+    assert_eq!(found(None, None, false), (refused, false));
+}
+
+#[test]
+fn a_certificate_of_the_cluster_is_judged_by_date_and_name() {
+    use std::time::{Duration, SystemTime};
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+    let validity = |from, until| quickwater_worker::tls::Validity {
+        from,
+        until,
+        names: vec!["n1".into()],
+    };
+    let verdict = |validity, node| cluster::valid(&validity, node, now).verdict;
+    let good = validity(now - days(1), now + days(300));
+    assert_eq!(verdict(good.clone(), Some("n1")), Verdict::Ok);
+    assert_eq!(verdict(good.clone(), None), Verdict::Ok);
+    assert_eq!(verdict(good, Some("n2")), Verdict::Fail);
+    let soon = validity(now - days(300), now + days(10));
+    assert_eq!(verdict(soon, Some("n1")), Verdict::Warn);
+    let over = validity(now - days(300), now - days(1));
+    assert_eq!(verdict(over, Some("n1")), Verdict::Fail);
+    let early = validity(now + days(1), now + days(300));
+    assert_eq!(verdict(early, Some("n1")), Verdict::Fail);
+}
+
+#[test]
+fn a_node_that_is_drained_is_not_a_bad_disk() {
+    let check = |state: &str| {
+        service::node(&quickwater_rpc::admin::Node {
+            name: "n1".into(),
+            state: state.into(),
+            ..Default::default()
+        })
+    };
+    for state in ["ready", "draining", "drained"] {
+        assert_eq!(check(state).verdict, Verdict::Ok, "{state}");
+    }
+    assert!(check("silent").advice.contains("process"));
+    for state in ["starting", "stopping", "removed"] {
+        assert_eq!(check(state).verdict, Verdict::Warn, "{state}");
+    }
+    assert!(check("suspect").advice.contains("disk"));
 }

@@ -1,6 +1,7 @@
 //! What a worker does with what the control plane says: leases and tables become
 //! rights of the shards. Slots are taken in and given away here.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ pub(super) struct Attending {
     fenced: Mutex<Vec<usize>>,
     /// The same, for the whole session: what is stuck beside them needs another one.
     known: Mutex<Vec<usize>>,
+    /// Whether it was ready once: what is not after that is about to end.
+    was_ready: AtomicBool,
 }
 
 impl Attending {
@@ -67,6 +70,7 @@ impl Attending {
             early: watch::channel(Duration::ZERO).0,
             fenced: Mutex::default(),
             known: Mutex::default(),
+            was_ready: AtomicBool::new(false),
         })
     }
 
@@ -262,14 +266,17 @@ impl Attendant for Attending {
         };
         let stats = body.store.stats();
         let queued = body.shared.persist.totals();
-        let state = match (stats.is_suspect(), body.readiness.get()) {
+        let is_ready = body.readiness.get();
+        let was_ready = self.was_ready.fetch_or(is_ready, Ordering::Relaxed);
+        let state = match (stats.is_suspect(), is_ready) {
             (true, _) => "suspect",
             (false, true) => "ready",
-            (false, false) => "stopping",
+            (false, false) if was_ready => "stopping",
+            (false, false) => "starting",
         };
         Condition {
             state: state.into(),
-            used_bytes: stats.live_bytes.load(std::sync::atomic::Ordering::Relaxed),
+            used_bytes: stats.live_bytes.load(Ordering::Relaxed),
             dirty_bytes: queued.bytes.saturating_add(body.shared.transient.bytes()),
             holds: body.is_dirty(),
             changes: queued.puts + queued.deletes,
