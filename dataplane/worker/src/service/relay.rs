@@ -22,6 +22,7 @@ use super::dispatch::{Seen, slow_down};
 use super::permits::SMALL_BODY_MAX;
 use super::place::{Neighbours, client_failure, refusal};
 use super::read::{ObjectBytes, Relayed};
+use super::stripes::take_layout;
 use super::{Observer, S3Service};
 use crate::buffers::{LARGE_BYTES, PoolBuf};
 use crate::http::{ConnectionInfo, Payload, RequestBody, Response};
@@ -156,8 +157,12 @@ where
         drop(permit);
         match answer.layout {
             true => {
-                let laid = (call, *answer);
-                let read = self.read_layout(relaying.request, node, laid, seen).await;
+                let permit = self.enter(answer.length).await?;
+                let laid = take_layout(&mut call).await?;
+                call.done();
+                let laid = (laid, *answer);
+                let read = self.read_layout(relaying.request, node, laid, permit, seen);
+                let read = read.await;
                 read.map_err(Failed::Here)
             }
             false => self.relayed(relaying, call, *answer, seen).await,

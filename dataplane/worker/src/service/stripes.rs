@@ -22,15 +22,21 @@ use super::answer::{Refusal, ServiceAnswer, flow_error};
 use super::dispatch::Seen;
 use super::host::Hosting;
 use super::objects::cache_line;
+use super::permits::Permit;
 use super::read::ObjectBytes;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
 use crate::http::watch::Holding;
 use crate::http::{Payload, Response};
-use crate::peer::{Outgoing, Wire, WireError, content_to_wire, extent_of, extent_to_wire, run_of};
+use crate::peer::{
+    CallFailure, Failure, Outgoing, Wire, WireError, content_to_wire, extent_of, extent_to_wire,
+    run_of,
+};
 
 /// Most bytes of a message that asks for a piece: a token is an ETag or an inode.
 const MESSAGE_BYTES_MAX: usize = 16 << 10;
+/// Most bytes of a layout: 10,000 extents take a tenth of it.
+const LAYOUT_BYTES_MAX: usize = 4 << 20;
 /// Most bytes of a list of chunks.
 const RUNS_BYTES_MAX: usize = 512 << 10;
 
@@ -60,15 +66,10 @@ where
         &self,
         request: &Request,
         owner: &NodeId,
-        (mut call, answer): (Outgoing, Answer),
+        ((record, layout), answer): ((Arc<ObjectRecord>, Layout), Answer),
+        permit: Option<Permit>,
         seen: &mut Seen,
     ) -> Result<ServiceAnswer<W>, Refusal> {
-        let permit = self.enter(answer.length).await?;
-        let layout = call.wire().take_all().await;
-        let layout: Option<Layout> = layout.ok().and_then(|bytes| decode(&bytes).ok());
-        let laid = layout.and_then(|layout| Some((record_of(&layout)?, layout)));
-        let (record, layout) = laid.ok_or(S3ErrorCode::InternalError)?;
-        call.done();
         let range = layout.first..layout.end;
         let length = range.end - range.start;
         let status = u16::try_from(answer.status).unwrap_or(0);
@@ -175,6 +176,23 @@ where
         let runs = take_runs(wire).await?;
         send_counts(wire, self.engine.forget_chunks(&runs)).await
     }
+}
+
+/// Where the bytes of an answer are, as the owner says.
+///
+/// # Errors
+/// It was not said whole: nothing of the answer has gone to the client yet.
+pub(super) async fn take_layout(
+    call: &mut Outgoing,
+) -> Result<(Arc<ObjectRecord>, Layout), CallFailure> {
+    let layout: Layout = take(call.wire(), LAYOUT_BYTES_MAX)
+        .await
+        .map_err(|error| CallFailure::new(Failure::Broken, error.to_string()))?;
+    let record = record_of(&layout);
+    let record = record.ok_or_else(|| {
+        CallFailure::new(Failure::Protocol, "a layout that is not one of the object")
+    })?;
+    Ok((record, layout))
 }
 
 /// What another worker's word makes of a version: enough to read it.
