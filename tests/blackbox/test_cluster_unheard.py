@@ -69,6 +69,10 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
     until(cluster, lambda: sum(int(node["changes"]) for node in cluster.nodes().values()) == len(KEYS))
     queued = {name: int(node["changes"]) for name, node in cluster.nodes().items()}
     assert min(queued.values()) > 0, "keys of either worker"
+    for name in NODES:
+        code, said = told(cluster, "list", "--worker", name)
+        lines = [(line["worker"], line["holders"]) for line in said["changes"]]
+        assert code == 0 and lines == [(name, [name])] * queued[name], said
 
     os.kill(cluster.worker(FROZEN).pid, signal.SIGSTOP)
     store.clear_rules()
@@ -98,7 +102,7 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
     for key in sorted(set(KEYS) - there())[:2]:
         code, said = told(cluster, "stat", "--path", f"/abc/back/{key}")
         assert code == 0 and (said["state"], said["worker"]) == ("NOT_PERSISTED", FROZEN), said
-        assert "no worker shows it" in said["last_error"]
+        assert "no worker shows it" in said["last_error"] and said["holders"] == [FROZEN]
     shown = page(cluster)["totals"]
     assert (shown["puts"], shown["unheard"]) == (queued[FROZEN], [FROZEN])
 

@@ -165,6 +165,7 @@ pub fn change_of(change: &wire::Change) -> Result<PersistChange, MetadataError> 
         attempts: change.attempts,
         error: change.error.clone(),
         due_in: Duration::from_millis(change.due_in_ms),
+        worker: None,
     })
 }
 

@@ -41,7 +41,7 @@ impl<S: Store> AdminService<S> {
         &self,
         request: PersistListRequest,
     ) -> Result<PersistListReply, Status> {
-        let worker = self.worker(&request.worker)?;
+        let only = self.worker(&request.worker)?;
         let filter = filter(&request.state)?;
         let after = match request.page_token.as_str() {
             "" => None,
@@ -53,15 +53,18 @@ impl<S: Store> AdminService<S> {
         };
         let scope = self.scope(&request.bucket, &request.prefix).await?;
         let queue = &self.views.persist;
-        let (changes, next) = queue.page(scope, after.as_ref(), filter, limit as usize);
+        let worker = Some(request.worker.as_str()).filter(|worker| !worker.is_empty());
+        let (changes, next) = queue.page(scope, after.as_ref(), filter, worker, limit as usize);
         let names = self.bucket_names().await?;
-        // The changes of a bucket that was removed go with it.
-        let named = |change: PersistChange| {
-            let name = names.get(&change.bucket)?;
-            Some(wire(change, name, &worker))
-        };
+        let mut shown = Vec::with_capacity(changes.len());
+        for change in changes {
+            // The changes of a bucket that was removed go with it.
+            if let Some(name) = names.get(&change.bucket) {
+                shown.push(self.show(change, name, &only).await?);
+            }
+        }
         Ok(PersistListReply {
-            changes: changes.into_iter().filter_map(named).collect(),
+            changes: shown,
             next_page_token: next.as_ref().map(token).unwrap_or_default(),
             totals: Some(self.all_pending().await?),
         })
@@ -74,8 +77,8 @@ impl<S: Store> AdminService<S> {
         let bucket = self.bucket(&request.bucket).await?;
         let key = ObjectKey::new(&request.key).map_err(status::invalid_name)?;
         if let Some(change) = self.views.persist.stat(bucket.id, &key) {
-            let worker = self.worker("")?;
-            let change = wire(change, &request.bucket, &worker);
+            let only = self.worker("")?;
+            let change = self.show(change, &request.bucket, &only).await?;
             return Ok(PersistStatReply {
                 state: change.state.clone(),
                 bytes: change.bytes,
@@ -87,7 +90,11 @@ impl<S: Store> AdminService<S> {
             let holders = self.namespace.holders(bucket.id, &key).await;
             let holders = holders.map_err(status::metadata)?;
             let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
-            let change = wire(change, &request.bucket, &names.join(", "));
+            let change = Change {
+                worker: names.join(", "),
+                holders: names,
+                ..wire(change, &request.bucket, "")
+            };
             return Ok(PersistStatReply {
                 state: change.state.clone(),
                 bytes: change.bytes,
@@ -226,6 +233,7 @@ impl<S: Store> AdminService<S> {
             attempts: 0,
             error: Some("no worker shows it in its queue: the metadata does".into()),
             due_in: Duration::ZERO,
+            worker: None,
         }))
     }
 
@@ -319,7 +327,30 @@ impl<S: Store> AdminService<S> {
         }
     }
 
-    /// The worker that is meant: there is one, and it has a name.
+    /// A change with who has its bytes. `only`: whose queue it is in, if there is one.
+    async fn show(
+        &self,
+        change: PersistChange,
+        bucket: &str,
+        only: &str,
+    ) -> Result<Change, Status> {
+        let holders = match change.pending.change {
+            PendingChange::Put { .. } | PendingChange::Hold { .. } => {
+                let held = self.namespace.holders(change.bucket, &change.key).await;
+                held.map_err(status::metadata)?
+            }
+            PendingChange::Delete | PendingChange::Settling { .. } => Vec::new(),
+        };
+        let worker = change.worker.as_ref().map(ToString::to_string);
+        let worker = worker.unwrap_or_else(|| only.to_owned());
+        let holders = holders.iter().map(ToString::to_string).collect();
+        Ok(Change {
+            holders,
+            ..wire(change, bucket, &worker)
+        })
+    }
+
+    /// The worker that is meant, or the first: they have names.
     fn worker(&self, asked: &str) -> Result<String, Status> {
         let nodes = self.views.node.nodes();
         let names: Vec<_> = nodes.into_iter().map(|node| node.name).collect();
@@ -370,6 +401,7 @@ fn wire(change: PersistChange, bucket: &str, worker: &str) -> Change {
         error: change.error.unwrap_or_default(),
         version: convert::version(pending.version),
         worker: worker.to_owned(),
+        holders: Vec::new(),
     }
 }
 

@@ -141,6 +141,8 @@ pub struct PersistChange {
     pub error: Option<String>,
     /// Time until the next attempt.
     pub due_in: Duration,
+    /// Whose queue it is in; none: there is only one.
+    pub worker: Option<NodeId>,
 }
 
 /// Changes in one state.
@@ -159,13 +161,15 @@ pub type PersistPlace = (BucketId, ObjectKey);
 
 /// Changes the UFSs do not have yet. Every call holds the queue for a bounded time.
 pub trait PersistView: Send + Sync + 'static {
-    /// At most `limit` changes whose keys begin with a prefix of a bucket (of all
-    /// buckets without one), and where more may follow.
+    /// At most `limit` changes whose keys begin with a prefix of a bucket (of all buckets
+    /// without one), in the queue of one worker if one is named, and where more may
+    /// follow.
     fn page(
         &self,
         scope: Option<(BucketId, &str)>,
         after: Option<&PersistPlace>,
         filter: Option<PersistFilter>,
+        worker: Option<&str>,
         limit: usize,
     ) -> (Vec<PersistChange>, Option<PersistPlace>);
 

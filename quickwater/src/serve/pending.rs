@@ -43,6 +43,7 @@ impl PersistView for Pending {
         scope: Option<(BucketId, &str)>,
         after: Option<&PersistPlace>,
         filter: Option<PersistFilter>,
+        _worker: Option<&str>,
         limit: usize,
     ) -> (Vec<PersistChange>, Option<PersistPlace>) {
         let scope = scope.map_or_else(QueueScope::everything, |(bucket, prefix)| {
@@ -113,5 +114,6 @@ fn shown(change: QueuedChange) -> PersistChange {
         attempts: change.attempts,
         error: change.error,
         due_in: change.due_in,
+        worker: None,
     }
 }

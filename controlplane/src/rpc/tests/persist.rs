@@ -1,6 +1,6 @@
 //! What is not in the UFS yet, over gRPC.
 
-use quickwater_proto::{PendingChange, PendingRecord};
+use quickwater_proto::{NodeId, PendingChange, PendingRecord};
 use quickwater_rpc::admin::{
     PersistListRequest, PersistRetryRequest, PersistStatRequest, PersistSumRequest, PersistTotals,
 };
@@ -22,6 +22,7 @@ impl PersistView for World {
         scope: Option<(BucketId, &str)>,
         after: Option<&PersistPlace>,
         filter: Option<PersistFilter>,
+        worker: Option<&str>,
         limit: usize,
     ) -> (Vec<PersistChange>, Option<PersistPlace>) {
         let place = |change: &PersistChange| (change.bucket, change.key.clone());
@@ -31,6 +32,7 @@ impl PersistView for World {
         left.retain(|c| {
             scope.is_none_or(|(b, prefix)| c.bucket == b && c.key.as_str().starts_with(prefix))
                 && after.is_none_or(|after| place(c) > *after)
+                && worker.is_none_or(|one| c.worker.as_ref().is_none_or(|of| of.as_str() == one))
         });
         let more = left.len() > limit;
         left.truncate(limit);
@@ -94,6 +96,7 @@ pub(super) fn change(bucket: BucketId, key: &str, change: PendingChange) -> Pers
         attempts: 0,
         error: None,
         due_in: Duration::ZERO,
+        worker: None,
     }
 }
 
@@ -120,6 +123,7 @@ async fn pending_changes_are_listed_in_pages_with_their_state() {
         },
         PersistChange {
             running: true,
+            worker: Some(NodeId::new("n7").unwrap()),
             ..change(id, "b/1", put)
         },
         change(id, "b/2", PendingChange::Delete),
@@ -162,6 +166,7 @@ async fn pending_changes_are_listed_in_pages_with_their_state() {
     );
     assert_eq!((first.error.as_str(), first.since_ms), ("refused", 1_000));
     assert_eq!(first.version, "0000000000000000000000ab");
+    assert_eq!(shown[1].worker, "n7");
 
     let below = client.persist_list(listing("data", "b/", 0)).await.unwrap();
     assert_eq!(below.into_inner().changes.len(), 3);

@@ -208,6 +208,9 @@ fn stat_text(path: &str, reply: &PersistStatReply) -> String {
         rows.push(("attempts", change.attempts.to_string()));
         rows.push(("next attempt", next_text(change)));
         rows.push(("worker", change.worker.clone()));
+        if !change.holders.is_empty() {
+            rows.push(("bytes at", change.holders.join(", ")));
+        }
         if !change.error.is_empty() {
             rows.push(("last error", change.error.escape_debug().to_string()));
         }
@@ -230,5 +233,6 @@ fn change_json(change: &PersistChange) -> Value {
         "next_attempt_in_ms": (!change.running).then_some(change.due_in_ms),
         "last_error": (!change.error.is_empty()).then_some(&change.error),
         "worker": change.worker,
+        "holders": change.holders,
     })
 }

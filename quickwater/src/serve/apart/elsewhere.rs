@@ -142,21 +142,30 @@ impl Queues {
     }
 
     /// Asks every worker, all at once; what those say who answer.
-    fn ask(&self, what: &What) -> Vec<OrderAnswer> {
+    fn ask(&self, what: &What) -> Vec<(NodeId, OrderAnswer)> {
         self.ask_all(what).0
     }
 
     /// The same with who does not answer, but for workers that were removed.
-    fn ask_all(&self, what: &What) -> (Vec<OrderAnswer>, Vec<NodeId>) {
+    fn ask_all(&self, what: &What) -> (Vec<(NodeId, OrderAnswer)>, Vec<NodeId>) {
+        self.ask_those(what, |_| true)
+    }
+
+    /// The same of some.
+    fn ask_those(
+        &self,
+        what: &What,
+        meant: impl Fn(&NodeId) -> bool,
+    ) -> (Vec<(NodeId, OrderAnswer)>, Vec<NodeId>) {
         let mut nodes = self.cluster.nodes();
-        nodes.retain(|(seat, _)| !seat.member.removed);
+        nodes.retain(|(seat, _)| !seat.member.removed && meant(&seat.member.node));
         let asked = nodes.iter().map(async |(seat, _)| {
             let node = &seat.member.node;
             let given = self.cluster.orders().give(node, what.clone());
             let answered = tokio::time::timeout(self.patience(node), given).await;
             self.note(node, answered.is_err());
             match answered {
-                Ok(Ok(answer)) if answer.error.is_empty() => return Ok(answer),
+                Ok(Ok(answer)) if answer.error.is_empty() => return Ok((node.clone(), answer)),
                 Ok(Ok(answer)) => {
                     tracing::warn!(%node, error = answer.error, "a worker does not show its queue");
                 }
@@ -203,7 +212,7 @@ impl Queues {
             unheard: unheard.iter().map(ToString::to_string).collect(),
             ..PersistTotals::default()
         };
-        for totals in given.into_iter().filter_map(|answer| answer.totals) {
+        for totals in given.into_iter().filter_map(|(_, answer)| answer.totals) {
             sum.puts += totals.puts;
             sum.deletes += totals.deletes;
             sum.bytes += totals.bytes;
@@ -226,6 +235,7 @@ impl PersistView for Queues {
         scope: Option<(BucketId, &str)>,
         after: Option<&PersistPlace>,
         filter: Option<PersistFilter>,
+        worker: Option<&str>,
         limit: usize,
     ) -> (Vec<PersistChange>, Option<PersistPlace>) {
         let after = after.map(|(bucket, key)| key_of(*bucket, key));
@@ -240,12 +250,10 @@ impl PersistView for Queues {
             },
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
-        let answers = self.ask(&What::List(list));
-        let more = answers.iter().any(|answer| answer.more);
-        let changes = answers.iter().flat_map(|answer| &answer.changes);
-        let mut changes: Vec<_> = changes
-            .filter_map(|change| change_of(change).ok())
-            .collect();
+        let meant = |node: &NodeId| worker.is_none_or(|worker| worker == node.as_str());
+        let (answers, _) = self.ask_those(&What::List(list), meant);
+        let more = answers.iter().any(|(_, answer)| answer.more);
+        let mut changes: Vec<_> = answers.iter().flat_map(shown).collect();
         changes.sort_by(|a, b| (a.bucket, &a.key).cmp(&(b.bucket, &b.key)));
         let more = more || changes.len() > limit;
         changes.truncate(limit);
@@ -257,13 +265,12 @@ impl PersistView for Queues {
 
     fn stat(&self, bucket: BucketId, key: &ObjectKey) -> Option<PersistChange> {
         let answers = self.ask(&What::Stat(key_of(bucket, key)));
-        let mut changes = answers.iter().flat_map(|answer| &answer.changes);
-        changes.find_map(|change| change_of(change).ok())
+        answers.iter().flat_map(shown).next()
     }
 
     fn retry(&self, scope: Option<(BucketId, &str)>) -> u64 {
         let answers = self.ask(&What::Retry(scope_to_wire(scope, 0)));
-        answers.iter().map(|answer| answer.number).sum()
+        answers.iter().map(|(_, answer)| answer.number).sum()
     }
 
     fn sum(&self, scope: Option<(BucketId, &str)>, until_ms: i64) -> PersistTotals {
@@ -280,6 +287,16 @@ impl PersistView for Queues {
             i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
         })
     }
+}
+
+/// What a worker answered of its queue.
+fn shown((node, answer): &(NodeId, OrderAnswer)) -> impl Iterator<Item = PersistChange> + '_ {
+    let changes = answer.changes.iter();
+    changes.filter_map(|change| {
+        let change = change_of(change).ok()?;
+        let worker = Some(node.clone());
+        Some(PersistChange { worker, ..change })
+    })
 }
 
 fn key_of(bucket: BucketId, key: &ObjectKey) -> KeyOf {

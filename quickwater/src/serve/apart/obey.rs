@@ -53,7 +53,7 @@ fn list(queue: &Pending, list: &ListChanges) -> OrderAnswer {
         _ => None,
     };
     let limit = list.limit as usize;
-    let (changes, next) = queue.page(scope_of(&scope), after.as_ref(), filter, limit);
+    let (changes, next) = queue.page(scope_of(&scope), after.as_ref(), filter, None, limit);
     let changes = changes.iter().map(change_to_wire);
     match changes.collect::<Result<Vec<_>, _>>() {
         Ok(changes) => OrderAnswer {
