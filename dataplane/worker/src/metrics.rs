@@ -323,9 +323,12 @@ metrics! {
         "1: a write or flush failed, nothing is committed until a restart."
 
     EbpfState Gauge "quickwater_ebpf_state" ["program", "state"]
-        "1 for the state that an eBPF program is in. program: reuseport. state: on, off (by the settings, or nothing to do), not_built (into this binary), refused (by the kernel; the log says why)."
+        "1 for the state that an eBPF program is in. program: reuseport, connect. state: on, off (by the settings, or nothing to do), not_built (into this binary), refused (by the kernel or a test of our own; the log says why)."
     EbpfConnections Counter "quickwater_ebpf_reuseport_connections_total" ["chosen_by"]
         "New connections by who chose their shard while the program is on. chosen_by: program, kernel (its hash, where the program had no answer)."
+
+    EbpfConnects Counter "quickwater_ebpf_connects_total" ["outcome"]
+        "Connections of this node to `ebpf.service`. outcome: steered (to this worker), not_ready (left alone, this worker was not ready), elsewhere (left alone, from a network namespace that does not reach this worker)."
 
     MemoryBudgetBytes Gauge "quickwater_memory_budget_bytes" []
         "Memory the service plans with (setting `memory`)."

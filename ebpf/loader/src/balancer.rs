@@ -44,8 +44,11 @@ impl Balancer {
             let what = "the number of listeners";
             return Err(Unavailable::TooMany { what });
         }
-        let numbers = [("SHARDS", shards as u32), ("DOORS", doors.len() as u32)];
-        let mut programs = object::open(&numbers)?;
+        let (shards, count) = (shards as u32, doors.len() as u32);
+        let mut programs = object::open(|loader| {
+            loader.override_global("SHARDS", &shards, true);
+            loader.override_global("DOORS", &count, true);
+        })?;
         fill(&mut programs, doors)?;
         let page = Arc::new(map_value(&programs)?);
         let mut balancer = Balancer {

@@ -2,13 +2,19 @@
 //! Whatever goes wrong is one [`Unavailable`]; the caller goes on without. Absent on
 //! purpose: when a program is wanted, and what is told of it.
 
+mod attached;
 mod balancer;
+mod cgroup;
 mod ledger;
+mod netns;
 mod object;
 mod page;
+mod steer;
 mod unavailable;
 
 pub use balancer::{Balancer, SETTLE_PERIOD, ShardLoad, Visit};
+pub use cgroup::cgroup_root;
 pub use object::is_built;
 pub use quickwater_ebpf_shapes::{DOORS_MAX, SHARDS_MAX};
+pub use steer::{SteerCounts, Steering};
 pub use unavailable::Unavailable;

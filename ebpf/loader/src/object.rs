@@ -15,14 +15,12 @@ pub fn is_built() -> bool {
     PROGRAMS.is_some()
 }
 
-/// Makes all maps and reads all programs, which know these numbers; none of them is in
-/// the kernel yet.
-pub(crate) fn open(numbers: &[(&'static str, u32)]) -> Result<Ebpf, Unavailable> {
+/// Makes all maps and reads all programs, which know the numbers that `tell` sets; none
+/// of them is in the kernel yet.
+pub(crate) fn open<'n>(tell: impl FnOnce(&mut EbpfLoader<'n>)) -> Result<Ebpf, Unavailable> {
     let programs = PROGRAMS.ok_or(Unavailable::NotBuilt)?;
     let mut loader = EbpfLoader::new();
-    for (name, number) in numbers {
-        loader.override_global(name, number, true);
-    }
+    tell(&mut loader);
     let opened = loader.load(programs);
     opened.map_err(Unavailable::refused("making the maps"))
 }

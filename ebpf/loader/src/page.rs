@@ -1,12 +1,13 @@
 //! The value of a map with one entry, in our own memory: what a program counts is read,
-//! and what it is told is written, without a system call. The only `unsafe` of the crate.
+//! and what it is told is written, without a system call. `unsafe` of this crate is
+//! here, in `netns.rs` and in `attached.rs`.
 #![expect(unsafe_code, reason = "memory shared with the kernel")]
 
 use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 
-use quickwater_ebpf_shapes::Balance;
+use quickwater_ebpf_shapes::{Balance, Steer};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// Layouts that consist of atomics only: valid whatever their bits, and whoever
@@ -18,6 +19,8 @@ pub(crate) unsafe trait Shape {}
 
 // SAFETY: all its fields are atomics.
 unsafe impl Shape for Balance {}
+// SAFETY: as above.
+unsafe impl Shape for Steer {}
 
 /// A mapped value; unmapped when dropped.
 #[derive(Debug)]

@@ -6,10 +6,8 @@ use aya_ebpf::maps::{Array, ReusePortSockArray};
 use aya_ebpf::programs::SkReuseportContext;
 use quickwater_ebpf_shapes::{Balance, DOORS_MAX, SHARDS_MAX, Share, socket_index};
 
-use crate::word::{add, constant, read};
+use crate::word::{MAPPABLE, add, constant, read};
 
-/// The loader maps the value into its memory (BPF_F_MMAPABLE).
-const MAPPABLE: u32 = 1 << 10;
 /// How often a choice is made again because another CPU chose the same shard.
 const TRIES: u32 = 4;
 

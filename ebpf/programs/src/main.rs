@@ -8,6 +8,7 @@
 #![expect(internal_features, reason = "see above")]
 
 mod balance;
+mod steer;
 mod word;
 
 /// The kernel allows some functions to programs under the GPL only.

@@ -3,6 +3,9 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::sync::atomic::AtomicU64;
 
+/// Of maps whose value the loader maps into its memory (BPF_F_MMAPABLE).
+pub(crate) const MAPPABLE: u32 = 1 << 10;
+
 /// What is there now. LLVM has no atomic loads for BPF before v4 of its instructions;
 /// an aligned load of eight bytes is one.
 #[inline(always)]
@@ -20,7 +23,7 @@ pub(crate) fn add(word: &AtomicU64, amount: u64) -> u64 {
 
 /// A number that the loader sets; the compiler must not take it for what it is here.
 #[inline(always)]
-pub(crate) fn constant(number: &'static u32) -> u32 {
+pub(crate) fn constant<T: Copy>(number: &'static T) -> T {
     // SAFETY: it is a reference.
     unsafe { core::ptr::from_ref(number).read_volatile() }
 }

@@ -4,5 +4,7 @@
 #![no_std]
 
 mod balance;
+mod steer;
 
 pub use balance::{Balance, DOORS_MAX, SHARDS_MAX, Share, socket_index};
+pub use steer::{BEAT_NS_MAX, Endpoint, Steer};

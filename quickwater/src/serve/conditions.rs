@@ -41,13 +41,15 @@ impl From<&Unavailable> for State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Reuseport,
+    Connect,
 }
 
 impl Part {
-    /// As the setting is called.
+    /// As `status` calls it.
     fn name(self) -> &'static str {
         match self {
             Part::Reuseport => "ebpf.reuseport",
+            Part::Connect => "ebpf.connect",
         }
     }
 

@@ -9,6 +9,7 @@ mod budget;
 mod conditions;
 mod control;
 mod data_plane;
+mod detour;
 mod directories;
 mod dump;
 mod files;
@@ -50,6 +51,7 @@ use access_log::AccessLog;
 use budget::Budget;
 use conditions::Conditions;
 use data_plane::{DataPlane, Parts, start_data_plane};
+use detour::Detour;
 use health::Readiness;
 use kept_names::KeptNames;
 use metadata::LocalMetadata;
@@ -117,6 +119,7 @@ struct Service {
     metrics: SocketAddr,
     data_plane: DataPlane,
     kept_names: KeptNames,
+    detour: Option<Detour>,
     access_log: Option<access_log::AccessLogThread>,
 }
 
@@ -136,6 +139,9 @@ impl Service {
     /// Unready first, then the requests in flight, then the rest.
     fn stop(self, runtime: &Runtime, grace: Duration) -> bool {
         self.readiness.set(false);
+        if let Some(detour) = self.detour {
+            detour.end(runtime);
+        }
         let clean = self.data_plane.stop(grace);
         runtime.block_on(self.kept_names.finish());
         if let Some(thread) = self.access_log {
@@ -223,6 +229,12 @@ fn start(
     let shared = Arc::clone(&data_plane.shared);
     let jobs = jobs::jobs(namespace.clone(), shared, &settings.jobs, &metrics);
     runtime.spawn(jobs.clone().run());
+    let detour = Detour::start(
+        &settings.ebpf,
+        data_plane.address,
+        &readiness,
+        (runtime, &metrics, &conditions),
+    );
     let node = admin::ThisNode {
         started: Instant::now(),
         readiness: readiness.clone(),
@@ -264,6 +276,7 @@ fn start(
         metrics: metrics_address,
         data_plane,
         kept_names,
+        detour,
         access_log: access_log_thread,
     })
 }

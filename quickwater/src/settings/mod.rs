@@ -239,6 +239,12 @@ pub(crate) struct UfsSettings {
 pub(crate) struct EbpfSettings {
     /// The one that spreads connections over the shards.
     pub reuseport: Wish,
+    /// Connections to it are turned to this worker.
+    pub service: Option<SocketAddr>,
+    /// Where they go; none = where the S3 endpoint listens.
+    pub local: Option<SocketAddr>,
+    /// Whose connections; none = the root of cgroup2.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// Whether a program is wanted.

@@ -320,6 +320,9 @@ impl Reader<'_> {
                 "required" => Wish::Required,
                 _ => Wish::Auto,
             },
+            service: self.unless_special("ebpf.service", parse::address)?,
+            local: self.unless_special("ebpf.local", parse::address)?,
+            cgroup: self.unless_special("ebpf.cgroup", path)?,
         })
     }
 

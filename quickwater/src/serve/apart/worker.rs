@@ -19,6 +19,7 @@ use super::super::access_log::AccessLog;
 use super::super::budget::Budget;
 use super::super::conditions::Conditions;
 use super::super::data_plane::{DataPlane, Parts, start_data_plane};
+use super::super::detour::Detour;
 use super::super::health::{self, Readiness};
 use super::super::signals::StopSignals;
 use super::super::{
@@ -131,6 +132,7 @@ struct Worker {
     advertised: std::net::SocketAddr,
     /// What follows the control plane until the end.
     followers: Vec<JoinHandle<()>>,
+    detour: Option<Detour>,
 }
 
 impl Worker {
@@ -149,6 +151,9 @@ impl Worker {
     /// Unready first, then the requests in flight, then the slots, then the rest.
     fn stop(self, runtime: &Runtime, settings: &Settings) -> bool {
         self.readiness.set(false);
+        if let Some(detour) = self.detour {
+            detour.end(runtime);
+        }
         let shared = Arc::clone(&self.data_plane.shared);
         let store = self.data_plane.store.clone();
         let clean = self.data_plane.stop(settings.shutdown_grace);
@@ -223,9 +228,16 @@ fn start(
         node: &place.node,
         sockets: std::mem::take(&mut meeting.sockets),
         meeting: &meeting,
+        conditions: Conditions::report(&metrics),
     };
     let (data_plane, access_log, followers) = parts.start_data_plane()?;
     collect_rights(&metrics, Arc::clone(&data_plane.shared));
+    let detour = Detour::start(
+        &settings.ebpf,
+        data_plane.address,
+        &readiness,
+        (runtime, &metrics, &parts.conditions),
+    );
     let body = Body {
         node: place.node.clone(),
         client: client.clone(),
@@ -249,6 +261,7 @@ fn start(
         link,
         advertised: meeting.advertised,
         followers,
+        detour,
     }))
 }
 
@@ -401,6 +414,7 @@ struct Assembly<'s> {
     node: &'s NodeId,
     meeting: &'s Meeting,
     sockets: Vec<std::net::TcpListener>,
+    conditions: Conditions,
 }
 
 impl Assembly<'_> {
@@ -443,7 +457,7 @@ impl Assembly<'_> {
             identity: certificate.as_ref().map(|c| Arc::clone(&c.identity)),
             peers: Some((peers, std::mem::take(&mut self.sockets))),
             runtime,
-            conditions: Conditions::report(&self.metrics),
+            conditions: self.conditions.clone(),
         })?;
         if let (Some(certificate), Some(tls)) = (certificate, &settings.s3.tls) {
             identity::collect(&self.metrics, Arc::clone(&certificate.identity));
