@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_lock::Semaphore;
 use monoio::buf::{IoBuf, IoBufMut};
@@ -17,6 +17,9 @@ use crate::tls::{HANDSHAKE_BYTES, Identity, Session, Step, Taken, TlsMemory};
 
 /// First byte of every TLS connection: the type of a handshake record.
 const HANDSHAKE_RECORD: u8 = 22;
+
+/// Pause before a connection looks again whether there is memory to receive in.
+const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the TLS connections of a shard share.
 pub(crate) struct Vestibule {
@@ -177,10 +180,12 @@ impl Socket {
         waiting: Waiting,
         deadline_ms: u64,
     ) -> (Result<usize, TransportError>, B) {
+        let mut refused: Option<Instant> = None;
         loop {
             let Some(session) = self.session.as_mut() else {
                 return (Err(TransportError::Closed), buffer);
             };
+            let patience = session.memory().patience();
             let space = match session.advance(|content| fill(&mut buffer, content)) {
                 Ok(Taken::Content(count)) => return (Ok(count), buffer),
                 Ok(Taken::End) => return (Ok(0), buffer),
@@ -188,6 +193,10 @@ impl Socket {
                 Err(error) => return (Err(self.break_session(&error).await), buffer),
             };
             let Some(space) = space else {
+                if refused.get_or_insert_with(Instant::now).elapsed() < patience {
+                    monoio::time::sleep(MEMORY_PAUSE).await;
+                    continue;
+                }
                 bump(&self.stats().tls_crowded);
                 self.say_goodbye().await;
                 return (Err(TransportError::Closed), buffer);

@@ -7,9 +7,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_lock::{Semaphore, SemaphoreGuardArc};
+use event_listener::Event;
 use monoio::net::TcpStream;
 use quickwater_peer::PROTOCOL;
 use quickwater_proto::NodeId;
@@ -19,7 +20,8 @@ use super::call::CallFailure;
 use super::directory::Directory;
 use super::identity::{PeerIdentity, name_of, node_of};
 use super::limit::{
-    CONNECT_WAIT, CONNECTIONS_MAX, IDLE_KEPT, IDLE_MAX, KEEPALIVE, PLACE_WAIT, SURPLUS_KEPT, TICK,
+    CONNECT_WAIT, CONNECTIONS_MAX, IDLE_KEPT, IDLE_MAX, KEEPALIVE, MEMORY_WAIT, PLACE_WAIT,
+    SURPLUS_KEPT, TICK,
 };
 use super::stats::{Failure, Open, PeerStats, bump};
 use super::wire::Wire;
@@ -29,8 +31,14 @@ use crate::http::watch::{Watchdog, with_borrowed};
 use crate::listener;
 use crate::tls::{Session, TlsMemory};
 
-/// Connections to one worker that are being opened; its host may be gone.
+/// Connections to one worker that the kernel is opening; its host may be gone.
 const CONNECTING_MAX: usize = 16;
+/// Connections to one worker that shake hands at the same time. Each costs both sides
+/// memory and processor time, and who waits may find one that came free meanwhile.
+const OPENING_MAX: usize = 8;
+/// Pause after one could not be opened while others are there: it is short of memory, or
+/// we are, and trying costs more of it.
+const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// What all shards need to talk to other workers.
 #[derive(Debug, Clone)]
@@ -55,13 +63,52 @@ pub(super) struct Inner {
     pub(super) memory: Rc<TlsMemory>,
     pub(super) bytes: Arc<HttpStats>,
     idle: RefCell<HashMap<NodeId, Vec<Idle>>>,
-    places: RefCell<HashMap<NodeId, Arc<Semaphore>>>,
+    doors: RefCell<HashMap<NodeId, Rc<Door>>>,
     connecting: RefCell<HashMap<NodeId, Rc<Cell<usize>>>>,
     /// Connections in use, by number: to whom, and which watch.
     busy: RefCell<BTreeMap<u64, (NodeId, usize)>>,
     numbers: Cell<u64>,
     pub(super) guests: Cell<usize>,
     ended: Cell<bool>,
+}
+
+/// The way to one worker.
+struct Door {
+    places: Arc<Semaphore>,
+    opening: Semaphore,
+    /// Connections in use.
+    busy: Cell<usize>,
+    /// When the last one that was to be opened was not.
+    shut: Cell<Option<Instant>>,
+    /// A connection came free or has ended, or the next one may be opened.
+    moved: Event,
+}
+
+impl Door {
+    fn new() -> Rc<Self> {
+        Rc::new(Self {
+            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            opening: Semaphore::new(OPENING_MAX),
+            busy: Cell::new(0),
+            shut: Cell::new(None),
+            moved: Event::new(),
+        })
+    }
+
+    /// One could not be opened just now.
+    fn was_shut(&self) -> bool {
+        let since = self.shut.get().map(|at| at.elapsed());
+        since.is_some_and(|since| since < REOPEN_PAUSE)
+    }
+
+    /// The same, and none is there that could come free.
+    fn is_shut(&self) -> bool {
+        self.was_shut() && self.busy.get() == 0
+    }
+
+    fn may_open(&self) -> bool {
+        self.busy.get() == 0 || !self.was_shut()
+    }
 }
 
 /// A connection nobody uses.
@@ -89,11 +136,14 @@ pub(crate) struct Taken {
 struct Busy {
     peers: Rc<Inner>,
     number: u64,
+    door: Rc<Door>,
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         self.peers.busy.borrow_mut().remove(&self.number);
+        self.door.busy.set(self.door.busy.get() - 1);
+        self.door.moved.notify(1);
     }
 }
 
@@ -102,12 +152,12 @@ impl Peers {
     #[must_use]
     pub fn new(config: PeerConfig) -> Self {
         let inner = Rc::new(Inner {
-            memory: TlsMemory::new(config.memory_bytes),
+            memory: TlsMemory::patient(config.memory_bytes, MEMORY_WAIT),
             config,
             watchdog: Watchdog::new(),
             bytes: Arc::default(),
             idle: RefCell::default(),
-            places: RefCell::default(),
+            doors: RefCell::default(),
             connecting: RefCell::default(),
             busy: RefCell::default(),
             numbers: Cell::new(0),
@@ -136,24 +186,24 @@ impl Peers {
 
     /// A connection to a worker that is used by nobody else.
     pub(crate) async fn take(&self, node: &NodeId) -> Result<Taken, CallFailure> {
-        let place = self.place(node).await?;
+        let door = self.door(node);
+        let place = monoio::time::timeout(PLACE_WAIT, door.places.acquire_arc()).await;
+        let place =
+            place.map_err(|_| CallFailure::new(Failure::Busy, "too many requests to it"))?;
         let address = self.directory().address(node);
         let address = address.ok_or_else(|| CallFailure::new(Failure::Unreached, "no address"))?;
-        let found = self.0.find_idle(node, address);
-        let used = found.is_some();
-        let (wire, open) = match found {
-            Some(idle) => (idle.wire, idle.open),
-            None => self.connect(node, address).await?,
-        };
+        let (wire, open, used) = self.find_or_open(&door, node, address).await?;
         let number = self.0.numbers.get();
         self.0.numbers.set(number + 1);
         let watch = wire.socket().watch_number();
         let mut busy = self.0.busy.borrow_mut();
         busy.insert(number, (node.clone(), watch));
+        door.busy.set(door.busy.get() + 1);
         Ok(Taken {
             _busy: Busy {
                 peers: Rc::clone(&self.0),
                 number,
+                door,
             },
             wire,
             address,
@@ -162,6 +212,52 @@ impl Peers {
             open,
             _place: place,
         })
+    }
+
+    /// A connection that nobody uses, or a new one; and whether it was used before. While
+    /// there are some to a worker, one that cannot be opened is not needed: they come free.
+    async fn find_or_open(
+        &self,
+        door: &Door,
+        node: &NodeId,
+        address: SocketAddr,
+    ) -> Result<(Wire, Open, bool), CallFailure> {
+        let until = Instant::now() + PLACE_WAIT;
+        let mut failed = None;
+        loop {
+            // Before the look: what comes free after it is heard of.
+            let moved = door.moved.listen();
+            if let Some(idle) = self.0.find_idle(node, address) {
+                return Ok((idle.wire, idle.open, true));
+            }
+            if let Some(failed) = failed.take_if(|_| door.is_shut()) {
+                // Nobody need wait for what does not come.
+                door.moved.notify(usize::MAX);
+                return Err(failed);
+            }
+            let why = match door.opening.try_acquire() {
+                Some(turn) if door.may_open() => {
+                    let opened = self.connect(node, address).await;
+                    drop(turn);
+                    door.shut.set(opened.is_err().then(Instant::now));
+                    match opened {
+                        Ok((wire, open)) => {
+                            door.moved.notify(1);
+                            return Ok((wire, open, false));
+                        }
+                        Err(why) => why,
+                    }
+                }
+                _ => CallFailure::new(Failure::Busy, "no more connections to it for now"),
+            };
+            if !door.is_shut() {
+                let left = until.saturating_duration_since(Instant::now());
+                if monoio::time::timeout(left, moved).await.is_err() {
+                    return Err(why);
+                }
+            }
+            failed = Some(why);
+        }
     }
 
     /// Connections to a worker that nobody uses.
@@ -185,7 +281,8 @@ impl Peers {
             return;
         }
         let mut idle = self.0.idle.borrow_mut();
-        // No more than [`CONNECTIONS_MAX`]: each had a place. The last one is used first.
+        // No more than [`CONNECTIONS_MAX`]: each had a place. The last one is used first. Who
+        // waits for one is woken when `_busy` goes, after this.
         idle.entry(node).or_default().push(Idle {
             wire,
             address,
@@ -194,14 +291,9 @@ impl Peers {
         });
     }
 
-    async fn place(&self, node: &NodeId) -> Result<SemaphoreGuardArc, CallFailure> {
-        let places = {
-            let mut all = self.0.places.borrow_mut();
-            let places = all.entry(node.clone());
-            Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS_MAX))))
-        };
-        let place = monoio::time::timeout(PLACE_WAIT, places.acquire_arc()).await;
-        place.map_err(|_| CallFailure::new(Failure::Busy, "too many requests to it"))
+    fn door(&self, node: &NodeId) -> Rc<Door> {
+        let mut all = self.0.doors.borrow_mut();
+        Rc::clone(all.entry(node.clone()).or_insert_with(Door::new))
     }
 
     async fn connect(

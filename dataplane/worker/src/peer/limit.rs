@@ -21,6 +21,8 @@ pub(crate) const IDLE_WAIT: Duration = Duration::from_secs(90);
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(3);
 /// Longest wait for a place among the connections to a worker.
 pub(crate) const PLACE_WAIT: Duration = Duration::from_secs(5);
+/// Longest wait of a connection for memory to receive in, while others have it.
+pub(crate) const MEMORY_WAIT: Duration = Duration::from_secs(5);
 /// Longest silence inside a frame.
 pub(crate) const FRAME_WAIT: Duration = Duration::from_secs(60);
 /// Longest silence between the pieces of a body. Clients may be as slow as at their own

@@ -58,6 +58,16 @@ fn id(name: &str) -> NodeId {
 
 /// A worker that is where `address` says and knows the others.
 fn worker(identity: Arc<PeerIdentity>, key: u8, others: &[(&str, &TcpListener)]) -> Peers {
+    worker_with(identity, key, others, 8 << 20)
+}
+
+/// The same with so many bytes for its connections.
+fn worker_with(
+    identity: Arc<PeerIdentity>,
+    key: u8,
+    others: &[(&str, &TcpListener)],
+    memory_bytes: usize,
+) -> Peers {
     let directory = Directory::new(identity.node.clone());
     let members: Vec<Neighbour> = others
         .iter()
@@ -79,7 +89,7 @@ fn worker(identity: Arc<PeerIdentity>, key: u8, others: &[(&str, &TcpListener)])
         identity,
         directory,
         stats: Arc::default(),
-        memory_bytes: 8 << 20,
+        memory_bytes,
     })
 }
 
@@ -265,6 +275,46 @@ async fn as_many_connections_are_kept_as_were_in_use_at_once() {
     assert_eq!(a.idle(&id("b")), 0);
     hosting.end().await.unwrap();
     b.end();
+}
+
+#[monoio::test(timer_enabled = true)]
+async fn who_finds_no_memory_for_a_connection_waits_for_one_that_is_there() {
+    // Memory for a few connections, of who calls and of who is called.
+    for (of_a, of_b) in [(200 << 10, 8 << 20), (8 << 20, 200 << 10)] {
+        let (authority, listener) = (Authority::new(), door());
+        let identity = authority.identity("a", "a.worker.quickwater");
+        let a = worker_with(identity, 1, &[("b", &listener)], of_a);
+        let identity = authority.identity("b", "b.worker.quickwater");
+        let b = worker_with(identity, 1, &[], of_b);
+        let echo = Echo::new();
+        let hosting = host(&b, listener, &echo);
+        // The first is there before anybody could wait for it.
+        upload(&a, &echo.pool, pieces(1)).await.unwrap();
+        let all = (0..64).map(|_| upload(&a, &echo.pool, vec![vec![7; 100]]));
+        for got in futures_util::future::join_all(all).await {
+            assert_eq!(got.unwrap(), vec![7; 100]);
+        }
+        let connected = a.stats().connected.load(Ordering::Relaxed);
+        assert!((1..16).contains(&connected), "{connected}");
+        a.end();
+        hosting.end().await.unwrap();
+        b.end();
+    }
+}
+
+#[monoio::test(timer_enabled = true)]
+async fn a_host_that_takes_no_connection_keeps_nobody_waiting() {
+    let (authority, listener) = (Authority::new(), door());
+    let identity = authority.identity("a", "a.worker.quickwater");
+    let a = worker(identity, 1, &[("b", &listener)]);
+    drop(listener);
+    let node = id("b");
+    let all = (0..64).map(|_| a.call(&node, Task::Relay, right("Nothing"), b"head"));
+    for called in futures_util::future::join_all(all).await {
+        let failed = called.err().unwrap();
+        assert!(!failed.begun, "{failed}");
+    }
+    a.end();
 }
 
 #[monoio::test(timer_enabled = true)]

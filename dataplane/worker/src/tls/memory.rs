@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::session::{OVERHEAD_BYTES_MAX, PLAINTEXT_BYTES_MAX};
 
@@ -25,20 +26,32 @@ pub(crate) const BULK_BYTES: usize = BULK_RECORDS * (PLAINTEXT_BYTES_MAX + OVERH
 #[derive(Debug)]
 pub struct TlsMemory {
     limit: usize,
+    /// How long a connection that receives waits for memory before it is given up.
+    patience: Duration,
     used: Cell<usize>,
     /// Large buffers nobody uses; counted as used.
     spare: RefCell<Vec<Box<[u8]>>>,
 }
 
 impl TlsMemory {
-    /// Allows `limit` bytes.
+    /// Allows `limit` bytes. Who finds none is given up at once: clients of S3 come again.
     #[must_use]
     pub fn new(limit: usize) -> Rc<Self> {
+        Self::patient(limit, Duration::ZERO)
+    }
+
+    /// The same for connections that wait so long for others to have done.
+    pub(crate) fn patient(limit: usize, patience: Duration) -> Rc<Self> {
         Rc::new(TlsMemory {
             limit,
+            patience,
             used: Cell::new(0),
             spare: RefCell::default(),
         })
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Bytes in use, spare buffers included.
