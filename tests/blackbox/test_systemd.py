@@ -55,6 +55,20 @@ def test_systemd_takes_the_units(installed: list[str]) -> None:
 
 
 @pytest.mark.needs("systemd-analyze")
+def test_systemd_takes_the_drop_in_of_ebpf(installed: list[str]) -> None:
+    for unit in installed:
+        own = Path(f"{unit}.d")
+        own.mkdir()
+        text = (SYSTEMD / "ebpf.conf").read_text()
+        for added, is_fine in [("", True), ("Nonsense=1\n", False)]:
+            (own / "ebpf.conf").write_text(text + added)
+            words = ["systemd-analyze", "verify", "--man=no", unit]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+            # The second shows that it is looked at.
+            assert ("ebpf.conf" not in done.stderr) == is_fine, done.stderr
+
+
+@pytest.mark.needs("systemd-analyze")
 def test_a_unit_is_exposed_as_little_as_can_be(installed: list[str]) -> None:
     for unit in installed:
         words = ["systemd-analyze", "security", "--offline=true"]
