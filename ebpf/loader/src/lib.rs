@@ -5,6 +5,8 @@
 mod attached;
 mod balancer;
 mod cgroup;
+mod device;
+mod forwarding;
 mod ledger;
 mod netns;
 mod object;
@@ -14,6 +16,8 @@ mod unavailable;
 
 pub use balancer::{Balancer, SETTLE_PERIOD, ShardLoad, Visit};
 pub use cgroup::cgroup_root;
+pub use device::{Device, is_own};
+pub use forwarding::{Ends, Forwarding, PacketCounts, WINDOW, pins_of};
 pub use object::is_built;
 pub use quickwater_ebpf_shapes::{DOORS_MAX, SHARDS_MAX};
 pub use steer::{SteerCounts, Steering};

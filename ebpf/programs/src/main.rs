@@ -8,6 +8,7 @@
 #![expect(internal_features, reason = "see above")]
 
 mod balance;
+mod handoff;
 mod steer;
 mod word;
 

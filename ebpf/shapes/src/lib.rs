@@ -4,7 +4,9 @@
 #![no_std]
 
 mod balance;
+mod handoff;
 mod steer;
 
 pub use balance::{Balance, DOORS_MAX, SHARDS_MAX, Share, socket_index};
+pub use handoff::{CLOSING_NS, FLOWS_MAX, Flow, Forward, HandoffCounts, SILENCE_NS, WINDOW_NS};
 pub use steer::{BEAT_NS_MAX, Endpoint, Steer};

@@ -1,0 +1,374 @@
+//! Packets of connections that were handed over go on to their owner (a tc program at
+//! the ingress of a device, TCX: Linux 6.6).
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{SchedClassifierLinkId, TcAttachOptions};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use quickwater_ebpf_shapes::{FLOWS_MAX, Flow, Forward, HandoffCounts, WINDOW_NS};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::page::Page;
+use crate::{Device, Unavailable, object};
+
+const PROGRAM: &str = "handoff";
+const COUNTS: &str = "HANDOFF";
+const FORWARDS: &str = "FORWARDS";
+const EXPECTED: &str = "EXPECTED";
+const ARRIVALS: &str = "ARRIVALS";
+/// Names of what is pinned. The number is the version of what is in it.
+const PINNED_FORWARDS: &str = "forwards-1";
+const PINNED_LINK: &str = "link-1";
+/// For how long packets of a connection may be kept away at most.
+pub const WINDOW: Duration = Duration::from_nanos(WINDOW_NS);
+
+type Key = [u32; 9];
+type Value = [u64; 2];
+type Flows<V> = HashMap<MapData, Key, V>;
+
+/// A connection by its ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ends {
+    /// The client.
+    pub client: SocketAddr,
+    /// What it connected to.
+    pub service: SocketAddr,
+}
+
+/// What was done with packets since the program was attached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PacketCounts {
+    /// Sent on to an owner.
+    pub forwarded: u64,
+    /// Dropped while their connection was being handed over.
+    pub kept_away: u64,
+    /// They met an entry that was too old.
+    pub too_old: u64,
+    /// They could not be sent on.
+    pub failed: u64,
+}
+
+/// The attached program. It and its entries outlive the process: connections that were
+/// handed over before a restart go on, and whoever attaches next takes over.
+pub struct Forwarding {
+    device: Device,
+    page: Page<HandoffCounts>,
+    maps: Mutex<Maps>,
+    _programs: Ebpf,
+}
+
+struct Maps {
+    forwards: Flows<Value>,
+    expected: Flows<u64>,
+    arrivals: Flows<u64>,
+}
+
+impl Forwarding {
+    /// Has the program look at packets to `port` that come in by `device`. `pins`: a
+    /// directory on a BPF file system, of this device and port alone; made if need be.
+    ///
+    /// # Errors
+    /// It does not run; what ran before goes on. Needs CAP_BPF and CAP_NET_ADMIN until
+    /// it returns.
+    pub fn attach(device: &Device, port: u16, pins: &Path) -> Result<Self, Unavailable> {
+        fs::create_dir_all(pins).map_err(Unavailable::refused("the directory of pins"))?;
+        let port = u32::from(port);
+        let pinned = pins.join(PINNED_FORWARDS);
+        let mut programs = object::open(|loader| {
+            loader.override_global("SERVICE_PORT", &port, true);
+            for map in [FORWARDS, EXPECTED, ARRIVALS] {
+                loader.map_max_entries(map, FLOWS_MAX);
+            }
+            loader.map_pin_path(FORWARDS, pinned);
+        })?;
+        let page = counts(&programs)?;
+        let maps = Maps {
+            forwards: take(&mut programs, FORWARDS)?,
+            expected: take(&mut programs, EXPECTED)?,
+            arrivals: take(&mut programs, ARRIVALS)?,
+        };
+        let missing = || Unavailable::Missing { name: PROGRAM };
+        let program = programs.program_mut(PROGRAM).ok_or_else(missing)?;
+        let program: &mut SchedClassifier = program.try_into().map_err(|_| missing())?;
+        program
+            .load()
+            .map_err(Unavailable::refused("loading the program `handoff`"))?;
+        hang(program, device, &pins.join(PINNED_LINK))?;
+        Ok(Forwarding {
+            device: device.clone(),
+            page,
+            maps: Mutex::new(maps),
+            _programs: programs,
+        })
+    }
+
+    /// Where it is attached.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Whether the first packet of a connection came by this device, so that all others
+    /// do. Only such connections can be handed over.
+    #[must_use]
+    pub fn has_arrived(&self, ends: &Ends) -> bool {
+        self.maps().arrivals.get(&key(ends), 0).is_ok()
+    }
+
+    /// From now on packets of a connection are dropped, until [`Self::send_on`] or
+    /// [`Self::forget`], or for [`WINDOW`].
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn keep_away(&self, ends: &Ends) -> Result<(), Unavailable> {
+        self.put(ends, Forward::KEEP_AWAY, [0; 6])
+    }
+
+    /// From now on they go to a device on the same segment.
+    ///
+    /// # Errors
+    /// All is as before.
+    pub fn send_on(&self, ends: &Ends, mac: [u8; 6]) -> Result<(), Unavailable> {
+        self.put(ends, Forward::TO_OWNER, mac)
+    }
+
+    fn put(&self, ends: &Ends, what: u16, mac: [u8; 6]) -> Result<(), Unavailable> {
+        let entry = Forward {
+            seen_ns: now_ns(),
+            what,
+            mac,
+        };
+        let mut maps = self.maps();
+        let put = maps.forwards.insert(key(ends), value(&entry), 0);
+        put.map_err(Unavailable::refused("an entry for a connection"))
+    }
+
+    /// From now on the connection's packets are this host's again.
+    pub fn forget(&self, ends: &Ends) {
+        drop_entry(self.maps().forwards.remove(&key(ends)));
+    }
+
+    /// For [`WINDOW`], or until [`Self::expect_no_more`], packets of a connection that
+    /// another host sends on are dropped: its socket is not there yet.
+    ///
+    /// # Errors
+    /// They are not, and would be answered by a reset.
+    pub fn expect(&self, ends: &Ends) -> Result<(), Unavailable> {
+        let until = now_ns().saturating_add(WINDOW_NS);
+        let put = self.maps().expected.insert(key(ends), until, 0);
+        put.map_err(Unavailable::refused("an entry for an expected connection"))
+    }
+
+    /// The socket is there.
+    pub fn expect_no_more(&self, ends: &Ends) {
+        drop_entry(self.maps().expected.remove(&key(ends)));
+    }
+
+    /// Removes entries that are too old to matter; how many are left, and how many were
+    /// removed. To be called now and then: a look at every entry.
+    #[must_use]
+    pub fn sweep(&self) -> (usize, usize) {
+        let (mut left, mut old) = (0, Vec::new());
+        let mut maps = self.maps();
+        let now = now_ns();
+        for (key, found) in maps.forwards.iter().flatten() {
+            let entry = forward(found);
+            match now.saturating_sub(entry.seen_ns) > entry.age_max_ns() {
+                true => old.push(key),
+                false => left += 1,
+            }
+        }
+        for key in &old {
+            drop_entry(maps.forwards.remove(key));
+        }
+        (left, old.len())
+    }
+
+    /// What was done with packets.
+    #[must_use]
+    pub fn counts(&self) -> PacketCounts {
+        PacketCounts {
+            forwarded: self.page.forwarded.load(Relaxed),
+            kept_away: self.page.kept_away.load(Relaxed),
+            too_old: self.page.too_old.load(Relaxed),
+            failed: self.page.failed.load(Relaxed),
+        }
+    }
+
+    /// Takes the program off the device, also one that an earlier process left there. The
+    /// kernel does it a moment after this returns, and after the last [`Forwarding`] of
+    /// these pins is gone. Connections that were handed over from here break.
+    ///
+    /// # Errors
+    /// What is pinned cannot be removed.
+    pub fn detach(pins: &Path) -> io::Result<()> {
+        for name in [PINNED_LINK, PINNED_FORWARDS] {
+            gone(fs::remove_file(pins.join(name)))?;
+        }
+        gone(fs::remove_dir(pins))
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// It may not have been there: that is what is wanted.
+fn drop_entry(removed: Result<(), MapError>) {
+    drop(removed);
+}
+
+/// In place of the one that an earlier process left, if there is one: no packet goes by
+/// between the two.
+fn hang(program: &mut SchedClassifier, device: &Device, pin: &Path) -> Result<(), Unavailable> {
+    if let Ok(old) = PinnedLink::from_pin(pin) {
+        let replaced = FdLink::from(old).try_into().ok();
+        let replaced = replaced.and_then(|link| program.attach_to_link(link).ok());
+        if replaced.is_some() {
+            return Ok(());
+        }
+        // Of a device that is gone: the link hangs on nothing.
+        let removed = fs::remove_file(pin);
+        removed.map_err(Unavailable::refused("removing an old pin"))?;
+    }
+    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let link = program
+        .attach_with_options(&device.name, TcAttachType::Ingress, order)
+        .map_err(Unavailable::refused("attaching the program `handoff`"))?;
+    pin_link(program, link, pin)
+}
+
+fn pin_link(
+    program: &mut SchedClassifier,
+    link: SchedClassifierLinkId,
+    pin: &Path,
+) -> Result<(), Unavailable> {
+    let what = "pinning the program `handoff`";
+    let link = program
+        .take_link(link)
+        .map_err(Unavailable::refused(what))?;
+    let link = FdLink::try_from(link).map_err(Unavailable::refused(what))?;
+    link.pin(pin).map_err(Unavailable::refused(what))?;
+    Ok(())
+}
+
+fn take<V: aya::Pod>(programs: &mut Ebpf, name: &'static str) -> Result<Flows<V>, Unavailable> {
+    let missing = || Unavailable::Missing { name };
+    let map = programs.take_map(name).ok_or_else(missing)?;
+    HashMap::try_from(map).map_err(Unavailable::refused("a map of connections"))
+}
+
+fn counts(programs: &Ebpf) -> Result<Page<HandoffCounts>, Unavailable> {
+    let Some(Map::Array(data)) = programs.map(COUNTS) else {
+        return Err(Unavailable::Missing { name: COUNTS });
+    };
+    Page::map(data.fd()).map_err(Unavailable::refused("sharing memory with the program"))
+}
+
+/// [`Flow`] as words of this machine.
+fn key(ends: &Ends) -> Key {
+    const _: () = assert!(size_of::<Flow>() == size_of::<Key>());
+    let (client, service) = (words(ends.client.ip()), words(ends.service.ip()));
+    let [a, b] = ends.client.port().to_be_bytes();
+    let [c, d] = ends.service.port().to_be_bytes();
+    let mut key = [0; 9];
+    key[..4].copy_from_slice(&client);
+    key[4..8].copy_from_slice(&service);
+    key[8] = u32::from_ne_bytes([a, b, c, d]);
+    key
+}
+
+fn words(ip: IpAddr) -> [u32; 4] {
+    let octets = match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    };
+    let mut words = [0; 4];
+    for (word, octets) in words.iter_mut().zip(octets.as_chunks::<4>().0) {
+        *word = u32::from_ne_bytes(*octets);
+    }
+    words
+}
+
+/// [`Forward`] as words of this machine.
+fn value(entry: &Forward) -> Value {
+    const _: () = assert!(size_of::<Forward>() == size_of::<Value>());
+    let [x, y] = entry.what.to_ne_bytes();
+    let [a, b, c, d, e, f] = entry.mac;
+    [entry.seen_ns, u64::from_ne_bytes([x, y, a, b, c, d, e, f])]
+}
+
+fn forward([seen_ns, rest]: Value) -> Forward {
+    let [x, y, a, b, c, d, e, f] = rest.to_ne_bytes();
+    Forward {
+        seen_ns,
+        what: u16::from_ne_bytes([x, y]),
+        mac: [a, b, c, d, e, f],
+    }
+}
+
+/// The clock that programs read, nanoseconds.
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap_or(0)
+}
+
+/// Where the pins of a device and a port are, below a directory of all pins. A BPF file
+/// system has no names with dots.
+#[must_use]
+pub fn pins_of(pins: &Path, device: &str, port: u16) -> PathBuf {
+    pins.join(format!("handoff-{}-{port}", device.replace('.', "_")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_as_the_program_reads_them() {
+        let ends = Ends {
+            client: "10.1.2.3:258".parse().unwrap(),
+            service: "10.1.2.4:80".parse().unwrap(),
+        };
+        let bytes: Vec<u8> = key(&ends).iter().flat_map(|w| w.to_ne_bytes()).collect();
+        assert_eq!(bytes[8..16], [0, 0, 0xff, 0xff, 10, 1, 2, 3]);
+        assert_eq!(bytes[28..], [10, 1, 2, 4, 1, 2, 0, 80]);
+        let six = Ends {
+            client: "[fd00::9]:258".parse().unwrap(),
+            ..ends
+        };
+        assert_eq!(key(&six)[0].to_ne_bytes(), [0xfd, 0, 0, 0]);
+    }
+
+    #[test]
+    fn entries_come_back_as_they_were() {
+        let entry = Forward {
+            seen_ns: 7,
+            what: Forward::CLOSING,
+            mac: [1, 2, 3, 4, 5, 6],
+        };
+        assert_eq!(forward(value(&entry)), entry);
+    }
+
+    #[test]
+    fn pins_have_names_that_a_bpf_file_system_takes() {
+        let path = pins_of(Path::new("/p"), "eth0.100", 9000);
+        assert_eq!(path, Path::new("/p/handoff-eth0_100-9000"));
+    }
+}

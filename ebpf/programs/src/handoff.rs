@@ -1,0 +1,189 @@
+//! Packets of connections that were handed over go on to their owner; those of
+//! connections that are being handed over, here or to here, are dropped: the client
+//! sends them again. All others pass as if nobody had looked.
+
+use aya_ebpf::bindings::{BPF_ANY, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_redirect};
+use aya_ebpf::macros::{classifier, map};
+use aya_ebpf::maps::{Array, LruHashMap};
+use aya_ebpf::programs::TcContext;
+use quickwater_ebpf_shapes::{Flow, Forward, HandoffCounts, WINDOW_NS};
+
+use crate::word::{MAPPABLE, add, constant};
+
+/// Offsets in an Ethernet frame, and of what is in it.
+const ETHERNET: usize = 14;
+const MAC: usize = 6;
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+const IPV6_HEADER: usize = 40;
+const TCP: u8 = 6;
+/// Not the first fragment, or more to come.
+const FRAGMENT: u16 = 0x3fff;
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+/// The third word of an IPv4 address in the form of IPv6.
+const MAPPED: u32 = 0xffff_u32.to_be();
+
+/// The port of the service, set by the loader: packets to others are not looked at.
+#[unsafe(no_mangle)]
+static SERVICE_PORT: u32 = 0;
+
+/// Connections of clients to this host that are elsewhere, or about to be. Who loads
+/// this program for its sake makes the maps larger; they are pinned then.
+#[map]
+static FORWARDS: LruHashMap<Flow, Forward> = LruHashMap::with_max_entries(1, 0);
+/// Connections that are about to be continued here, and until when their packets are
+/// dropped: a packet that finds no socket would be answered by a reset.
+#[map]
+static EXPECTED: LruHashMap<Flow, u64> = LruHashMap::with_max_entries(1, 0);
+/// Connections that began by a packet this program saw, and when.
+#[map]
+static ARRIVALS: LruHashMap<Flow, u64> = LruHashMap::with_max_entries(1, 0);
+#[map]
+static HANDOFF: Array<HandoffCounts> = Array::with_max_entries(1, MAPPABLE);
+
+/// Ingress of the device by which clients and other workers are reached.
+#[classifier]
+pub fn handoff(context: TcContext) -> i32 {
+    let Some(packet) = look(&context) else {
+        return TC_ACT_UNSPEC;
+    };
+    let Some(counts) = HANDOFF.get(0) else {
+        return TC_ACT_UNSPEC;
+    };
+    // SAFETY: the helper has no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if let Some(entry) = FORWARDS.get_ptr_mut(&packet.flow) {
+        // SAFETY: the kernel keeps the value while the program runs. Others may write it
+        // at the same time: every field is read and written whole.
+        let entry = unsafe { &mut *entry };
+        return forwarded(&context, &packet, entry, now, counts);
+    }
+    if is_expected(&packet.flow, now) {
+        add(&counts.kept_away, 1);
+        return TC_ACT_SHOT;
+    }
+    if packet.flags & (SYN | ACK) == SYN {
+        // Refused only for want of memory: then the connection stays here.
+        let _ = ARRIVALS.insert(&packet.flow, &now, BPF_ANY.into());
+    }
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn forwarded(
+    context: &TcContext,
+    packet: &Packet,
+    entry: &mut Forward,
+    now: u64,
+    counts: &HandoffCounts,
+) -> i32 {
+    let begins = packet.flags & (SYN | ACK) == SYN;
+    let age = now.wrapping_sub(entry.seen_ns);
+    if age > entry.age_max_ns() || begins && entry.what == Forward::CLOSING {
+        // The next connection of the same ends, or nobody cares any more.
+        let _ = FORWARDS.remove(&packet.flow);
+        add(&counts.too_old, 1);
+        if begins {
+            let _ = ARRIVALS.insert(&packet.flow, &now, BPF_ANY.into());
+        }
+        return TC_ACT_UNSPEC;
+    }
+    if entry.what == Forward::KEEP_AWAY {
+        add(&counts.kept_away, 1);
+        return TC_ACT_SHOT;
+    }
+    let mac = entry.mac;
+    entry.seen_ns = now;
+    if packet.flags & (FIN | RST) != 0 {
+        entry.what = Forward::CLOSING;
+    }
+    send_on(context, mac, counts)
+}
+
+/// Out of the device it came in by, to another.
+#[inline(always)]
+fn send_on(context: &TcContext, mac: [u8; 6], counts: &HandoffCounts) -> i32 {
+    let sent = context
+        .load::<[u8; 6]>(0)
+        .and_then(|own| context.store(MAC, &own, 0))
+        .and_then(|()| context.store(0, &mac, 0));
+    if sent.is_err() {
+        add(&counts.failed, 1);
+        return TC_ACT_SHOT;
+    }
+    add(&counts.forwarded, 1);
+    // SAFETY: the kernel passes the packet, whose device is this one.
+    unsafe { bpf_redirect((*context.skb.skb).ifindex, 0) as i32 }
+}
+
+#[inline(always)]
+fn is_expected(flow: &Flow, now: u64) -> bool {
+    // SAFETY: one aligned word, read whole.
+    let Some(until) = (unsafe { EXPECTED.get(flow) }) else {
+        return false;
+    };
+    // One further away is of another clock.
+    now < *until && *until - now <= WINDOW_NS
+}
+
+/// What counts of a packet.
+struct Packet {
+    flow: Flow,
+    flags: u8,
+}
+
+/// `None`: not a whole TCP packet to the port.
+#[inline(always)]
+fn look(context: &TcContext) -> Option<Packet> {
+    let kind = u16::from_be(context.load(12).ok()?);
+    let (client, service, tcp) = match kind {
+        IPV4 => ipv4(context)?,
+        IPV6 => ipv6(context)?,
+        _ => return None,
+    };
+    let service_port: u16 = context.load(tcp + 2).ok()?;
+    if u32::from(u16::from_be(service_port)) != constant(&SERVICE_PORT) {
+        return None;
+    }
+    Some(Packet {
+        flow: Flow {
+            client,
+            service,
+            client_port: context.load(tcp).ok()?,
+            service_port,
+        },
+        flags: context.load(tcp + 13).ok()?,
+    })
+}
+
+type Ends = ([u32; 4], [u32; 4], usize);
+
+#[inline(always)]
+fn ipv4(context: &TcContext) -> Option<Ends> {
+    let first: u8 = context.load(ETHERNET).ok()?;
+    let fragment = u16::from_be(context.load(ETHERNET + 6).ok()?);
+    let protocol: u8 = context.load(ETHERNET + 9).ok()?;
+    if protocol != TCP || fragment & FRAGMENT != 0 {
+        return None;
+    }
+    let client: u32 = context.load(ETHERNET + 12).ok()?;
+    let service: u32 = context.load(ETHERNET + 16).ok()?;
+    let tcp = ETHERNET + usize::from(first & 0xf) * 4;
+    Some(([0, 0, MAPPED, client], [0, 0, MAPPED, service], tcp))
+}
+
+/// Without extension headers: TCP has none on its way to a service.
+#[inline(always)]
+fn ipv6(context: &TcContext) -> Option<Ends> {
+    let next: u8 = context.load(ETHERNET + 6).ok()?;
+    if next != TCP {
+        return None;
+    }
+    let client: [u32; 4] = context.load(ETHERNET + 8).ok()?;
+    let service: [u32; 4] = context.load(ETHERNET + 24).ok()?;
+    Some((client, service, ETHERNET + IPV6_HEADER))
+}
