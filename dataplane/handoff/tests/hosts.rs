@@ -1,0 +1,439 @@
+//! Connections that move between hosts: network namespaces on one bridge, a client,
+//! an entry and an owner that have the same service addresses. Skipped, with the reason,
+//! where such hosts or the program cannot be had; `QUICKWATER_EBPF_STRICT=1` makes that a
+//! failure.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+#[path = "hosts/segment.rs"]
+mod segment;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use quickwater_ebpf::{Device, Ends, Forwarding, Unavailable};
+use quickwater_handoff::{Frozen, Refused, State, freeze, is_at_rest, restore};
+use segment::{Host, Segment};
+
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PORT: u16 = 9000;
+const FOUR: &str = "10.60.0.1:9000";
+const SIX: &str = "[fd60::1]:9000";
+
+/// A host with the program on its device.
+struct Node<'s> {
+    host: &'s Host,
+    forwarding: Forwarding,
+}
+
+impl<'s> Node<'s> {
+    fn new(segment: &Segment, host: &'s Host) -> Result<Self, Unavailable> {
+        let pins = segment.pins().join(host.name);
+        let forwarding = host.run(|| {
+            let device = Device::named("e0").unwrap();
+            assert_eq!(Device::with(host.address.into()).unwrap(), device);
+            Forwarding::attach(&device, PORT, &pins)
+        })?;
+        Ok(Node { host, forwarding })
+    }
+}
+
+/// `None`: not here, and that is allowed.
+fn segment() -> Option<Segment> {
+    let segment = match Segment::new() {
+        Ok(segment) => segment,
+        Err(why) => {
+            eprintln!("SKIPPED: no hosts here: {why}");
+            return None;
+        }
+    };
+    match Node::new(&segment, &segment.entry).map(|_| ()) {
+        Ok(()) => Forwarding::detach(&segment.pins().join("entry")).unwrap(),
+        Err(why) if std::env::var("QUICKWATER_EBPF_STRICT").is_ok_and(|s| s == "1") => {
+            panic!("eBPF is required: {why}")
+        }
+        Err(why) => {
+            eprintln!("SKIPPED: {why}");
+            return None;
+        }
+    }
+    Some(segment)
+}
+
+/// A connection of the client, and the entry's end of it.
+fn connect(segment: &Segment, listener: &TcpListener) -> (TcpStream, TcpStream, Ends) {
+    let service = listener.local_addr().unwrap();
+    let client = segment.client.run(|| TcpStream::connect(service)).unwrap();
+    let (server, peer) = listener.accept().unwrap();
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    }
+    assert_eq!(client.local_addr().unwrap(), peer);
+    let ends = Ends {
+        client: peer,
+        service,
+    };
+    (client, server, ends)
+}
+
+fn listen(host: &Host, service: &str) -> TcpListener {
+    let service: SocketAddr = service.parse().unwrap();
+    host.run(|| TcpListener::bind(service)).unwrap()
+}
+
+/// Waits until the client has acknowledged all it was sent: afterwards its packets may
+/// be kept away.
+fn rest(stream: &TcpStream) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match is_at_rest(stream) {
+            Ok(()) => return,
+            Err(Refused::Unacknowledged) if Instant::now() < until => std::thread::yield_now(),
+            Err(refused) => panic!("{refused}"),
+        }
+    }
+}
+
+fn frozen(stream: TcpStream) -> Frozen {
+    freeze(stream.into(), b"").unwrap()
+}
+
+fn continued(host: &Host, state: &State) -> TcpStream {
+    let state = State::decode(&state.encode()).unwrap();
+    let stream = TcpStream::from(host.run(|| restore(&state)).unwrap());
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn hand_over(entry: &Node<'_>, owner: &Node<'_>, ends: &Ends, stream: TcpStream) -> TcpStream {
+    rest(&stream);
+    owner.forwarding.expect(ends).unwrap();
+    entry.forwarding.keep_away(ends).unwrap();
+    let frozen = frozen(stream);
+    let mac = owner.forwarding.device().mac;
+    entry.forwarding.send_on(ends, mac).unwrap();
+    let stream = continued(owner.host, frozen.state());
+    owner.forwarding.expect_no_more(ends);
+    assert!(frozen.is_unchanged());
+    frozen.release();
+    stream
+}
+
+fn hand_back(entry: &Node<'_>, ends: &Ends, stream: TcpStream) -> TcpStream {
+    rest(&stream);
+    entry.forwarding.keep_away(ends).unwrap();
+    let frozen = frozen(stream);
+    let stream = continued(entry.host, frozen.state());
+    entry.forwarding.forget(ends);
+    frozen.release();
+    stream
+}
+
+fn bytes(count: usize, seed: usize) -> Vec<u8> {
+    (0..count)
+        .map(|at| ((at * 31) ^ (at >> 8) ^ seed) as u8)
+        .collect()
+}
+
+fn read_exactly(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    stream.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+/// A request and its answer.
+fn speak(client: &mut TcpStream, server: &mut TcpStream, size: usize, seed: usize) {
+    client.write_all(b"GET").unwrap();
+    assert_eq!(read_exactly(server, 3), b"GET");
+    let body = bytes(size, seed);
+    let got = std::thread::scope(|scope| {
+        scope.spawn(|| server.write_all(&body).unwrap());
+        read_exactly(client, body.len())
+    });
+    assert!(got == body, "other bytes");
+}
+
+fn to_and_fro(service: &str) {
+    let Some(segment) = segment() else {
+        return;
+    };
+    let entry = Node::new(&segment, &segment.entry).unwrap();
+    let owner = Node::new(&segment, &segment.owner).unwrap();
+    let listener = listen(entry.host, service);
+    // It has a listener of its own, as a worker has.
+    let _beside = listen(owner.host, service);
+    let (mut client, mut server, ends) = connect(&segment, &listener);
+    assert!(entry.forwarding.has_arrived(&ends));
+    assert!(!owner.forwarding.has_arrived(&ends));
+    for turn in 0..12 {
+        let size = [0, 1, 1000, 70_000, 1 << 20, 5 << 20][turn % 6];
+        speak(&mut client, &mut server, 10, turn);
+        server = hand_over(&entry, &owner, &ends, server);
+        speak(&mut client, &mut server, size, turn);
+        speak(&mut client, &mut server, size, turn + 1);
+        server = hand_back(&entry, &ends, server);
+        speak(&mut client, &mut server, size, turn);
+    }
+    assert_eq!(entry.forwarding.sweep(), (0, 0));
+    assert!(entry.forwarding.counts().forwarded > 0);
+    assert_eq!(owner.forwarding.counts().forwarded, 0);
+}
+
+#[test]
+fn a_connection_goes_to_the_owner_and_back_byte_for_byte() {
+    to_and_fro(FOUR);
+}
+
+#[test]
+fn a_connection_of_ipv6_does_too() {
+    to_and_fro(SIX);
+}
+
+#[test]
+fn early_packets_wait_for_the_socket_and_are_not_answered_by_a_reset() {
+    let Some(segment) = segment() else {
+        return;
+    };
+    let entry = Node::new(&segment, &segment.entry).unwrap();
+    let owner = Node::new(&segment, &segment.owner).unwrap();
+    let listener = listen(entry.host, FOUR);
+    for guarded in [true, false] {
+        let (mut client, server, ends) = connect(&segment, &listener);
+        if guarded {
+            owner.forwarding.expect(&ends).unwrap();
+        }
+        let frozen = frozen(server);
+        let mac = owner.forwarding.device().mac;
+        entry.forwarding.send_on(&ends, mac).unwrap();
+        client.write_all(b"early").unwrap();
+        if !guarded {
+            // The control: what the guard is there for.
+            let error = client.read(&mut [0; 1]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            frozen.release();
+            continue;
+        }
+        let until = Instant::now() + PATIENCE;
+        while owner.forwarding.counts().kept_away == 0 {
+            assert!(Instant::now() < until, "the packet did not come");
+            std::thread::yield_now();
+        }
+        let mut server = continued(owner.host, frozen.state());
+        owner.forwarding.expect_no_more(&ends);
+        frozen.release();
+        assert_eq!(read_exactly(&mut server, 5), b"early", "sent again");
+        speak(&mut client, &mut server, 1000, 1);
+    }
+}
+
+#[test]
+fn connections_outlive_the_process_that_handed_them_over() {
+    let Some(segment) = segment() else {
+        return;
+    };
+    let entry = Node::new(&segment, &segment.entry).unwrap();
+    let owner = Node::new(&segment, &segment.owner).unwrap();
+    let listener = listen(entry.host, FOUR);
+    let (mut client, server, ends) = connect(&segment, &listener);
+    let mut server = hand_over(&entry, &owner, &ends, server);
+    drop((entry, listener));
+    speak(&mut client, &mut server, 1 << 20, 1);
+    let again = Node::new(&segment, &segment.entry).unwrap();
+    assert_eq!(again.forwarding.sweep(), (1, 0), "it knows of it");
+    speak(&mut client, &mut server, 1 << 20, 2);
+    assert!(again.forwarding.counts().forwarded > 0, "it is this one's");
+    // Without it the entry's kernel answers, as for any connection it does not know.
+    drop(again);
+    Forwarding::detach(&segment.pins().join("entry")).unwrap();
+    let gone = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    let moment = Some(Duration::from_millis(50));
+    client.set_read_timeout(moment).unwrap();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let asked = client.write_all(b"GET");
+        match asked.and_then(|()| client.read(&mut [0; 1])) {
+            // It went to the owner, which says nothing.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if gone.contains(&error.kind()) => return,
+            other => panic!("{other:?}"),
+        }
+        assert!(Instant::now() < until, "the program is still there");
+    }
+}
+
+#[test]
+fn entries_of_connections_that_ended_go_and_their_ports_come_again() {
+    let Some(segment) = segment() else {
+        return;
+    };
+    let entry = Node::new(&segment, &segment.entry).unwrap();
+    let owner = Node::new(&segment, &segment.owner).unwrap();
+    let listener = listen(entry.host, FOUR);
+    let (mut client, server, ends) = connect(&segment, &listener);
+    let mut server = hand_over(&entry, &owner, &ends, server);
+    speak(&mut client, &mut server, 1000, 1);
+    // A reset: the client's port is free at once.
+    segment::reset(client);
+    assert_eq!(
+        server.read(&mut [0; 1]).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    let client = segment
+        .client
+        .run(|| segment::connect_from(ends.client, ends.service));
+    let (mut server, peer) = listener.accept().unwrap();
+    assert_eq!(peer, ends.client, "the same ends, at the entry");
+    let mut client = client.unwrap();
+    speak(&mut client, &mut server, 1000, 2);
+    // An orderly end, and the entry is forgotten after a while.
+    let mut server = hand_over(&entry, &owner, &ends, server);
+    speak(&mut client, &mut server, 1000, 3);
+    drop(client);
+    assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
+    drop(server);
+    let until = Instant::now() + PATIENCE;
+    while entry.forwarding.sweep().0 > 0 {
+        assert!(Instant::now() < until, "the entry stays");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn packets_are_kept_away_for_a_moment_only() {
+    let Some(segment) = segment() else {
+        return;
+    };
+    let entry = Node::new(&segment, &segment.entry).unwrap();
+    let listener = listen(entry.host, FOUR);
+    let (mut client, mut server, ends) = connect(&segment, &listener);
+    // Whoever ordered it is gone: the client sends again until it gets through.
+    entry.forwarding.keep_away(&ends).unwrap();
+    speak(&mut client, &mut server, 1000, 1);
+    assert!(entry.forwarding.counts().kept_away > 0);
+    assert!(entry.forwarding.counts().too_old > 0);
+}
+
+/// When the client of a trial ends its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    KeptAway,
+    SentOn,
+    Restored,
+    Answered,
+}
+
+/// One connection that its client ends while it is handed over, or afterwards.
+fn ended_by_the_client(
+    segment: &Segment,
+    (entry, owner): (&Node<'_>, &Node<'_>),
+    listener: &TcpListener,
+    (when, hard): (Moment, bool),
+) {
+    let (mut client, mut server, ends) = connect(segment, listener);
+    speak(&mut client, &mut server, 1000, 1);
+    let mut client = Some(client);
+    let mut reached = |stage| {
+        let ended = client.take_if(|_| stage == when);
+        match (ended, hard) {
+            (Some(client), true) => segment::reset(client),
+            (ended, _) => drop(ended),
+        }
+    };
+    rest(&server);
+    owner.forwarding.expect(&ends).unwrap();
+    entry.forwarding.keep_away(&ends).unwrap();
+    reached(Moment::KeptAway);
+    let frozen = frozen(server);
+    let mac = owner.forwarding.device().mac;
+    entry.forwarding.send_on(&ends, mac).unwrap();
+    reached(Moment::SentOn);
+    let mut server = continued(owner.host, frozen.state());
+    reached(Moment::Restored);
+    owner.forwarding.expect_no_more(&ends);
+    frozen.release();
+    reached(Moment::Answered);
+    // The answer finds nobody: sooner or later it fails.
+    let body = vec![0; 1 << 16];
+    let error = loop {
+        match server.write_all(&body) {
+            Ok(()) => {}
+            Err(error) => break error.kind(),
+        }
+    };
+    let gone = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    assert!(gone.contains(&error), "{when:?} {hard}: {error:?}");
+}
+
+#[test]
+fn clients_that_end_at_any_moment_leave_nothing_behind() {
+    let Some(segment) = segment() else {
+        return;
+    };
+    let entry = Node::new(&segment, &segment.entry).unwrap();
+    let owner = Node::new(&segment, &segment.owner).unwrap();
+    let listener = listen(entry.host, FOUR);
+    let rounds = if is_long() { 40 } else { 3 };
+    let stages = [
+        Moment::KeptAway,
+        Moment::SentOn,
+        Moment::Restored,
+        Moment::Answered,
+    ];
+    for _ in 0..rounds {
+        for when in stages {
+            for hard in [true, false] {
+                ended_by_the_client(&segment, (&entry, &owner), &listener, (when, hard));
+            }
+        }
+    }
+    let until = Instant::now() + PATIENCE;
+    while entry.forwarding.sweep().0 > 0 {
+        assert!(Instant::now() < until, "an entry stays");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for host in [&segment.entry, &segment.owner] {
+        while let Some(left) = segment::connection_left(host) {
+            assert!(Instant::now() < until, "{}: {left}", host.name);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
+fn there_are_never_more_entries_than_the_limit() {
+    let Some(segment) = segment() else {
+        return;
+    };
+    let entry = Node::new(&segment, &segment.entry).unwrap();
+    let owner = Node::new(&segment, &segment.owner).unwrap();
+    let mac = owner.forwarding.device().mac;
+    let service: SocketAddr = FOUR.parse().unwrap();
+    for number in 0..80_000_u32 {
+        let [_, a, b, c] = number.to_be_bytes();
+        let client = SocketAddr::from(([10, a, b, c], 1024));
+        entry
+            .forwarding
+            .send_on(&Ends { client, service }, mac)
+            .unwrap();
+    }
+    let (left, _) = entry.forwarding.sweep();
+    assert!((1..=65_536).contains(&left), "{left}");
+    // There is room for the next one.
+    let listener = listen(entry.host, FOUR);
+    let (mut client, mut server, ends) = connect(&segment, &listener);
+    speak(&mut client, &mut server, 1000, 1);
+    let mut server = hand_over(&entry, &owner, &ends, server);
+    speak(&mut client, &mut server, 1 << 20, 2);
+}
+
+/// `QUICKWATER_HANDOFF=all`: as often as it takes to believe it.
+fn is_long() -> bool {
+    std::env::var("QUICKWATER_HANDOFF").is_ok_and(|all| all == "all")
+}
