@@ -48,6 +48,9 @@ macro_rules! metrics {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Metric { $(#[doc = $help] $variant,)* }
 
+        #[cfg(test)]
+        static ALL: &[Metric] = &[$(Metric::$variant,)*];
+
         /// All metrics, in the order of [`Metric`].
         pub static DEFINITIONS: &[Definition] = &[$(Definition {
             name: $name,
@@ -332,7 +335,7 @@ metrics! {
 
     MemoryBudgetBytes Gauge "quickwater_memory_budget_bytes" []
         "Memory the service plans with (setting `memory`)."
-    BuffersTotal Gauge "quickwater_buffers_total" ["class"]
+    Buffers Gauge "quickwater_buffers" ["class"]
         "IO buffers in all. class: large (1 MiB), small (64 KiB)."
     BuffersAvailable Gauge "quickwater_buffers_available" ["class"]
         "IO buffers free now."

@@ -82,15 +82,7 @@ impl Metrics {
     /// All metrics in the OpenMetrics text format.
     #[must_use]
     pub fn encode(&self) -> String {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(self.samples()));
-        let mut out = String::new();
-        // Writing to a string fails only if a metric is told twice over; the text
-        // up to there is still of use.
-        if text::encode(&mut out, &registry).is_err() {
-            tracing::error!("a metric cannot be written");
-        }
-        out
+        self.samples().encoded()
     }
 }
 
@@ -142,6 +134,19 @@ impl Samples {
         DEFINITIONS.iter().enumerate().filter_map(total).collect()
     }
 
+    /// All of them in the OpenMetrics text format.
+    pub(super) fn encoded(self) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut out = String::new();
+        // Writing to a string fails only if a metric is told twice over; the text
+        // up to there is still of use.
+        if text::encode(&mut out, &registry).is_err() {
+            tracing::error!("a metric cannot be written");
+        }
+        out
+    }
+
     fn put(&mut self, metric: Metric, labels: &[&str], value: Value) {
         debug_assert_eq!(labels.len(), DEFINITIONS[metric as usize].labels.len());
         let labels = labels.iter().map(|l| (*l).to_owned()).collect();
@@ -182,7 +187,10 @@ fn encode_metric<'s>(
 ) -> fmt::Result {
     // The encoder puts `_total` behind counters itself, and a dot behind the help.
     let name = definition.name;
-    let base = name.strip_suffix("_total").unwrap_or(name);
+    let base = match definition.kind {
+        Kind::Counter => name.strip_suffix("_total").unwrap_or(name),
+        Kind::Gauge | Kind::Histogram => name,
+    };
     let help = definition.help.trim_end_matches('.');
     let kind = match definition.kind {
         Kind::Counter => MetricType::Counter,

@@ -86,8 +86,8 @@ fn read_buffers(pools: &[Pool], samples: &mut Samples) {
     let all: Vec<_> = pools.iter().map(Pool::available).collect();
     let sum =
         |of: fn(&crate::buffers::PoolStats) -> usize| all.iter().map(of).sum::<usize>() as u64;
-    samples.count(Metric::BuffersTotal, &["large"], sum(|s| s.large_total));
-    samples.count(Metric::BuffersTotal, &["small"], sum(|s| s.small_total));
+    samples.count(Metric::Buffers, &["large"], sum(|s| s.large_total));
+    samples.count(Metric::Buffers, &["small"], sum(|s| s.small_total));
     samples.count(Metric::BuffersAvailable, &["large"], sum(|s| s.large_free));
     samples.count(Metric::BuffersAvailable, &["small"], sum(|s| s.small_free));
     samples.count(Metric::BuffersWaiting, &[], sum(|s| s.waiting));

@@ -12,11 +12,7 @@ fn names_are_unique_and_follow_the_conventions() {
         let name = definition.name;
         assert!(DEFINITIONS[..at].iter().all(|d| d.name != name), "{name}");
         let counter = definition.kind == Kind::Counter;
-        assert_eq!(
-            name.ends_with("_total"),
-            counter || name == "quickwater_buffers_total",
-            "{name}"
-        );
+        assert_eq!(name.ends_with("_total"), counter, "{name}");
         assert!(
             name.bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
@@ -27,6 +23,34 @@ fn names_are_unique_and_follow_the_conventions() {
         );
     }
     assert!(OPERATIONS[..OPERATIONS.len() - 1].is_sorted());
+}
+
+#[test]
+fn metrics_are_exported_under_their_names() {
+    let mut samples = Samples::default();
+    for (metric, definition) in ALL.iter().zip(DEFINITIONS) {
+        let labels = vec!["x"; definition.labels.len()];
+        match definition.kind {
+            Kind::Counter | Kind::Gauge => samples.count(*metric, &labels, 1),
+            Kind::Histogram => {
+                let (sum, buckets) = (1.0, vec![(f64::INFINITY, 1)]);
+                samples.histogram(*metric, &labels, Histogram { sum, buckets });
+            }
+        }
+    }
+    let text = samples.encoded();
+    for definition in DEFINITIONS {
+        let suffix = match definition.kind {
+            Kind::Histogram => "_count",
+            Kind::Counter | Kind::Gauge => "",
+        };
+        let name = format!("{}{suffix}", definition.name);
+        let is_it = |line: &str| {
+            let rest = line.strip_prefix(name.as_str());
+            rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+        };
+        assert!(text.lines().any(is_it), "{name}");
+    }
 }
 
 #[test]

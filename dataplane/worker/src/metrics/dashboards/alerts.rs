@@ -59,7 +59,7 @@ pub(super) const ALERTS: &[Alert] = &[
         hold: "0m",
         summary: "The cache disk of {{ $labels.instance }} failed a write or flush.",
         meaning: "The store takes no more writes. What is on it is still read, and what is dirty is still sent to the UFS.",
-        action: "Wait until `quickwater_persist_dirty_objects` is 0 (`quickwater async-persist wait`), look for IO errors in `dmesg`, replace the disk, start with an empty directory.",
+        action: "Look for IO errors in `dmesg`. First save what only this disk has: in a cluster `quickwater node drain ID --evacuate`, on a node of its own `quickwater async-persist wait`. TRANSIENT objects go to no UFS: read out what you need of them, then delete them. Then stop the service and replace the disk, and copy the directory to the new one, mounted at the same path, without `store/`, which alone is a cache: on a node of its own `metadata/` has mounts, path policies, tags and jobs, `credentials` and `admin-token` are the keys of clients and admins, `ufs/` are the objects themselves where no other UFS was named.",
         fires: &[series(
             r#"quickwater_store_suspect{instance="n1"}"#,
             "0 1x30",
@@ -137,16 +137,25 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterDirtySpaceFilling",
         severity: "warning",
-        expression: "(quickwater_store_pinned_bytes + quickwater_store_reserved_bytes) / quickwater_store_dirty_limit_bytes > 0.8",
+        expression: "(quickwater_store_pinned_bytes + quickwater_store_reserved_bytes) / quickwater_store_dirty_limit_bytes > 0.8 or (quickwater_store_pinned_records + quickwater_store_reserved_records) / quickwater_store_dirty_limit_records > 0.8",
         hold: "10m",
         summary: "Dirty space of {{ $labels.instance }} is filled to {{ $value | humanizePercentage }}.",
-        meaning: "When it is full, writes under WRITE_BACK get 503 SlowDown (or go through, if their policy says so).",
-        action: "See whether persisting is behind (QuickwaterPersistBehind) or TRANSIENT objects fill it (`quickwater_transient_bytes`): delete those. Else raise `write_cache.dirty_ratio` or the capacity.",
+        meaning: "When it is full, writes under WRITE_BACK get 503 SlowDown (or go through, if their policy says so). It is full of bytes or, of small objects, of records: each takes memory of the index.",
+        action: "See whether persisting is behind (QuickwaterPersistBehind) or TRANSIENT objects fill it (`quickwater_transient_bytes`, `quickwater_transient_objects`): delete those. Else raise `write_cache.dirty_ratio`, and with it the capacity where the panel Dirty bytes is near its limit, `memory` where Records that may not be evicted is.",
         fires: &[
             series(r#"quickwater_store_pinned_bytes{instance="n1"}"#, "85x30"),
             series(r#"quickwater_store_reserved_bytes{instance="n1"}"#, "5x30"),
             series(
                 r#"quickwater_store_dirty_limit_bytes{instance="n1"}"#,
+                "100x30",
+            ),
+            series(r#"quickwater_store_pinned_records{instance="n2"}"#, "85x30"),
+            series(
+                r#"quickwater_store_reserved_records{instance="n2"}"#,
+                "5x30",
+            ),
+            series(
+                r#"quickwater_store_dirty_limit_records{instance="n2"}"#,
                 "100x30",
             ),
         ],
@@ -155,6 +164,15 @@ pub(super) const ALERTS: &[Alert] = &[
             series(r#"quickwater_store_reserved_bytes{instance="n1"}"#, "5x30"),
             series(
                 r#"quickwater_store_dirty_limit_bytes{instance="n1"}"#,
+                "100x30",
+            ),
+            series(r#"quickwater_store_pinned_records{instance="n1"}"#, "70x30"),
+            series(
+                r#"quickwater_store_reserved_records{instance="n1"}"#,
+                "5x30",
+            ),
+            series(
+                r#"quickwater_store_dirty_limit_records{instance="n1"}"#,
                 "100x30",
             ),
         ],
@@ -408,8 +426,8 @@ pub(super) const ALERTS: &[Alert] = &[
         expression: r#"max by (instance) (quickwater_cluster_nodes{state="silent"}) > 0"#,
         hold: "2m",
         summary: "{{ $value }} workers do not renew their leases at {{ $labels.instance }}.",
-        meaning: "Keys they own are answered with 503 until they are back or their slots have moved. A worker with dirty data keeps its slots.",
-        action: "`quickwater node list` names them. Start them again. Only if a machine and its disk are lost for good: `quickwater node remove ID --dry-run` says what is lost with it.",
+        meaning: "Their leases are over, and their slots are those of the workers that are left: what a UFS has is read and written there. What only they had is answered with 503, never with an older version, until they are back.",
+        action: "`quickwater node list` names them. Start them again: what they have is taken in. Only if a machine and its disk are lost for good: `quickwater node remove ID --dry-run` says what is lost with it, and without --dry-run lets those keys be answered with 410.",
         fires: &[series(
             r#"quickwater_cluster_nodes{instance="c",state="silent"}"#,
             "1x30",
@@ -417,6 +435,23 @@ pub(super) const ALERTS: &[Alert] = &[
         quiet: &[series(
             r#"quickwater_cluster_nodes{instance="c",state="gone"}"#,
             "1x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterCopiesMissing",
+        severity: "warning",
+        expression: "quickwater_copies_missing_objects > 0",
+        hold: "15m",
+        summary: "{{ $value }} objects of {{ $labels.instance }} have fewer copies than they were acked with.",
+        meaning: "A worker that kept copies is gone, or came back without them. They are made again, the oldest first, as long as there are enough workers; until then the loss of one more disk may lose acked bytes.",
+        action: "Is `quickwater_copies_missing_objects` falling? Then wait. Else start workers that are away (`quickwater node list`): `writeReplicas` of the path wants so many, in different zones if there are. `quickwater_copies_failed_total` that rises means that copying fails: the log says why, mostly for want of dirty space at the others. What the UFS gets needs no copies: `quickwater async-persist retry`.",
+        fires: &[series(
+            r#"quickwater_copies_missing_objects{instance="n1"}"#,
+            "3x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_copies_missing_objects{instance="n1"}"#,
+            "9-1x8 0x21",
         )],
     },
     Alert {

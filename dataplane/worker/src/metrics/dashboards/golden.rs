@@ -200,6 +200,21 @@ const BEHIND: &[Plan] = &[
         ],
     ),
     (
+        "Records that may not be evicted",
+        "short",
+        "Of small objects their number is the limit of dirty space, not their bytes: those that the UFS does not have or that are TRANSIENT, those being written, and the most there may be.",
+        &[
+            (
+                "quickwater_store_pinned_records{*} + quickwater_store_reserved_records{*}",
+                "{{instance}}",
+            ),
+            (
+                "quickwater_store_dirty_limit_records{*}",
+                "limit of {{instance}}",
+            ),
+        ],
+    ),
+    (
         "Object bytes by source",
         "Bps",
         "Bytes sent to clients by where they came from.",
@@ -220,9 +235,9 @@ const BEHIND: &[Plan] = &[
     (
         "UFS request time, mean",
         "s",
-        "Per request, waiting for the caller included.",
+        "Per request that ended, waiting for the caller included.",
         &[(
-            "sum by (operation) (rate(quickwater_ufs_request_seconds_total{*}[*])) / sum by (operation) (rate(quickwater_ufs_requests_total{*}[*]))",
+            "sum by (operation) (rate(quickwater_ufs_request_seconds_total{*}[*])) / (sum by (operation) (rate(quickwater_ufs_requests_total{*}[*])) > 0)",
             "{{operation}}",
         )],
     ),

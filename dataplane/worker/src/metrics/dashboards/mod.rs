@@ -130,7 +130,27 @@ fn the_alert_rules_are_current() {
         "deploy/prometheus/quickwater.rules.test.yml",
         &prometheus::rules_test(),
     );
-    hold("docs/operations/alerts.md", &prometheus::page());
+    hold(prometheus::RUNBOOKS, &prometheus::page());
+}
+
+#[test]
+fn every_alert_has_a_heading_that_its_runbook_leads_to() {
+    let page = prometheus::page();
+    let headings: Vec<&str> = page.lines().filter_map(|l| l.strip_prefix("## ")).collect();
+    let rules = prometheus::rules();
+    let urls = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("runbook_url: "));
+    let mut found = 0;
+    for url in urls {
+        let (path, anchor) = url.split_once('#').unwrap();
+        assert_eq!(path, prometheus::RUNBOOKS);
+        // As the places that show Markdown make anchors of one word.
+        let leads = headings.iter().filter(|h| h.to_lowercase() == anchor);
+        assert_eq!(leads.count(), 1, "{url}");
+        found += 1;
+    }
+    assert_eq!(found, alerts::ALERTS.len());
 }
 
 #[test]

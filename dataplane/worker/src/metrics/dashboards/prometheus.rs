@@ -1,16 +1,20 @@
 //! The alerts as a rule file, as its test, and as a page for those who are called.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::alerts::{ALERTS, Alert, Series};
 
 const NOTE: &str = "# Generated from the table of alerts beside the metrics' definitions; see docs/operations/alerts.md.\n";
 
+/// The page of alerts, from the root of the repository.
+pub(super) const RUNBOOKS: &str = "docs/operations/alerts.md";
+
 /// `quickwater.rules.yml`.
 pub(super) fn rules() -> String {
     let mut out = format!("{NOTE}groups:\n  - name: quickwater\n    rules:\n");
     for alert in ALERTS {
-        let anchor = alert.name.to_lowercase();
+        let anchor = anchor(alert);
         let (name, severity) = (alert.name, alert.severity);
         writeln!(out, "      - alert: {name}").unwrap();
         writeln!(out, "        expr: {}", quoted(alert.expression)).unwrap();
@@ -20,9 +24,14 @@ pub(super) fn rules() -> String {
         writeln!(out, "          summary: {}", quoted(alert.summary)).unwrap();
         writeln!(out, "          description: {}", quoted(alert.meaning)).unwrap();
         writeln!(out, "          action: {}", quoted(alert.action)).unwrap();
-        writeln!(out, "          runbook: docs/operations/alerts.md#{anchor}").unwrap();
+        writeln!(out, "          runbook_url: {RUNBOOKS}#{anchor}").unwrap();
     }
     out
+}
+
+/// What a heading of the page is linked by.
+fn anchor(alert: &Alert) -> String {
+    alert.name.to_lowercase()
 }
 
 /// `quickwater.rules.test.yml`, for `promtool test rules`: every alert fires for its one
@@ -49,12 +58,22 @@ fn test(out: &mut String, alert: &Alert, series: &[Series], fires: bool) {
     out.push_str("    promql_expr_test:\n");
     writeln!(out, "      - expr: {}", quoted(&asked)).unwrap();
     out.push_str("        eval_time: 20m\n");
-    match fires {
-        true => {
-            out.push_str("        exp_samples:\n          - labels: '{}'\n            value: 1\n")
-        }
-        false => out.push_str("        exp_samples: []\n"),
+    if !fires {
+        out.push_str("        exp_samples: []\n");
+        return;
     }
+    out.push_str("        exp_samples:\n          - labels: '{}'\n");
+    writeln!(out, "            value: {}", instances(series)).unwrap();
+}
+
+/// How many nodes an example has: each is to raise the alert once.
+fn instances(series: &[Series]) -> usize {
+    let instance = |one: &Series| {
+        let rest = one.name.split_once("instance=\"")?.1;
+        rest.split_once('"').map(|(name, _)| name)
+    };
+    let names: HashSet<_> = series.iter().filter_map(instance).collect();
+    names.len()
 }
 
 /// A scalar of YAML; nothing in it is special between single quotes but those.
