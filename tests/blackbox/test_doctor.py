@@ -15,17 +15,21 @@ import socket
 import struct
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
+from botocore.exceptions import ClientError
 
 from conftest import EXTERNAL
 from harness import apart
-from harness.cluster import settled
+from harness.cluster import PATIENCE_SECONDS, settled
 from harness.moto import Moto
 from harness.payload import MIB
 from harness.server import binary
+from harness.under import STORE_BUCKET
+from ufssim.client import Sim
 
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 22, 38
 SECCOMP_MODE_FILTER = 2
@@ -43,6 +47,7 @@ def doctor(
     prefix: list[str] | None = None,
     program: Path | None = None,
     env: dict[str, str] | None = None,
+    more: list[str] | None = None,
 ) -> tuple[int, dict[str, dict[str, str]]]:
     """Exit code and the checks by name, of a directory whose service does not run."""
     settings = {
@@ -58,7 +63,8 @@ def doctor(
     words = [f"--{name}={value}" for name, value in settings.items()]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("QUICKWATER_", "AWS_"))}
     done = subprocess.run(
-        [*(prefix or []), str(program or binary()), "doctor", *words, "--output", "json"],
+        [*(prefix or []), str(program or binary()), "doctor", *words, *(more or []),
+         "--output", "json"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -203,6 +209,27 @@ def test_processes_of_a_cluster_are_looked_at(tmp_path: Path) -> None:
         code, found = doctor(tmp_path, {**given, "cluster-certificates": str(tmp_path / "none")})
         assert code == 1 and "cluster init" in found["cluster certificates"]["advice"], found
 
+        # What the worker wrote to is not what is there now.
+        assert "mounts of the worker" not in found
+        s3 = worker.target().client()
+        s3.create_bucket(Bucket="abc")
+        s3.put_object(Bucket="abc", Key="a", Body=b"a")
+        place = made.home / "ufs" / "abc"
+        place.rename(made.home / "elsewhere")
+        place.mkdir()
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            # Noticed by whoever gets there next.
+            with contextlib.suppress(ClientError):
+                s3.list_objects_v2(Bucket="abc")
+            code, found = doctor(tmp_path, given)
+            if "mounts of the worker" in found:
+                break
+            assert code == 0 and time.monotonic() < end, found
+        assert code == 1 and found["mounts of the worker"]["verdict"] == "fail"
+        place.rmdir()
+        (made.home / "elsewhere").rename(place)
+
         control.kill()
         code, found = doctor(tmp_path, given)
         assert code == 1 and found["control plane"]["verdict"] == "fail", found
@@ -268,6 +295,44 @@ def test_a_store_is_asked_and_a_missing_bucket_is_named(tmp_path: Path, moto: Mo
     assert code == 0 and found["ufs.uri"]["verdict"] == "ok", found["ufs.uri"]
     code, found = doctor(tmp_path, flags)
     assert code == 1 and found["ufs.uri"]["verdict"] == "fail", "no credentials"
+    assert "UNDER_ACCESS_KEY_ID" in found["ufs.uri"]["found"]
+
+
+def test_missing_credentials_are_named_as_that(tmp_path: Path) -> None:
+    flags = {"ufs": "s3://doctor/prefix", "ufs-options": "endpoint=http://127.0.0.1:1"}
+    # Nobody's profile either.
+    env = {"HOME": str(tmp_path), "AWS_CONFIG_FILE": str(tmp_path / "no")}
+    code, found = doctor(tmp_path, flags, env=env)
+    assert code == 1 and found["ufs.uri"]["verdict"] == "fail", found
+    assert "AWS_ACCESS_KEY_ID" in found["ufs.uri"]["advice"]
+    said = found["ufs.uri"]["found"]
+    assert "\n" not in said
+    assert said.endswith(" ..."), "cut between words, and shown to be"
+
+
+def test_writes_are_tried_where_that_is_asked_for(tmp_path: Path, store: Sim) -> None:
+    options = f"endpoint={store.target().endpoint},region=us-east-1,path_style=true"
+    flags = {
+        "ufs": f"s3://{STORE_BUCKET}/doctor",
+        "ufs-options": f"{options},credentials=env:UNDER",
+    }
+    code, found = doctor(tmp_path, flags, env=UNDER)
+    assert code == 0 and "--probe-writes" in found["ufs.uri"]["found"], found["ufs.uri"]
+    assert store.mutating_requests("doctor/") == []
+    code, found = doctor(tmp_path, flags, env=UNDER, more=["--probe-writes"])
+    assert code == 0 and found["ufs.uri"]["verdict"] == "ok", found["ufs.uri"]
+    assert "written, read back and deleted" in found["ufs.uri"]["found"]
+    assert [seen.operation for seen in store.mutating_requests("doctor/")] == [
+        "PutObject", "DeleteObject",
+    ]  # fmt: skip
+    for operation in ("PutObject", "GetObject", "DeleteObject"):
+        store.rule("status", status=403, operation=operation, key="doctor/*")
+        code, found = doctor(tmp_path, flags, env=UNDER, more=["--probe-writes"])
+        assert code == 0 and found["ufs.uri"]["verdict"] == "warn", found["ufs.uri"]
+        assert "READ_ONLY" in found["ufs.uri"]["advice"]
+        store.clear_rules()
+    left = [key for key in store.objects(STORE_BUCKET) if key.startswith("doctor/")]
+    assert len(left) == 1 and left[0] in found["ufs.uri"]["found"], (left, found["ufs.uri"])
 
 
 def test_a_mount_that_is_missing_fails(tmp_path: Path) -> None:
@@ -322,3 +387,20 @@ def test_a_directory_of_others_is_told() -> None:
         (home / "nas").chmod(0o700)
         code, found = doctor(home, flags, prepare=nobody, program=program)
         assert code == 1 and found["mount"]["verdict"] == "fail", found["mount"]
+
+        # Nor at the directory of the service: the machine is looked at all the same.
+        os.chown(home / "data", 0, 0)
+        (home / "data").chmod(0o700)
+        code, found = doctor(home, prepare=nobody, program=program)
+        assert code == 1 and found["settings"]["verdict"] == "fail", found
+        assert "as the service's user" in found["settings"]["advice"]
+        assert found["run.json"]["verdict"] == found["directory"]["verdict"] == "fail", found
+        assert set(found) >= {"kernel", "io_uring", "memory", "clock", "seccomp", "ufs.uri"}
+
+
+def test_a_settings_file_that_is_no_good_is_one_check_of_many(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "quickwater.toml").write_text("memory = [\n")
+    code, found = doctor(tmp_path)
+    assert code == 1 and "not valid TOML" in found["settings"]["found"], found
+    assert found["directory"]["verdict"] == found["clock"]["verdict"] == "ok"

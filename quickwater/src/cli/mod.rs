@@ -176,13 +176,24 @@ impl SettingsArgs {
     /// # Errors
     /// See [`crate::settings::load`].
     pub(crate) fn values(&self) -> Result<crate::settings::Values> {
-        // Names and values that are not UTF-8 cannot be settings of ours.
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
-        crate::settings::load(self.config.as_deref(), self.flags.0.clone(), variables)
+        crate::settings::load(self.config.as_deref(), self.flags.0.clone(), variables())
             .context(exit::Kind::Usage)
     }
+
+    /// The layers without the settings file.
+    ///
+    /// # Errors
+    /// See [`crate::settings::load_without_file`].
+    pub(crate) fn values_without_file(&self) -> Result<crate::settings::Values> {
+        crate::settings::load_without_file(self.flags.0.clone(), variables())
+            .context(exit::Kind::Usage)
+    }
+}
+
+/// The environment. Names and values that are not UTF-8 cannot be settings of ours.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// Parses the command line, runs the verb, and says how it went.

@@ -20,11 +20,15 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Output, SettingsArgs};
-use crate::settings::Settings;
+use crate::settings::{Settings, Values};
 
 /// Flags of `doctor`: every setting, because the checks depend on them.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
+    /// Write a small object to each S3 location, read it back and delete it. Without it nothing
+    /// is written outside of DIR
+    #[arg(long)]
+    probe_writes: bool,
     #[command(flatten)]
     settings: SettingsArgs,
     #[command(flatten)]
@@ -79,18 +83,20 @@ impl Check {
 /// # Errors
 /// Settings that cannot be used, or stdout that cannot be written.
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
-    let values = args.settings.values()?;
+    let (values, unread) = values(args)?;
     let settings = Settings::from_values(&values).context(crate::cli::Usage)?;
     let run = service::found(&settings);
     let role = service::role(&settings, &run);
     let is_running = matches!(run, Ok(Some(_)));
-    let mut checks = machine::checks(&settings, role, is_running);
+    let mut checks: Vec<Check> = unread.into_iter().collect();
+    checks.extend(machine::checks(&settings, role, is_running));
     checks.extend(privileges::checks());
     checks.extend(disk::checks(&settings, role));
     checks.extend(certificate::checks(&settings));
     checks.extend(foundation::checks(&settings));
     checks.extend(cluster::checks(&settings, role));
-    checks.extend(service::checks(&settings, role, run));
+    let ufs = ufs::Asker::new(&settings, args.probe_writes);
+    checks.extend(service::checks(&settings, role, run, &ufs));
     let json = json!({ "checks": checks.iter().map(check_json).collect::<Vec<_>>() });
     args.output.show(&json, || text(&checks))?;
     let failed = checks.iter().any(|c| c.verdict == Verdict::Fail);
@@ -99,6 +105,24 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// All settings; if their file cannot be read, the others, and what to do about it: the
+/// machine can be looked at all the same.
+fn values(args: &DoctorArgs) -> Result<(Values, Option<Check>)> {
+    let error = match args.settings.values() {
+        Ok(values) => return Ok((values, None)),
+        Err(error) => error,
+    };
+    let Ok(values) = args.settings.values_without_file() else {
+        return Err(error);
+    };
+    let unread = Check::fail(
+        "settings",
+        format!("{error:#}"),
+        "mend the file, or run doctor as the service's user or as root; what follows is judged without the file",
+    );
+    Ok((values, Some(unread)))
 }
 
 fn check_json(check: &Check) -> serde_json::Value {

@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use quickwater_rpc::admin;
 
-use super::{Check, ufs};
+use super::Check;
+use super::ufs::{self, Asker};
 use crate::cli::{Target, explain};
 use crate::home::RunFile;
 use crate::settings::Settings;
 
 /// Longest wait for the answer of a worker.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Longest answer of it that is read, bytes.
-const ANSWER_BYTES_MAX: u64 = 16 << 10;
+/// Longest answer of it that is read, bytes: of metrics a line for each bucket and operation.
+const ANSWER_BYTES_MAX: u64 = 8 << 20;
+/// Says of how many directories of UFSs a worker does without, because they are not the ones
+/// that it wrote to.
+const MISPLACED: &str = "quickwater_ufs_misplaced_mounts";
 
 /// Which process of Quickwater a directory is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,17 +56,19 @@ pub(super) fn checks(
     settings: &Settings,
     role: Role,
     run: anyhow::Result<Option<RunFile>>,
+    ufs: &Result<Asker, Check>,
 ) -> Vec<Check> {
     match run {
         Ok(Some(run)) if role == Role::Worker => {
             let mut checks = vec![worker(&run)];
-            checks.extend(ufs::planned(settings));
+            checks.extend(misplaced(&run));
+            checks.extend(ufs::planned(settings, ufs));
             checks
         }
-        Ok(Some(run)) => running(settings, &run),
+        Ok(Some(run)) => running(settings, &run, ufs),
         Ok(None) => {
             let mut checks = ports(settings, role);
-            checks.extend(ufs::planned(settings));
+            checks.extend(ufs::planned(settings, ufs));
             if RunFile::path(&settings.dir).exists() {
                 checks.push(Check::warn(
                     "run.json",
@@ -72,11 +78,15 @@ pub(super) fn checks(
             }
             checks
         }
-        Err(error) => vec![Check::fail(
-            "run.json",
-            format!("{error:#}"),
-            "restart the service",
-        )],
+        Err(error) => {
+            let mut checks = vec![Check::fail(
+                "run.json",
+                format!("{error:#}"),
+                "run doctor as the service's user or as root; if it can be read and is damaged, restart the service",
+            )];
+            checks.extend(ufs::planned(settings, ufs));
+            checks
+        }
     }
 }
 
@@ -84,7 +94,7 @@ pub(super) fn checks(
 fn worker(run: &RunFile) -> Check {
     let address = reachable(run.metrics);
     let name = format!("worker, pid {}", run.pid);
-    match readiness(address) {
+    match get(address, "/readyz") {
         Ok(answer) if answer.starts_with("HTTP/1.1 200") => {
             Check::ok("service", format!("{name}, ready"))
         }
@@ -104,12 +114,31 @@ fn worker(run: &RunFile) -> Check {
     }
 }
 
-/// The answer to `GET /readyz`, head and all.
-fn readiness(address: SocketAddr) -> std::io::Result<String> {
+/// Whether a worker does without directories; nothing if it does not, or does not answer,
+/// which is told elsewhere.
+fn misplaced(run: &RunFile) -> Option<Check> {
+    let answer = get(reachable(run.metrics), "/metrics").ok()?;
+    let count = misplaced_of(&answer)?;
+    (count > 0).then(|| {
+        Check::fail(
+            "mounts of the worker",
+            format!("{count} are not the directories that their buckets were written to: neither read nor written there"),
+            "the worker's log names them; mount their file systems on this node, and the worker takes them up within seconds",
+        )
+    })
+}
+
+pub(super) fn misplaced_of(metrics: &str) -> Option<u64> {
+    let mut values = metrics.lines().filter_map(|l| l.strip_prefix(MISPLACED));
+    values.next()?.trim().parse().ok()
+}
+
+/// The answer to a GET, head and all.
+fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.set_write_timeout(Some(ANSWER_MAX))?;
-    let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
@@ -151,7 +180,7 @@ fn port(key: &str, address: SocketAddr) -> Check {
     }
 }
 
-fn running(settings: &Settings, run: &RunFile) -> Vec<Check> {
+fn running(settings: &Settings, run: &RunFile, ufs: &Result<Asker, Check>) -> Vec<Check> {
     let target = Target::local(PathBuf::from(&settings.dir));
     let asked = target.with(|mut remote| async move {
         let status = remote.status(admin::StatusRequest {}).await;
@@ -172,7 +201,7 @@ fn running(settings: &Settings, run: &RunFile) -> Vec<Check> {
         format!("pid {}, version {}", run.pid, status.version),
     )];
     checks.extend(status.nodes.iter().map(node));
-    checks.extend(ufs::mounted(settings, &mounts));
+    checks.extend(ufs::mounted(ufs, &mounts));
     checks
 }
 

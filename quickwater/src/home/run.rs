@@ -77,7 +77,8 @@ impl RunFile {
     /// It is there and cannot be understood.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
         let path = Self::path(dir);
-        if !path.exists() {
+        let there = path.try_exists();
+        if !there.with_context(|| format!("cannot look for {}", path.display()))? {
             return Ok(None);
         }
         let text =

@@ -278,8 +278,8 @@ pub(crate) fn load(
     flags: layers::Layer,
     variables: impl Iterator<Item = (String, String)>,
 ) -> Result<Values> {
-    let mut over = Values::defaults();
     let environment = layers::read_environment(variables)?;
+    let mut over = Values::defaults();
     over.lay(environment.clone());
     over.lay(flags.clone());
     let file = match config {
@@ -290,6 +290,20 @@ pub(crate) fn load(
     let mut values = Values::defaults();
     values.lay(file);
     values.lay(environment);
+    values.lay(flags);
+    Ok(values)
+}
+
+/// What is known without any file: for a look at the machine where it cannot be read.
+///
+/// # Errors
+/// An unknown variable.
+pub(crate) fn load_without_file(
+    flags: layers::Layer,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Values> {
+    let mut values = Values::defaults();
+    values.lay(layers::read_environment(variables)?);
     values.lay(flags);
     Ok(values)
 }

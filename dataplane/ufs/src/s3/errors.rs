@@ -209,12 +209,49 @@ fn cause(error: Option<&(dyn Error + 'static)>) -> String {
         text.push_str(&error.to_string());
         next = error.source();
     }
-    text.chars().take(CAUSE_CHARS_MAX).collect()
+    one_line(&text)
+}
+
+/// Whole words, as many as there is room for.
+fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    let mut left = CAUSE_CHARS_MAX;
+    for word in text.split_whitespace() {
+        let chars = word.chars().count() + usize::from(!line.is_empty());
+        if chars > left {
+            // A word longer than all the room shows at least how it begins.
+            if line.is_empty() {
+                line.extend(word.chars().take(left));
+            }
+            line.push_str(" ...");
+            return line;
+        }
+        left -= chars;
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    line
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_cut_between_words() {
+        assert_eq!(
+            one_line("no credentials:\n  Profile: none"),
+            "no credentials: Profile: none"
+        );
+        assert_eq!(one_line(""), "");
+        let line = one_line(&"four ".repeat(200));
+        assert_eq!(line.chars().count(), CAUSE_CHARS_MAX - 1 + " ...".len());
+        assert!(line.ends_with("four ..."), "{line}");
+        let word = one_line(&"é".repeat(400));
+        assert_eq!(word, format!("{} ...", "é".repeat(CAUSE_CHARS_MAX)));
+    }
 
     #[test]
     fn codes_and_statuses() {

@@ -15,6 +15,7 @@ mod send;
 mod uploads;
 mod write;
 
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 
 use aws_sdk_s3::Client;
@@ -31,8 +32,10 @@ use crate::mount::{Context, Turns, within};
 use errors::{failed, failed_on_object, is_bare_not_found};
 pub(crate) use uploads::id_of;
 
-/// Name of the object a write probe makes and removes.
-const PROBE_KEY: &str = ".quickwater-probe";
+/// What the name of the object begins with that a write probe makes and removes.
+const PROBE_KEY: &str = ".quickwater-probe-";
+/// What is in it.
+const PROBE_BYTES: &[u8] = b"probe";
 
 /// A mounted bucket or prefix of a store.
 #[derive(Debug)]
@@ -230,17 +233,37 @@ impl S3 {
         Ok(report)
     }
 
+    /// Writes an object that nobody else has, reads it back and deletes it, whatever it read.
     async fn probe(&self) -> Result<(), UfsError> {
-        let key = format!("{}{PROBE_KEY}", self.prefix);
+        // Two at a time must not delete each other's.
+        let random = std::hash::RandomState::new().build_hasher().finish();
+        let key = format!("{}{PROBE_KEY}{random:016x}", self.prefix);
         let put = self.client.put_object().bucket(&self.bucket).key(&key);
-        let put = put.body(Bytes::from_static(b"probe").into());
+        let put = put.body(Bytes::from_static(PROBE_BYTES).into());
         put.send().await.map_err(|e| failed("put", true, &e))?;
+        let read = self.read_probe(&key).await;
         let delete = self.client.delete_object().bucket(&self.bucket).key(&key);
-        delete
-            .send()
-            .await
-            .map_err(|e| failed("delete", true, &e))
-            .map(drop)
+        let deleted = delete.send().await.map_err(|e| {
+            let mut error = failed("delete", true, &e);
+            error.message.push_str(&format!("; '{key}' is left there"));
+            error
+        });
+        read.and(deleted.map(drop))
+    }
+
+    async fn read_probe(&self, key: &str) -> Result<(), UfsError> {
+        let get = self.client.get_object().bucket(&self.bucket).key(key);
+        let answer = get.send().await.map_err(|e| failed("get", false, &e))?;
+        let body = answer.body.collect().await;
+        let body = body.map_err(|e| {
+            let message = format!("get: the body broke off: {e}");
+            UfsError::new(UfsErrorKind::Unavailable, message)
+        })?;
+        if body.into_bytes() == PROBE_BYTES {
+            return Ok(());
+        }
+        let message = "get: other bytes than were written";
+        Err(UfsError::new(UfsErrorKind::Corrupt, message))
     }
 }
 
