@@ -162,9 +162,9 @@ def test_an_ebpf_loader_must_be_asked_for_and_gets_three_capabilities(helm_home:
     [
         ({"ufs": {"uri": ""}}, "ufs.uri"),
         ({"worker": {"certificates": {"nodes": []}}}, "worker.certificates"),
-        ({"control": {"metadata": "etcd"}}, "embedded or foundationdb"),
+        ({"control": {"metadata": "etcd"}}, "'embedded', 'foundationdb'"),
         ({"worker": {"hostNetwork": True}}, "networkPolicy.nodeCidrs"),
-        ({"worker": {"minAvailable": "50%"}}, "worker.minAvailable"),
+        ({"worker": {"minAvailable": "50%"}}, "worker/minAvailable"),
     ],
 )
 def test_values_that_cannot_work_are_refused(
@@ -293,7 +293,7 @@ def test_what_is_added_reaches_all_pods(helm_home: Path) -> None:
 
 
 def test_rules_and_dashboards_can_be_installed_as_objects(helm_home: Path) -> None:
-    values = {
+    values: Document = {
         "prometheusRule": {"enabled": True, "labels": {"release": "p"}},
         "dashboards": {"enabled": True},
     }
@@ -304,6 +304,16 @@ def test_rules_and_dashboards_can_be_installed_as_objects(helm_home: Path) -> No
     rules = REPOSITORY / "deploy/prometheus/quickwater.rules.yml"
     assert rule["spec"] == manifests.documents(rules.read_text())[0]
     assert rule["metadata"]["labels"]["release"] == "p"
+    for base in ("https://git.example.com/docs/operations", "https://git.example.com/docs/operations/"):
+        values["prometheusRule"]["runbooks"] = base
+        code, text = manifests.template(helm_home, values, "embedded")
+        assert code == 0, text
+        linked = one(manifests.documents(text), "PrometheusRule", "quickwater")["spec"]
+        alerts = [rule for group in linked["groups"] for rule in group["rules"]]
+        for alert in alerts:
+            anchor = alert["alert"].lower()
+            wanted = f"https://git.example.com/docs/operations/alerts.md#{anchor}"
+            assert alert["annotations"]["runbook_url"] == wanted
     for name in ("quickwater", "quickwater-details"):
         shown = one(found, "ConfigMap", f"quickwater-dashboard-{name}")
         _validate(shown, VERSIONS[0])
@@ -312,6 +322,84 @@ def test_rules_and_dashboards_can_be_installed_as_objects(helm_home: Path) -> No
         original = REPOSITORY / f"deploy/grafana/{name}.json"
         assert json.loads(text) == json.loads(original.read_text())
         assert len(text) < 1_000_000, "a ConfigMap has 1 MiB"
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"workers": {}}, "workers"),
+        ({"worker": {"preStopSecond": 5}}, "preStopSecond"),
+        ({"worker": {"preStopSeconds": "5s"}}, "preStopSeconds"),
+        ({"worker": {"preStopSeconds": -1}}, "preStopSeconds"),
+        ({"worker": {"capacity": 5}}, "capacity"),
+        ({"worker": {"capacity": "5 apples"}}, "capacity"),
+        ({"worker": {"minAvailable": "50%"}}, "minAvailable"),
+        ({"worker": {"hostPort": 70000}}, "hostPort"),
+        ({"worker": {"hostNetwork": "false"}}, "hostNetwork"),
+        ({"worker": {"resources": {"cpu": "four"}}}, "cpu"),
+        ({"worker": {"certificates": {"nodes": ["Node_A"]}}}, "nodes"),
+        ({"worker": {"seccomp": {"type": "None"}}}, "seccomp"),
+        ({"control": {"metadata": "etcd"}}, "metadata"),
+        ({"control": {"lease": 75}}, "lease"),
+        ({"ufs": {"uri": "/srv/ufs"}}, "uri"),
+        ({"mounts": ["photos"]}, "mounts"),
+        ({"networkPolicy": {"nodeCidrs": ["10.0.0.1"]}}, "nodeCidrs"),
+        ({"prometheusRule": {"runbooks": "docs"}}, "runbooks"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(
+    values: Document, named: str, helm_home: Path
+) -> None:
+    code, text = manifests.template(helm_home, values, "embedded")
+    assert code != 0 and "schema" in text and named in text, text
+
+
+def _every(schema: Document, path: str = "") -> Iterator[str]:
+    """Values that a schema knows."""
+    for name, inner in schema.get("properties", {}).items():
+        yield f"{path}{name}"
+        yield from _every(inner, f"{path}{name}.")
+
+
+def _given(values: Document, schema: Document, path: str = "") -> Iterator[str]:
+    """Values that values.yaml explains, as deep as the schema names them."""
+    for name, value in values.items():
+        yield f"{path}{name}"
+        inner = schema.get("properties", {}).get(name, {})
+        if isinstance(value, dict) and "properties" in inner:
+            yield from _given(value, inner, f"{path}{name}.")
+
+
+def test_the_schema_knows_the_values_that_are_explained_and_no_others() -> None:
+    chart = KUBERNETES / "chart"
+    schema = json.loads((chart / "values.schema.json").read_text())
+    (values,) = manifests.documents((chart / "values.yaml").read_text())
+    # Helm's own.
+    assert set(_every(schema)) - {"global"} == set(_given(values, schema))
+
+
+@pytest.mark.parametrize("release", ["qw.prod", "1st", "a" * 41, "a-name-of-more-than-forty-characters-in-all"])
+def test_names_of_releases_that_make_no_names_of_objects_are_refused(
+    release: str, helm_home: Path
+) -> None:
+    code, text = manifests.template(helm_home, example="embedded", release=release)
+    assert code != 0 and "the name of the release" in text, text
+
+
+@pytest.mark.parametrize("release", ["q", "qw-2", "a" * 40])
+def test_objects_are_named_after_the_release(release: str, helm_home: Path) -> None:
+    code, text = manifests.template(helm_home, example="embedded", release=release)
+    assert code == 0, text
+    found = manifests.documents(text)
+    for document in found:
+        name = document["metadata"]["name"]
+        assert name == release or name.startswith(f"{release}-")
+        # A label of pods: the name of the workload and a hash of ten.
+        assert document["kind"] not in manifests.WORKLOADS or len(f"{name}-0123456789") <= 63
+        if document["kind"] == "Service":
+            assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name), name
+    worker = dict(manifests.pods(found))[f"{release}-worker"]["spec"]["containers"][0]
+    assert f"--control={release}-control.quickwater.svc:29989" in worker["args"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -68,11 +68,13 @@ def _unpack(package: Path) -> Path:
     return target
 
 
-def template(home: Path, values: Document | None = None, example: str = "") -> tuple[int, str]:
+def template(
+    home: Path, values: Document | None = None, example: str = "", release: str = "quickwater"
+) -> tuple[int, str]:
     """`helm template` with an example, and values laid over it: exit code and output."""
     program = helm()
     assert program is not None
-    words = [str(program), "template", "quickwater", str(KUBERNETES / "chart")]
+    words = [str(program), "template", release, str(KUBERNETES / "chart")]
     words += ["--namespace", "quickwater"]
     if example:
         words += ["--values", str(KUBERNETES / "examples" / f"{example}.yaml")]

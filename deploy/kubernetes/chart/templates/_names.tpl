@@ -1,5 +1,10 @@
+{{/* The release's name, which begins the names of all objects: those of Services begin with a
+letter and have no dots, and a StatefulSet labels its pods with its name and a hash. */}}
 {{- define "quickwater.name" -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$" .Release.Name) -}}
+{{- fail (printf "the name of the release, %q: a letter first, then a-z, 0-9 and -, at most 40 in all" .Release.Name) -}}
+{{- end -}}
+{{- .Release.Name -}}
 {{- end -}}
 
 {{- define "quickwater.labels" -}}
