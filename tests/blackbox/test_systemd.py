@@ -79,6 +79,26 @@ def test_a_unit_is_exposed_as_little_as_can_be(installed: list[str]) -> None:
         assert done.returncode == 0, done.stdout[-2000:]
 
 
+def listens(unit: str) -> dict[str, int]:
+    """Ports of what a unit's example listens on, by setting."""
+    words = [str(binary()), "conf", "show", "--output", "json"]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("QUICKWATER_")}
+    done = subprocess.run(
+        words, env=env | variables(unit), capture_output=True, text=True, timeout=60, check=True
+    )
+    values = json.loads(done.stdout)
+    kinds = {
+        "quickwater-control": ["cluster.listen", "admin.listen", "metrics.listen"],
+        "quickwater-worker": ["s3.listen", "cluster.advertise", "metrics.listen"],
+    }
+    return {key: int(values[key].rsplit(":", 1)[1]) for key in kinds[unit]}
+
+
+def test_a_control_plane_and_a_worker_may_share_a_host() -> None:
+    ports = [*listens("quickwater-control").values(), *listens("quickwater-worker").values()]
+    assert len(ports) == len(set(ports)), ports
+
+
 class Started:
     """What a unit starts, with the settings of its example; addresses and directories
     are this test's."""
