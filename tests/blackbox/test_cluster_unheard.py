@@ -106,8 +106,13 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
     shown = page(cluster)["totals"]
     assert (shown["puts"], shown["unheard"]) == (queued[FROZEN], [FROZEN])
 
+    code, said = told(cluster, "retry", "--path", "/abc")
+    assert (code, said["unheard"]) == (1, [FROZEN]), said
+
     os.kill(cluster.worker(FROZEN).pid, signal.SIGCONT)
     done = cluster.cli("async-persist", "wait", "--path", "/abc/back", "--timeout", "2m")
     assert done.returncode == 0, f"{done}\n{cluster.logs()}"
     assert there() == set(KEYS)
     until(cluster, lambda: page(cluster)["totals"]["unheard"] == [])
+    code, said = told(cluster, "retry", "--path", "/abc")
+    assert (code, said["unheard"]) == (0, []), said

@@ -24,6 +24,8 @@ pub struct PendingSum {
     pub bytes: u64,
     /// Since when the oldest of them is pending, milliseconds since the Unix epoch.
     pub oldest_ms: Option<i64>,
+    /// Since when the newest.
+    pub newest_ms: Option<i64>,
     /// Who has the bytes of the objects to be put.
     pub holders: BTreeSet<NodeId>,
     /// There are more rows than were looked at.
@@ -102,6 +104,7 @@ impl PendingSum {
             .oldest_ms
             .map_or(since_ms, |oldest| oldest.min(since_ms));
         self.oldest_ms = Some(oldest);
+        self.newest_ms = self.newest_ms.max(Some(since_ms));
     }
 }
 

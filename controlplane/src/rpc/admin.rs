@@ -1,6 +1,7 @@
 //! The calls of the admin service, one after the other.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quickwater_proto::{Bucket, BucketName, ObjectKey};
@@ -20,11 +21,12 @@ use quickwater_rpc::admin::{
 };
 use tonic::{Request, Response, Status};
 
+use super::persist::RowSum;
 use super::views::AdminViews;
 use super::{convert, policies, status};
 use crate::Namespace;
 use crate::jobs::Jobs;
-use crate::namespace::{Listed, NewMount};
+use crate::namespace::NewMount;
 use crate::store::Store;
 
 /// Longest a call waits for the UFS or for a listing.
@@ -38,6 +40,8 @@ pub struct AdminService<S> {
     pub(super) namespace: Namespace<S>,
     pub(super) jobs: Jobs<S>,
     pub(super) views: AdminViews,
+    /// The last sum over rows of the metadata, shared by all calls.
+    pub(super) row_sum: Arc<tokio::sync::Mutex<Option<RowSum>>>,
 }
 
 impl<S: Store> AdminService<S> {
@@ -46,6 +50,7 @@ impl<S: Store> AdminService<S> {
             namespace,
             jobs,
             views,
+            row_sum: Arc::default(),
         }
     }
 
@@ -170,11 +175,7 @@ impl<S: Store> Admin for AdminService<S> {
         let files = &self.views.files;
         let listing = files.list(&bucket, prefix, delimiter, after.as_ref(), limit as usize);
         let mut page = bounded(listing).await?.map_err(status::metadata)?;
-        for line in &mut page.entries {
-            if let Listed::Object(key, record) = line {
-                record.persist = self.persist_state(bucket.id, key, record.persist);
-            }
-        }
+        self.show_running(bucket.id, &mut page.entries);
         Ok(Response::new(FsListReply {
             entries: page.entries.into_iter().map(convert::line).collect(),
             next_page_token: convert::page_token(page.next),

@@ -1,8 +1,8 @@
 //! What is not in the UFS yet, for admins: list, stat, retry, sum. Absent: the
 //! queue itself, which the data plane owns, and any change of its order.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use quickwater_proto::{BucketId, ObjectKey, PendingChange, PendingRecord, PersistState};
 use quickwater_rpc::admin::{
@@ -15,13 +15,26 @@ use tonic::Status;
 use super::admin::{PAGE_LINES_MAX, bounded, unknown_token};
 use super::views::{PersistChange, PersistFilter, PersistPlace};
 use super::{AdminService, convert, status};
-use crate::namespace::{Listed, SUM_ROWS_MAX};
+use crate::namespace::{Listed, PendingSum, SUM_ROWS_MAX};
 use crate::store::Store;
 
 /// Rows of a path that are looked through for TRANSIENT objects, at most.
 const BELOW_ROWS_MAX: usize = 100_000;
 /// Of them at a time.
 const BELOW_PAGE: usize = 1_000;
+
+/// A sum over rows that took a while is kept for so many times as long.
+const SUM_KEPT_SHARE: u32 = 9;
+/// Changes being sent that a listing asks for at a time, at most, and how often.
+const RUNNING_MAX: usize = 1_000;
+const RUNNING_PAGES_MAX: usize = 16;
+
+/// A sum over the rows of all buckets, and how long it is good for.
+#[derive(Debug)]
+pub(super) struct RowSum {
+    rows: PendingSum,
+    until: Instant,
+}
 
 /// Objects below a path.
 #[derive(Default)]
@@ -122,8 +135,8 @@ impl<S: Store> AdminService<S> {
         request: PersistRetryRequest,
     ) -> Result<PersistRetryReply, Status> {
         let scope = self.scope(&request.bucket, &request.path).await?;
-        let hurried = self.views.persist.retry(scope);
-        Ok(PersistRetryReply { hurried })
+        let (hurried, unheard) = self.views.persist.retry(scope);
+        Ok(PersistRetryReply { hurried, unheard })
     }
 
     pub(super) async fn sum_pending(
@@ -132,12 +145,13 @@ impl<S: Store> AdminService<S> {
     ) -> Result<PersistSumReply, Status> {
         let scope = self.scope(&request.bucket, &request.path).await?;
         let queue = &self.views.persist;
-        let until_ms = match request.until_ms {
-            0 => queue.now_ms(),
-            given => given,
+        let (pending, until_ms) = match request.until_ms {
+            0 => self.all_now(scope).await?,
+            given => {
+                let told = queue.sum(scope, given);
+                (self.by_rows(told, scope, given).await?, given)
+            }
         };
-        let pending = queue.sum(scope, until_ms);
-        let pending = self.by_rows(pending, scope, until_ms).await?;
         let (found, transient) = match scope {
             Some((_, path)) if !path.is_empty() && pending.puts + pending.deletes == 0 => {
                 match self.known_state(&request.bucket, path).await? {
@@ -163,10 +177,57 @@ impl<S: Store> AdminService<S> {
         })
     }
 
-    /// Sums over all.
+    /// All that is pending now in a scope, and a time that none of it is younger than:
+    /// changes are dated by the workers that took them in, whose clocks may be ahead of
+    /// ours.
+    async fn all_now(
+        &self,
+        scope: Option<(BucketId, &str)>,
+    ) -> Result<(PersistTotals, i64), Status> {
+        let queue = &self.views.persist;
+        let (now_ms, told) = (queue.now_ms(), queue.sum(scope, i64::MAX));
+        if self.views.cluster.is_none() {
+            let until_ms = now_ms.max(told.newest_ms);
+            return Ok((told, until_ms));
+        }
+        // Whatever the queues told: one that says little may have yet to hear of more.
+        let rows = self.sum_rows(scope, i64::MAX).await?;
+        let until_ms = match rows.more {
+            // Nobody has seen the newest.
+            true => i64::MAX,
+            false => now_ms.max(told.newest_ms).max(rows.newest_ms.unwrap_or(0)),
+        };
+        match is_told(&told) {
+            true => Ok((told, until_ms)),
+            false => Ok((self.merge(told, rows)?, until_ms)),
+        }
+    }
+
+    /// Sums over all. Where rows were summed up for them, the sum is kept for some times as
+    /// long as that took: whoever looks again and again, as pages do, must not keep the
+    /// metadata store busy.
     async fn all_pending(&self) -> Result<PersistTotals, Status> {
         let told = self.views.persist.totals();
-        self.by_rows(told, None, i64::MAX).await
+        if self.views.cluster.is_none() || is_told(&told) {
+            return Ok(told);
+        }
+        let mut kept = self.row_sum.lock().await;
+        let rows = match kept.as_ref() {
+            Some(sum) if Instant::now() < sum.until => sum.rows.clone(),
+            _ => {
+                let begun = Instant::now();
+                let rows = self.sum_rows(None, i64::MAX).await?;
+                let until = Instant::now() + begun.elapsed() * SUM_KEPT_SHARE;
+                let rows_kept = rows.clone();
+                *kept = Some(RowSum {
+                    rows: rows_kept,
+                    until,
+                });
+                rows
+            }
+        };
+        drop(kept);
+        self.merge(told, rows)
     }
 
     /// What queues told, or what the metadata says where that may be more: in a cluster,
@@ -178,12 +239,24 @@ impl<S: Store> AdminService<S> {
         scope: Option<(BucketId, &str)>,
         until_ms: i64,
     ) -> Result<PersistTotals, Status> {
-        let nothing = told.puts + told.deletes == 0;
-        if self.views.cluster.is_none() || (!nothing && told.unheard.is_empty()) {
+        if self.views.cluster.is_none() || is_told(&told) {
             return Ok(told);
         }
+        let rows = self.sum_rows(scope, until_ms).await?;
+        self.merge(told, rows)
+    }
+
+    async fn sum_rows(
+        &self,
+        scope: Option<(BucketId, &str)>,
+        until_ms: i64,
+    ) -> Result<PendingSum, Status> {
         let summed = bounded(self.namespace.pending_sum(scope, until_ms)).await?;
-        let rows = summed.map_err(status::metadata)?;
+        summed.map_err(status::metadata)
+    }
+
+    /// What rows say in place of what queues told.
+    fn merge(&self, told: PersistTotals, rows: PendingSum) -> Result<PersistTotals, Status> {
         let found = rows.puts + rows.deletes;
         if rows.more && found == 0 && !told.unheard.is_empty() {
             let names = told.unheard.join(", ");
@@ -203,6 +276,7 @@ impl<S: Store> AdminService<S> {
             deletes: rows.deletes,
             bytes: rows.bytes,
             oldest_ms: rows.oldest_ms.unwrap_or(0),
+            newest_ms: rows.newest_ms.unwrap_or(0),
             unheard: told.unheard.into_iter().filter(missed).collect(),
             ..told
         })
@@ -298,6 +372,54 @@ impl<S: Store> AdminService<S> {
         Ok(!seen.map_err(status::metadata)?.entries.is_empty())
     }
 
+    /// Shows of a page of a listing, which is in order, what is being sent. All at once: in
+    /// a cluster every question goes to all workers.
+    pub(super) fn show_running(&self, bucket: BucketId, lines: &mut [Listed]) {
+        let mut waiting = lines.iter_mut().filter_map(|line| match line {
+            Listed::Object(key, row) if row.persist == PersistState::NotPersisted => {
+                Some((&*key, &mut row.persist))
+            }
+            _ => None,
+        });
+        let Some((first, state)) = waiting.next() else {
+            return;
+        };
+        *state = self.persist_state(bucket, first, *state);
+        let waiting: Vec<_> = waiting.collect();
+        let Some((last, _)) = waiting.last() else {
+            return;
+        };
+        let sent = self.running_between(bucket, first, last);
+        for (key, state) in waiting {
+            if sent.contains(key) {
+                *state = PersistState::Persisting;
+            }
+        }
+    }
+
+    /// Keys after one, up to another, that are being sent.
+    fn running_between(
+        &self,
+        bucket: BucketId,
+        first: &ObjectKey,
+        last: &ObjectKey,
+    ) -> HashSet<ObjectKey> {
+        let (queue, running) = (&self.views.persist, Some(PersistFilter::Running));
+        let (mut sent, mut after) = (HashSet::new(), (bucket, first.clone()));
+        // Each looks at more changes than a listing has lines; deletes are not among those.
+        for _ in 0..RUNNING_PAGES_MAX {
+            let scope = Some((bucket, ""));
+            let (changes, next) = queue.page(scope, Some(&after), running, None, RUNNING_MAX);
+            let running = changes.into_iter().filter(|change| change.running);
+            sent.extend(running.map(|change| change.key));
+            match next {
+                Some(next) if next.0 == bucket && next.1 < *last => after = next,
+                _ => break,
+            }
+        }
+        sent
+    }
+
     /// The state of a version as of now: what is being sent is known to the queue only.
     pub(super) fn persist_state(
         &self,
@@ -366,6 +488,11 @@ impl<S: Store> AdminService<S> {
         let name = |bucket: quickwater_proto::Bucket| (bucket.id, bucket.name.as_str().to_owned());
         Ok(buckets.into_iter().map(name).collect())
     }
+}
+
+/// Whether queues told all there may be: everybody answered, and something is queued.
+fn is_told(told: &PersistTotals) -> bool {
+    told.puts + told.deletes > 0 && told.unheard.is_empty()
 }
 
 fn filter(state: &str) -> Result<Option<PersistFilter>, Status> {

@@ -120,6 +120,10 @@ struct Served {
 
 impl Served {
     async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    async fn start_with(cluster: Option<Arc<dyn ClusterView>>) -> Self {
         let namespace = Namespace::new(EmbeddedStore::in_memory().unwrap());
         let world = Arc::new(World::default());
         let views = AdminViews {
@@ -127,7 +131,7 @@ impl Served {
             mounts: world.clone(),
             files: Arc::new(namespace.clone()),
             persist: world.clone(),
-            cluster: None,
+            cluster,
         };
         let token = AdminToken::new(TOKEN).unwrap();
         let jobs = jobs::start(&namespace);

@@ -176,17 +176,18 @@ pub trait PersistView: Send + Sync + 'static {
     /// The change of one key.
     fn stat(&self, bucket: BucketId, key: &ObjectKey) -> Option<PersistChange>;
 
-    /// Makes changes of a path (the key itself and what is below it), or all, due now.
-    fn retry(&self, scope: Option<(BucketId, &str)>) -> u64;
+    /// Makes changes of a path (the key itself and what is below it), or all, due now; how
+    /// many, and names of workers that did not answer.
+    fn retry(&self, scope: Option<(BucketId, &str)>) -> (u64, Vec<String>);
 
-    /// Sums over a path, or all, of what was pending at `until_ms` and is still.
+    /// Sums over a path, or all, of what was pending at `until_ms` and is still. Changes are
+    /// dated by the clocks of those who took them in.
     fn sum(&self, scope: Option<(BucketId, &str)>, until_ms: i64) -> PersistTotals;
 
     /// Sums over all.
     fn totals(&self) -> PersistTotals;
 
-    /// Wall time, milliseconds since the Unix epoch, by the clock changes are
-    /// dated with.
+    /// Wall time here, milliseconds since the Unix epoch.
     fn now_ms(&self) -> i64;
 }
 

@@ -64,9 +64,9 @@ impl PersistView for Pending {
         change.map(shown)
     }
 
-    fn retry(&self, scope: Option<(BucketId, &str)>) -> u64 {
+    fn retry(&self, scope: Option<(BucketId, &str)>) -> (u64, Vec<String>) {
         let scope = path(scope);
-        self.shared.retry_all(&scope, self.now())
+        (self.shared.retry_all(&scope, self.now()), Vec::new())
     }
 
     fn sum(&self, scope: Option<(BucketId, &str)>, until_ms: i64) -> PersistTotals {
@@ -78,10 +78,8 @@ impl PersistView for Pending {
             bytes: sum.bytes,
             running: sum.running,
             failing: sum.failing,
-            oldest_ms: 0,
-            transient_objects: 0,
-            transient_bytes: 0,
-            unheard: Vec::new(),
+            newest_ms: sum.newest_ms.unwrap_or(0),
+            ..PersistTotals::default()
         }
     }
 
@@ -96,7 +94,7 @@ impl PersistView for Pending {
             oldest_ms: totals.oldest_ms.unwrap_or(0),
             transient_objects: self.shared.transient.objects(),
             transient_bytes: self.shared.transient.bytes(),
-            unheard: Vec::new(),
+            ..PersistTotals::default()
         }
     }
 

@@ -16,12 +16,13 @@ async fn put(namespace: &Memory, id: BucketId, name: &str, persist: PersistState
         .unwrap();
 }
 
-fn sum(puts: u64, deletes: u64, oldest_ms: i64) -> PendingSum {
+fn sum(puts: u64, deletes: u64, (oldest_ms, newest_ms): (i64, i64)) -> PendingSum {
     PendingSum {
         puts,
         deletes,
         bytes: 7 * puts,
         oldest_ms: (puts + deletes > 0).then_some(oldest_ms),
+        newest_ms: (puts + deletes > 0).then_some(newest_ms),
         ..PendingSum::default()
     }
 }
@@ -42,18 +43,19 @@ async fn rows_are_summed_by_path_and_time() {
     put(&namespace, two, "run/a", PersistState::NotPersisted).await;
     clock.advance(5_000);
     let (later, gone) = (now_ms + 5_000, key("run/gone"));
+    let (both, early) = ((now_ms, later), (now_ms, now_ms));
     let removed = namespace.remove_object_pending(one, &gone, &NONE).await;
     removed.unwrap();
     for (scope, until_ms, expected) in [
-        (Some((one, "run")), later, sum(3, 1, now_ms)),
-        (Some((one, "run")), now_ms, sum(3, 0, now_ms)),
-        (Some((one, "run/")), later, sum(2, 1, now_ms)),
-        (Some((one, "run/gone")), later, sum(0, 1, later)),
-        (Some((one, "ru")), later, sum(0, 0, 0)),
-        (Some((one, "")), later, sum(5, 1, now_ms)),
-        (Some((two, "")), later, sum(1, 0, now_ms)),
-        (None, later, sum(6, 1, now_ms)),
-        (None, now_ms - 1, sum(0, 0, 0)),
+        (Some((one, "run")), later, sum(3, 1, both)),
+        (Some((one, "run")), now_ms, sum(3, 0, early)),
+        (Some((one, "run/")), later, sum(2, 1, both)),
+        (Some((one, "run/gone")), later, sum(0, 1, (later, later))),
+        (Some((one, "ru")), later, sum(0, 0, both)),
+        (Some((one, "")), later, sum(5, 1, both)),
+        (Some((two, "")), later, sum(1, 0, early)),
+        (None, later, sum(6, 1, both)),
+        (None, now_ms - 1, sum(0, 0, both)),
     ] {
         let found = namespace.pending_sum(scope, until_ms).await.unwrap();
         assert_eq!(found, expected, "{scope:?} {until_ms}");

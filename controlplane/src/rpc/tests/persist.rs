@@ -6,6 +6,7 @@ use quickwater_rpc::admin::{
 };
 
 use super::*;
+use crate::cluster::{ClusterError, LostPage};
 
 const NOW_MS: i64 = 5_000;
 
@@ -48,10 +49,10 @@ impl PersistView for World {
         found.next().cloned()
     }
 
-    fn retry(&self, scope: Option<(BucketId, &str)>) -> u64 {
+    fn retry(&self, scope: Option<(BucketId, &str)>) -> (u64, Vec<String>) {
         let asked = (None, scope.map_or("/", |(_, path)| path).to_owned());
         self.pending.asked.lock().unwrap().push(asked);
-        7
+        (7, vec!["n2".into()])
     }
 
     fn sum(&self, scope: Option<(BucketId, &str)>, until_ms: i64) -> PersistTotals {
@@ -60,11 +61,12 @@ impl PersistView for World {
             scope
                 .is_none_or(|(bucket, path)| c.bucket == bucket && c.key.as_str().starts_with(path))
         };
-        let count = changes
-            .iter()
-            .filter(|c| within(c) && c.pending.since_ms <= until_ms);
+        let since = changes.iter().filter(|c| within(c));
+        let since = since.map(|c| c.pending.since_ms);
+        let summed: Vec<i64> = since.filter(|since_ms| *since_ms <= until_ms).collect();
         PersistTotals {
-            puts: count.count() as u64,
+            puts: summed.len() as u64,
+            newest_ms: summed.iter().copied().max().unwrap_or(0),
             ..PersistTotals::default()
         }
     }
@@ -254,16 +256,16 @@ async fn a_path_is_hurried_and_summed_up_to_a_time() {
     let served = Served::start().await;
     let id = served.bucket("data").await;
     let put = PendingChange::Put { size: 9 };
-    let mut late = change(id, "p/2", put);
-    late.pending.since_ms = NOW_MS + 1;
-    *served.world.pending.changes.lock().unwrap() = vec![change(id, "p/1", put), late];
+    let mut later = change(id, "p/2", put);
+    later.pending.since_ms = NOW_MS + 2;
+    *served.world.pending.changes.lock().unwrap() = vec![change(id, "p/1", put)];
     let mut client = served.client();
     let retry = PersistRetryRequest {
         bucket: "data".into(),
         path: "p".into(),
     };
     let reply = client.persist_retry(retry).await.unwrap().into_inner();
-    assert_eq!(reply.hurried, 7);
+    assert_eq!((reply.hurried, reply.unheard), (7, vec!["n2".to_owned()]));
     let asked = served.world.pending.asked.lock().unwrap().pop();
     assert_eq!(asked, Some((None, "p".into())));
     let mut sum = PersistSumRequest {
@@ -273,12 +275,20 @@ async fn a_path_is_hurried_and_summed_up_to_a_time() {
     };
     let reply = client.persist_sum(sum.clone()).await.unwrap().into_inner();
     assert_eq!((reply.until_ms, reply.pending.unwrap().puts), (NOW_MS, 1));
+    // Taken in before it was asked, by a clock that is ahead of ours.
+    served.world.pending.changes.lock().unwrap().push(later);
+    let reply = client.persist_sum(sum.clone()).await.unwrap().into_inner();
+    let counted = reply.pending.unwrap();
+    assert_eq!((reply.until_ms, counted.puts), (NOW_MS + 2, 2));
     sum.until_ms = NOW_MS + 1;
     let reply = client.persist_sum(sum.clone()).await.unwrap().into_inner();
-    assert_eq!(reply.pending.unwrap().puts, 2);
+    assert_eq!(
+        (reply.until_ms, reply.pending.unwrap().puts),
+        (NOW_MS + 1, 1)
+    );
     let everything = PersistSumRequest::default();
     let reply = client.persist_sum(everything).await.unwrap().into_inner();
-    assert_eq!(reply.pending.unwrap().puts, 1);
+    assert_eq!(reply.pending.unwrap().puts, 2);
     let retry = PersistRetryRequest::default();
     client.persist_retry(retry).await.unwrap();
     let asked = served.world.pending.asked.lock().unwrap().pop();
@@ -324,6 +334,7 @@ async fn objects_are_shown_with_their_state() {
     for (key, persist) in [
         ("held", PersistState::Transient),
         ("sending", PersistState::NotPersisted),
+        ("sending too", PersistState::NotPersisted),
         ("there", PersistState::Persisted),
         ("waiting", PersistState::NotPersisted),
     ] {
@@ -338,7 +349,7 @@ async fn objects_are_shown_with_their_state() {
         made.await.unwrap();
         if persist == PersistState::NotPersisted {
             let pending = PersistChange {
-                running: key == "sending",
+                running: key.starts_with("sending"),
                 ..change(id, key, put)
             };
             served.world.pending.changes.lock().unwrap().push(pending);
@@ -349,11 +360,20 @@ async fn objects_are_shown_with_their_state() {
         bucket: "data".into(),
         ..FsListRequest::default()
     };
+    served.world.pending.asked.lock().unwrap().clear();
     let listed = client.fs_list(request).await.unwrap().into_inner().entries;
+    let asked = std::mem::take(&mut *served.world.pending.asked.lock().unwrap());
+    assert_eq!(asked, [(Some(PersistFilter::Running), String::new())]);
     let states: Vec<_> = listed.iter().map(|e| e.persist_state.as_str()).collect();
     assert_eq!(
         states,
-        ["TRANSIENT", "PERSISTING", "PERSISTED", "NOT_PERSISTED"]
+        [
+            "TRANSIENT",
+            "PERSISTING",
+            "PERSISTING",
+            "PERSISTED",
+            "NOT_PERSISTED"
+        ]
     );
     let stat = FsStatRequest {
         bucket: "data".into(),
@@ -361,4 +381,56 @@ async fn objects_are_shown_with_their_state() {
     };
     let shown = client.fs_stat(stat).await.unwrap().into_inner();
     assert_eq!(shown.persist_state, "PERSISTING");
+}
+
+/// A cluster of which nothing is asked here.
+struct Nobody;
+
+#[tonic::async_trait]
+impl ClusterView for Nobody {
+    async fn drain(&self, _: &NodeId, _: bool) -> Result<bool, ClusterError> {
+        Ok(false)
+    }
+    async fn remove(&self, _: &NodeId) -> Result<(), ClusterError> {
+        Ok(())
+    }
+    async fn only_at(
+        &self,
+        _: &NodeId,
+        _: Option<(BucketId, &ObjectKey)>,
+    ) -> Result<LostPage, ClusterError> {
+        Ok(LostPage::default())
+    }
+}
+
+#[tokio::test]
+async fn what_no_queue_tells_of_is_counted_by_its_rows() {
+    let served = Served::start_with(Some(Arc::new(Nobody))).await;
+    let id = served.bucket("data").await;
+    let record = ObjectRecord {
+        persist: PersistState::NotPersisted,
+        ..object()
+    };
+    for key in ["a", "b"] {
+        let name = ObjectKey::new(key).unwrap();
+        let made = served
+            .namespace
+            .commit_object(id, &name, &record, &PutCondition::None);
+        made.await.unwrap();
+    }
+    let mut client = served.client();
+    let sum = |until_ms| PersistSumRequest {
+        until_ms,
+        ..PersistSumRequest::default()
+    };
+    // The rows are dated by the real clock, which is far ahead of the one of the view.
+    let reply = client.persist_sum(sum(0)).await.unwrap().into_inner();
+    let found = reply.pending.unwrap();
+    assert_eq!((found.puts, found.bytes), (2, 6));
+    assert_eq!(reply.until_ms, found.newest_ms);
+    assert!(reply.until_ms > NOW_MS);
+    let again = client.persist_sum(sum(reply.until_ms)).await.unwrap();
+    assert_eq!(again.into_inner().pending.unwrap().puts, 2);
+    let listed = client.persist_list(listing("", "", 0)).await.unwrap();
+    assert_eq!(listed.into_inner().totals.unwrap().puts, 2);
 }

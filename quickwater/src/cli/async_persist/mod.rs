@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use clap::{Subcommand, ValueEnum};
-use quickwater_rpc::admin::{PersistRetryRequest, PersistTotals};
+use quickwater_rpc::admin::{PersistRetryReply, PersistRetryRequest, PersistTotals};
 use serde_json::{Value, json};
 
 use super::exit::Kind;
@@ -111,7 +111,8 @@ const RETRY_HELP: &str = "\
 What failed is tried again by itself, after longer and longer waits. This ends the
 wait, say after the UFS was repaired, also of parts of open uploads that were handed
 over to the UFS (each such upload counts as a change); it never sends a change before an older
-request for the same key is certainly dead.
+request for the same key is certainly dead. Exits with 1, and names them, where workers did not
+answer: what waits there was not hurried.
 
 Examples:
   quickwater async-persist retry --path /checkpoints --dir ./data";
@@ -159,16 +160,31 @@ pub(super) fn run(verb: AsyncPersistVerb) -> Result<ExitCode> {
 fn retry(path: &str, target: &Target) -> Result<ExitCode> {
     let (bucket, path) = place(path)?;
     let request = PersistRetryRequest { bucket, path };
-    let hurried = target.with(|mut remote| async move {
+    let reply = target.with(|mut remote| async move {
         let reply = remote.persist_retry(request).await;
-        Ok(reply.map_err(|s| explain(&s))?.into_inner().hurried)
+        Ok(reply.map_err(|s| explain(&s))?.into_inner())
     })?;
-    let json = json!({ "hurried": hurried });
-    target.output.show(&json, || match hurried {
-        0 => "nothing here waits for a later attempt\n".into(),
-        1 => "1 change is tried now\n".into(),
-        many => format!("{many} changes are tried now\n"),
+    let json = json!({ "hurried": reply.hurried, "unheard": reply.unheard });
+    let code = target.output.show(&json, || hurried_text(&reply))?;
+    Ok(match reply.unheard.is_empty() {
+        true => code,
+        false => ExitCode::FAILURE,
     })
+}
+
+fn hurried_text(reply: &PersistRetryReply) -> String {
+    let hurried = match reply.hurried {
+        0 => "nothing here waits for a later attempt".into(),
+        1 => "1 change is tried now".into(),
+        many => format!("{many} changes are tried now"),
+    };
+    match reply.unheard.is_empty() {
+        true => format!("{hurried}\n"),
+        false => format!(
+            "{hurried}; no answer from {}: what waits there was not hurried\n",
+            reply.unheard.join(", ")
+        ),
+    }
 }
 
 /// The bucket and the rest of a path; both empty for `/`, which is all buckets.

@@ -224,6 +224,7 @@ impl Queues {
                 (0, oldest) | (oldest, 0) => oldest,
                 (one, other) => one.min(other),
             };
+            sum.newest_ms = sum.newest_ms.max(totals.newest_ms);
         }
         sum
     }
@@ -268,9 +269,17 @@ impl PersistView for Queues {
         answers.iter().flat_map(shown).next()
     }
 
-    fn retry(&self, scope: Option<(BucketId, &str)>) -> u64 {
-        let answers = self.ask(&What::Retry(scope_to_wire(scope, 0)));
-        answers.iter().map(|(_, answer)| answer.number).sum()
+    fn retry(&self, scope: Option<(BucketId, &str)>) -> (u64, Vec<String>) {
+        let (answers, unheard) = self.ask_all(&What::Retry(scope_to_wire(scope, 0)));
+        let hurried = answers.iter().map(|(_, answer)| answer.number).sum();
+        // One that said goodbye and has nothing that no UFS has is not missed.
+        let missed = |node: &NodeId| {
+            let mut seats = self.cluster.nodes().into_iter();
+            let seat = seats.find(|(seat, _)| seat.member.node == *node);
+            seat.is_some_and(|(seat, left)| !left.is_zero() || seat.beat.holds)
+        };
+        let unheard = unheard.iter().filter(|node| missed(node));
+        (hurried, unheard.map(ToString::to_string).collect())
     }
 
     fn sum(&self, scope: Option<(BucketId, &str)>, until_ms: i64) -> PersistTotals {

@@ -32,7 +32,7 @@ pub(super) async fn obey(body: &Body, what: What) -> OrderAnswer {
         What::List(list) => self::list(&queue, &list),
         What::Stat(key) => stat(&queue, &key),
         What::Retry(scope) => OrderAnswer {
-            number: queue.retry(scope_of(&scope)),
+            number: queue.retry(scope_of(&scope)).0,
             ..OrderAnswer::default()
         },
         What::Sum(scope) => sum(&queue, &scope),
@@ -94,6 +94,7 @@ fn totals(totals: PersistTotals) -> OrderAnswer {
             oldest_ms: totals.oldest_ms,
             transient_objects: totals.transient_objects,
             transient_bytes: totals.transient_bytes,
+            newest_ms: totals.newest_ms,
         }),
         ..OrderAnswer::default()
     }

@@ -113,6 +113,8 @@ pub struct QueueSum {
     pub running: u64,
     /// Changes whose last attempt failed.
     pub failing: u64,
+    /// Since when the newest of them is pending, milliseconds since the Unix epoch.
+    pub newest_ms: Option<i64>,
 }
 
 impl QueueSum {
@@ -126,6 +128,7 @@ impl QueueSum {
             // The UFS has it.
             PendingChange::Settling { .. } | PendingChange::Hold { .. } => return,
         }
+        self.newest_ms = self.newest_ms.max(Some(lane.pending.since_ms));
         match lane.state() {
             QueuedState::Waiting => {}
             QueuedState::Running => self.running += 1,

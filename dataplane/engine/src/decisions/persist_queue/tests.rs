@@ -381,10 +381,14 @@ fn sums_count_what_the_ufs_lacks_since_then() {
         bytes: 390,
         running: 0,
         failing: 1,
+        newest_ms: Some(50),
     };
     assert_eq!(sum, expected);
     let early = queue.sum(&QueueScope::path(BUCKET, "k"), 10);
-    assert_eq!((early.puts, early.deletes), (9, 0));
+    assert_eq!(
+        (early.puts, early.deletes, early.newest_ms),
+        (9, 0, Some(10))
+    );
     assert_eq!(
         queue.sum(&QueueScope::bucket(BucketId(7)), i64::MAX),
         QueueSum::default()
