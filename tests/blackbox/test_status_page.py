@@ -16,8 +16,11 @@ from harness.server import Server
 from harness.under import scaled
 from ufssim.client import Sim
 
-# Object keys are clients' data: markup in them must stay text.
-EVIL = "a/<img src=x onerror=\"document.title='broken in'\">'&amp;<script>document.title='x'</script>"
+# Object keys are clients' data: markup in them must stay text, and what turns text around or
+# cannot be seen must be shown.
+MARKUP = "a/<img src=x onerror=\"document.title='broken in'\">'&amp;<script>document.title='x'</script>"
+EVIL = MARKUP + "\u202egpj\n.exe"
+SHOWN = MARKUP + "\\u{202e}gpj\\u{a}.exe"
 
 
 def text(browser: Browser, selector: str) -> str:
@@ -77,11 +80,14 @@ def test_what_the_page_shows_is_what_is(
         # Failing by now or soon: the page looks again and again.
         browser.wait("document.querySelector('#persist .bad')?.textContent")
         shown = text(browser, "#persist td")
-        assert shown == f"/abc/{EVIL}", shown
+        assert shown == f"/abc/{SHOWN}", shown
         assert "1 changes" in text(browser, "#persist-totals")
         assert text(browser, "#nodes td") == "local"
         assert "4.0 KiB dirty of" in text(browser, "#nodes")
         assert "abc" in text(browser, "#mounts")
+        # The store is away, and the page has asked it.
+        browser.wait("document.querySelector('#mounts .bad')?.textContent")
+        browser.wait("document.getElementById('summary').textContent.includes('in trouble')")
         assert "WRITE_BACK" in text(browser, "#document")
         # What a person has selected stays so when the page looks again.
         browser.run(
@@ -92,7 +98,7 @@ def test_what_the_page_shows_is_what_is(
             seen = json.dumps(text(browser, "#summary"))
             browser.wait(f"document.getElementById('summary').textContent !== {seen}")
         assert browser.run("document.querySelector('#persist td').kept === true")
-        assert browser.run("getSelection().toString()") == f"/abc/{EVIL}"
+        assert browser.run("getSelection().toString()") == f"/abc/{SHOWN}"
         # Two looks make a rate.
         browser.wait("document.querySelector('#traffic polyline')?.getAttribute('points')")
 
@@ -117,6 +123,7 @@ def test_what_the_page_shows_is_what_is(
         store.up()
     server.cli("async-persist", "retry", "--path", "/abc")
     browser.wait("document.querySelector('#persist .quiet')")
+    browser.wait("document.querySelector('#mounts td') && !document.querySelector('#mounts .bad').textContent")
 
     browser.run("document.getElementById('forget').click()")
     assert browser.run("sessionStorage.length") == 0

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::response::Redirect;
 use axum::routing::{any, get, post};
 
 use crate::rpc::{AdminService, AdminToken};
@@ -20,6 +21,8 @@ pub(crate) fn routes<S: Store>(service: AdminService<S>, token: AdminToken) -> R
         .route("/api/v1/conf", get(conf::get::<S>).put(conf::put::<S>))
         .route("/api/v1/conf/test", post(status::test_path::<S>))
         .route("/api/v1/status", get(status::get::<S>))
+        // Whoever types the address alone means the page.
+        .route("/", get(async || Redirect::temporary("/status")))
         .route("/status", get(page::html))
         .route("/status.css", get(page::style))
         .route("/status.js", get(page::script))

@@ -109,12 +109,12 @@ impl<S: Store> Admin for AdminService<S> {
         _: Request<MountListRequest>,
     ) -> Result<Response<MountListReply>, Status> {
         let buckets = self.namespace.buckets().await.map_err(status::metadata)?;
-        let shown = |bucket: Bucket| {
-            let trouble = self.views.mounts.trouble(&bucket);
-            convert::mount(bucket, trouble)
-        };
-        let mounts = buckets.into_iter().map(shown).collect();
-        Ok(Response::new(MountListReply { mounts }))
+        let troubles = self.views.mounts.troubles(&buckets).await;
+        let shown = buckets.into_iter().zip(troubles);
+        let mounts = shown.map(|(bucket, trouble)| convert::mount(bucket, trouble));
+        Ok(Response::new(MountListReply {
+            mounts: mounts.collect(),
+        }))
     }
 
     async fn mount_remove(
@@ -145,14 +145,14 @@ impl<S: Store> Admin for AdminService<S> {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
         let buckets = self.namespace.buckets().await.map_err(status::metadata)?;
         let node = &self.views.node;
-        let trouble = |bucket: &Bucket| self.views.mounts.trouble(bucket);
+        let troubles = self.views.mounts.troubles(&buckets).await;
         Ok(Response::new(StatusReply {
             version: node.version(),
             uptime_ms: u64::try_from(node.uptime().as_millis()).unwrap_or(u64::MAX),
             nodes: node.nodes(),
             counters: node.counters().into_iter().collect(),
             mounts: buckets.len() as u64,
-            troubles: buckets.iter().filter_map(trouble).collect(),
+            troubles: troubles.into_iter().flatten().collect(),
             conditions: node.conditions(),
         }))
     }

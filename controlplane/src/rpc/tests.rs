@@ -94,10 +94,14 @@ impl MountCheck for World {
         self.accepted.lock().unwrap().push(bucket.name.to_string());
         Ok(())
     }
-    fn trouble(&self, bucket: &Bucket) -> Option<String> {
+    async fn troubles(&self, buckets: &[Bucket]) -> Vec<Option<String>> {
         let accepted = self.accepted.lock().unwrap();
-        let odd = bucket.ufs.contains("elsewhere") && !accepted.contains(&bucket.name.to_string());
-        odd.then(|| format!("{} is elsewhere", bucket.name))
+        let trouble = |bucket: &Bucket| {
+            let odd = bucket.ufs.contains("elsewhere");
+            let odd = odd && !accepted.contains(&bucket.name.to_string());
+            odd.then(|| format!("{} is elsewhere", bucket.name))
+        };
+        buckets.iter().map(trouble).collect()
     }
 }
 

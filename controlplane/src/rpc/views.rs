@@ -99,8 +99,10 @@ pub trait MountCheck: Send + Sync + 'static {
     async fn check(&self, bucket: &Bucket) -> Result<String, UfsError>;
     /// Takes the directory that is at a location now for the right one.
     async fn accept(&self, bucket: &Bucket) -> Result<(), UfsError>;
-    /// Why the directory at a location is not the one that was written to.
-    fn trouble(&self, bucket: &Bucket) -> Option<String>;
+    /// What is wrong with each of these mounts, which are all there are: the directory at
+    /// its location is not the one that was written to, or it does not answer. Takes some
+    /// seconds at most.
+    async fn troubles(&self, buckets: &[Bucket]) -> Vec<Option<String>>;
 }
 
 /// Shows objects to admins.

@@ -24,6 +24,7 @@ use tonic::transport::server::TcpIncoming;
 use super::conditions::Conditions;
 use super::files::Files;
 use super::health::Readiness;
+use super::mount_looks::MountLooks;
 use super::places::check_free;
 use crate::home::Secret;
 use crate::settings::{Values, keys};
@@ -63,6 +64,7 @@ pub(super) fn serve<V: NodeView, P: PersistView>(
     let views = AdminViews {
         node: Arc::new(parts.node),
         mounts: Arc::new(Reach {
+            looks: MountLooks::new(parts.ufs.clone()),
             ufs: parts.ufs.clone(),
             namespace: parts.namespace.clone(),
             dir: parts.dir,
@@ -90,6 +92,7 @@ pub(super) fn serve<V: NodeView, P: PersistView>(
 /// Looks at locations with the credentials of the service.
 struct Reach {
     ufs: UfsClient,
+    looks: MountLooks<UfsClient>,
     namespace: Namespace<MetadataStore>,
     dir: PathBuf,
 }
@@ -111,8 +114,11 @@ impl MountCheck for Reach {
         self.ufs.accept(bucket).await
     }
 
-    fn trouble(&self, bucket: &Bucket) -> Option<String> {
-        self.ufs.trouble(bucket)
+    async fn troubles(&self, buckets: &[Bucket]) -> Vec<Option<String>> {
+        let seen = self.looks.troubles(buckets).await;
+        let both = buckets.iter().zip(seen);
+        both.map(|(bucket, seen)| self.ufs.trouble(bucket).or(seen))
+            .collect()
     }
 }
 

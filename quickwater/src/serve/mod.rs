@@ -19,6 +19,7 @@ mod identity;
 mod jobs;
 mod kept_names;
 mod metadata;
+mod mount_looks;
 mod names;
 mod observe;
 mod pending;

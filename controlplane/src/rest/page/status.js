@@ -56,6 +56,13 @@ function span(ms) {
 
 function since(ms) { return ms > 0 ? span(Date.now() + skew - ms) : ""; }
 
+// What could be taken for something else shows as its number: line ends, and what turns
+// the direction of text around or cannot be seen, which keys may hold.
+function plain(text) {
+  return text.replace(/[\u0000-\u001f\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\u{e0000}-\u{e0fff}]/gu,
+    (one) => `\\u{${one.codePointAt(0).toString(16)}}`);
+}
+
 function say(id, text) { if (at(id).textContent !== text) at(id).textContent = text; }
 
 // Makes `old` like `made` and changes nothing else: what is selected stays selected.
@@ -145,12 +152,12 @@ function showPersist(queue, nodes) {
   say("persist-totals", `${text}.${missing}`);
   const of = queue.all ? "" : ` of the first ${queue.looked_through}`;
   settleChildren(at("persist"), [table(`Oldest changes${of}`, [
-    ["Object", (c) => `/${c.bucket}/${c.key}`, "key"],
+    ["Object", (c) => plain(`/${c.bucket}/${c.key}`), "key"],
     ["State", (c) => c.state],
     ["Bytes", (c) => bytes(c.bytes), "number"],
     ["Since", (c) => since(c.since_ms), "number"],
     ["Attempts", (c) => String(c.attempts), "number"],
-    ["Last error", (c) => make("span", { class: "bad" }, c.error), "key"],
+    ["Last error", (c) => make("span", { class: "bad" }, plain(c.error)), "key"],
   ], queue.oldest, missing || elsewhere ? "None was named." : "Nothing: all is where it belongs.")]);
 }
 
@@ -167,7 +174,7 @@ function showJobs(jobs) {
   settleChildren(at("jobs"), [table("Latest first", [
     ["Job", (j) => String(j.id), "number"],
     ["Kind", (j) => j.kind],
-    ["Path", (j) => `/${j.bucket}/${j.path}`, "key"],
+    ["Path", (j) => plain(`/${j.bucket}/${j.path}`), "key"],
     ["State", (j) => state(j.state)],
     ["Objects", progress],
     ["Bytes", (j) => (j.done ? bytes(j.done.bytes) : ""), "number"],
@@ -179,8 +186,8 @@ function showJobs(jobs) {
 function showMounts(mounts) {
   settleChildren(at("mounts"), [table("Buckets and what is behind them", [
     ["Bucket", (m) => m.bucket],
-    ["Location", (m) => m.uri, "key"],
-    ["Trouble", (m) => make("span", { class: "bad" }, m.trouble), "key"],
+    ["Location", (m) => plain(m.uri), "key"],
+    ["Trouble", (m) => make("span", { class: "bad" }, plain(m.trouble)), "key"],
   ], mounts, "No mounts.")]);
 }
 
@@ -214,7 +221,8 @@ function show(status) {
   showPersist(status.persist, status.nodes);
   showJobs(status.jobs);
   showMounts(status.mounts);
-  const text = `Version ${status.policies.version}\n${status.policies.document}`;
+  const rules = status.policies.document.split("\n").map(plain).join("\n");
+  const text = `Version ${status.policies.version}\n${rules}`;
   say("document", text);
   const troubles = status.mounts.filter((m) => m.trouble).length;
   at("summary").textContent = `${status.version}, up for ${span(status.uptime_ms)}, ` +
@@ -289,7 +297,7 @@ at("tester").addEventListener("submit", async (event) => {
     const found = await ask("/api/v1/conf/test",
       { method: "POST", body: JSON.stringify({ path: at("path").value }) });
     if (mine !== sessionStorage.getItem(TOKEN)) return;
-    const rule = found.rule_path ? `rule ${found.rule_path}` : "the default rule";
+    const rule = found.rule_path ? `rule ${plain(found.rule_path)}` : "the default rule";
     at("tested").textContent = `${found.policy_mode}, ${found.write_replicas} ` +
       `${found.write_replicas === 1 ? "copy" : "copies"}, by ${rule} of version ${found.version}`;
   } catch (error) {

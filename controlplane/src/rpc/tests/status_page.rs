@@ -105,6 +105,14 @@ async fn the_page_is_open_and_lets_nothing_foreign_run() {
 }
 
 #[tokio::test]
+async fn the_address_alone_leads_to_the_page() {
+    let served = Served::start().await;
+    let reply = served.http("GET /", &[], "").await;
+    assert_eq!(reply.status, 307);
+    assert!(reply.head.contains("location: /status"), "{}", reply.head);
+}
+
+#[tokio::test]
 async fn a_path_is_tested_like_the_command_line_does() {
     let served = Served::start().await;
     let token = bearer();
