@@ -3,11 +3,38 @@
 
 use std::net::SocketAddr;
 
+use anyhow::Result;
+
+use crate::cli::emit;
 use crate::home::RunFile;
 use crate::home::credentials::{Credentials, Origin};
 
+/// Says it: on stdout, or, where lines are read by machines, in the log alone.
+///
+/// # Errors
+/// stdout cannot be written.
+pub(crate) fn say(
+    log_json: bool,
+    run: &RunFile,
+    credentials: &Credentials,
+    signatures_checked: bool,
+) -> Result<()> {
+    if !log_json {
+        return emit(&text(run, credentials, signatures_checked));
+    }
+    if !signatures_checked {
+        tracing::warn!(
+            "signatures are not checked: whoever reaches the endpoint can read and write"
+        );
+    }
+    if let Origin::Made(path) = &credentials.origin {
+        tracing::info!(path = %path.display(), "a new key pair was written; keep it safe");
+    }
+    Ok(())
+}
+
 /// The text for stdout.
-pub(crate) fn text(run: &RunFile, credentials: &Credentials, signatures_checked: bool) -> String {
+fn text(run: &RunFile, credentials: &Credentials, signatures_checked: bool) -> String {
     let endpoint = endpoint(run);
     let also = match run.s3_tls {
         Some(tls) if run.s3 != Some(tls) => format!("\n            https://{}", reachable(tls)),

@@ -58,7 +58,7 @@ use kept_names::KeptNames;
 use metadata::LocalMetadata;
 use signals::StopSignals;
 
-use crate::cli::{SettingsArgs, Usage, emit};
+use crate::cli::{SettingsArgs, Usage};
 use crate::home::{Credentials, Home, RunFile};
 use crate::settings::{AuthMode, Settings, Values};
 use crate::store::MetadataStore;
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
     let guard = run.publish(home.dir())?;
     service.readiness.set(true);
     let checked = settings.s3.auth == AuthMode::Verify && !settings.s3.anonymous;
-    emit(&announce::text(&run, &credentials, checked))?;
+    announce::say(settings.log_json, &run, &credentials, checked)?;
     tracing::info!(dir = %home.dir().display(), s3 = %service.data_plane.address, admin = %service.admin, metrics = %run.metrics, "ready");
 
     let signal = runtime.block_on(signals.next());

@@ -51,7 +51,10 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
     let (run, readiness) = start(&runtime, &home, &settings, &values)?;
     let guard = run.publish(home.dir())?;
     readiness.set(true);
-    emit(&announce(&run))?;
+    // Where lines are read by machines, the log says it.
+    if !settings.log_json {
+        emit(&announce(&run))?;
+    }
     tracing::info!(dir = %home.dir().display(), cluster = ?run.cluster, "ready");
     let signal = runtime.block_on(signals.next());
     tracing::info!(signal, "stopping");

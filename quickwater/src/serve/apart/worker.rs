@@ -29,7 +29,7 @@ use super::super::{
 use super::Certificates;
 use super::attendant::{Attending, Body};
 use super::metadata::RemoteMetadata;
-use crate::cli::{SettingsArgs, Usage, emit};
+use crate::cli::{SettingsArgs, Usage};
 use crate::home::{Credentials, Home, RunFile};
 use crate::settings::{AuthMode, Settings};
 
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
     let guard = run.publish(home.dir())?;
     service.readiness.set(true);
     let checked = settings.s3.auth == AuthMode::Verify && !settings.s3.anonymous;
-    emit(&announce::text(&run, &credentials, checked))?;
+    announce::say(settings.log_json, &run, &credentials, checked)?;
     tracing::info!(dir = %home.dir().display(), node = %seat.node, s3 = %service.data_plane.address, "ready");
 
     let signal = runtime.block_on(signals.next());
