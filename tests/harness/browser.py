@@ -38,6 +38,8 @@ class Browser:
         self.log = home / "chromium.log"
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         flags += ["--no-first-run", "--no-proxy-server", "--remote-debugging-port=0"]
+        # It asks nobody but the page under test.
+        flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
         flags += ["--window-size=1280,1400", f"--user-data-dir={home / 'profile'}"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
