@@ -59,6 +59,8 @@ def test_every_recipe_is_listed_and_is_run_by_what_the_list_says() -> None:
     assert sorted(listed) == RECIPES
     assert {page for page, by in listed.items() if by == "gate"} == LIGHT
     assert all(len(blocks(page)) >= 2 for page in RECIPES)
+    front = (REPOSITORY / "README.md").read_text()
+    assert all(f"(docs/recipes/{page})" in front for page in [*RECIPES, "README.md"])
 
 
 @one_process("the pages are about `serve`")
