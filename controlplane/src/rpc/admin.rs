@@ -21,7 +21,7 @@ use quickwater_rpc::admin::{
 };
 use tonic::{Request, Response, Status};
 
-use super::persist::RowSum;
+use super::persist_rows::RowSum;
 use super::views::AdminViews;
 use super::{convert, policies, status};
 use crate::Namespace;

@@ -9,6 +9,7 @@ pub mod identity;
 mod jobs;
 mod nodes;
 mod persist;
+mod persist_rows;
 mod policies;
 mod status;
 #[cfg(test)]

@@ -2,20 +2,19 @@
 //! queue itself, which the data plane owns, and any change of its order.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quickwater_proto::{BucketId, ObjectKey, PendingChange, PendingRecord, PersistState};
 use quickwater_rpc::admin::{
     PersistChange as Change, PersistListReply, PersistListRequest, PersistRetryReply,
     PersistRetryRequest, PersistStatReply, PersistStatRequest, PersistSumReply, PersistSumRequest,
-    PersistTotals,
 };
 use tonic::Status;
 
 use super::admin::{PAGE_LINES_MAX, bounded, unknown_token};
 use super::views::{PersistChange, PersistFilter, PersistPlace};
 use super::{AdminService, convert, status};
-use crate::namespace::{Listed, PendingSum, SUM_ROWS_MAX};
+use crate::namespace::Listed;
 use crate::store::Store;
 
 /// Rows of a path that are looked through for TRANSIENT objects, at most.
@@ -23,18 +22,9 @@ const BELOW_ROWS_MAX: usize = 100_000;
 /// Of them at a time.
 const BELOW_PAGE: usize = 1_000;
 
-/// A sum over rows that took a while is kept for so many times as long.
-const SUM_KEPT_SHARE: u32 = 9;
 /// Changes being sent that a listing asks for at a time, at most, and how often.
 const RUNNING_MAX: usize = 1_000;
 const RUNNING_PAGES_MAX: usize = 16;
-
-/// A sum over the rows of all buckets, and how long it is good for.
-#[derive(Debug)]
-pub(super) struct RowSum {
-    rows: PendingSum,
-    until: Instant,
-}
 
 /// Objects below a path.
 #[derive(Default)]
@@ -174,111 +164,6 @@ impl<S: Store> AdminService<S> {
             found,
             transient: transient || below.nothing_goes_there(),
             transient_objects: below.transient + u64::from(transient),
-        })
-    }
-
-    /// All that is pending now in a scope, and a time that none of it is younger than:
-    /// changes are dated by the workers that took them in, whose clocks may be ahead of
-    /// ours.
-    async fn all_now(
-        &self,
-        scope: Option<(BucketId, &str)>,
-    ) -> Result<(PersistTotals, i64), Status> {
-        let queue = &self.views.persist;
-        let (now_ms, told) = (queue.now_ms(), queue.sum(scope, i64::MAX));
-        if self.views.cluster.is_none() {
-            let until_ms = now_ms.max(told.newest_ms);
-            return Ok((told, until_ms));
-        }
-        // Whatever the queues told: one that says little may have yet to hear of more.
-        let rows = self.sum_rows(scope, i64::MAX).await?;
-        let until_ms = match rows.more {
-            // Nobody has seen the newest.
-            true => i64::MAX,
-            false => now_ms.max(told.newest_ms).max(rows.newest_ms.unwrap_or(0)),
-        };
-        match is_told(&told) {
-            true => Ok((told, until_ms)),
-            false => Ok((self.merge(told, rows)?, until_ms)),
-        }
-    }
-
-    /// Sums over all. Where rows were summed up for them, the sum is kept for some times as
-    /// long as that took: whoever looks again and again, as pages do, must not keep the
-    /// metadata store busy.
-    async fn all_pending(&self) -> Result<PersistTotals, Status> {
-        let told = self.views.persist.totals();
-        if self.views.cluster.is_none() || is_told(&told) {
-            return Ok(told);
-        }
-        let mut kept = self.row_sum.lock().await;
-        let rows = match kept.as_ref() {
-            Some(sum) if Instant::now() < sum.until => sum.rows.clone(),
-            _ => {
-                let begun = Instant::now();
-                let rows = self.sum_rows(None, i64::MAX).await?;
-                let until = Instant::now() + begun.elapsed() * SUM_KEPT_SHARE;
-                let rows_kept = rows.clone();
-                *kept = Some(RowSum {
-                    rows: rows_kept,
-                    until,
-                });
-                rows
-            }
-        };
-        drop(kept);
-        self.merge(told, rows)
-    }
-
-    /// What queues told, or what the metadata says where that may be more: in a cluster,
-    /// what a worker has queued that does not answer, and what nobody has queued yet
-    /// because its slot moves, is in the metadata all the same.
-    async fn by_rows(
-        &self,
-        told: PersistTotals,
-        scope: Option<(BucketId, &str)>,
-        until_ms: i64,
-    ) -> Result<PersistTotals, Status> {
-        if self.views.cluster.is_none() || is_told(&told) {
-            return Ok(told);
-        }
-        let rows = self.sum_rows(scope, until_ms).await?;
-        self.merge(told, rows)
-    }
-
-    async fn sum_rows(
-        &self,
-        scope: Option<(BucketId, &str)>,
-        until_ms: i64,
-    ) -> Result<PendingSum, Status> {
-        let summed = bounded(self.namespace.pending_sum(scope, until_ms)).await?;
-        summed.map_err(status::metadata)
-    }
-
-    /// What rows say in place of what queues told.
-    fn merge(&self, told: PersistTotals, rows: PendingSum) -> Result<PersistTotals, Status> {
-        let found = rows.puts + rows.deletes;
-        if rows.more && found == 0 && !told.unheard.is_empty() {
-            let names = told.unheard.join(", ");
-            return Err(Status::unavailable(format!(
-                "no answer from {names}, and the first {SUM_ROWS_MAX} rows are all of TRANSIENT \
-                 objects: ask for a narrower path"
-            )));
-        }
-        let nodes = self.views.node.nodes();
-        // A worker that is gone and has nothing that is counted is not missed.
-        let missed = |name: &String| {
-            let lives = nodes.iter().any(|n| n.name == *name && n.lease_ms > 0);
-            lives || rows.holders.iter().any(|holder| holder.as_str() == name)
-        };
-        Ok(PersistTotals {
-            puts: rows.puts,
-            deletes: rows.deletes,
-            bytes: rows.bytes,
-            oldest_ms: rows.oldest_ms.unwrap_or(0),
-            newest_ms: rows.newest_ms.unwrap_or(0),
-            unheard: told.unheard.into_iter().filter(missed).collect(),
-            ..told
         })
     }
 
@@ -488,11 +373,6 @@ impl<S: Store> AdminService<S> {
         let name = |bucket: quickwater_proto::Bucket| (bucket.id, bucket.name.as_str().to_owned());
         Ok(buckets.into_iter().map(name).collect())
     }
-}
-
-/// Whether queues told all there may be: everybody answered, and something is queued.
-fn is_told(told: &PersistTotals) -> bool {
-    told.puts + told.deletes > 0 && told.unheard.is_empty()
 }
 
 fn filter(state: &str) -> Result<Option<PersistFilter>, Status> {
