@@ -3,7 +3,8 @@ and what becomes of it when a worker and its disk are lost.
 
 `QW_REPLICA_TRIALS=200` makes as many trials of a loss as it says; there are three
 without it. `QW_REPLICA_COUNT` and `QW_REPLICA_BYTES` say how many objects of how many bytes
-are copied again in the test that tells how long it takes.
+are copied again in the test that tells how long it takes, and what a client's writes take
+beside.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from harness.server import StartFailed
 TRIALS = int(os.environ.get("QW_REPLICA_TRIALS", "3"))
 REPAIR_COUNT = int(os.environ.get("QW_REPLICA_COUNT", "100"))
 REPAIR_BYTES = int(os.environ.get("QW_REPLICA_BYTES", "10240"))
+AT_LENGTH = "QW_REPLICA_COUNT" in os.environ
+# Three tenths of it may be dirty, and after a loss each worker has everything.
+REPAIR_TOTAL = REPAIR_COUNT * REPAIR_BYTES
+ROOM = {"capacity": str(5 * REPAIR_TOTAL)} if REPAIR_TOTAL > 1 << 29 else {}
 NODES = ["n1", "n2", "n3"]
 PHASES = ["body", "acked", "persist"]
 
@@ -41,7 +46,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 @pytest.fixture
 def short(tmp_path: Path) -> Iterator[Cluster]:
     """One with a lease of three seconds: who is lost is known to be soon."""
-    made = Cluster(tmp_path / "short", "3s", NODES)
+    made = Cluster(tmp_path / "short", "3s", NODES, flags=ROOM)
     yield made
     made.close()
 
@@ -380,6 +385,42 @@ def test_a_worker_that_froze_lets_go_of_what_others_saw_to(short: Cluster) -> No
         assert wait_for(short, lambda k=key: read(clients["n1"], k)) == body, key
 
 
+class Beside:
+    """A client that writes small objects one after the other, and how long each took."""
+
+    def __init__(self, s3: Any) -> None:
+        self.s3 = s3
+        self.acked: list[tuple[float, float]] = []
+        self.failed: list[BaseException] = []
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self) -> None:
+        """Until it is told to stop; what is refused meanwhile does not count."""
+        number = 0
+        while not self.stop.is_set():
+            number, begun = number + 1, time.monotonic()
+            try:
+                if put(self.s3, f"beside{number}", b"?" * 10_240):
+                    self.acked.append((begun, time.monotonic() - begun))
+            except BaseException as error:  # noqa: BLE001 - shown by the test itself
+                self.failed.append(error)
+                return
+            self.stop.wait(0.01)
+
+    def end(self, since: float) -> str:
+        """What its writes since then took."""
+        self.stop.set()
+        self.thread.join()
+        assert not self.failed, self.failed
+        took = sorted(took for begun, took in self.acked if begun >= since)
+        if not took:
+            return "no write was acked beside"
+        middle, high = took[len(took) // 2], took[len(took) * 99 // 100]
+        return f"{len(took)} writes acked beside, p50 {middle:.4f} s, p99 {high:.4f} s"
+
+
 def test_copies_are_made_again_without_a_request(short: Cluster) -> None:
     clients = {node: client(short, node) for node in NODES}
     short.settle(NODES)
@@ -408,6 +449,7 @@ def test_copies_are_made_again_without_a_request(short: Cluster) -> None:
     for writer in writers:
         writer.join()
     assert not failed and len(acked) == REPAIR_COUNT, failed
+    beside = Beside(client(short, "n1")) if AT_LENGTH else None
     on_n3 = short.metric("n3", "quickwater_copies_kept_bytes")
     short.lose("n3")
     short.wait_slots(lambda slots: slots["n1"] + slots["n2"] == SLOTS)
@@ -422,8 +464,11 @@ def test_copies_are_made_again_without_a_request(short: Cluster) -> None:
     wait_for(short, whole, lambda: {name: short.sum(name) for name in names})
     took, made = time.monotonic() - known, short.sum(copied)
     assert made >= on_n3 > 0
+    tried = short.sum("quickwater_copies_failed_total")
+    others = beside.end(known) if beside else "nobody wrote beside"
     print(f"{REPAIR_COUNT} objects of {REPAIR_BYTES} bytes: {made:.0f} bytes copied again within "
-          f"{took:.1f} s from when the slots of the lost worker had moved")
+          f"{took:.1f} s from when the slots of the lost worker had moved, {tried:.0f} attempts "
+          f"failed; {others}")
     s3 = client(short, "n1")
     for key in random.Random(1).sample(acked, min(len(acked), 50)):
         assert wait_for(short, lambda k=key: read(s3, k)) == body, key
