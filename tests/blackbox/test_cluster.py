@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from harness import apart
 from harness.cluster import KEYS, NODES, PATIENCE_SECONDS, SLOTS, Cluster, durability
+from harness.ebpf import states
 from harness.payload import payload
 from harness.server import binary
 
@@ -367,3 +368,17 @@ def test_what_goes_with_a_removed_worker_is_told_and_never_an_older_version(clus
         seen: list[set[bytes]] = []
         wait_for(cluster, lambda: seen.append(read(key)) or seen[-1])
         assert seen[-1] == {body}, (key, seen)
+
+
+def test_the_control_plane_tells_the_optional_parts_of_workers(cluster: Cluster) -> None:
+    server = cluster.worker("n1")
+    told = lambda: {c["name"]: c for c in cluster.nodes()["n1"]["conditions"]}  # noqa: E731
+    wait_for(cluster, lambda: set(told()) == {"ebpf.reuseport", "ebpf.connect"})
+    connect = told()["ebpf.connect"]
+    assert connect == {"name": "ebpf.connect", "state": "off", "detail": "no ebpf.service is set"}
+    assert told()["ebpf.reuseport"]["state"] == states(server, "reuseport")
+    text = cluster.cli("status").stdout
+    assert "n1: ebpf.connect: off (no ebpf.service is set)" in text
+    status = json.loads(cluster.cli("status", "--output", "json").stdout)
+    (node,) = [n for n in status["nodes"] if n["name"] == "n1"]
+    assert connect in node["conditions"] and status["conditions"] == []

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use quickwater_proto::{SLOTS, SlotTable};
 use quickwater_rpc::cluster::cluster_client::ClusterClient;
-use quickwater_rpc::cluster::{FromControl, FromWorker, Order, OrderAnswer};
+use quickwater_rpc::cluster::{FromControl, FromWorker, Order, OrderAnswer, Part as WirePart};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use super::link::LinkError;
 use super::{Attendant, Shared};
-use crate::cluster::boottime;
+use crate::cluster::{Part, boottime};
 use crate::rpc::{peers_from_wire, table_from_wire};
 
 /// Longest pause between two heartbeats.
@@ -35,6 +35,15 @@ pub(super) struct Session {
     pub(super) number: u64,
     /// How long the control plane waits before it gives slots to others.
     pub(super) lease: Duration,
+}
+
+fn parts_to_wire(parts: Vec<Part>) -> Vec<WirePart> {
+    let told = parts.into_iter().map(|part| WirePart {
+        name: part.name,
+        state: part.state,
+        detail: part.detail,
+    });
+    told.collect()
 }
 
 impl Session {
@@ -184,6 +193,7 @@ impl Beats {
             changes: condition.changes,
             transient_objects: condition.transient_objects,
             draining: condition.draining,
+            parts: parts_to_wire(condition.parts),
         };
         let sent = boottime();
         if self.out.try_send(beat).is_err() {

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 pub use link::{Link, LinkError};
 pub use queue::{CALL_WAIT, UNREACHED_WAIT};
 
-pub use crate::cluster::Peers;
+pub use crate::cluster::{Part, Peers};
 
 use queue::Queued;
 
@@ -87,6 +87,8 @@ pub struct Condition {
     pub transient_objects: u64,
     /// It knows that it is to get rid of what only it has.
     pub draining: bool,
+    /// Optional parts of it.
+    pub parts: Vec<Part>,
 }
 
 /// What the worker does with what the control plane says. Nothing here may wait long:

@@ -37,6 +37,19 @@ pub struct Beat {
     pub transient_objects: u64,
     /// It knows that it is to get rid of what only it has.
     pub draining: bool,
+    /// Optional parts of it.
+    pub parts: Vec<Part>,
+}
+
+/// Whether an optional part of a worker is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Such as `ebpf.reuseport`.
+    pub name: String,
+    /// `on`, `off`, `not_built` or `refused`.
+    pub state: String,
+    /// What that means there, in a sentence.
+    pub detail: String,
 }
 
 /// A member as of now.

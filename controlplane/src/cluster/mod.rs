@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 use clock::LeaseClock;
 pub use clock::boottime;
 pub use leaving::{ClusterError, LostPage};
-pub use membership::{Beat, Membership, Move, Seat};
+pub use membership::{Beat, Membership, Move, Part, Seat};
 
 use crate::Namespace;
 use crate::keyspace;

@@ -16,10 +16,13 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::identity::Role;
 use crate::cluster::wire::MESSAGE_BYTES_MAX;
-use crate::cluster::{Beat, Cluster, News, Peers, RegisterError};
+use crate::cluster::{Beat, Cluster, News, Part, Peers, RegisterError};
 use crate::records::Member;
 use crate::store::Store;
 
+/// Most optional parts of a worker, and characters of what it says of one.
+const PARTS_MAX: usize = 16;
+const PART_CHARS_MAX: usize = 500;
 /// Header with the session of a stream of calls.
 pub(crate) const SESSION_HEADER: &str = "quickwater-session";
 /// Calls of one stream at a time; more wait in the stream.
@@ -121,6 +124,17 @@ fn slots(bits: &[u8]) -> BTreeSet<usize> {
             .is_some_and(|b| b & (1 << (slot % 8)) != 0)
     };
     (0..SLOTS).filter(set).collect()
+}
+
+/// What a worker tells of its optional parts, no more than people read.
+fn parts(told: Vec<wire::Part>) -> Vec<Part> {
+    let cut = |text: String| text.chars().take(PART_CHARS_MAX).collect();
+    let kept = told.into_iter().take(PARTS_MAX).map(|part| Part {
+        name: cut(part.name),
+        state: cut(part.state),
+        detail: cut(part.detail),
+    });
+    kept.collect()
 }
 
 fn member(node: NodeId, request: wire::RegisterRequest) -> Result<Member, Status> {
@@ -320,6 +334,7 @@ async fn taken<S: Store>(
         changes: message.changes,
         transient_objects: message.transient_objects,
         draining: message.draining,
+        parts: parts(message.parts),
     };
     match cluster.beat(node, message.session, beat) {
         true => Ok(wire::FromControl {

@@ -24,18 +24,41 @@ fn status_json(status: &StatusReply) -> serde_json::Value {
         json!({
             "name": n.name, "s3": n.s3_address, "state": n.state, "shards": n.shards,
             "capacity_bytes": n.capacity_bytes, "used_bytes": n.used_bytes,
+            "conditions": n.conditions.iter().map(condition_json).collect::<Vec<_>>(),
         })
     };
-    let condition = |c: &Condition| json!({"name": c.name, "state": c.state, "detail": c.detail});
     json!({
         "version": status.version,
         "uptime_ms": status.uptime_ms,
         "mounts": status.mounts,
         "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
         "troubles": status.troubles,
-        "conditions": status.conditions.iter().map(condition).collect::<Vec<_>>(),
+        "conditions": status.conditions.iter().map(condition_json).collect::<Vec<_>>(),
         "counters": status.counters,
     })
+}
+
+/// An optional part of a process.
+pub(super) fn condition_json(condition: &Condition) -> serde_json::Value {
+    json!({ "name": condition.name, "state": condition.state, "detail": condition.detail })
+}
+
+/// Those of this process, then those of its workers.
+fn conditions_text(status: &StatusReply) -> String {
+    let own = status.conditions.iter().map(|c| (String::new(), c));
+    let workers = status.nodes.iter().flat_map(|node| {
+        let conditions = node.conditions.iter();
+        conditions.map(|c| (format!("{}: ", node.name), c))
+    });
+    let lines = own.chain(workers).map(|(whose, condition)| {
+        let (name, state, detail) = (&condition.name, &condition.state, &condition.detail);
+        format!("{whose}{name}: {state} ({detail})\n")
+    });
+    let lines: String = lines.collect();
+    match lines.is_empty() {
+        true => lines,
+        false => format!("\n{lines}"),
+    }
 }
 
 fn status_text(status: &StatusReply) -> String {
@@ -60,13 +83,7 @@ fn status_text(status: &StatusReply) -> String {
         ]
     }));
     out.push_str(&table(&rows));
-    if !status.conditions.is_empty() {
-        out.push('\n');
-    }
-    for condition in &status.conditions {
-        let (name, state, detail) = (&condition.name, &condition.state, &condition.detail);
-        out.push_str(&format!("{name}: {state} ({detail})\n"));
-    }
+    out.push_str(&conditions_text(status));
     let mut counters: Vec<_> = status.counters.iter().collect();
     counters.sort_by(|a, b| a.0.cmp(b.0));
     if !counters.is_empty() {

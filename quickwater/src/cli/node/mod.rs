@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::cli::output::{size, table};
 use crate::cli::remote::{Target, explain};
+use crate::cli::status::condition_json;
 
 /// Verbs of `node`.
 #[derive(Debug, Subcommand)]
@@ -61,6 +62,7 @@ fn node_json(node: &Node) -> serde_json::Value {
         "used_bytes": node.used_bytes, "dirty_bytes": node.dirty_bytes,
         "changes": node.changes, "transient_objects": node.transient_objects,
         "draining": node.draining, "holds": node.holds,
+        "conditions": node.conditions.iter().map(condition_json).collect::<Vec<_>>(),
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use quickwater_controlplane::client::{Attendant, Condition, ControlClient, Peers};
+use quickwater_controlplane::client::{Attendant, Condition, ControlClient, Part, Peers};
 use quickwater_controlplane::cluster::boottime;
 use quickwater_controlplane::records::JournalEntry;
 use quickwater_engine::Shared;
@@ -18,6 +18,7 @@ use quickwater_worker::peer::Directory;
 use quickwater_worker::store::Store;
 use tokio::sync::watch;
 
+use super::super::conditions::Conditions;
 use super::super::health::Readiness;
 use super::super::recover::take_in;
 use super::obey::{obey, refused};
@@ -41,6 +42,7 @@ pub(super) struct Body {
     pub(super) start: Instant,
     pub(super) fence: Duration,
     pub(super) readiness: Readiness,
+    pub(super) conditions: Conditions,
 }
 
 /// The attendant of a worker. It holds nothing until its body is there.
@@ -105,6 +107,14 @@ impl Attending {
         let mut here = self.here.subscribe();
         here.wait_for(|here| *here).await.ok()?;
         self.body.get()
+    }
+}
+
+fn part((name, state, detail): (&str, &str, String)) -> Part {
+    Part {
+        name: name.into(),
+        state: state.into(),
+        detail,
     }
 }
 
@@ -282,6 +292,7 @@ impl Attendant for Attending {
             changes: queued.puts + queued.deletes,
             transient_objects: body.shared.transient.objects(),
             draining: body.shared.is_draining(),
+            parts: body.conditions.all().into_iter().map(part).collect(),
         }
     }
 

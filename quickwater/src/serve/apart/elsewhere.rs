@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use quickwater_controlplane::cluster::Cluster;
 use quickwater_controlplane::cluster::orders::change_of;
+use quickwater_controlplane::cluster::{Cluster, Part};
 use quickwater_controlplane::jobs::{JobFailure, JobWorker, Retry, StopFlag};
 use quickwater_controlplane::rpc::{
     NodeView, PersistChange, PersistFilter, PersistPlace, PersistView,
@@ -16,7 +16,7 @@ use quickwater_proto::{
     BucketId, BucketName, JobAction, JobOutcome, LeftAlone, NodeId, ObjectKey, PolicyTable,
     WRITE_REPLICAS_MAX, slot_of, slot_of_text,
 };
-use quickwater_rpc::admin::{Node, PersistTotals, Setting};
+use quickwater_rpc::admin::{Condition, Node, PersistTotals, Setting};
 use quickwater_rpc::cluster::act::Kind;
 use quickwater_rpc::cluster::order::What;
 use quickwater_rpc::cluster::{Act, Compare, KeyOf, ListChanges, OrderAnswer, Scope};
@@ -34,6 +34,14 @@ const ACT_WAIT: Duration = Duration::from_secs(3_600);
 const LATE_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether a job is to stop.
 const STOP_LOOK: Duration = Duration::from_millis(200);
+
+fn condition(part: Part) -> Condition {
+    Condition {
+        name: part.name,
+        state: part.state,
+        detail: part.detail,
+    }
+}
 
 /// The workers of a cluster.
 pub(super) struct Workers {
@@ -92,6 +100,7 @@ impl NodeView for Workers {
                 draining: seat.member.draining,
                 holds: seat.beat.holds,
                 drained,
+                conditions: seat.beat.parts.into_iter().map(condition).collect(),
             }
         });
         nodes.collect()

@@ -246,6 +246,7 @@ fn start(
         start: data_plane.start,
         fence: settings.write_cache.fence,
         readiness: readiness.clone(),
+        conditions: parts.conditions.clone(),
     };
     attendant.embody(body, &registered.table);
     let ready = async { tokio::time::timeout(READY_WAIT, attendant.ready()).await };
