@@ -4,6 +4,7 @@ use super::Check;
 
 /// Bits of `CapEff` in `/proc/self/status` (capabilities(7)).
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 pub(super) fn checks() -> Vec<Check> {
@@ -51,18 +52,16 @@ pub(super) fn seccomp(mode: Option<&str>, refused: Option<i32>) -> Check {
 pub(super) fn ebpf(effective: Option<&str>, is_built: bool) -> Check {
     let bits = effective.and_then(|text| u64::from_str_radix(text, 16).ok());
     let bits = bits.unwrap_or(0);
-    let may = [CAP_SYS_ADMIN, CAP_BPF]
-        .iter()
-        .any(|bit| bits >> bit & 1 == 1);
-    let may = if may {
-        "may be loaded"
-    } else {
-        "may not be loaded (no CAP_BPF)"
+    let has = |bit: u32| bits >> bit & 1 == 1;
+    let may = match (has(CAP_SYS_ADMIN), has(CAP_BPF), has(CAP_PERFMON)) {
+        (true, ..) | (_, true, true) => "may be loaded",
+        (_, true, false) => "may not be loaded (no CAP_PERFMON)",
+        (_, false, _) => "may not be loaded (no CAP_BPF)",
     };
     let built = if is_built {
         "programs are built in"
     } else {
-        "eBPF: not built (this binary has no programs)"
+        "not built (this binary has no programs)"
     };
     Check::ok("eBPF", format!("{built}; they {may}"))
 }
