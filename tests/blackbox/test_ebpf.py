@@ -19,13 +19,11 @@ import pytest
 from conftest import ServeFactory
 from harness import apart
 from harness.ebpf import condition, need, states, uses_s3
-from harness.server import Server
+from harness.server import EBPF_REFUSED, Server
 
 SHARDS = 4
 CONNECTIONS = 32
 DEADLINE_SECONDS = 120
-# Neither capability is left after the exec, also for root (capabilities(7)).
-WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-bpf,-sys_admin"]
 FLAGS = {"threads": str(SHARDS), "s3-idle-timeout": "30min"}
 
 
@@ -114,7 +112,7 @@ def test_a_killed_service_leaves_nothing_that_disturbs_the_next(serve: ServeFact
 def test_without_the_right_the_service_works_and_says_why(serve: ServeFactory) -> None:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv to give capabilities up")
-    server = serve(flags=FLAGS, prefix=WITHOUT_CAPABILITIES)
+    server = serve(flags=FLAGS, prefix=EBPF_REFUSED)
     state = states(server, "reuseport")
     assert state in ("refused", "not_built")
     if not apart.wanted():
@@ -133,7 +131,7 @@ def test_required_without_the_right_is_no_start(serve: ServeFactory) -> None:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv to give capabilities up")
     flags = {**FLAGS, "ebpf-reuseport": "required"}
-    server = serve(flags=flags, prefix=WITHOUT_CAPABILITIES, start=False)
+    server = serve(flags=flags, prefix=EBPF_REFUSED, start=False)
     process = server.launch()
     assert process.wait(DEADLINE_SECONDS) not in (0, 101, -6)
     assert "ebpf.reuseport is `required`" in server.log()

@@ -134,27 +134,39 @@ def test_no_container_has_a_right_it_does_not_need(example: str) -> None:
     assert not kinds & {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "Secret"}
 
 
-def test_an_ebpf_loader_must_be_asked_for_and_gets_three_capabilities(helm_home: Path) -> None:
+def test_an_ebpf_loader_must_be_asked_for_and_has_three_capabilities(helm_home: Path) -> None:
     for example in EXAMPLES:
         pod = dict(manifests.pods(rendered(example)))["quickwater-worker"]
         assert [c["name"] for c in manifests.containers(pod)] == ["worker"]
     code, text = manifests.template(helm_home, {"ebpf": {"enabled": True}}, "embedded")
-    assert code != 0 and "no eBPF loader yet" in text
-    values = {"ebpf": {"enabled": True, "image": "loader:1"}}
+    assert code != 0 and "ebpf.threads" in text
+    values = {"ebpf": {"enabled": True, "threads": 4, "service": "10.0.0.1:80"}}
     code, text = manifests.template(helm_home, values, "embedded")
     assert code == 0, text
     found = manifests.documents(text)
     for document in found:
         if document["kind"] not in OF_OTHERS:
             _validate(document, VERSIONS[0])
-    pod = dict(manifests.pods(found))["quickwater-worker"]
-    worker, loader = manifests.containers(pod)
+    spec = dict(manifests.pods(found))["quickwater-worker"]["spec"]
+    ((worker,), (loader,)) = spec["containers"], spec["initContainers"]
     assert worker["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    assert loader["securityContext"]["capabilities"] == {
-        "drop": ["ALL"],
-        "add": ["BPF", "NET_ADMIN", "PERFMON"],
-    }
-    assert loader["securityContext"]["privileged"] is False
+    rights = loader["securityContext"]
+    assert rights["capabilities"] == {"drop": ["ALL"], "add": ["BPF", "PERFMON", "NET_ADMIN"]}
+    assert rights["privileged"] is False and rights["allowPrivilegeEscalation"] is False
+    # What it pins is for its group, which is the worker's, at the same place.
+    assert rights["runAsGroup"] == spec["securityContext"]["runAsGroup"]
+    place = {"name": "bpffs", "mountPath": "/sys/fs/bpf/quickwater"}
+    assert place in worker["volumeMounts"] and place in loader["volumeMounts"]
+    # Both are told the same of what is loaded.
+    told = {"--threads=4", "--ebpf-service=10.0.0.1:80", "--ebpf-local=$(POD_IP):29998"}
+    assert told <= set(worker["args"]) and told <= set(loader["args"])
+    assert loader["args"][:2] == ["ebpf", "load"]
+    profile = spec["securityContext"]["seccompProfile"]["localhostProfile"]
+    plain, own = (
+        {name for rule in json.loads((SECCOMP.parent / file).read_text())["syscalls"] for name in rule["names"]}
+        for file in (SECCOMP.name, profile)
+    )
+    assert own - plain == {"bpf"} and plain < own
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ from .target import Target
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
+# QW_EBPF=refused: no service may load programs. Neither capability is left after the exec,
+# also for root (capabilities(7)).
+EBPF_REFUSED = ["setpriv", "--bounding-set=-bpf,-sys_admin"]
 
 
 def binary() -> Path:
@@ -53,7 +56,7 @@ class Server:
         self.ufs = home / "ufs"
         self.log_path = home / "server.log"
         self.program = program or binary()
-        self.prefix = prefix or []
+        self.prefix = prefix or (EBPF_REFUSED if os.environ.get("QW_EBPF") == "refused" else [])
         self.env = env or {}
         self.mounts = mounts or {}
         self.flags = {

@@ -1,6 +1,8 @@
 //! New connections go to the shard with the fewest (`sk_reuseport`).
 
+use std::borrow::BorrowMut;
 use std::cell::RefCell;
+use std::error::Error;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,12 +10,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{Map, ReusePortSockArray};
-use aya::programs::SkReuseport;
+use aya::maps::{Map, MapData, ReusePortSockArray};
+use aya::programs::{SkReuseport, SkReuseportAttachType};
 use quickwater_ebpf_shapes::{Balance, DOORS_MAX, SHARDS_MAX, Share, socket_index};
 
 use crate::ledger::Ledger;
 use crate::page::Page;
+use crate::pinned::{self, Claim, Pins};
 use crate::{Unavailable, object};
 
 /// How often a shard is to call [`ShardLoad::settle`].
@@ -23,13 +26,20 @@ const PROGRAM: &str = "balance";
 const VALUE: &str = "BALANCE";
 const SOCKETS: &str = "SOCKETS";
 
-/// The attached program. Nothing is pinned: it is gone with the listeners, at the
-/// latest when the process ends, and detached when this is dropped.
+/// The attached program: gone with the listeners, at the latest when the process ends, and
+/// detached when this is dropped.
 pub struct Balancer {
     page: Arc<Page<Balance>>,
-    /// One listener of each door: the way to its group.
-    doors: Vec<TcpListener>,
-    _programs: Ebpf,
+    /// Before what it hangs on: detached first.
+    _doors: Doors,
+    _hold: Hold,
+}
+
+/// What has to live as long as the program chooses.
+#[expect(dead_code, reason = "held")]
+enum Hold {
+    Loaded(Ebpf),
+    Pinned(Box<SkReuseport>, Claim),
 }
 
 impl Balancer {
@@ -37,47 +47,66 @@ impl Balancer {
     /// the order of shards, all of one address and listening.
     ///
     /// # Errors
-    /// It does not run, and everything is as before. Needs CAP_BPF until it returns.
+    /// It does not run, and everything is as before. Needs CAP_BPF and
+    /// CAP_PERFMON until it returns.
     pub fn attach(doors: &[&[TcpListener]]) -> Result<Self, Unavailable> {
-        let shards = doors.first().map_or(0, |listeners| listeners.len());
-        if shards > SHARDS_MAX || doors.len() > DOORS_MAX {
-            let what = "the number of listeners";
-            return Err(Unavailable::TooMany { what });
-        }
-        let (shards, count) = (shards as u32, doors.len() as u32);
-        let mut programs = object::open(|loader| {
-            loader.override_global("SHARDS", &shards, true);
-            loader.override_global("DOORS", &count, true);
-        })?;
-        fill(&mut programs, doors)?;
+        let (shards, count) = size(doors)?;
+        let mut programs = load(shards, count)?;
+        fill(sockets(&mut programs)?, doors)?;
         let page = Arc::new(map_value(&programs)?);
-        let mut balancer = Balancer {
+        let doors = Doors::attach(program(&mut programs)?, doors)?;
+        Ok(Balancer {
             page,
-            doors: Vec::new(),
-            _programs: programs,
-        };
-        balancer.load_and_attach(doors)?;
-        Ok(balancer)
+            _doors: doors,
+            _hold: Hold::Loaded(programs),
+        })
     }
 
-    fn load_and_attach(&mut self, doors: &[&[TcpListener]]) -> Result<(), Unavailable> {
-        let found = self._programs.program_mut(PROGRAM);
-        let found = found.ok_or(Unavailable::Missing { name: PROGRAM })?;
-        let program: &mut SkReuseport = found
-            .try_into()
-            .map_err(|_| Unavailable::Missing { name: PROGRAM })?;
-        program
-            .load()
-            .map_err(Unavailable::refused("loading the program `balance`"))?;
-        for first in doors.iter().filter_map(|listeners| listeners.first()) {
-            let handle = first.try_clone();
-            let handle = handle.map_err(Unavailable::refused("a handle of a listener"))?;
-            program
-                .attach(first)
-                .map_err(Unavailable::refused("attaching the program `balance`"))?;
-            self.doors.push(handle);
+    /// The same with the program that [`Self::pin`] left. Needs no capability, only the
+    /// files.
+    ///
+    /// # Errors
+    /// It is not there for these doors, or another process uses it, or the kernel refuses;
+    /// everything is as before.
+    pub fn open(pins: &Pins, doors: &[&[TcpListener]]) -> Result<Self, Unavailable> {
+        let (shards, count) = size(doors)?;
+        let (path, claim) = pins.claim(&name(shards, count))?;
+        let map = MapData::from_pin(path.join(SOCKETS)).map_err(opened)?;
+        let map = Map::from_map_data(map).map_err(opened)?;
+        fill(ReusePortSockArray::try_from(map).map_err(opened)?, doors)?;
+        let page = MapData::from_pin(path.join(VALUE)).map_err(opened)?;
+        let page: Page<Balance> = Page::map(page.fd()).map_err(opened)?;
+        // What the process before this one had open is closed.
+        for share in &page.shares {
+            share.placed.store(0, Relaxed);
+            share.settled.store(0, Relaxed);
         }
-        Ok(())
+        let select = SkReuseportAttachType::Select;
+        let program = SkReuseport::from_pin(path.join(PROGRAM), select).map_err(opened)?;
+        Ok(Balancer {
+            page: Arc::new(page),
+            _doors: Doors::attach(&program, doors)?,
+            _hold: Hold::Pinned(Box::new(program), claim),
+        })
+    }
+
+    /// Loads the program for so many shards and doors, and leaves it to the worker that
+    /// will have these.
+    ///
+    /// # Errors
+    /// The kernel refuses. Needs CAP_BPF and CAP_PERFMON.
+    pub fn pin(pins: &Pins, shards: usize, doors: usize) -> Result<(), Unavailable> {
+        bound(shards, doors)?;
+        let mut programs = load(shards, doors)?;
+        let path = pins.make(&name(shards, doors))?;
+        program(&mut programs)?
+            .pin(path.join(PROGRAM))
+            .map_err(unpinned)?;
+        for name in [VALUE, SOCKETS] {
+            let map = programs.map(name).ok_or(Unavailable::Missing { name })?;
+            map.pin(path.join(name)).map_err(unpinned)?;
+        }
+        pinned::share(&path).map_err(unpinned)
     }
 
     /// What shard `index` counts with.
@@ -91,26 +120,95 @@ impl Balancer {
     }
 
     /// Connections whose shard the program chose, and those it left to the kernel's
-    /// hash, since it was attached.
+    /// hash, since it was loaded.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         (self.page.chosen.load(Relaxed), self.page.left.load(Relaxed))
     }
 }
 
-impl Drop for Balancer {
+/// One listener of each door: the way to its group. Dropped, the program is detached.
+struct Doors(Vec<TcpListener>);
+
+impl Doors {
+    fn attach(program: &SkReuseport, doors: &[&[TcpListener]]) -> Result<Self, Unavailable> {
+        let mut own = Doors(Vec::new());
+        for first in doors.iter().filter_map(|listeners| listeners.first()) {
+            let handle = first.try_clone();
+            let handle = handle.map_err(Unavailable::refused("a handle of a listener"))?;
+            program
+                .attach(first)
+                .map_err(Unavailable::refused("attaching the program `balance`"))?;
+            own.0.push(handle);
+        }
+        Ok(own)
+    }
+}
+
+impl Drop for Doors {
     fn drop(&mut self) {
-        for door in &self.doors {
+        for door in &self.0 {
             // Refused only if it is not attached any more.
             let _ = SkReuseport::detach(door);
         }
     }
 }
 
-fn fill(programs: &mut Ebpf, doors: &[&[TcpListener]]) -> Result<(), Unavailable> {
+fn opened<E: Error>(error: E) -> Unavailable {
+    Unavailable::refused("opening what is pinned")(error)
+}
+
+fn unpinned<E: Error>(error: E) -> Unavailable {
+    Unavailable::refused("pinning the program `balance`")(error)
+}
+
+/// Shards and doors.
+fn size(doors: &[&[TcpListener]]) -> Result<(usize, usize), Unavailable> {
+    let shards = doors.first().map_or(0, |listeners| listeners.len());
+    bound(shards, doors.len())?;
+    Ok((shards, doors.len()))
+}
+
+fn bound(shards: usize, doors: usize) -> Result<(), Unavailable> {
+    let what = "the number of listeners";
+    match shards > SHARDS_MAX || doors > DOORS_MAX {
+        true => Err(Unavailable::TooMany { what }),
+        false => Ok(()),
+    }
+}
+
+fn name(shards: usize, doors: usize) -> String {
+    format!("balance-{shards}x{doors}")
+}
+
+fn load(shards: usize, doors: usize) -> Result<Ebpf, Unavailable> {
+    let (shards, doors) = (shards as u32, doors as u32);
+    let mut programs = object::open(|loader| {
+        loader.override_global("SHARDS", &shards, true);
+        loader.override_global("DOORS", &doors, true);
+    })?;
+    program(&mut programs)?
+        .load()
+        .map_err(Unavailable::refused("loading the program `balance`"))?;
+    Ok(programs)
+}
+
+fn program(programs: &mut Ebpf) -> Result<&mut SkReuseport, Unavailable> {
+    let missing = || Unavailable::Missing { name: PROGRAM };
+    let found = programs.program_mut(PROGRAM).ok_or_else(missing)?;
+    found.try_into().map_err(|_| missing())
+}
+
+fn sockets(programs: &mut Ebpf) -> Result<ReusePortSockArray<&mut MapData>, Unavailable> {
     let missing = || Unavailable::Missing { name: SOCKETS };
     let map = programs.map_mut(SOCKETS).ok_or_else(missing)?;
-    let mut sockets = ReusePortSockArray::try_from(map).map_err(|_| missing())?;
+    ReusePortSockArray::try_from(map).map_err(|_| missing())
+}
+
+fn fill<T: BorrowMut<MapData>>(
+    mut sockets: ReusePortSockArray<T>,
+    doors: &[&[TcpListener]],
+) -> Result<(), Unavailable> {
     for (door, listeners) in doors.iter().enumerate() {
         for (shard, listener) in listeners.iter().enumerate() {
             sockets

@@ -11,6 +11,7 @@ mod ledger;
 mod netns;
 mod object;
 mod page;
+mod pinned;
 mod steer;
 mod unavailable;
 
@@ -19,6 +20,7 @@ pub use cgroup::cgroup_root;
 pub use device::{Device, is_own};
 pub use forwarding::{Ends, Forwarding, PacketCounts, WINDOW, pins_of};
 pub use object::is_built;
+pub use pinned::{Pinned, Pins};
 pub use quickwater_ebpf_shapes::{DOORS_MAX, SHARDS_MAX};
 pub use steer::{SteerCounts, Steering};
 pub use unavailable::Unavailable;

@@ -1,22 +1,30 @@
 //! Connections to a service address go to the worker of this node (`cgroup/connect4`,
 //! `cgroup/connect6`).
 
+use std::error::Error;
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
 use aya::Ebpf;
-use aya::maps::Map;
+use aya::maps::{Map, MapData};
+use aya::programs::cgroup_sock_addr::CgroupSockAddrLinkId;
+use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr};
 use quickwater_ebpf_shapes::{Endpoint, Steer};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::page::Page;
+use crate::pinned::{self, Claim, Pins};
 use crate::{Unavailable, attached, netns, object};
 
 const PROGRAMS: [&str; 2] = ["connect4", "connect6"];
 const VALUE: &str = "STEER";
+/// Where they are pinned, and what is noted there.
+const CONNECT: &str = "connect";
+const SERVICE: &str = "service";
+const LOCAL: &str = "local";
 
 /// Connections to the service address, by what became of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +37,18 @@ pub struct SteerCounts {
     pub elsewhere: u64,
 }
 
-/// The attached programs. Nothing is pinned: they are gone when this is dropped or the
-/// process ends, however it does.
+/// The attached programs: loaded by this process, and gone when this is dropped or the
+/// process ends, however it does; or pinned by another one.
 pub struct Steering {
     page: Page<Steer>,
-    _programs: Ebpf,
+    _hold: Hold,
+}
+
+/// What has to live as long as the programs are told something.
+#[expect(dead_code, reason = "held")]
+enum Hold {
+    Loaded(Ebpf),
+    Pinned(Claim),
 }
 
 impl Steering {
@@ -50,37 +65,65 @@ impl Steering {
         local: SocketAddr,
         cgroup: &Path,
     ) -> Result<Self, Unavailable> {
-        let netns = match local.ip().to_canonical().is_loopback() {
-            true => netns::own().map_err(Unavailable::refused("the own network namespace"))?,
-            false => 0,
-        };
-        let (service, local) = (endpoint(service), endpoint(local));
-        let mut programs = object::open(|loader| {
-            loader.override_global("SERVICE", &service, true);
-            loader.override_global("LOCAL", &local, true);
-            loader.override_global("NETNS", &netns, true);
-        })?;
+        let (programs, _) = attach(service, local, cgroup)?;
         let page = map_value(&programs)?;
-        let cgroup = File::open(cgroup).map_err(Unavailable::refused("opening the cgroup"))?;
-        let others = effective(&cgroup)?;
-        for name in PROGRAMS {
-            load_and_attach(&mut programs, name, &cgroup)?;
-        }
-        let steering = Steering {
+        Ok(Steering {
             page,
-            _programs: programs,
-        };
-        // Below a program that may be overridden ours would take its place.
-        let now = effective(&cgroup)?;
-        match others.iter().find(|other| !now.contains(other)) {
-            Some((_, id)) => Err(Unavailable::Refused {
-                what: "attaching to the cgroup",
-                why: format!(
-                    "program {id} of a cgroup above may be overridden, and would not be run any more"
-                ),
-            }),
-            None => Ok(steering),
+            _hold: Hold::Loaded(programs),
+        })
+    }
+
+    /// The same with the programs that [`Self::pin`] left. Needs no capability, only the
+    /// file. They stay when this process ends, and without its beats they do nothing.
+    ///
+    /// # Errors
+    /// They are not there, or are for other addresses, or another process uses them.
+    pub fn open(pins: &Pins, service: SocketAddr, local: SocketAddr) -> Result<Self, Unavailable> {
+        let (path, claim) = pins.claim(CONNECT)?;
+        for (name, wanted) in [(SERVICE, service), (LOCAL, local)] {
+            let pinned = pinned::noted(&path, name).map_err(opened)?;
+            if pinned != wanted.to_string() {
+                let found = format!("what is pinned is for {name} {pinned}, not {wanted}");
+                return Err(Unavailable::NotPinned { found });
+            }
         }
+        let map = MapData::from_pin(path.join(VALUE)).map_err(opened)?;
+        let page: Page<Steer> = Page::map(map.fd()).map_err(opened)?;
+        page.beat.store(0, Relaxed);
+        Ok(Steering {
+            page,
+            _hold: Hold::Pinned(claim),
+        })
+    }
+
+    /// Attaches as [`Self::attach`] does, and leaves it to the worker of this node. A
+    /// `local` of the loopback is for clients in the network namespace of this process.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pin(
+        pins: &Pins,
+        service: SocketAddr,
+        local: SocketAddr,
+        cgroup: &Path,
+    ) -> Result<(), Unavailable> {
+        let (mut programs, links) = attach(service, local, cgroup)?;
+        let path = pins.make(CONNECT)?;
+        let map = programs.map(VALUE);
+        let map = map.ok_or(Unavailable::Missing { name: VALUE })?;
+        map.pin(path.join(VALUE)).map_err(unpinned)?;
+        for (name, link) in PROGRAMS.into_iter().zip(links) {
+            let link = program(&mut programs, name)?.take_link(link);
+            let link = FdLink::try_from(link.map_err(unpinned)?).map_err(unpinned)?;
+            link.pin(path.join(name)).map_err(unpinned)?;
+        }
+        let notes = [(SERVICE, service), (LOCAL, local)];
+        let mut noted = notes.iter().map(|(name, address)| {
+            let address = address.to_string();
+            pinned::note(&path, name, &address)
+        });
+        noted.try_for_each(|noted| noted).map_err(unpinned)?;
+        pinned::share(&path).map_err(unpinned)
     }
 
     /// The worker is ready now. To be called at least every second: after two without,
@@ -105,23 +148,63 @@ impl Steering {
     }
 }
 
-fn load_and_attach(
-    programs: &mut Ebpf,
+fn opened<E: Error>(error: E) -> Unavailable {
+    Unavailable::refused("opening what is pinned")(error)
+}
+
+fn unpinned<E: Error>(error: E) -> Unavailable {
+    Unavailable::refused("pinning the programs of connect")(error)
+}
+
+/// Loads and attaches both, beside those of others.
+fn attach(
+    service: SocketAddr,
+    local: SocketAddr,
+    cgroup: &Path,
+) -> Result<(Ebpf, Vec<CgroupSockAddrLinkId>), Unavailable> {
+    let netns = match local.ip().to_canonical().is_loopback() {
+        true => netns::own().map_err(Unavailable::refused("the own network namespace"))?,
+        false => 0,
+    };
+    let (service, local) = (endpoint(service), endpoint(local));
+    let mut programs = object::open(|loader| {
+        loader.override_global("SERVICE", &service, true);
+        loader.override_global("LOCAL", &local, true);
+        loader.override_global("NETNS", &netns, true);
+    })?;
+    let cgroup = File::open(cgroup).map_err(Unavailable::refused("opening the cgroup"))?;
+    let others = effective(&cgroup)?;
+    let mut links = Vec::new();
+    for name in PROGRAMS {
+        let program = program(&mut programs, name)?;
+        program
+            .load()
+            .map_err(Unavailable::refused("loading the programs of connect"))?;
+        // A link (bpf_link_create), which dies with its last descriptor. The kernel has it
+        // stand beside other programs always, and takes no flag that says so: EINVAL.
+        let link = program.attach(&cgroup, CgroupAttachMode::Single);
+        links.push(link.map_err(Unavailable::refused("attaching to the cgroup"))?);
+    }
+    // Below a program that may be overridden ours would take its place.
+    let now = effective(&cgroup)?;
+    match others.iter().find(|other| !now.contains(other)) {
+        Some((_, id)) => Err(Unavailable::Refused {
+            what: "attaching to the cgroup",
+            why: format!(
+                "program {id} of a cgroup above may be overridden, and would not be run any more"
+            ),
+        }),
+        None => Ok((programs, links)),
+    }
+}
+
+fn program<'p>(
+    programs: &'p mut Ebpf,
     name: &'static str,
-    cgroup: &File,
-) -> Result<(), Unavailable> {
+) -> Result<&'p mut CgroupSockAddr, Unavailable> {
     let missing = || Unavailable::Missing { name };
     let found = programs.program_mut(name).ok_or_else(missing)?;
-    let program: &mut CgroupSockAddr = found.try_into().map_err(|_| missing())?;
-    program
-        .load()
-        .map_err(Unavailable::refused("loading the programs of connect"))?;
-    // A link (bpf_link_create), which dies with its descriptor. The kernel has it stand
-    // beside other programs always, and takes no flag that says so: EINVAL.
-    program
-        .attach(cgroup, CgroupAttachMode::Single)
-        .map_err(Unavailable::refused("attaching to the cgroup"))?;
-    Ok(())
+    found.try_into().map_err(|_| missing())
 }
 
 /// Type and id of all programs of connect(2) that run for the cgroup.

@@ -20,6 +20,18 @@ pub enum Unavailable {
         /// Of what there is too much.
         what: &'static str,
     },
+    /// Another process uses what is pinned.
+    #[error("another process uses the pinned {name}")]
+    Used {
+        /// What it uses.
+        name: String,
+    },
+    /// No other process has loaded the programs for this one.
+    #[error("{found}")]
+    NotPinned {
+        /// What there is instead.
+        found: String,
+    },
     /// The programs in the binary are not those that the loader expects.
     #[error("the eBPF programs of this binary have no {name}")]
     Missing {
@@ -29,6 +41,18 @@ pub enum Unavailable {
 }
 
 impl Unavailable {
+    /// Why the process's own programs do not run; what is pinned does not, either.
+    #[must_use]
+    pub fn and(self, pinned: &Unavailable) -> Self {
+        match self {
+            Unavailable::Refused { what, why } => Unavailable::Refused {
+                what,
+                why: format!("{why} ({pinned})"),
+            },
+            other => other,
+        }
+    }
+
     /// For `map_err`: the kernel refused `what`.
     pub(crate) fn refused<E: std::error::Error>(what: &'static str) -> impl Fn(E) -> Self {
         move |error| Unavailable::Refused {
@@ -64,6 +88,17 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("the program is refused\nverifier line 1\nverifier line 2")]
     struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn both_reasons_are_told() {
+        let own = Unavailable::Refused {
+            what: "loading",
+            why: "no right".into(),
+        };
+        let found = "nothing is pinned".into();
+        let both = own.and(&Unavailable::NotPinned { found }).to_string();
+        assert_eq!(both, "loading: no right (nothing is pinned)");
+    }
 
     #[test]
     fn a_refusal_is_one_line_with_its_cause() {

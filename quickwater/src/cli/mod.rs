@@ -3,6 +3,7 @@
 mod async_persist;
 mod cluster;
 mod conf;
+mod ebpf;
 mod exit;
 mod fs;
 mod job;
@@ -96,6 +97,9 @@ enum Verb {
     /// Move the metadata of a stopped service between engines
     #[command(subcommand)]
     Metadata(metadata::MetadataVerb),
+    /// Load programs into the kernel for a worker without the right to do so
+    #[command(subcommand)]
+    Ebpf(ebpf::EbpfVerb),
     /// Show settings
     #[command(subcommand)]
     Conf(conf::ConfVerb),
@@ -227,6 +231,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Metadata(verb) => verb.run().map(|()| ExitCode::SUCCESS),
         Verb::Doctor(args) => crate::doctor::run(&args),
         Verb::Conf(verb) => conf::run(verb),
+        Verb::Ebpf(verb) => ebpf::run(verb),
         Verb::Bench(args) => bench(&args),
         Verb::Version { output } => version(output),
     }

@@ -129,7 +129,8 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
     let stats: Vec<Arc<HttpStats>> = (0..threads).map(|_| Arc::default()).collect();
     parts.metrics.collect_http(stats.clone());
 
-    let spreading = reuseport::attach(settings.ebpf.reuseport, &entrances.doors, &parts.conditions)
+    let wanted = (settings.ebpf.reuseport, settings.ebpf.pins.as_deref());
+    let spreading = reuseport::attach(wanted, &entrances.doors, &parts.conditions)
         .context("ebpf.reuseport is `required`; `auto` goes on without")?;
     if let Some(spreading) = &spreading {
         spreading.collect(&parts.metrics);

@@ -2,10 +2,11 @@
 //! ready, if the settings want that and eBPF can be had; else they go where they went.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quickwater_ebpf::{Steering, Unavailable, cgroup_root};
+use quickwater_ebpf::{Pins, Steering, Unavailable, cgroup_root};
 use quickwater_worker::metrics::{Metric, Metrics};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -29,8 +30,8 @@ pub(super) struct Detour {
 }
 
 impl Detour {
-    /// Attaches the programs, as the settings say; `listen`: where the worker's S3
-    /// endpoint listens. Says how it went to `conditions`.
+    /// Attaches the programs, or takes those that are pinned, as the settings say;
+    /// `listen`: where the worker's S3 endpoint listens. Says how it went to `conditions`.
     pub(super) fn start(
         settings: &EbpfSettings,
         listen: SocketAddr,
@@ -38,28 +39,23 @@ impl Detour {
         (runtime, metrics, conditions): (&Runtime, &Metrics, &Conditions),
     ) -> Option<Self> {
         let told = |state, detail| conditions.set(Part::Connect, state, detail);
-        let Some(service) = settings.service else {
+        let Some(road) = Road::of(settings, listen) else {
             told(State::Off, "no ebpf.service is set".into());
             return None;
         };
-        let local = settings.local.unwrap_or_else(|| reachable(listen));
-        let steering = match attach(settings, service, local) {
+        let steering = match road.take(settings.pins.as_deref()) {
             Ok(steering) => Arc::new(steering),
             Err(why) => {
+                let service = road.service;
                 let detail = format!("{why}: connections to {service} stay as they are");
                 told(State::from(&why), detail);
                 return None;
             }
         };
         collect(metrics, Arc::clone(&steering));
-        let road = Road { service, local };
         told(State::On, road.works());
-        let beats = beat(
-            Arc::clone(&steering),
-            readiness.clone(),
-            road,
-            conditions.clone(),
-        );
+        let told = conditions.clone();
+        let beats = beat(Arc::clone(&steering), readiness.clone(), road, told);
         let beats = runtime.spawn(beats);
         Some(Detour { steering, beats })
     }
@@ -73,26 +69,11 @@ impl Detour {
     }
 }
 
-fn attach(
-    settings: &EbpfSettings,
-    service: SocketAddr,
-    local: SocketAddr,
-) -> Result<Steering, Unavailable> {
-    let refused = |why: &str| Unavailable::Refused {
+fn refused(why: &str) -> Unavailable {
+    Unavailable::Refused {
         what: "ebpf.service",
         why: why.into(),
-    };
-    if service.is_ipv4() != local.is_ipv4() {
-        return Err(refused(
-            "it and ebpf.local are not of the same family of addresses",
-        ));
     }
-    if service == local {
-        return Err(refused("it is the worker's own address"));
-    }
-    let root = || cgroup_root().ok_or_else(|| refused("no cgroup2 is mounted here"));
-    let cgroup = settings.cgroup.clone().map_or_else(root, Ok)?;
-    Steering::attach(service, local, &cgroup)
 }
 
 /// What to connect to for a listener that may listen everywhere.
@@ -105,15 +86,64 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// From where to where connections are turned.
-struct Road {
+/// Whose connections are turned, from where to where.
+#[derive(Debug)]
+pub(crate) struct Road {
     service: SocketAddr,
     local: SocketAddr,
+    cgroup: Option<PathBuf>,
 }
 
 impl Road {
+    /// As the settings say, if they want one; `listen`: where the worker's S3 endpoint
+    /// listens.
+    pub(crate) fn of(settings: &EbpfSettings, listen: SocketAddr) -> Option<Self> {
+        settings.service.map(|service| Road {
+            service,
+            local: settings.local.unwrap_or_else(|| reachable(listen)),
+            cgroup: settings.cgroup.clone(),
+        })
+    }
+
+    /// Leaves the programs to a worker with the same settings.
+    ///
+    /// # Errors
+    /// They cannot be had.
+    pub(crate) fn pin(&self, pins: &Pins) -> Result<(), Unavailable> {
+        self.check()?;
+        Steering::pin(pins, self.service, self.local, &self.cgroup()?)
+    }
+
+    /// What is pinned, else programs of our own.
+    fn take(&self, pins: Option<&Path>) -> Result<Steering, Unavailable> {
+        self.check()?;
+        let attach = || Steering::attach(self.service, self.local, &self.cgroup()?);
+        let Some(root) = pins else {
+            return attach();
+        };
+        Steering::open(&Pins::below(root), self.service, self.local)
+            .or_else(|pinned| attach().map_err(|own| own.and(&pinned)))
+    }
+
+    fn check(&self) -> Result<(), Unavailable> {
+        let Road { service, local, .. } = self;
+        match service.is_ipv4() == local.is_ipv4() {
+            false => Err(refused(
+                "it and ebpf.local are not of the same family of addresses",
+            )),
+            true if local.port() == 0 => Err(refused("the port of ebpf.local must be given")),
+            true if service == local => Err(refused("it is the worker's own address")),
+            true => Ok(()),
+        }
+    }
+
+    fn cgroup(&self) -> Result<PathBuf, Unavailable> {
+        let root = || cgroup_root().ok_or_else(|| refused("no cgroup2 is mounted here"));
+        self.cgroup.clone().map_or_else(root, Ok)
+    }
+
     fn works(&self) -> String {
-        let Road { service, local } = self;
+        let Road { service, local, .. } = self;
         let whose = match local.ip().to_canonical().is_loopback() {
             true => " of clients in the network namespace of the worker",
             false => "",
@@ -122,7 +152,7 @@ impl Road {
     }
 
     fn is_closed(&self) -> String {
-        let Road { service, local } = self;
+        let Road { service, local, .. } = self;
         format!("nobody answers at {local} (ebpf.local): connections to {service} stay as they are")
     }
 
@@ -179,29 +209,28 @@ mod tests {
         assert_eq!(at("10.0.0.1:80"), "10.0.0.1:80");
     }
 
+    fn road(service: &str, local: &str) -> Road {
+        Road {
+            service: service.parse().unwrap(),
+            local: local.parse().unwrap(),
+            cgroup: None,
+        }
+    }
+
     #[test]
     fn addresses_that_cannot_be_are_refused() {
-        let settings = EbpfSettings {
-            reuseport: crate::settings::Wish::Off,
-            service: None,
-            local: None,
-            cgroup: None,
-        };
-        let why = |service: &str, local: &str| {
-            let attached = attach(&settings, service.parse().unwrap(), local.parse().unwrap());
-            attached.map(|_| ()).unwrap_err().to_string()
-        };
+        let why = |service, local| road(service, local).check().unwrap_err().to_string();
         assert!(why("10.0.0.1:80", "[::1]:80").contains("family"));
         assert!(why("10.0.0.1:80", "10.0.0.1:80").contains("own address"));
+        assert!(why("10.0.0.1:80", "127.0.0.1:0").contains("port"));
+        road("10.0.0.1:80", "127.0.0.1:80").check().unwrap();
     }
 
     #[tokio::test]
     async fn a_road_is_open_while_somebody_listens_at_its_end() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let road = Road {
-            service: "10.0.0.1:80".parse().unwrap(),
-            local: listener.local_addr().unwrap(),
-        };
+        let local = listener.local_addr().unwrap();
+        let road = road("10.0.0.1:80", &local.to_string());
         assert!(road.is_open().await);
         drop(listener);
         assert!(!road.is_open().await);

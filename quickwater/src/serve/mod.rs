@@ -45,6 +45,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
+pub(crate) use detour::Road;
 pub(crate) use dump::{export, import};
 pub(crate) use rebuild::{Rebuilt, rebuild};
 

@@ -2,10 +2,11 @@
 //! spreads them by a hash, as it does by itself.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
-use quickwater_ebpf::{Balancer, ShardLoad, Unavailable};
+use quickwater_ebpf::{Balancer, Pins, ShardLoad, Unavailable};
 use quickwater_worker::http::Door;
 use quickwater_worker::metrics::{Metric, Metrics};
 
@@ -19,12 +20,13 @@ const WITHOUT: &str = "the kernel's hash spreads connections over the shards";
 #[derive(Clone)]
 pub(super) struct Spreading(Arc<Balancer>);
 
-/// Attaches it to the listeners, by shard. Nothing is left of a try that failed.
+/// Attaches it, or the one that is pinned there, to the listeners, by shard. Nothing is left
+/// of a try that failed.
 ///
 /// # Errors
 /// It is required and cannot be had.
 pub(super) fn attach(
-    wish: Wish,
+    (wish, pins): (Wish, Option<&Path>),
     doors: &[Vec<Door>],
     conditions: &Conditions,
 ) -> Result<Option<Spreading>> {
@@ -37,7 +39,7 @@ pub(super) fn attach(
         told(State::Off, "there is one shard only".into());
         return Ok(None);
     }
-    match balancer(doors) {
+    match balancer(doors, pins) {
         Ok(balancer) => {
             let detail = "new connections go to the shard with the fewest";
             told(State::On, detail.into());
@@ -52,7 +54,7 @@ pub(super) fn attach(
 }
 
 /// From shards with their doors to doors with their listeners.
-fn balancer(doors: &[Vec<Door>]) -> Result<Balancer, Unavailable> {
+fn balancer(doors: &[Vec<Door>], pins: Option<&Path>) -> Result<Balancer, Unavailable> {
     let count = doors.first().map_or(0, Vec::len);
     let listeners = |door: usize| -> Result<Vec<TcpListener>, std::io::Error> {
         let of_all = doors.iter().filter_map(|shard| shard.get(door));
@@ -64,7 +66,11 @@ fn balancer(doors: &[Vec<Door>]) -> Result<Balancer, Unavailable> {
         why: error.to_string(),
     })?;
     let slices: Vec<&[TcpListener]> = all.iter().map(Vec::as_slice).collect();
-    Balancer::attach(&slices)
+    let Some(root) = pins else {
+        return Balancer::attach(&slices);
+    };
+    Balancer::open(&Pins::below(root), &slices)
+        .or_else(|pinned| Balancer::attach(&slices).map_err(|own| own.and(&pinned)))
 }
 
 impl Spreading {
@@ -103,9 +109,9 @@ mod tests {
     #[test]
     fn nothing_is_attached_where_there_is_nothing_to_choose() {
         let conditions = Conditions::default();
-        let one = attach(Wish::Auto, &doors(1), &conditions).unwrap();
+        let one = attach((Wish::Auto, None), &doors(1), &conditions).unwrap();
         assert!(one.is_none() && state(&conditions) == "off");
-        let off = attach(Wish::Off, &doors(2), &conditions).unwrap();
+        let off = attach((Wish::Off, None), &doors(2), &conditions).unwrap();
         assert!(off.is_none() && state(&conditions) == "off");
     }
 
@@ -113,11 +119,11 @@ mod tests {
     fn what_cannot_be_had_is_told_and_stops_nothing_unless_required() {
         let three = || doors(2).into_iter().map(three_of).collect::<Vec<_>>();
         let conditions = Conditions::default();
-        let auto = attach(Wish::Auto, &three(), &conditions).unwrap();
+        let auto = attach((Wish::Auto, None), &three(), &conditions).unwrap();
         assert!(auto.is_none());
         let (_, state, detail) = conditions.all().remove(0);
         assert!(state == "refused" && detail.contains("hash"), "{detail}");
-        let required = attach(Wish::Required, &three(), &conditions).map(|_| ());
+        let required = attach((Wish::Required, None), &three(), &conditions).map(|_| ());
         assert!(required.unwrap_err().to_string().contains("listeners"));
     }
 

@@ -245,6 +245,8 @@ pub(crate) struct EbpfSettings {
     pub local: Option<SocketAddr>,
     /// Whose connections; none = the root of cgroup2.
     pub cgroup: Option<PathBuf>,
+    /// Where programs of another process are looked for.
+    pub pins: Option<PathBuf>,
 }
 
 /// Whether a program is wanted.

@@ -323,6 +323,7 @@ impl Reader<'_> {
             service: self.unless_special("ebpf.service", parse::address)?,
             local: self.unless_special("ebpf.local", parse::address)?,
             cgroup: self.unless_special("ebpf.cgroup", path)?,
+            pins: self.unless_special("ebpf.pins", path)?,
         })
     }
 
