@@ -1,27 +1,49 @@
-{{/* Loads programs and keeps them; the worker beside it gets no right by that. */}}
+{{/* What both containers are told, so that what is loaded fits the worker. */}}
+{{- define "quickwater.ebpfArgs" -}}
+- --threads={{ required "ebpf.threads: shards of each worker, as many as it has CPUs" .Values.ebpf.threads }}
+{{- with .Values.ebpf.service }}
+- --ebpf-service={{ . }}
+- --ebpf-local=$(POD_IP):29998
+{{- end }}
+{{- end -}}
+{{/* Loads programs, pins them and ends; the worker that starts next gets no right by that. */}}
 {{- define "quickwater.ebpfLoader" -}}
 - name: ebpf-loader
-  image: {{ required "ebpf.image: Quickwater has no eBPF loader yet, leave ebpf.enabled off" .Values.ebpf.image }}
+  image: {{ include "quickwater.image" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  {{- with .Values.ebpf.args }}
   args:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+    - ebpf
+    - load
+    {{- include "quickwater.ebpfArgs" . | nindent 4 }}
+    {{- if .Values.ebpf.service }}
+    - --ebpf-cgroup=/host/cgroup{{ .Values.ebpf.cgroup }}
+    {{- end }}
+  env:
+    - name: POD_IP
+      valueFrom:
+        fieldRef:
+          fieldPath: status.podIP
   resources:
     {{- include "quickwater.resources" (dict "cpu" "100m" "memory" "128Mi") | nindent 4 }}
   securityContext:
     privileged: false
     allowPrivilegeEscalation: false
     readOnlyRootFilesystem: true
-    # Capabilities of a container are kept by root alone.
+    # Capabilities of a container are kept by root alone; the group is the worker's.
     runAsNonRoot: false
     runAsUser: 0
+    runAsGroup: 65532
     seccompProfile:
       type: RuntimeDefault
     capabilities:
       drop: ["ALL"]
-      add: ["BPF", "NET_ADMIN", "PERFMON"]
+      add: ["BPF", "PERFMON", "NET_ADMIN"]
   volumeMounts:
     - name: bpffs
-      mountPath: /sys/fs/bpf
+      mountPath: /sys/fs/bpf/quickwater
+    {{- if .Values.ebpf.service }}
+    - name: cgroup
+      mountPath: /host/cgroup
+      readOnly: true
+    {{- end }}
 {{- end -}}
