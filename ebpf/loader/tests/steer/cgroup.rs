@@ -1,6 +1,8 @@
 //! Cgroups of a test's own.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use quickwater_ebpf::cgroup_root;
 
@@ -41,7 +43,15 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // What is left of it is empty and harms nobody.
-        let _ = std::fs::remove_dir(&self.0);
+        // A process that has ended may be in it for a moment yet. What is left is empty
+        // and harms nobody.
+        for _ in 0..200 {
+            match std::fs::remove_dir(&self.0) {
+                Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                _ => return,
+            }
+        }
     }
 }
