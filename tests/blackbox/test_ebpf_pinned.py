@@ -179,8 +179,9 @@ def test_what_cannot_be_loaded_leaves_nothing(place: Place) -> None:
 def test_connections_are_turned_by_programs_that_were_pinned(
     serve: ServeFactory, place: Place, cgroup: Path, service: Service
 ) -> None:
-    # Which port the worker gets is not known before: it is told one that is free.
-    local = f"127.0.0.1:{free_port()}"
+    # Which port the worker gets is not known before, so it is told one, of an address that
+    # nobody else uses: one of 127.0.0.1 might be taken between two starts.
+    local = free_address()
     flags = {
         "ebpf-service": service.flag(),
         "ebpf-local": local,
@@ -205,7 +206,8 @@ def test_connections_are_turned_by_programs_that_were_pinned(
     assert place.pinned() == []
 
 
-def free_port() -> int:
+def free_address() -> str:
+    host = f"127.83.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        probe.bind((host, 0))
+        return f"{host}:{probe.getsockname()[1]}"
