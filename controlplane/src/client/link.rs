@@ -176,10 +176,12 @@ impl Link {
         };
         // From here on this directory is that cluster's.
         self.introduction.cluster.clone_from(&opened.answer.cluster);
+        // First of all: a copy taken in after others know of this session must not be
+        // looked at as one of before.
+        attendant.opened(&opened.table);
         if let Some(peers) = opened.peers.clone() {
             attendant.met(peers);
         }
-        attendant.opened(&opened.table);
         attendant.granted(sent + session.trusted());
         self.registered.send_replace(Some(Registered {
             session: session.number,
