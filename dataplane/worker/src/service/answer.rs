@@ -83,13 +83,15 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         | FlowError::NoRoom(_)
         | FlowError::Fenced(_)
         | FlowError::NotHere(_) => S3ErrorCode::SlowDown,
+        // A write of unknown outcome may be made again, as one that was not made.
         FlowError::Unavailable(_)
+        | FlowError::Unknown(_)
         | FlowError::TooFewWorkers { .. }
         | FlowError::Unsettled(_)
         | FlowError::NotPersisted
         | FlowError::NeverPersisted
         | FlowError::Changed => S3ErrorCode::ServiceUnavailable,
-        FlowError::Unknown(_) | FlowError::Damaged(_) => S3ErrorCode::InternalError,
+        FlowError::Damaged(_) => S3ErrorCode::InternalError,
         FlowError::Lost => S3ErrorCode::ObjectLost,
         FlowError::NeverFits { .. } => S3ErrorCode::EntityTooLarge,
         FlowError::TooLarge(_) => S3ErrorCode::MetadataTooLarge,
