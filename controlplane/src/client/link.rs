@@ -178,7 +178,7 @@ impl Link {
         self.introduction.cluster.clone_from(&opened.answer.cluster);
         // First of all: a copy taken in after others know of this session must not be
         // looked at as one of before.
-        attendant.opened(&opened.table);
+        attendant.opened(session.number, &opened.table);
         if let Some(peers) = opened.peers.clone() {
             attendant.met(peers);
         }

@@ -63,6 +63,9 @@ pub struct Seat {
     pub lease_until: Duration,
     /// What it said last.
     pub beat: Beat,
+    /// The last of its sessions whose lease ended before the next one began: others may
+    /// have got what it held.
+    over: u64,
     /// Its session was opened by a process that ended, which may have granted leases
     /// of another length: it has to register again.
     of_before: bool,
@@ -147,8 +150,11 @@ impl Membership {
         for (member, session) in members {
             let node = member.node.clone();
             membership.register(member, session, now);
+            let clear = membership.table.is_clear_of(&node);
             if let Some(seat) = membership.seats.get_mut(&node) {
                 seat.of_before = true;
+                // It let go of all it had, or it was taken from it.
+                seat.over = if clear { session } else { 0 };
             }
         }
         membership
@@ -168,6 +174,20 @@ impl Membership {
     /// All members.
     pub fn seats(&self) -> impl Iterator<Item = &Seat> {
         self.seats.values()
+    }
+
+    /// Of every node the last session that may have lost slots without letting go of
+    /// them: its lease is over, or it is gone.
+    #[must_use]
+    pub fn over(&self, now: Duration) -> Vec<(NodeId, u64)> {
+        let one = |seat: &Seat| {
+            let over = match self.lives(&seat.member.node, now) {
+                Some(_) => seat.over,
+                None => seat.session,
+            };
+            (seat.member.node.clone(), over)
+        };
+        self.seats.values().map(one).collect()
     }
 
     /// One member.
@@ -204,10 +224,16 @@ impl Membership {
             Some(earlier) => earlier.max(granted),
             None => now + lease,
         };
+        let over = match self.seats.get(&member.node) {
+            Some(seat) if seat.member.gone || now >= seat.lease_until => seat.session,
+            Some(seat) => seat.over,
+            None => 0,
+        };
         let seat = Seat {
             session,
             lease_until,
             beat: Beat::default(),
+            over,
             of_before: false,
             kept_until: now,
             member,

@@ -65,6 +65,32 @@ fn the_first_worker_gets_all_slots_at_once() {
 }
 
 #[test]
+fn a_session_is_over_when_others_may_have_what_it_held() {
+    let mut members = empty();
+    members.register(member(1), 4, at(0));
+    members.register(member(2), 1, at(0));
+    step(&mut members, at(0));
+    let over = |members: &Membership, now| members.over(now);
+    let of = |first, second| vec![(node(1), first), (node(2), second)];
+    assert_eq!(over(&members, at(9)), of(0, 0));
+    // Another session within the lease goes on with what the one before held.
+    members.register(member(1), 5, at(9));
+    assert!(members.beat(&node(2), 1, beat(1), at(9)));
+    assert_eq!(over(&members, at(18)), of(0, 0));
+    assert!(members.beat(&node(2), 1, beat(1), at(18)));
+    assert_eq!(over(&members, at(19)), of(5, 0), "its lease ended");
+    members.register(member(1), 6, at(20));
+    assert_eq!(over(&members, at(20)), of(5, 0), "and that stays so");
+    members.remove(&node(2), 2);
+    assert_eq!(over(&members, at(20)), of(5, 2));
+    // After a start: who holds nothing may have lost it by its lease.
+    let table = members.table().clone();
+    let stored = [(member(1), 6), (member(3), 8)];
+    let members = Membership::load(LEASE, table, stored, at(20));
+    assert_eq!(members.over(at(21)), vec![(node(1), 0), (node(3), 8)]);
+}
+
+#[test]
 fn a_drained_worker_loses_its_slots_once_nothing_is_only_there() {
     let mut members = empty();
     members.register(member(1), 1, at(0));

@@ -61,6 +61,9 @@ pub struct Peers {
     pub key: [u8; 32],
     /// All that did not leave, by name.
     pub members: Vec<Neighbour>,
+    /// Of every node the last session that may have lost slots without having let go of
+    /// them: what it or an earlier one asked a UFS for must not be applied any more.
+    pub over: Vec<(NodeId, u64)>,
 }
 
 impl std::fmt::Debug for Peers {
@@ -156,6 +159,7 @@ impl<S: Store> Cluster<S> {
         let peers = Arc::new(Peers {
             key,
             members: reached(&members, clock.now()),
+            over: members.over(clock.now()),
         });
         Ok(Self(Arc::new(Inner {
             namespace,
@@ -227,6 +231,8 @@ impl<S: Store> Cluster<S> {
         let Some(planned) = planned else {
             return Ok(());
         };
+        // Whose lease it found to be over is known before anybody gets its slots.
+        self.tell_peers();
         match rows::publish(self.0.namespace.store(), &planned).await {
             Ok(()) => {}
             Err(rows::RowError::Changed) => {
@@ -355,12 +361,15 @@ impl<S: Store> Cluster<S> {
     }
 
     fn tell_peers(&self) {
-        let members = reached(&self.members(), self.0.clock.now());
+        let (members, over) = {
+            let (members, now) = (self.members(), self.0.clock.now());
+            (reached(&members, now), members.over(now))
+        };
         self.0.peers.send_if_modified(|peers| {
-            let changed = peers.members != members;
+            let changed = peers.members != members || peers.over != over;
             if changed {
                 let key = peers.key;
-                *peers = Arc::new(Peers { key, members });
+                *peers = Arc::new(Peers { key, members, over });
             }
             changed
         });

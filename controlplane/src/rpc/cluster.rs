@@ -92,9 +92,14 @@ fn peers_to_wire(peers: &Peers) -> wire::Peers {
         live: peer.live,
         draining: peer.draining,
     };
+    let over = |(node, session): &(NodeId, u64)| wire::Over {
+        node: node.to_string(),
+        session: *session,
+    };
     wire::Peers {
         key: peers.key.to_vec(),
         members: peers.members.iter().map(peer).collect(),
+        over: peers.over.iter().map(over).collect(),
     }
 }
 
@@ -111,9 +116,11 @@ pub(crate) fn peers_from_wire(peers: &wire::Peers) -> Option<Peers> {
             draining: peer.draining,
         })
     };
+    let over = |over: &wire::Over| Some((NodeId::new(&over.node).ok()?, over.session));
     Some(Peers {
         key: peers.key.as_slice().try_into().ok()?,
         members: peers.members.iter().map(peer).collect::<Option<_>>()?,
+        over: peers.over.iter().map(over).collect::<Option<_>>()?,
     })
 }
 
@@ -295,7 +302,10 @@ async fn attend<S: Store>(
             changed = tables.changed() => match changed {
                 Ok(()) => {
                     let table = table_to_wire(&tables.borrow_and_update());
+                    // Before it takes slots a worker has to know whose requests are over.
+                    let told = peers_to_wire(&peers.borrow_and_update());
                     Ok(wire::FromControl {
+                        peers: Some(told),
                         table: Some(table),
                         ..wire::FromControl::default()
                     })

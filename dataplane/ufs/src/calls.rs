@@ -103,12 +103,13 @@ impl Ufs for UfsClient {
     }
 
     async fn delete(&self, bucket: &Bucket, key: &ObjectKey) -> Result<(), UfsError> {
+        let permit = self.permit();
         let (mount, key) = (self.mount(bucket)?, key.clone());
         let deadline = self.config().request_timeout;
         self.call(UfsOperation::Delete, deadline, Orphan::Finish, async move {
             match mount.backend().await? {
-                Backend::Posix(posix) => posix.delete(&key).await,
-                Backend::S3(s3) => s3.delete(&key).await,
+                Backend::Posix(posix) => posix.delete(&key, permit).await,
+                Backend::S3(s3) => s3.delete(&key, &permit).await,
             }
         })
         .await
@@ -238,6 +239,7 @@ impl Ufs for UfsClient {
         etag: &ETag,
         checksums: &[Checksum],
     ) -> Result<UfsObject, UfsError> {
+        let permit = self.permit();
         let (mount, upload) = (self.mount(bucket)?, upload.clone());
         let (parts, etag, checksums) = (parts.to_vec(), etag.clone(), checksums.to_vec());
         let size = parts.iter().map(|p| p.size).fold(0, u64::saturating_add);
@@ -246,8 +248,11 @@ impl Ufs for UfsClient {
         let operation = UfsOperation::CompleteUpload;
         self.call(operation, deadline, Orphan::Finish, async move {
             match mount.backend().await? {
-                Backend::Posix(posix) => posix.complete(&upload, parts, etag, checksums).await,
-                Backend::S3(s3) => s3.complete(&upload, &parts, &etag).await,
+                Backend::Posix(posix) => {
+                    let complete = posix.complete(&upload, parts, (etag, checksums), permit);
+                    complete.await
+                }
+                Backend::S3(s3) => s3.complete(&upload, &parts, &etag, &permit).await,
             }
         })
         .await
@@ -317,7 +322,8 @@ impl Ufs for UfsClient {
         self.config().late_max
     }
 
-    /// A file system call ends with the process that made it.
+    /// A file system call ends with the process that made it, and whoever may not make
+    /// it any more finds what it was to publish gone (`posix/fence.rs`).
     fn outlives_us(&self, bucket: &Bucket) -> bool {
         !is_directory(bucket)
     }

@@ -17,6 +17,7 @@ use crate::identities::{Identities, Remembered};
 use crate::location::Location;
 use crate::mailbox::{self, Incoming, Upload};
 use crate::mount::{Backend, Context, Mount, within};
+use crate::standing::{Permit, Standing};
 use crate::stats::{UfsOperation, UfsOutcome, UfsStats};
 
 /// Mounts remembered; beyond it those not in use are forgotten.
@@ -75,10 +76,31 @@ impl UfsClient {
         config: UfsConfig,
         identities: Arc<dyn Identities>,
     ) -> Self {
+        Self::with_context(runtime, config, identities, None)
+    }
+
+    /// Of a worker among others, which changes nothing that `standing` forbids.
+    #[must_use]
+    pub fn among_others(
+        runtime: Handle,
+        config: UfsConfig,
+        identities: Arc<dyn Identities>,
+        standing: Arc<Standing>,
+    ) -> Self {
+        Self::with_context(runtime, config, identities, Some(standing))
+    }
+
+    fn with_context(
+        runtime: Handle,
+        config: UfsConfig,
+        identities: Arc<dyn Identities>,
+        standing: Option<Arc<Standing>>,
+    ) -> Self {
         let context = Context {
             buffers: ReadBuffers::new(config.read_piece_bytes, config.read_memory_bytes),
             stats: Arc::default(),
             identities,
+            standing,
             config,
         };
         let shared = Shared {
@@ -220,6 +242,11 @@ impl UfsClient {
         &self.shared.context.config
     }
 
+    /// The right to make a change, as of now.
+    pub(crate) fn permit(&self) -> Permit {
+        Permit::taken(self.shared.context.standing.as_ref())
+    }
+
     pub(crate) fn mount(&self, bucket: &Bucket) -> Result<Arc<Mount>, UfsError> {
         let key = MountKey::of(bucket);
         let mut mounts = self
@@ -298,7 +325,8 @@ impl UfsClient {
     {
         let stats = self.stats();
         let caller_timeout = self.config().caller_timeout;
-        let (upload, incoming, reply) = mailbox::upload(size, caller_timeout, self.stats());
+        let (upload, incoming, reply) =
+            mailbox::upload(size, caller_timeout, self.stats(), self.permit());
         self.runtime.spawn(async move {
             let begun = Instant::now();
             let result = async {

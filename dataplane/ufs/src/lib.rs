@@ -15,6 +15,7 @@ mod mailbox;
 mod mount;
 mod posix;
 mod s3;
+mod standing;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -23,4 +24,5 @@ pub use client::{UfsClient, UfsReport};
 pub use config::UfsConfig;
 pub use identities::Identities;
 pub use mailbox::{Listing, Reader, Upload};
+pub use standing::Standing;
 pub use stats::{UfsOperation, UfsOutcome, UfsStats};

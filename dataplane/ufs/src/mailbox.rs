@@ -13,6 +13,7 @@ use quickwater_proto::{CHUNK_BYTES, UfsEntry, UfsError, UfsErrorKind, UfsObject}
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::standing::Permit;
 use crate::stats::{UfsStats, count};
 
 /// Pieces of a write on their way to the task: with the one it works on, at most
@@ -62,12 +63,14 @@ pub(crate) struct Incoming {
     received: u64,
     caller_timeout: Duration,
     stats: Arc<UfsStats>,
+    permit: Permit,
 }
 
 pub(crate) fn upload(
     size: u64,
     caller_timeout: Duration,
     stats: Arc<UfsStats>,
+    permit: Permit,
 ) -> (
     Upload,
     Incoming,
@@ -82,6 +85,7 @@ pub(crate) fn upload(
         received: 0,
         caller_timeout,
         stats,
+        permit,
     };
     (
         Upload {
@@ -97,6 +101,11 @@ impl Incoming {
     /// Bytes the write was announced with.
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The right to publish what comes.
+    pub(crate) fn permit(&self) -> &Permit {
+        &self.permit
     }
 
     /// Bytes still to come.

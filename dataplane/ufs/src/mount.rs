@@ -14,6 +14,7 @@ use crate::identities::Identities;
 use crate::location::Location;
 use crate::posix::Posix;
 use crate::s3::S3;
+use crate::standing::Standing;
 use crate::stats::UfsStats;
 
 /// What all mounts of a client share.
@@ -23,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) stats: Arc<UfsStats>,
     pub(crate) buffers: ReadBuffers,
     pub(crate) identities: Arc<dyn Identities>,
+    /// Of a worker among others; none: there are no others.
+    pub(crate) standing: Option<Arc<Standing>>,
 }
 
 /// The kinds of UFS there are.

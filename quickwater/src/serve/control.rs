@@ -11,7 +11,7 @@ use quickwater_controlplane::store::{self, EngineKind, EngineOptions};
 use quickwater_engine::{Policies, Shared};
 use quickwater_foundationdb::{FoundationStore, Options as FoundationOptions};
 use quickwater_proto::PolicyTable;
-use quickwater_ufs::{UfsClient, UfsConfig};
+use quickwater_ufs::{Standing, UfsClient, UfsConfig};
 use tokio::runtime::{Handle, Runtime};
 
 use super::budget::Budget;
@@ -106,6 +106,7 @@ pub(super) fn ufs_client(
     settings: &Settings,
     budget: Budget,
     rows: &impl Rows,
+    standing: Option<Arc<Standing>>,
 ) -> UfsClient {
     let config = UfsConfig {
         connect_timeout: settings.ufs.connect_timeout,
@@ -117,7 +118,11 @@ pub(super) fn ufs_client(
         ..UfsConfig::default()
     };
     let identities = KeptIdentities::new(rows.clone(), runtime.clone());
-    UfsClient::with_identities(runtime, config, Arc::new(identities))
+    let identities = Arc::new(identities);
+    match standing {
+        Some(standing) => UfsClient::among_others(runtime, config, identities, standing),
+        None => UfsClient::with_identities(runtime, config, identities),
+    }
 }
 
 /// The path policies in force: their version and table.

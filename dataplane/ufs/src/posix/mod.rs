@@ -12,6 +12,7 @@
 
 mod attributes;
 mod errors;
+mod fence;
 mod identify;
 mod identity;
 mod keys;
@@ -35,8 +36,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quickwater_proto::{BucketId, BucketName, ObjectKey, UfsError, UfsErrorKind, UfsObject};
 use rustix::io::Errno;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::timeout;
 
 use crate::mount::{Context, Turns, within};
+use crate::standing::Permit;
 use locks::KeyLocks;
 use root::Root;
 use staging::{StagedFile, Staging};
@@ -95,6 +99,13 @@ impl GivenUp {
     }
 }
 
+fn ended<T>(done: Result<Result<T, UfsError>, JoinError>) -> Result<T, UfsError> {
+    done.unwrap_or_else(|error| {
+        let message = format!("a file system call did not end: {error}");
+        Err(UfsError::new(UfsErrorKind::Other, message))
+    })
+}
+
 impl Posix {
     pub(crate) fn new(
         path: PathBuf,
@@ -124,22 +135,48 @@ impl Posix {
         what: &str,
         work: impl FnOnce(&Core, &GivenUp) -> Result<T, UfsError> + Send + 'static,
     ) -> Result<T, UfsError> {
+        let (mut task, _waiting) = self.start(work).await?;
+        within(limit, what, async { ended((&mut task).await) }).await
+    }
+
+    /// The same for what changes objects: if it is given up, that it still runs is known
+    /// until it ends.
+    async fn changing<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        what: &str,
+        work: impl FnOnce(&Core, &GivenUp) -> Result<T, UfsError> + Send + 'static,
+    ) -> Result<T, UfsError> {
+        let (mut task, _waiting) = self.start(work).await?;
+        if let Ok(done) = timeout(limit, &mut task).await {
+            return ended(done);
+        }
+        if let Some(standing) = &self.core.context.standing {
+            let straggler = standing.straggling();
+            tokio::spawn(async move {
+                // Nobody asks any more what became of it.
+                let _ = task.await;
+                drop(straggler);
+            });
+        }
+        let message = format!("no answer to {what} within {} ms", limit.as_millis());
+        Err(UfsError::new(UfsErrorKind::Timeout, message))
+    }
+
+    async fn start<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Core, &GivenUp) -> Result<T, UfsError> + Send + 'static,
+    ) -> Result<(JoinHandle<Result<T, UfsError>>, Waiting), UfsError> {
         let turn = self.turns.take().await?;
         let core = Arc::clone(&self.core);
         let given_up = GivenUp::default();
-        let _waiting = Waiting(given_up.clone());
+        let waiting = Waiting(given_up.clone());
         let task = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             given_up.check()?;
             work(&core, &given_up)
         });
-        within(limit, what, async {
-            task.await.unwrap_or_else(|error| {
-                let message = format!("a file system call did not end: {error}");
-                Err(UfsError::new(UfsErrorKind::Other, message))
-            })
-        })
-        .await
+        Ok((task, waiting))
     }
 
     /// Whether the file system, once its directory is open, takes the names that a
@@ -166,18 +203,24 @@ impl Posix {
             .await
     }
 
-    pub(crate) async fn delete(&self, key: &ObjectKey) -> Result<(), UfsError> {
+    pub(crate) async fn delete(&self, key: &ObjectKey, permit: Permit) -> Result<(), UfsError> {
         let (limit, key) = (self.core.context.config.request_timeout, key.clone());
         let lock = self.locks.lock(key.as_str(), limit).await?;
-        self.blocking(limit, "delete", move |core, given_up| {
+        self.changing(limit, "delete", move |core, given_up| {
             let _lock = lock;
-            given_up.check()?;
             let root = core.root()?;
             match core.mark(&root) {
                 // Folders below may be writable all the same.
-                Err(error) if error.kind != UfsErrorKind::AccessDenied => Err(error),
-                _ => objects::remove(&root, key.as_str()),
+                Err(error) if error.kind != UfsErrorKind::AccessDenied => return Err(error),
+                _ => {}
             }
+            let grave = core.grave(&root)?;
+            given_up.check()?;
+            match &grave {
+                Some(grave) => core.admit(&root, &grave.staging, &permit)?,
+                None => permit.check()?,
+            }
+            objects::remove(&root, key.as_str(), grave.as_ref())
         })
         .await
     }
@@ -187,21 +230,26 @@ impl Core {
     /// The staging folder, made on the first write. Whoever makes it also removes
     /// what the dead left.
     fn staging(&self, root: &Root) -> Result<Arc<Staging>, UfsError> {
+        let standing = self.context.standing.as_deref();
         let known = self.known_staging();
-        if let Some(staging) = known {
+        if let Some(staging) = known
+            && !staging.is_over(standing)
+        {
             return Ok(staging);
         }
         self.mark(root)?;
         let made = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(staging) = &state.staging {
+            if let Some(staging) = &state.staging
+                && !staging.is_over(standing)
+            {
                 return Ok(Arc::clone(staging));
             }
-            let staging = Arc::new(Staging::open(root)?);
+            let staging = Arc::new(Staging::open(root, standing)?);
             state.staging = Some(Arc::clone(&staging));
             staging
         };
-        made.remove_dead(root);
+        made.remove_dead(root, standing);
         uploads::remove_old(root, self.context.config.upload_age_max);
         Ok(made)
     }
@@ -222,6 +270,10 @@ impl Core {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .staging = None;
+                if let Some(standing) = &self.context.standing {
+                    // Whoever removed it would not know of another one of this session.
+                    standing.oust();
+                }
                 self.staging(root)?.create().map_err(fail)
             }
             done => done.map_err(fail),
@@ -258,13 +310,19 @@ mod tests {
     use crate::buffers::ReadBuffers;
     use crate::location::Location;
     use crate::mount::Mount;
-    use quickwater_proto::UfsErrorKind;
+    use crate::standing::Standing;
+    use quickwater_proto::{NodeId, UfsErrorKind};
 
     fn posix(config: UfsConfig) -> Posix {
+        posix_of(config, None)
+    }
+
+    fn posix_of(config: UfsConfig, standing: Option<Arc<Standing>>) -> Posix {
         let context = Arc::new(Context {
             buffers: ReadBuffers::new(1, 1),
             stats: Arc::default(),
             identities: Arc::new(crate::identities::Remembered::default()),
+            standing,
             config,
         });
         let root = PathBuf::from("/");
@@ -312,6 +370,27 @@ mod tests {
             UfsErrorKind::Timeout,
             "it would not publish"
         );
+    }
+
+    #[tokio::test]
+    async fn a_change_that_was_given_up_counts_until_it_ends() {
+        let standing = Standing::new(NodeId::new("n1").unwrap(), || Duration::ZERO);
+        let posix = posix_of(UfsConfig::default(), Some(Arc::clone(&standing)));
+        let (release, stuck) = std::sync::mpsc::channel::<()>();
+        let call = posix.changing(Duration::from_millis(30), "test", move |_, _| {
+            // Ends when the test lets it.
+            let _ = stuck.recv();
+            Ok(())
+        });
+        assert_eq!(call.await.unwrap_err().kind, UfsErrorKind::Timeout);
+        assert_eq!(standing.stragglers(), 1);
+        release.send(()).unwrap();
+        let ended = async {
+            while standing.stragglers() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), ended).await.unwrap();
     }
 
     #[test]

@@ -123,7 +123,8 @@ fn remove_stale(root: &Root, staged: &StagedFile, side: &str) -> Result<(), Errn
     if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino) {
         return Ok(());
     }
-    remove_at(root, side)
+    let grave = staged.staging.grave()?;
+    remove_at(root, side, grave.as_ref())
 }
 
 fn is_there(root: &Root, path: &str) -> Result<bool, Errno> {
@@ -230,7 +231,10 @@ fn relocate(root: &Root, path: &str) -> Result<(), UfsError> {
 }
 
 /// Removes an object wherever it lies; not being there is success.
-pub(super) fn remove(root: &Root, key: &str) -> Result<(), UfsError> {
+///
+/// `grave`: a file of a session's folder that the object is renamed to, which fails once
+/// that folder is gone. None: nobody else changes the directory.
+pub(super) fn remove(root: &Root, key: &str, grave: Option<&StagedFile>) -> Result<(), UfsError> {
     let side = side_path(key);
     let plain = plain_path(key);
     // The side path again at the end: a file may have been moved there meanwhile.
@@ -238,13 +242,13 @@ pub(super) fn remove(root: &Root, key: &str) -> Result<(), UfsError> {
         .into_iter()
         .flatten()
     {
-        remove_at(root, path).map_err(|e| failed("remove", key, e))?;
+        remove_at(root, path, grave).map_err(|e| failed("remove", key, e))?;
     }
     Ok(())
 }
 
 /// Removes the file at `path`, syncs and removes directories left empty.
-fn remove_at(root: &Root, path: &str) -> Result<(), Errno> {
+fn remove_at(root: &Root, path: &str, grave: Option<&StagedFile>) -> Result<(), Errno> {
     let (parent_path, name) = split(path);
     let parent = match root.open_directory(parent_path) {
         Ok(parent) => parent,
@@ -259,14 +263,31 @@ fn remove_at(root: &Root, path: &str) -> Result<(), Errno> {
         Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(()),
         Err(errno) => return Err(errno),
     }
-    match unlinkat(&parent, name, AtFlags::empty()) {
+    let taken = match grave {
+        Some(grave) => bury(&parent, name, grave),
+        None => unlinkat(&parent, name, AtFlags::empty()),
+    };
+    match taken {
         Ok(()) => {}
-        Err(Errno::NOENT | Errno::ISDIR) => return Ok(()),
+        // A directory took its place.
+        Err(Errno::ISDIR | Errno::NOTDIR) => return Ok(()),
+        Err(Errno::NOENT) if grave.is_none_or(StagedFile::exists) => return Ok(()),
+        Err(Errno::NOENT) => return Err(Errno::STALE),
         Err(errno) => return Err(errno),
     }
     sync_directory(&parent)?;
     root.prune_above(path);
     Ok(())
+}
+
+/// Renames an entry over a file of ours, which is there so that no directory can be
+/// moved by it.
+fn bury(parent: &OwnedFd, name: &str, grave: &StagedFile) -> Result<(), Errno> {
+    match renameat(parent, name, grave.staging.folder(), &*grave.name) {
+        // Below another mount: nothing can be published there.
+        Err(Errno::XDEV) => unlinkat(parent, name, AtFlags::empty()),
+        done => done,
+    }
 }
 
 /// Whether an entry is shown as an object: a regular file, or a link to one.

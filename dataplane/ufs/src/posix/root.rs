@@ -49,6 +49,8 @@ pub(super) struct Root {
     /// Directories we made whose entry may not be on disk yet.
     fresh: Mutex<HashSet<String>>,
     moves: Mutex<()>,
+    /// Up to which news of sessions that are over their folders were removed here.
+    pub(super) fenced: Mutex<u64>,
 }
 
 /// The right to move objects between the two trees.
@@ -95,6 +97,7 @@ impl Root {
             marked: AtomicBool::new(false),
             fresh: Mutex::default(),
             moves: Mutex::default(),
+            fenced: Mutex::default(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Files that are being written: `.quickwater/tmp/<instance>/`, never visible.
 //!
-//! Every open mount has its own folder with a locked file `lock` in it. Whoever
+//! Every open mount has its own folder with a locked file `lock` in it, and of a worker
+//! among others its name says of which session (see `fence`). Whoever
 //! opens the mount later removes the folders whose lock is free: their owner is
 //! dead. Where files cannot be locked, folders untouched for a day are removed.
 
@@ -14,10 +15,12 @@ use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, unli
 use rustix::io::Errno;
 
 use super::errors::failed;
+use super::fence;
 use super::root::{Blocked, Root};
+use crate::standing::{Standing, refused};
 
 /// Folder of all staging folders.
-const TMP: &str = ".quickwater/tmp";
+pub(super) const TMP: &str = ".quickwater/tmp";
 /// Name of the lock file.
 const LOCK: &str = "lock";
 /// Age of a staging folder without a lock that is removed.
@@ -35,6 +38,8 @@ pub(super) struct Staging {
     /// The folder above.
     above: OwnedFd,
     instance: String,
+    /// Whose it is among others.
+    session: Option<u64>,
     /// Held for its lock.
     _lock: OwnedFd,
     next: AtomicU64,
@@ -51,8 +56,21 @@ pub(super) struct StagedFile {
 
 impl Staging {
     /// Makes a staging folder.
-    pub(super) fn open(root: &Root) -> Result<Self, UfsError> {
-        let instance = instance_name()?;
+    pub(super) fn open(root: &Root, standing: Option<&Standing>) -> Result<Self, UfsError> {
+        let random = instance_name()?;
+        let session = match standing.map(Standing::session) {
+            Some(0) => return Err(refused("this worker has no session yet")),
+            _ if standing.is_some_and(Standing::is_ousted) => {
+                return Err(refused("another worker took this session for over"));
+            }
+            session => session,
+        };
+        let instance = match (standing, session) {
+            (Some(standing), Some(session)) => {
+                fence::folder_name(standing.node(), session, &random)
+            }
+            _ => random,
+        };
         let path = format!("{TMP}/{instance}");
         let fail = |errno| failed("make staging folder", &path, errno);
         let folder =
@@ -69,14 +87,28 @@ impl Staging {
             folder,
             above,
             instance,
+            session,
             _lock: lock,
             next: AtomicU64::new(0),
         })
     }
 
     /// Removes the staging folders of the dead.
-    pub(super) fn remove_dead(&self, root: &Root) {
-        remove_dead(root, &self.instance);
+    pub(super) fn remove_dead(&self, root: &Root, standing: Option<&Standing>) {
+        remove_dead(root, &self.instance, standing.is_some());
+    }
+
+    /// Whether its session is over: nothing may come out of it any more.
+    pub(super) fn is_over(&self, standing: Option<&Standing>) -> bool {
+        match (standing, self.session) {
+            (Some(standing), Some(session)) => standing.is_over(standing.node(), session),
+            _ => false,
+        }
+    }
+
+    /// A file to remove another one by; `None`: there are no others.
+    pub(super) fn grave(self: &Arc<Self>) -> Result<Option<StagedFile>, Errno> {
+        self.session.map(|_| self.create()).transpose()
     }
 
     /// Makes an empty staged file.
@@ -158,7 +190,7 @@ fn instance_name() -> Result<String, UfsError> {
 
 /// Removes the staging folders whose owner is dead. Trouble here is logged: it
 /// costs space, not correctness.
-fn remove_dead(root: &Root, own: &str) {
+fn remove_dead(root: &Root, own: &str, among_others: bool) {
     let names = match names_in(root, TMP) {
         Ok(names) => names,
         Err(errno) => {
@@ -166,7 +198,9 @@ fn remove_dead(root: &Root, own: &str) {
             return;
         }
     };
-    for name in names.iter().filter(|n| *n != own) {
+    // Of workers it is known whose session is over, whatever their locks look like here.
+    let known = |name: &str| among_others && fence::owner_of(name).is_some();
+    for name in names.iter().filter(|n| *n != own && !known(n)) {
         let path = format!("{TMP}/{name}");
         match is_dead(root, &path) {
             Ok(true) => {

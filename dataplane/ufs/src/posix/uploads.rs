@@ -17,6 +17,7 @@ use super::sync::sync_directory;
 use super::write::{Body, write_all};
 use super::{Core, GivenUp, Posix, objects};
 use crate::mailbox::Incoming;
+use crate::standing::Permit;
 
 /// Folder of all uploads.
 const UPLOADS: &str = ".quickwater/uploads";
@@ -47,6 +48,7 @@ impl Posix {
         incoming: Incoming,
     ) -> Result<Option<UfsObject>, UfsError> {
         let size = incoming.size();
+        let permit = incoming.permit().clone();
         let folder = folder_of(upload)?;
         let config = &self.core.context.config;
         let limit = config.request_timeout;
@@ -63,7 +65,7 @@ impl Posix {
             .locks
             .lock(&format!("{folder}/{number}"), limit)
             .await?;
-        let publish = self.blocking(config.deadline(size), "put part", move |core, given_up| {
+        let publish = self.changing(config.deadline(size), "put part", move |core, given_up| {
             let _lock = lock;
             let root = core.root()?;
             let mut staged = match body {
@@ -77,6 +79,7 @@ impl Posix {
             };
             let identity = core.seal(&staged, size, &attributes)?;
             given_up.check()?;
+            core.admit(&root, &staged.staging, &permit)?;
             publish_part(&root, &folder, &mut staged, number)?;
             Ok(attributes::object(identity, Some(attributes)))
         });
@@ -87,8 +90,8 @@ impl Posix {
         &self,
         upload: &UploadRecord,
         parts: Vec<PartRecord>,
-        etag: ETag,
-        checksums: Vec<Checksum>,
+        (etag, checksums): (ETag, Vec<Checksum>),
+        permit: Permit,
     ) -> Result<UfsObject, UfsError> {
         let folder = folder_of(upload)?;
         let upload = upload.clone();
@@ -98,7 +101,7 @@ impl Posix {
             .locks
             .lock(upload.key.as_str(), config.request_timeout)
             .await?;
-        self.blocking(
+        self.changing(
             config.deadline(size),
             "complete upload",
             move |core, given_up| {
@@ -108,7 +111,13 @@ impl Posix {
                     headers: upload.headers.clone(),
                     checksums,
                 };
-                core.complete(&upload, &folder, &parts, size, attributes, given_up)
+                core.complete(
+                    &upload,
+                    &folder,
+                    &parts,
+                    (size, attributes),
+                    (given_up, &permit),
+                )
             },
         )
         .await
@@ -132,9 +141,8 @@ impl Core {
         upload: &UploadRecord,
         folder: &str,
         parts: &[PartRecord],
-        size: u64,
-        attributes: Attributes,
-        given_up: &GivenUp,
+        (size, attributes): (u64, Attributes),
+        (given_up, permit): (&GivenUp, &Permit),
     ) -> Result<UfsObject, UfsError> {
         let key = upload.key.as_str();
         let root = self.root()?;
@@ -153,6 +161,7 @@ impl Core {
         }
         let identity = self.seal(&staged, size, &attributes)?;
         given_up.check()?;
+        self.admit(&root, &staged.staging, permit)?;
         objects::publish(&root, &mut staged, key)?;
         // The object is there; a folder that stays is removed by age.
         if let Err(errno) = remove_folder(&root, folder) {

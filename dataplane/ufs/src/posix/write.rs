@@ -30,6 +30,7 @@ impl Posix {
         incoming: Incoming,
     ) -> Result<Option<UfsObject>, UfsError> {
         let size = incoming.size();
+        let permit = incoming.permit().clone();
         let Some((body, digests)) = self.receive(incoming).await? else {
             return Ok(None);
         };
@@ -39,7 +40,7 @@ impl Posix {
             .lock(key.as_str(), config.request_timeout)
             .await?;
         let (key, headers) = (key.clone(), headers.clone());
-        let publish = self.blocking(config.deadline(size), "put", move |core, given_up| {
+        let publish = self.changing(config.deadline(size), "put", move |core, given_up| {
             let _lock: KeyGuard = lock;
             let root = core.root()?;
             let mut staged = match body {
@@ -53,6 +54,7 @@ impl Posix {
             };
             let identity = core.seal(&staged, size, &attributes)?;
             given_up.check()?;
+            core.admit(&root, &staged.staging, &permit)?;
             objects::publish(&root, &mut staged, key.as_str())?;
             Ok(attributes::object(identity, Some(attributes)))
         });

@@ -46,6 +46,7 @@ impl S3 {
         incoming: Incoming,
     ) -> Result<Option<UfsObject>, UfsError> {
         let size = incoming.size();
+        let permit = incoming.permit().clone();
         let key = &upload.key;
         let cut = Cut {
             key: self.full_key(key)?,
@@ -58,7 +59,7 @@ impl S3 {
         let Some((parts, digests, etag)) = sent else {
             return Ok(None);
         };
-        let identity = match self.send_complete(key, cut.id, parts).await {
+        let identity = match self.send_complete(key, cut.id, parts, &permit).await {
             Ok(token) => self.identity_of(key, token.as_deref(), size).await?,
             Err(error) => self.completed_anyway(upload, size, &etag, error).await?,
         };

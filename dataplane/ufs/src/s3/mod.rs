@@ -29,6 +29,7 @@ use quickwater_proto::{KEY_BYTES_MAX, ObjectKey, UfsError, UfsErrorKind, UfsObje
 use crate::client::UfsReport;
 use crate::location::S3Location;
 use crate::mount::{Context, Turns, within};
+use crate::standing::Permit;
 use errors::{failed, failed_on_object, is_bare_not_found};
 pub(crate) use uploads::id_of;
 
@@ -168,13 +169,14 @@ impl S3 {
         }
     }
 
-    pub(crate) async fn delete(&self, key: &ObjectKey) -> Result<(), UfsError> {
+    pub(crate) async fn delete(&self, key: &ObjectKey, permit: &Permit) -> Result<(), UfsError> {
         let request = self
             .client
             .delete_object()
             .bucket(&self.bucket)
             .key(self.full_key(key)?);
         let deleted = self.request("delete", async {
+            permit.check()?;
             let answer = request.send().await;
             answer.map_err(|e| failed_on_object("delete", true, &e))
         });

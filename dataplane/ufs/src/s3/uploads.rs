@@ -14,6 +14,7 @@ use super::errors::failed;
 use super::objects::{is_shown, metadata};
 use super::{S3, with_expires};
 use crate::mount::within;
+use crate::standing::Permit;
 
 /// Begins the name of an upload whose parts' ETags are no MD5s.
 pub(super) const OPAQUE: &str = "opaque:";
@@ -66,9 +67,10 @@ impl S3 {
         upload: &UploadRecord,
         parts: &[PartRecord],
         etag: &ETag,
+        permit: &Permit,
     ) -> Result<UfsObject, UfsError> {
         let size = parts.iter().map(|p| p.size).fold(0, u64::saturating_add);
-        let identity = match self.complete_by_etags(upload, parts).await {
+        let identity = match self.complete_by_etags(upload, parts, permit).await {
             Ok(token) => {
                 self.identity_of(&upload.key, token.as_deref(), size)
                     .await?
@@ -89,6 +91,7 @@ impl S3 {
         &self,
         upload: &UploadRecord,
         parts: &[PartRecord],
+        permit: &Permit,
     ) -> Result<Option<String>, UfsError> {
         let id = upload_id(upload)?;
         let key = self.full_key(&upload.key)?;
@@ -98,7 +101,7 @@ impl S3 {
                 .iter()
                 .map(|p| completed(p.number, p.etag.as_str()))
                 .collect();
-            let refused = match self.send_complete(&upload.key, id, ours).await {
+            let refused = match self.send_complete(&upload.key, id, ours, permit).await {
                 Err(error) if error.kind == UfsErrorKind::Invalid => error,
                 done => return done,
             };
@@ -107,7 +110,7 @@ impl S3 {
                 .await
                 .and_then(|known| named(parts, &known, false));
             return match theirs {
-                Ok(theirs) => self.send_complete(&upload.key, id, theirs).await,
+                Ok(theirs) => self.send_complete(&upload.key, id, theirs, permit).await,
                 Err(error) => {
                     tracing::debug!(%error, "no other ETags to complete with");
                     Err(refused)
@@ -115,7 +118,7 @@ impl S3 {
             };
         }
         let theirs = named(parts, &self.parts(&key, id).await?, true)?;
-        self.send_complete(&upload.key, id, theirs).await
+        self.send_complete(&upload.key, id, theirs, permit).await
     }
 
     /// After `error`: the upload is gone (this is a repeat) or the answer was lost.
@@ -166,6 +169,7 @@ impl S3 {
         key: &ObjectKey,
         id: &str,
         parts: Vec<CompletedPart>,
+        permit: &Permit,
     ) -> Result<Option<String>, UfsError> {
         let parts = CompletedMultipartUpload::builder()
             .set_parts(Some(parts))
@@ -180,6 +184,7 @@ impl S3 {
         // A store may take long to put large objects together.
         let limit = self.context.config.request_timeout.saturating_mul(2);
         let completed = within(limit, "complete upload", async {
+            permit.check()?;
             request
                 .send()
                 .await

@@ -136,6 +136,7 @@ impl S3 {
         };
         let body = SdkBody::from(joined(pieces));
         let _turn = self.turns.take().await?;
+        incoming.permit().check()?;
         let deadline = self.context.config.deadline(size);
         let sent = within(
             deadline,
@@ -229,6 +230,8 @@ async fn feed(
             Some(Piece::Data(data)) if incoming.remaining() == 0 => held = Some(data),
             Some(Piece::Data(data)) => hand_over(&feeder, data).await,
             Some(Piece::Finish(digests)) => {
+                // Without it the store has nothing.
+                incoming.permit().check()?;
                 if let Some(last) = held {
                     hand_over(&feeder, last).await;
                 }

@@ -3,6 +3,7 @@
 mod fake;
 mod moto;
 mod posix_faults;
+mod posix_fence;
 mod posix_keys;
 mod posix_life;
 mod posix_marks;

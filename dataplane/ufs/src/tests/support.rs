@@ -16,7 +16,7 @@ use quickwater_proto::{
     UfsError, UfsIdentity, UfsObject, UploadId, UploadRecord,
 };
 
-use crate::{Identities, UfsClient, UfsConfig};
+use crate::{Identities, Standing, UfsClient, UfsConfig};
 
 /// Polls a future without any runtime, as a foreign one would.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
@@ -45,6 +45,12 @@ pub(super) fn client(config: UfsConfig) -> UfsClient {
 /// One with a memory of directories that outlives it.
 pub(super) fn client_with(identities: Arc<dyn Identities>) -> UfsClient {
     UfsClient::with_identities(runtime(), UfsConfig::default(), identities)
+}
+
+/// One of a worker among others.
+pub(super) fn among_others(config: UfsConfig, standing: Arc<Standing>) -> UfsClient {
+    let identities = Arc::new(crate::identities::Remembered::default());
+    UfsClient::among_others(runtime(), config, identities, standing)
 }
 
 fn runtime() -> tokio::runtime::Handle {

@@ -13,6 +13,7 @@ use quickwater_engine::io::Environment as _;
 use quickwater_proto::{CopyOf, NodeId, ObjectKey, PersistState, SLOTS, SlotTable, slot_of};
 use quickwater_rpc::cluster::OrderAnswer;
 use quickwater_rpc::cluster::order::What;
+use quickwater_ufs::Standing;
 use quickwater_worker::environment::ShardEnvironment;
 use quickwater_worker::peer::Directory;
 use quickwater_worker::store::Store;
@@ -41,6 +42,7 @@ pub(super) struct Body {
     /// When the shards' monotonic clock was zero.
     pub(super) start: Instant,
     pub(super) fence: Duration,
+    pub(super) standing: Arc<Standing>,
     pub(super) readiness: Readiness,
     pub(super) conditions: Conditions,
 }
@@ -48,6 +50,7 @@ pub(super) struct Body {
 /// The attendant of a worker. It holds nothing until its body is there.
 pub(super) struct Attending {
     directory: Arc<Directory>,
+    standing: Arc<Standing>,
     body: OnceLock<Body>,
     here: watch::Sender<bool>,
     /// The table gone by; 0: none yet.
@@ -63,9 +66,10 @@ pub(super) struct Attending {
 }
 
 impl Attending {
-    pub(super) fn new(directory: Arc<Directory>) -> Arc<Self> {
+    pub(super) fn new(directory: Arc<Directory>, standing: Arc<Standing>) -> Arc<Self> {
         Arc::new(Self {
             directory,
+            standing,
             body: OnceLock::new(),
             here: watch::channel(false).0,
             gone_by: watch::channel(0).0,
@@ -122,8 +126,9 @@ impl Body {
     /// Gives slots away: nothing of them is answered or changed here from now on.
     /// Answers those that must stay.
     async fn give(&self, lost: Vec<usize>) -> Vec<usize> {
-        // What is in no UFS can only be sent there by who has the bytes.
-        if self.is_dirty() {
+        // What is in no UFS can only be sent there by who has the bytes. What hangs in the
+        // kernel nobody can take back, and the next owner would not know of it.
+        if self.is_dirty() || self.standing.stragglers() > 0 {
             return lost;
         }
         for slot in &lost {
@@ -145,7 +150,8 @@ impl Body {
     /// something that no UFS has.
     async fn try_give(&self, lost: Vec<usize>) -> Vec<usize> {
         let kept = self.give(lost.clone()).await;
-        if kept.len() == lost.len() || !self.is_dirty() {
+        let stays = self.is_dirty() || self.standing.stragglers() > 0;
+        if kept.len() == lost.len() || !stays {
             return kept;
         }
         // Nobody has them before we say that we let go.
@@ -306,19 +312,27 @@ impl Attendant for Attending {
     }
 
     fn met(&self, peers: Peers) {
+        self.standing.heard(peers.over);
         self.directory.meet(peers.key, &peers.members);
     }
 
-    fn opened(&self, table: &SlotTable) {
+    fn opened(&self, session: u64, table: &SlotTable) {
         self.directory.set_table(Arc::new(table.clone()));
-        let Some(body) = self.body.get() else { return };
+        let Some(body) = self.body.get() else {
+            self.standing.opened(session, true);
+            return;
+        };
+        let left = body.shared.rights.left(boottime());
+        let lapsed = left.is_none_or(|left| left.is_zero());
+        // A request of before must find itself refused before there is a lease again.
+        self.standing.opened(session, lapsed);
         let stuck = body.shared.stuck();
         self.known().clone_from(&stuck);
         *self.fenced() = stuck;
         let now = ShardEnvironment::new(body.start).monotonic();
         body.shared.kept.fence(now);
         let rights = &body.shared.rights;
-        if rights.left(boottime()).is_some_and(|left| !left.is_zero()) {
+        if !lapsed {
             return;
         }
         let lost = |slot: &usize| table.owner(*slot) != Some(self.directory.node());
@@ -332,6 +346,9 @@ impl Attendant for Attending {
     }
 
     fn is_stuck(&self) -> bool {
+        if self.standing.is_ousted() {
+            return true;
+        }
         let Some(body) = self.body.get() else {
             return false;
         };
@@ -341,6 +358,7 @@ impl Attendant for Attending {
     }
 
     fn granted(&self, until: Duration) {
+        self.standing.granted(until);
         self.early.send_replace(until);
         if let Some(body) = self.body.get() {
             body.shared.rights.grant(until);

@@ -118,7 +118,7 @@ fn start(
         .context("the metadata cannot be used by this version")?;
     readiness.depend_on(namespace.store().clone());
     sources::collect_metadata(&metrics, namespace.store().clone());
-    let ufs = control::ufs_client(runtime.handle().clone(), settings, budget, &namespace);
+    let ufs = control::ufs_client(runtime.handle().clone(), settings, budget, &namespace, None);
     sources::collect_ufs(&metrics, ufs.clone());
     buckets::make_default_ufs(&settings.ufs.uri)?;
     runtime.block_on(buckets::add_mounts(&namespace, &ufs, settings))?;

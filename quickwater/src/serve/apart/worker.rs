@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use quickwater_controlplane::client::{Access, ControlClient, Introduction, LinkError, Registered};
+use quickwater_controlplane::cluster::boottime;
 use quickwater_engine::Shared;
 use quickwater_proto::{BlobId, NodeId, SlotTable};
+use quickwater_ufs::Standing;
 use quickwater_worker::listener;
 use quickwater_worker::metrics::{Metric, Metrics};
 use quickwater_worker::peer::{Directory, PeerConfig, PeerIdentity, PeerStats};
@@ -245,6 +247,7 @@ fn start(
         shared: Arc::clone(&data_plane.shared),
         start: data_plane.start,
         fence: settings.write_cache.fence,
+        standing: Arc::clone(&meeting.standing),
         readiness: readiness.clone(),
         conditions: parts.conditions.clone(),
     };
@@ -276,6 +279,8 @@ type Linked = (
 /// How a worker meets the others.
 struct Meeting {
     directory: Arc<Directory>,
+    /// What it may do to under file systems.
+    standing: Arc<Standing>,
     identity: Arc<PeerIdentity>,
     stats: Arc<PeerStats>,
     advertised: std::net::SocketAddr,
@@ -304,6 +309,7 @@ impl Meeting {
         }
         Ok(Self {
             directory: Directory::new(place.node.clone()),
+            standing: Standing::new(place.node.clone(), boottime),
             identity,
             stats: Arc::default(),
             advertised,
@@ -336,7 +342,10 @@ fn link(dir: &Path, settings: &Settings, (place, meeting): (&Place, &Meeting)) -
     Ok((
         client,
         link,
-        Attending::new(Arc::clone(&meeting.directory)),
+        Attending::new(
+            Arc::clone(&meeting.directory),
+            Arc::clone(&meeting.standing),
+        ),
         belonging,
     ))
 }
@@ -429,7 +438,9 @@ impl Assembly<'_> {
             settings.s3.tls.is_some(),
             true,
         );
-        let ufs = control::ufs_client(runtime.handle().clone(), settings, budget, self.client);
+        let standing = Some(Arc::clone(&self.meeting.standing));
+        let handle = runtime.handle().clone();
+        let ufs = control::ufs_client(handle, settings, budget, self.client, standing);
         sources::collect_ufs(&self.metrics, ufs.clone());
         let certificate = settings.s3.tls.as_ref().map(identity::load).transpose()?;
         let (access_log, thread) = match &settings.s3.access_log {
@@ -498,7 +509,7 @@ fn collect_link(metrics: &Metrics, client: ControlClient) {
 
 fn collect_rights(metrics: &Metrics, shared: Arc<Shared>) {
     metrics.collect(move |samples| {
-        let now = quickwater_controlplane::cluster::boottime();
+        let now = boottime();
         let left = shared.rights.left(now).unwrap_or_default();
         samples.number(Metric::LeaseSeconds, &[], left.as_secs_f64());
         samples.count(Metric::OwnedSlots, &[], shared.rights.owned() as u64);
