@@ -289,3 +289,33 @@ def test_writes_go_on_when_it_is_not_known_what_became_of_some(steady: Cluster) 
             writer.join()
     for key in keys:
         wait_for(steady, lambda key=key: put(key) == 200)
+
+
+def test_a_completed_upload_stays_when_its_worker_restarts_without_its_slots(short: Cluster) -> None:
+    one, two = (short.worker(node).target().client() for node in NODES)
+    wait_for(short, lambda: told(lambda: one.create_bucket(Bucket="abc"))[0] in (200, 409))
+    short.policy("WRITE_BACK", one)
+    key = dirty_key_of(short, "n1", "k")
+    wait_for(short, lambda: short.cli("async-persist", "wait", "--path", "/abc").returncode == 0)
+    place, away = short.home / "ufs" / "abc", short.home / "away"
+    place.rename(away)
+    named = {"Bucket": "abc", "Key": key}
+    named["UploadId"] = made(short, lambda: one.create_multipart_upload(**named))["UploadId"]
+    bodies = [payload(5 * MIB + 1, "first"), payload(MIB, "second")]
+    parts = []
+    for number, body in enumerate(bodies, 1):
+        sent = made(short, lambda: one.upload_part(**named, PartNumber=number, Body=body))
+        parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+    made(short, lambda: one.complete_multipart_upload(**named, MultipartUpload={"Parts": parts}))
+    short.worker("n1").kill()
+    short.wait_slots(lambda slots: slots["n2"] == SLOTS)
+    # The key is another worker's when it starts; only its own disk has the bytes.
+    one = short.worker("n1").target().client()
+    assert short.metric("n1", "quickwater_store_pinned_bytes") >= sum(map(len, bodies)), short.logs()
+    for s3 in (one, two):
+        got = made(short, lambda: s3.get_object(Bucket="abc", Key=key)["Body"].read())
+        assert got == b"".join(bodies)
+    away.rename(place)
+    wait_for(short, lambda: persist_state(made(short, lambda: two.head_object(Bucket="abc", Key=key))) == "PERSISTED")
+    assert (place / key).read_bytes() == b"".join(bodies)
+    wait_for(short, lambda: short.metric("n1", "quickwater_store_pinned_bytes") < MIB)

@@ -383,16 +383,52 @@ impl<R: Rows> Queue<'_, R> {
                 let Some(bucket) = buckets.iter().find(|bucket| bucket.id == id) else {
                     continue;
                 };
-                if mine(slot_of(id, &key))
-                    && self.take(bucket, key, (pending, holders), fates).await?
-                {
-                    count += 1;
+                if mine(slot_of(id, &key)) {
+                    let taken = self.take(bucket, key, (pending, holders), fates);
+                    count += u64::from(taken.await?);
+                } else if !self.taken {
+                    self.keep_for_others(bucket.id, key, &holders, fates)
+                        .await?;
                 }
             }
             if !page.more || after.is_none() {
                 return Ok(count);
             }
         }
+    }
+
+    /// Keeps the bytes of a key that another worker owns, if its row says that we have them:
+    /// parts that were completed have no entry of their own.
+    async fn keep_for_others(
+        &self,
+        bucket: BucketId,
+        key: ObjectKey,
+        holders: &[NodeId],
+        fates: &mut HashMap<BlobId, Fate>,
+    ) -> Result<()> {
+        let (Some(node), Some(store)) = (self.node, self.store) else {
+            return Ok(());
+        };
+        if !holders.contains(node) {
+            return Ok(());
+        }
+        let Some(record) = self.rows.object(bucket, &key).await? else {
+            return Ok(());
+        };
+        for extent in &record.extents {
+            if record.persist == PersistState::Persisted || !store.holds(extent.blob, extent.size) {
+                continue;
+            }
+            fates.insert(extent.blob, Fate::Keep);
+            let copy = CopyOf {
+                bucket,
+                key: key.clone(),
+                blob: extent.blob,
+                owner: None,
+            };
+            self.shared.kept.keep(copy, extent.size, true, self.now);
+        }
+        Ok(())
     }
 
     /// Whether it is ours to see to.
