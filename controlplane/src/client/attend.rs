@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quickwater_proto::{SLOTS, SlotTable};
+use quickwater_proto::SlotTable;
 use quickwater_rpc::cluster::cluster_client::ClusterClient;
 use quickwater_rpc::cluster::{FromControl, FromWorker, Order, OrderAnswer, Part as WirePart};
 use tokio::sync::{mpsc, watch};
@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 use super::link::LinkError;
 use super::{Attendant, Shared};
 use crate::cluster::{Part, boottime};
-use crate::rpc::{peers_from_wire, table_from_wire};
+use crate::rpc::{bits, peers_from_wire, slots, table_from_wire};
 
 /// Longest pause between two heartbeats.
 const BEAT_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -93,6 +93,7 @@ pub(super) async fn attend(
                 beats.send(&attendant, &gone_by.borrow(), false)?;
             }
             Ok(()) = gone_by.changed() => beats.send(&attendant, &gone_by.borrow_and_update(), false)?,
+            () = shared.beat.notified() => beats.send(&attendant, &gone_by.borrow(), false)?,
             Ok(()) = leave.changed() => beats.send(&attendant, &gone_by.borrow(), true)?,
             message = incoming.message() => match message {
                 Ok(Some(message)) => {
@@ -194,6 +195,8 @@ impl Beats {
             transient_objects: condition.transient_objects,
             draining: condition.draining,
             parts: parts_to_wire(condition.parts),
+            ready: bits(&condition.ready),
+            stopping: condition.stopping,
         };
         let sent = boottime();
         if self.out.try_send(beat).is_err() {
@@ -243,21 +246,8 @@ impl Beats {
         }
         if message.beat != 0 {
             attendant.draining(message.draining);
+            attendant.wanted(slots(&message.wanted).into_iter().collect());
         }
         message.beat != 0 && self.goodbye == Some(message.beat)
     }
-}
-
-/// One bit per slot; empty when there is none.
-fn bits(slots: &[usize]) -> Vec<u8> {
-    if slots.is_empty() {
-        return Vec::new();
-    }
-    let mut bits = vec![0; SLOTS / 8];
-    for slot in slots {
-        if let Some(byte) = bits.get_mut(slot / 8) {
-            *byte |= 1 << (slot % 8);
-        }
-    }
-    bits
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use quickwater_proto::{NodeId, SlotTable};
 use quickwater_rpc::cluster::order::What;
 use quickwater_rpc::cluster::{News, OrderAnswer};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 pub use link::{Link, LinkError};
 pub use queue::{CALL_WAIT, UNREACHED_WAIT};
@@ -89,6 +89,10 @@ pub struct Condition {
     pub draining: bool,
     /// Optional parts of it.
     pub parts: Vec<Part>,
+    /// Slots it was asked for that it can give away although it `holds` something.
+    pub ready: Vec<usize>,
+    /// It ends soon, and wants no slots.
+    pub stopping: bool,
 }
 
 /// What the worker does with what the control plane says. Nothing here may wait long:
@@ -113,6 +117,8 @@ pub trait Attendant: Send + Sync + 'static {
     fn buckets_changed(&self);
     /// Whether it is to get rid of what only it has.
     fn draining(&self, draining: bool);
+    /// Slots of this worker that others should have: these and no others.
+    fn wanted(&self, slots: Vec<usize>);
     /// Where other workers are, and the key to talk to them.
     fn met(&self, peers: Peers);
     /// Carries out an order; each in a task of its own.
@@ -130,6 +136,8 @@ struct Shared {
     registered: watch::Receiver<Option<Registered>>,
     /// Set when the worker says goodbye.
     leave: watch::Sender<bool>,
+    /// Something is to be said before the next heartbeat is due.
+    beat: Notify,
     /// Number of the buckets as they were told of last.
     buckets: AtomicU64,
     /// Version of the path policies as it was told last; 0: not told yet, or none.
@@ -188,6 +196,7 @@ impl ControlClient {
             stats: ClientStats::default(),
             registered,
             leave: watch::channel(false).0,
+            beat: Notify::new(),
             buckets: AtomicU64::new(0),
             policies: AtomicU64::new(0),
         });
@@ -205,6 +214,11 @@ impl ControlClient {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.0.stats.connected.load(Ordering::Relaxed)
+    }
+
+    /// Sends a heartbeat now: how the worker is has changed.
+    pub fn beat(&self) {
+        self.0.beat.notify_one();
     }
 
     /// Says goodbye: the slots go to others at once, and the link ends.

@@ -29,8 +29,13 @@ pub struct Beat {
     pub used_bytes: u64,
     /// Bytes of it that no UFS has.
     pub dirty_bytes: u64,
-    /// It has bytes, or knows of changes, that no UFS has: it can give nothing away.
+    /// It has bytes, or knows of changes, that no UFS has: of its slots it can give away
+    /// only those that it says it can.
     pub holds: bool,
+    /// Slots that others should have, and that it can give away all the same.
+    pub ready: BTreeSet<usize>,
+    /// It ends soon: it is to have no slots if there are others.
+    pub stopping: bool,
     /// Changes that it has queued for UFSs.
     pub changes: u64,
     /// Objects that no UFS is to get.
@@ -69,6 +74,8 @@ pub struct Seat {
     /// Its session was opened by a process that ended, which may have granted leases
     /// of another length: it has to register again.
     of_before: bool,
+    /// What it could not give away last, by which table, and until when that counts.
+    kept: (u64, BTreeSet<usize>),
     kept_until: Duration,
 }
 
@@ -77,6 +84,16 @@ impl Seat {
     #[must_use]
     pub fn attends(&self, session: u64) -> bool {
         self.session == session && !self.of_before && !self.member.gone
+    }
+
+    /// Whether it is to have no slots, if there are others to have them.
+    #[must_use]
+    pub fn goes(&self) -> bool {
+        self.member.draining || self.beat.stopping
+    }
+
+    fn may_give(&self, slot: usize) -> bool {
+        !self.beat.holds || self.beat.ready.contains(&slot)
     }
 }
 
@@ -235,6 +252,7 @@ impl Membership {
             beat: Beat::default(),
             over,
             of_before: false,
+            kept: (0, BTreeSet::new()),
             kept_until: now,
             member,
         };
@@ -252,7 +270,9 @@ impl Membership {
             return false;
         }
         seat.lease_until = seat.lease_until.max(now + self.lease);
-        if !beat.kept.is_empty() {
+        // It says so until it goes by the next table: that is one answer.
+        if !beat.kept.is_empty() && beat.epoch > seat.kept.0 {
+            seat.kept = (beat.epoch, beat.kept.clone());
             seat.kept_until = now + KEPT_PAUSE;
         }
         seat.beat = beat;
@@ -287,17 +307,29 @@ impl Membership {
     /// Whether another worker may have the slots of this one.
     #[must_use]
     pub fn others(&self, node: &NodeId, now: Duration) -> bool {
-        let other = |seat: &Seat| seat.member.node != *node && !seat.member.draining;
+        let other = |seat: &Seat| seat.member.node != *node && !seat.goes();
         let mut seats = self.seats.values();
         seats.any(|seat| other(seat) && self.lives(&seat.member.node, now).is_some())
     }
 
-    /// Those who may have slots. When all are being drained, they keep serving.
+    /// Slots of a worker that others should have, as of the last [`Membership::plan`].
+    #[must_use]
+    pub fn elsewhere(&self, node: &NodeId) -> Vec<usize> {
+        if self.wanted.settled == Some(self.table.epoch) {
+            return Vec::new();
+        }
+        let moves = |slot: &usize| {
+            let wanted = self.wanted.owner(*slot);
+            self.table.owner(*slot) == Some(node) && wanted.is_some_and(|other| other != node)
+        };
+        (0..quickwater_proto::SLOTS).filter(moves).collect()
+    }
+
+    /// Those who may have slots. When all are being drained or end, they keep serving.
     fn candidates(&self, now: Duration) -> Vec<Candidate> {
         let live = self.seats.values();
         let live = live.filter(|seat| self.lives(&seat.member.node, now).is_some());
-        let (draining, staying): (Vec<&Seat>, Vec<&Seat>) =
-            live.partition(|seat| seat.member.draining);
+        let (draining, staying): (Vec<&Seat>, Vec<&Seat>) = live.partition(|seat| seat.goes());
         let seats = if staying.is_empty() {
             draining
         } else {
@@ -351,7 +383,8 @@ impl Membership {
                 return (wanted, None);
             };
             // What no UFS has would be out of reach elsewhere: it is not even asked.
-            let stays = wanted == Some(current) || seat.beat.holds || self.keeps(seat, slot, now);
+            let stays =
+                wanted == Some(current) || !seat.may_give(slot) || self.keeps(seat, slot, now);
             return match stays {
                 true => (Some(current), None),
                 false => (None, Some(current)),
@@ -369,7 +402,7 @@ impl Membership {
 
     /// Whether it could not give the slot away a short while ago.
     fn keeps(&self, seat: &Seat, slot: usize, now: Duration) -> bool {
-        now < seat.kept_until && seat.beat.kept.contains(&slot)
+        now < seat.kept_until && seat.kept.1.contains(&slot)
     }
 }
 

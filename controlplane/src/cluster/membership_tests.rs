@@ -116,6 +116,92 @@ fn a_drained_worker_loses_its_slots_once_nothing_is_only_there() {
     assert!(step(&mut members, at(2)), "it may have slots again");
 }
 
+/// Slots of the first worker that the second should have.
+fn wanted(members: &Membership) -> BTreeSet<usize> {
+    members.elsewhere(&node(1)).into_iter().collect()
+}
+
+#[test]
+fn of_a_worker_that_holds_something_only_the_slots_it_can_give_move() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    assert!(wanted(&members).is_empty(), "nobody has looked yet");
+    step(&mut members, at(0));
+    assert!(wanted(&members).is_empty());
+    let holds = |epoch, ready: &[usize]| Beat {
+        holds: true,
+        ready: ready.iter().copied().collect(),
+        ..beat(epoch)
+    };
+    members.beat(&node(1), 1, holds(1, &[]), at(1));
+    members.register(member(2), 1, at(1));
+    assert!(
+        !step(&mut members, at(1)),
+        "it has not said what it can give"
+    );
+    let asked = wanted(&members);
+    assert!((7_000..9_400).contains(&asked.len()), "{}", asked.len());
+    assert!(members.elsewhere(&node(2)).is_empty());
+    // One that it was not asked for does not go.
+    let own = (0..SLOTS).find(|slot| !asked.contains(slot)).unwrap();
+    let some: Vec<usize> = asked.iter().copied().take(3).chain([own]).collect();
+    members.beat(&node(1), 1, holds(1, &some), at(2));
+    assert!(step(&mut members, at(2)));
+    members.beat(&node(1), 1, holds(2, &some), at(2));
+    assert!(step(&mut members, at(2)));
+    assert_eq!(members.table().owned_by(&node(2)), 3);
+    assert_eq!(members.table().owner(own), Some(&node(1)));
+    assert_eq!(wanted(&members).len(), asked.len() - 3);
+    assert!(!step(&mut members, at(3)));
+}
+
+#[test]
+fn what_was_kept_is_asked_for_again_after_a_while() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    step(&mut members, at(0));
+    members.register(member(2), 1, at(0));
+    step(&mut members, at(0));
+    let kept = (0..SLOTS).filter(|slot| members.table().yielding(*slot).is_some());
+    let kept: BTreeSet<usize> = kept.collect();
+    // All of them became dirty meanwhile.
+    let keeps = |epoch| Beat {
+        kept: kept.clone(),
+        ..beat(epoch)
+    };
+    members.beat(&node(1), 1, keeps(2), at(1));
+    assert!(step(&mut members, at(1)));
+    assert_eq!(members.table().owned_by(&node(1)), SLOTS);
+    // It repeats its answer until it goes by the next table, and says nothing after.
+    members.beat(&node(1), 1, keeps(2), at(5));
+    members.beat(&node(1), 1, beat(3), at(6));
+    members.beat(&node(2), 1, beat(3), at(6));
+    assert!(!step(&mut members, at(10)));
+    assert!(step(&mut members, at(11)));
+}
+
+#[test]
+fn a_worker_that_stops_has_no_slots_if_there_are_others() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    step(&mut members, at(0));
+    let stops = |epoch| Beat {
+        stopping: true,
+        ..beat(epoch)
+    };
+    members.beat(&node(1), 1, stops(1), at(1));
+    assert!(!step(&mut members, at(1)), "there is nobody else");
+    members.register(member(2), 1, at(1));
+    assert!(step(&mut members, at(1)));
+    assert!(members.others(&node(1), at(1)) && !members.others(&node(2), at(1)));
+    members.beat(&node(1), 1, stops(2), at(1));
+    assert!(step(&mut members, at(1)));
+    assert_eq!(members.table().owned_by(&node(2)), SLOTS);
+    // It begins anew: what it said before does not count.
+    members.register(member(1), 2, at(2));
+    assert!(step(&mut members, at(2)));
+}
+
 #[test]
 fn when_all_are_drained_they_keep_serving() {
     let mut members = empty();

@@ -308,6 +308,12 @@ impl<S: Store> Cluster<S> {
         taken
     }
 
+    /// Slots of a worker that others should have: it is asked for them.
+    #[must_use]
+    pub fn wanted(&self, node: &NodeId) -> Vec<usize> {
+        self.members().elsewhere(node)
+    }
+
     /// A worker says goodbye, or is removed: its session ends.
     ///
     /// # Errors
@@ -531,7 +537,7 @@ fn reached(members: &Membership, now: Duration) -> Vec<Neighbour> {
         capacity_bytes: seat.member.capacity_bytes,
         session: seat.session,
         live: now < seat.lease_until,
-        draining: seat.member.draining,
+        draining: seat.goes(),
     });
     reached.collect()
 }

@@ -125,7 +125,10 @@ pub(crate) fn peers_from_wire(peers: &wire::Peers) -> Option<Peers> {
 }
 
 /// Numbers of the bits that are set.
-fn slots(bits: &[u8]) -> BTreeSet<usize> {
+pub(crate) fn slots(bits: &[u8]) -> BTreeSet<usize> {
+    if bits.is_empty() {
+        return BTreeSet::new();
+    }
     let set = |slot: &usize| {
         bits.get(slot / 8)
             .is_some_and(|b| b & (1 << (slot % 8)) != 0)
@@ -142,6 +145,20 @@ fn parts(told: Vec<wire::Part>) -> Vec<Part> {
         detail: cut(part.detail),
     });
     kept.collect()
+}
+
+/// One bit per slot; empty when there is none.
+pub(crate) fn bits(slots: &[usize]) -> Vec<u8> {
+    if slots.is_empty() {
+        return Vec::new();
+    }
+    let mut bits = vec![0; SLOTS / 8];
+    for slot in slots {
+        if let Some(byte) = bits.get_mut(slot / 8) {
+            *byte |= 1 << (slot % 8);
+        }
+    }
+    bits
 }
 
 fn member(node: NodeId, request: wire::RegisterRequest) -> Result<Member, Status> {
@@ -345,11 +362,14 @@ async fn taken<S: Store>(
         transient_objects: message.transient_objects,
         draining: message.draining,
         parts: parts(message.parts),
+        ready: slots(&message.ready),
+        stopping: message.stopping,
     };
     match cluster.beat(node, message.session, beat) {
         true => Ok(wire::FromControl {
             beat: message.beat,
             draining: cluster.drains(node),
+            wanted: bits(&cluster.wanted(node)),
             ..wire::FromControl::default()
         }),
         false => Err(ended()),

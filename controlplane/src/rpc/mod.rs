@@ -23,9 +23,7 @@ use tonic::service::interceptor::InterceptedService;
 pub use admin::AdminService;
 pub use authenticate::{AdminToken, Authenticator, WeakToken};
 pub use cluster::cluster_routes;
-pub(crate) use cluster::{
-    SESSION_HEADER, {peers_from_wire, table_from_wire},
-};
+pub(crate) use cluster::{SESSION_HEADER, bits, peers_from_wire, slots, table_from_wire};
 pub(crate) use policies::by;
 pub use views::{
     AdminViews, ClusterView, FileView, MountCheck, NodeView, PersistChange, PersistFilter,

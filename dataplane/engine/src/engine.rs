@@ -1,6 +1,6 @@
 //! The engine of one shard: its outside world and the state all shards share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,10 +9,12 @@ use std::time::Duration;
 use async_lock::{RwLockReadGuard, RwLockWriteGuard};
 use futures_util::future::{Either, select};
 use quickwater_proto::{
-    Bucket, BucketId, BucketName, ObjectKey, ObjectRecord, PathPolicy, PolicyMode, UploadId,
-    Version,
+    BlobId, Bucket, BucketId, BucketName, ObjectKey, ObjectRecord, PathPolicy, PolicyMode,
+    UploadId, Version, slot_of,
 };
 
+use crate::decisions::anchors::Anchors;
+use crate::decisions::clearing::Clearing;
 use crate::decisions::copy_holders::CopyHolders;
 use crate::decisions::flights::Flights;
 use crate::decisions::freshness::Freshness;
@@ -189,6 +191,10 @@ pub struct Shared {
     pub kept: HeldCopies,
     /// What this process may answer for.
     pub rights: Rights,
+    /// Slots that hold what only this worker has.
+    anchors: Anchors,
+    /// Slots in which nothing more is kept that no UFS has.
+    pub clearing: Clearing,
     /// Nothing is to be kept that no UFS has.
     draining: AtomicBool,
     unsure: Mutex<Vec<UnsurePart>>,
@@ -248,6 +254,8 @@ impl Shared {
             jobs: JobTasks::default(),
             stats: EngineStats::default(),
             rights,
+            anchors: Anchors::default(),
+            clearing: Clearing::default(),
             draining: AtomicBool::new(false),
             config,
         })
@@ -302,6 +310,44 @@ impl Shared {
     pub async fn note_taken(&self, slot: usize, now: Duration) {
         self.slots.lock(slot).await.mark_changed();
         self.rights.note_taken(slot, now);
+    }
+
+    /// Notes that the bytes of a blob are flushed here, for a key of this slot.
+    pub fn anchor(&self, blob: BlobId, slot: usize) {
+        // The only process gives nothing away.
+        if !self.rights.is_alone() {
+            self.anchors.note(blob, slot);
+        }
+    }
+
+    /// The bytes of a blob are a copy for another owner from now on.
+    pub(crate) fn forget_anchor(&self, blob: BlobId) {
+        self.anchors.forget(blob);
+    }
+
+    /// Forgets which blobs are not needed any more, when there may be many. `kept`: those
+    /// that the store keeps.
+    pub fn prune_anchors(&self, kept: impl FnOnce() -> HashSet<BlobId>) {
+        self.anchors.prune_if_many(kept);
+    }
+
+    /// Slots that this worker cannot give away: of which it alone has something that no UFS
+    /// has, or is sending something. `kept`: the blobs that the store keeps, asked only if
+    /// there may be any.
+    #[must_use]
+    pub fn must_stay(&self, kept: impl FnOnce() -> HashSet<BlobId>) -> BTreeSet<usize> {
+        let elsewhere = |blob| self.holders.is_elsewhere(blob);
+        let mut slots = self.anchors.slots(kept, elsewhere);
+        let queued = self.persist.slots();
+        let running = queued.into_iter().filter(|(_, running)| *running);
+        slots.extend(running.map(|(slot, _)| slot));
+        slots
+    }
+
+    /// Whether what is written to a key now goes to its UFS first, whatever its policy.
+    fn is_clearing(&self, bucket: BucketId, key: &ObjectKey) -> bool {
+        // While the UFS does not take what is there, nothing is gained by it.
+        self.clearing.is_clearing(|| slot_of(bucket, key)) && self.persist.totals().failing == 0
     }
 
     /// Forgets what is remembered of buckets (a mount was added or removed).
@@ -453,10 +499,12 @@ impl<W: World> Engine<W> {
         let policy = shared.policies.policy(bucket.name.as_str(), key.as_str());
         match policy.mode {
             // It promises more than was asked for.
-            PolicyMode::WriteBack if shared.is_draining() => PathPolicy {
-                mode: PolicyMode::WriteThrough,
-                ..policy
-            },
+            PolicyMode::WriteBack if shared.is_draining() || shared.is_clearing(bucket.id, key) => {
+                PathPolicy {
+                    mode: PolicyMode::WriteThrough,
+                    ..policy
+                }
+            }
             _ => policy,
         }
     }

@@ -15,6 +15,8 @@ mod error;
 mod flows;
 pub mod io;
 
+pub use decisions::anchors::Anchors;
+pub use decisions::clearing::Clearing;
 pub use decisions::copy_holders::{Copied, CopyHolders};
 pub use decisions::held_copies::HeldCopies;
 pub use decisions::job_tasks::{JobAnswer, JobTasks, TASKS_MAX};

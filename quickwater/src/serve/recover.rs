@@ -75,7 +75,7 @@ pub(super) async fn recover<M: Names>(
     };
     let pending = queue.load(&buckets, mine, &mut fates).await?;
     let opened = load_opened(rows, shared, mine).await?;
-    keep_uploads(rows, shared, &buckets, &mut fates).await?;
+    keep_uploads(rows, (store, shared), &buckets, &mut fates).await?;
     // What the metadata says may be in memory only, if no power cut ended the last
     // process; bytes of what is persisted must not go before that is on disk.
     rows.flush().await?;
@@ -459,7 +459,13 @@ impl<R: Rows> Queue<'_, R> {
                 return Ok(false);
             }
             fates.extend(record.extents.iter().map(|e| (e.blob, Fate::Keep)));
-            self.shared.transient.add(&record);
+            let slot = slot_of(bucket.id, &key);
+            self.shared.transient.add(&record, slot);
+            if record.persist != PersistState::Persisted {
+                for extent in &record.extents {
+                    self.shared.anchor(extent.blob, slot);
+                }
+            }
         }
         fates.insert(note_blob(bucket.id, &key), Fate::Keep);
         // A request to a file system ended with the process that made it.
@@ -569,7 +575,7 @@ async fn load_opened(
 /// UFS knows are sent there.
 async fn keep_uploads(
     rows: &impl Rows,
-    shared: &Shared,
+    (store, shared): (&Store, &Shared),
     buckets: &[Bucket],
     fates: &mut HashMap<BlobId, Fate>,
 ) -> Result<()> {
@@ -596,6 +602,12 @@ async fn keep_uploads(
                             .iter()
                             .map(|part| (part.blob, fate_of_part(&upload, part))),
                     );
+                    for part in parts
+                        .iter()
+                        .filter(|part| store.holds(part.blob, part.size))
+                    {
+                        shared.anchor(part.blob, slot_of(bucket.id, key));
+                    }
                     held |= parts.iter().any(|part| part.held);
                     match parts.last() {
                         Some(last) if parts.len() == ROWS => number = last.number,

@@ -237,6 +237,14 @@ impl CopyHolders {
         of.unwrap_or_default()
     }
 
+    /// Whether another one that is there has a blob, as far as is known.
+    #[must_use]
+    pub(crate) fn is_elsewhere(&self, blob: BlobId) -> bool {
+        let state = self.state();
+        let of = state.of.get(&blob.0);
+        of.is_some_and(|noted| state.have(&noted.copied).next().is_some())
+    }
+
     /// The same in the order in which they are best asked: who is not there comes last.
     pub(crate) fn readers(&self, blob: BlobId) -> Vec<NodeId> {
         let state = self.state();
@@ -392,6 +400,17 @@ impl CopyHolders {
     #[must_use]
     pub fn missing(&self) -> (u64, u64) {
         self.state().missing
+    }
+
+    /// Takes out bodies that are not ours any more.
+    pub(crate) fn let_go(&self, given: impl Fn(&Copied) -> bool) -> Vec<(BlobId, Copied)> {
+        let mut state = self.state();
+        let of = state.of.iter().filter(|(_, noted)| given(&noted.copied));
+        let blobs: Vec<u128> = of.map(|(blob, _)| *blob).collect();
+        let taken = blobs
+            .into_iter()
+            .filter_map(|blob| Some((BlobId(blob), state.remove(blob)?)));
+        taken.collect()
     }
 
     /// How many blobs others have.

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quickwater_proto::{BlobId, CopyOf, CopyState};
+use quickwater_proto::{BlobId, CopyOf, CopyState, slot_of};
 
 /// Pause before the first look; doubled after each, up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_secs(2);
@@ -102,6 +102,14 @@ impl HeldCopies {
     pub fn totals(&self) -> (u64, u64) {
         let state = self.state();
         (state.held.len() as u64, state.bytes)
+    }
+
+    /// Slots of the keys that there are copies of.
+    #[must_use]
+    pub fn slots(&self) -> BTreeSet<usize> {
+        let state = self.state();
+        let of = state.held.values().map(|held| &held.of);
+        of.map(|of| slot_of(of.bucket, &of.key)).collect()
     }
 
     /// No commit of these is under way any more: it is time to look.
@@ -234,8 +242,9 @@ mod tests {
         let held = HeldCopies::default();
         assert!(held.take(BlobId(1)) && !held.take(BlobId(1)) && held.take(BlobId(2)));
         held.taken(BlobId(1));
-        assert!(held.take(BlobId(1)));
+        assert!(held.take(BlobId(1)) && held.slots().is_empty());
         held.keep(of(1), 10, false, Duration::ZERO);
+        assert_eq!(held.slots(), [slot_of(of(1).bucket, &of(1).key)].into());
         held.taken(BlobId(1));
         assert!(!held.take(BlobId(1)), "it is kept");
     }

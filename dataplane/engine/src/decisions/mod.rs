@@ -1,5 +1,7 @@
 //! Plain functions and state machines: no IO, no clock, no randomness.
 
+pub(crate) mod anchors;
+pub(crate) mod clearing;
 pub(crate) mod copy_holders;
 pub(crate) mod dirty_space;
 pub(crate) mod flights;

@@ -11,11 +11,12 @@ mod lanes;
 mod look;
 mod memory;
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_listener::{Event, EventListener};
-use quickwater_proto::{BucketId, ETag, ObjectKey, PendingChange, PendingRecord, Version};
+use quickwater_proto::{BucketId, ETag, ObjectKey, PendingChange, PendingRecord, Version, slot_of};
 
 pub(crate) use lanes::backoff;
 use lanes::{Lane, State};
@@ -382,6 +383,28 @@ impl PersistQueue {
         let place = (bucket, key.clone());
         let state = self.state();
         state.lanes.get(&place).is_some_and(|lane| lane.running)
+    }
+
+    /// Slots with changes that are to be sent, and whether one of them is being sent now.
+    #[must_use]
+    pub fn slots(&self) -> HashMap<usize, bool> {
+        let state = self.state();
+        let slots = state.slots.iter();
+        slots.map(|(slot, of)| (*slot, of.running > 0)).collect()
+    }
+
+    /// Forgets what is pending in slots that are not ours any more: who has them reads the
+    /// rows. What is being sent now says later what became of it, and is not heard.
+    pub(crate) fn let_go(&self, given: impl Fn(usize) -> bool) {
+        let mut state = self.state();
+        let places = state.lanes.keys();
+        let places = places.filter(|(bucket, key)| given(slot_of(*bucket, key)));
+        let places: Vec<Place> = places.cloned().collect();
+        for place in &places {
+            state.take_out(place);
+        }
+        drop(state);
+        self.changed.notify(usize::MAX);
     }
 
     /// Sums.

@@ -312,6 +312,8 @@ where
         if !self.has_copy(blob, copied.bytes) {
             self.copy_here(blob, copied.bytes, &entry).await?;
             self.count_made(copied.bytes, 1);
+            let slot = slot_of(place.0, place.1);
+            self.shared().anchor(blob, slot);
             let now = self.environment().monotonic();
             self.shared().persist.hurry(place.0, place.1, now);
         }

@@ -9,6 +9,7 @@ pub(crate) mod delete;
 pub(crate) mod fence;
 pub(crate) mod fill;
 pub(crate) mod free;
+mod give_slots;
 pub(crate) mod hand_over;
 pub(crate) mod job;
 pub(crate) mod keep_copy;

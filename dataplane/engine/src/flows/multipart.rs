@@ -217,6 +217,10 @@ impl<W: World> Engine<W> {
             if let Some(last) = last {
                 pinned.write(last, Durability::Flushed).await?;
             }
+            let slot = Slots::of_key(bucket.id, &upload.key);
+            self.shared().anchor(part.blob, slot);
+            // Whoever gives the slot away sees these bytes, or has taken our right before.
+            self.permit_slot(slot)?;
             let _guard = self.lock_slot(Slots::of_part(upload.id, number)).await?;
             let _gate = self.enter_upload(upload.id).await?;
             let now = self.upload(bucket, &upload.key, upload.id).await?;

@@ -9,11 +9,12 @@ use futures_util::future::{Either, select};
 
 use crate::engine::Shared;
 
-/// Slots while it is being read what is pending of them.
-struct Taking<'a>(&'a Shared, &'a [usize]);
+/// Slots that are neither owned nor another's: while it is being read what is pending of
+/// them, or what was pending is let go.
+pub(crate) struct Taking<'a>(&'a Shared, &'a [usize]);
 
 impl<'a> Taking<'a> {
-    fn begin(shared: &'a Shared, slots: &'a [usize]) -> Self {
+    pub(crate) fn begin(shared: &'a Shared, slots: &'a [usize]) -> Self {
         let taking = Self(shared, slots);
         taking.set(true);
         taking

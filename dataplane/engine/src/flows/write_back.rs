@@ -19,7 +19,7 @@ use quickwater_proto::{
 
 use crate::decisions::dirty_space::{self, Instead};
 use crate::decisions::read_plan::chunks_of;
-use crate::decisions::slots::SlotGuard;
+use crate::decisions::slots::{SlotGuard, Slots};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::copies::CopiesOf;
@@ -331,6 +331,8 @@ impl<W: World> Engine<W> {
         let record_bytes = record.size;
         let (copies, outcome) = match written {
             Ok(copies) => {
+                let slot = Slots::of_key(bucket.id, key);
+                self.shared().anchor(pinned.blob, slot);
                 let sessions: Vec<CopyAt> = copies.iter().cloned().chain(owner).collect();
                 let applied = self.apply(entry, &sessions).await;
                 (copies, applied)
@@ -500,7 +502,8 @@ impl<W: World> Engine<W> {
         guard: &SlotGuard<'_>,
     ) -> Arc<ObjectRecord> {
         record.version = committed.version;
-        self.shared().transient.add(&record);
+        let slot = Slots::of_key(bucket.id, key);
+        self.shared().transient.add(&record, slot);
         if let Some(old) = &committed.replaced {
             self.forget_replaced(old, &record);
         }

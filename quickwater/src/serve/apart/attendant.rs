@@ -1,6 +1,7 @@
 //! What a worker does with what the control plane says: leases and tables become
 //! rights of the shards. Slots are taken in and given away here.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use quickwater_controlplane::cluster::boottime;
 use quickwater_controlplane::records::JournalEntry;
 use quickwater_engine::Shared;
 use quickwater_engine::io::Environment as _;
-use quickwater_proto::{CopyOf, NodeId, ObjectKey, PersistState, SLOTS, SlotTable, slot_of};
+use quickwater_proto::{BlobId, CopyOf, NodeId, ObjectKey, SLOTS, SlotTable, slot_of};
 use quickwater_rpc::cluster::OrderAnswer;
 use quickwater_rpc::cluster::order::What;
 use quickwater_ufs::Standing;
@@ -30,6 +31,9 @@ const QUIESCE_WAIT: Duration = Duration::from_secs(5);
 /// How often it is looked whether a change that is under way in a new slot, begun when the
 /// slot was held before, became one of unknown outcome.
 const STUCK_LOOK: Duration = Duration::from_millis(100);
+/// How long a slot that others should have waits for its UFS to have all of it, if other
+/// workers have it already; it moves as it is then.
+const CLEAR_WAIT: Duration = Duration::from_secs(10);
 /// Pause before the metadata are asked again what is pending of new slots.
 const TAKE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -59,6 +63,8 @@ pub(super) struct Attending {
     early: watch::Sender<Duration>,
     /// Slots that were stuck when the session began. It fenced what had made them so.
     fenced: Mutex<Vec<usize>>,
+    /// Slots that others should have, and since when that is known.
+    wanted: Mutex<BTreeMap<usize, Instant>>,
     /// The same, for the whole session: what is stuck beside them needs another one.
     known: Mutex<Vec<usize>>,
     /// Whether it was ready once: what is not after that is about to end.
@@ -77,6 +83,7 @@ impl Attending {
             fenced: Mutex::default(),
             known: Mutex::default(),
             was_ready: AtomicBool::new(false),
+            wanted: Mutex::default(),
         })
     }
 
@@ -103,6 +110,10 @@ impl Attending {
         self.fenced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn wanted_slots(&self) -> MutexGuard<'_, BTreeMap<usize, Instant>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn known(&self) -> MutexGuard<'_, Vec<usize>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,43 +137,47 @@ impl Body {
     /// Gives slots away: nothing of them is answered or changed here from now on.
     /// Answers those that must stay.
     async fn give(&self, lost: Vec<usize>) -> Vec<usize> {
-        // What is in no UFS can only be sent there by who has the bytes. What hangs in the
-        // kernel nobody can take back, and the next owner would not know of it.
-        if self.is_dirty() || self.standing.stragglers() > 0 {
-            return lost;
-        }
-        for slot in &lost {
-            self.shared.rights.set(*slot, false);
-        }
-        let deadline = tokio::time::Instant::now() + QUIESCE_WAIT;
-        let mut kept = Vec::new();
-        for slot in lost {
-            let quiet = tokio::time::timeout_at(deadline, self.shared.quiesce(slot)).await;
-            if quiet.is_err() {
-                kept.push(slot);
-            }
-        }
-        self.shared.forget_objects();
-        kept
+        let clock = ShardEnvironment::new(self.start);
+        let patience = tokio::time::sleep(QUIESCE_WAIT);
+        let must_stay = || self.must_stay();
+        let given = self
+            .shared
+            .give_slots(lost, must_stay, || clock.monotonic(), patience);
+        given.await
     }
 
-    /// As [`Body::give`], but takes all back when a change that was under way left
-    /// something that no UFS has.
-    async fn try_give(&self, lost: Vec<usize>) -> Vec<usize> {
-        let kept = self.give(lost.clone()).await;
-        let stays = self.is_dirty() || self.standing.stragglers() > 0;
-        if kept.len() == lost.len() || !stays {
-            return kept;
+    /// Slots of which only this worker has something, or is sending something.
+    fn must_stay(&self) -> BTreeSet<usize> {
+        // What hangs in the kernel nobody can take back, and the next owner would not know
+        // of it.
+        if self.standing.stragglers() > 0 {
+            return (0..SLOTS).collect();
         }
-        // Nobody has them before we say that we let go.
-        for slot in &lost {
-            self.shared.rights.set(*slot, true);
+        self.shared.must_stay(|| self.pinned())
+    }
+
+    /// Blobs that the store keeps because no UFS has them.
+    fn pinned(&self) -> HashSet<BlobId> {
+        let pinned = self.store.pinned();
+        pinned.into_iter().map(|chunk| chunk.blob).collect()
+    }
+
+    /// Which of the slots that others should have can be given away.
+    fn ready(&self, wanted: &BTreeMap<usize, Instant>) -> Vec<usize> {
+        if wanted.is_empty() {
+            return Vec::new();
         }
-        lost
+        let must = self.must_stay();
+        let queued = self.shared.persist.slots();
+        let ready = wanted.iter().filter(|(slot, since)| {
+            let waits = queued.contains_key(slot) && since.elapsed() < CLEAR_WAIT;
+            !must.contains(slot) && !waits
+        });
+        ready.map(|(slot, _)| *slot).collect()
     }
 
     /// Whether there are bytes or changes that no UFS has.
-    fn is_dirty(&self) -> bool {
+    pub(super) fn is_dirty(&self) -> bool {
         let queued = self.shared.persist.totals();
         queued.puts + queued.deletes > 0
             || self.shared.transient.objects() > 0
@@ -183,6 +198,8 @@ impl Body {
     async fn look_into(&self, slots: Vec<usize>) {
         let clock = ShardEnvironment::new(self.start);
         let mine = |slot: usize| slots.binary_search(&slot).is_ok();
+        // What is known of them is of an earlier time.
+        self.shared.transient.let_go(mine);
         loop {
             let when = (self.fence, clock.monotonic());
             match take_in(
@@ -213,6 +230,9 @@ impl Body {
         shared
             .persist
             .forget(|bucket, key| foreign(&shared, bucket, key));
+        shared
+            .transient
+            .let_go(|slot| shared.rights.is_foreign(slot));
         let (store, start) = (self.store.clone(), self.start);
         tokio::task::spawn_blocking(move || {
             let now = ShardEnvironment::new(start).monotonic();
@@ -238,9 +258,6 @@ impl Body {
                 let Ok((blob, commit)) = commit else { continue };
                 if !foreign(&shared, commit.bucket, &commit.key) || shared.kept.has(blob) {
                     continue;
-                }
-                if commit.object.persist == PersistState::Transient {
-                    shared.transient.forget(commit.object.size);
                 }
                 let of = CopyOf {
                     bucket: commit.bucket,
@@ -282,6 +299,12 @@ impl Attendant for Attending {
         };
         let stats = body.store.stats();
         let queued = body.shared.persist.totals();
+        body.shared.prune_anchors(|| body.pinned());
+        let holds = body.is_dirty();
+        let ready = match holds {
+            true => body.ready(&self.wanted_slots()),
+            false => Vec::new(),
+        };
         let is_ready = body.readiness.get();
         let was_ready = self.was_ready.fetch_or(is_ready, Ordering::Relaxed);
         let state = match (stats.is_suspect(), is_ready) {
@@ -294,12 +317,27 @@ impl Attendant for Attending {
             state: state.into(),
             used_bytes: stats.live_bytes.load(Ordering::Relaxed),
             dirty_bytes: queued.bytes.saturating_add(body.shared.transient.bytes()),
-            holds: body.is_dirty(),
+            holds,
             changes: queued.puts + queued.deletes,
             transient_objects: body.shared.transient.objects(),
             draining: body.shared.is_draining(),
             parts: body.conditions.all().into_iter().map(part).collect(),
+            ready,
+            stopping: body.shared.clearing.is_all(),
         }
+    }
+
+    fn wanted(&self, slots: Vec<usize>) {
+        let Some(body) = self.body.get() else { return };
+        let mut wanted = self.wanted_slots();
+        if wanted.is_empty() && slots.is_empty() {
+            return;
+        }
+        body.shared.clearing.set(&slots);
+        let now = Instant::now();
+        let before = std::mem::take(&mut *wanted);
+        let since = |slot: usize| (slot, before.get(&slot).copied().unwrap_or(now));
+        *wanted = slots.into_iter().map(since).collect();
     }
 
     fn draining(&self, draining: bool) {
@@ -382,16 +420,24 @@ impl Attendant for Attending {
             .filter(|slot| !rights.owns(*slot) && mine(slot))
             .collect();
         let mut kept = Vec::new();
-        // A process that ended while it gave slots away left its data here.
+        // A process that ended while it gave slots away left its data here. What only it
+        // had is kept as copies of what others own are.
         let left = |slot: &usize| {
             table.yielding(*slot) == Some(self.directory.node()) && !rights.owns(*slot)
         };
-        let left: Vec<usize> = match body.is_dirty() {
-            true => (0..SLOTS).filter(left).collect(),
-            false => Vec::new(),
+        let left: Vec<usize> = (0..SLOTS).filter(left).collect();
+        let left: Vec<usize> = match left.is_empty() {
+            true => left,
+            false => {
+                let mut must = body.must_stay();
+                must.extend(body.shared.kept.slots());
+                left.into_iter()
+                    .filter(|slot| must.contains(slot))
+                    .collect()
+            }
         };
         if !lost.is_empty() {
-            kept = body.try_give(lost).await;
+            kept = body.give(lost).await;
         }
         kept.extend(left);
         if !gained.is_empty() {

@@ -181,3 +181,22 @@ fn who_is_there_is_read_first() {
     assert_eq!(holders.readers(BlobId(1)), [node("c"), node("b")]);
     assert!(holders.readers(BlobId(2)).is_empty());
 }
+
+#[test]
+fn what_is_let_go_is_neither_due_nor_told() {
+    let holders = CopyHolders::default();
+    holders.meet(&[member("b", 1, true), member("c", 1, false)]);
+    holders.note(BlobId(1), copied(&[at("b", 1)]));
+    holders.note(BlobId(2), copied(&[at("c", 1)]));
+    holders.note(BlobId(3), copied(&[at("b", 2)]));
+    // The second is with a dead worker, the third of a session of which nothing is known.
+    let elsewhere = |blob| holders.is_elsewhere(BlobId(blob));
+    assert_eq!([1, 2, 3, 4].map(elsewhere), [true, false, false, false]);
+    assert_eq!(holders.missing().0, 2);
+    assert!(holders.let_go(|copied| copied.others.len() > 1).is_empty());
+    let taken = holders.let_go(|copied| copied.key.as_str() == "k");
+    assert_eq!(taken.len(), 3);
+    assert_eq!(taken[0], (BlobId(1), copied(&[at("b", 1)])));
+    assert_eq!((holders.blobs(), holders.missing()), (0, (0, 0)));
+    assert!(holders.take(NOW, |_| true).is_none() && holders.take_ended().is_empty());
+}

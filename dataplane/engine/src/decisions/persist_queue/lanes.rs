@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use quickwater_proto::{BucketId, CHUNK_BYTES, PendingChange, PendingRecord, Version};
+use quickwater_proto::{BucketId, CHUNK_BYTES, PendingChange, PendingRecord, Version, slot_of};
 
 use super::due::Due;
 use super::{Outcome, PersistConfig, Place, QueueTotals, QueuedChange, SentChange, Work, memory};
@@ -50,10 +50,21 @@ pub(super) struct State {
     /// How many changes are pending since a millisecond: the first are the oldest.
     pub(super) ages: BTreeMap<i64, usize>,
     pub(super) running: HashMap<BucketId, usize>,
+    /// Slots with something to be sent, or being sent.
+    pub(super) slots: HashMap<usize, InSlot>,
     /// Chunks that the large objects being sent may hold.
     pub(super) chunks: HashMap<Place, u64>,
     pub(super) totals: QueueTotals,
     pub(super) next_order: u64,
+}
+
+/// How much there is of one slot.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InSlot {
+    /// Changes that wait to be sent or are being sent.
+    changes: u32,
+    /// Requests under way, those of changes that were replaced included.
+    pub(super) running: u32,
 }
 
 impl Lane {
@@ -151,6 +162,7 @@ impl State {
         self.deletes.remove(place);
         if lane.has_age() {
             self.younger(lane.pending.since_ms);
+            self.in_slot(place, |slot| slot.changes -= 1);
         }
         match lane.pending.change {
             PendingChange::Put { size } => {
@@ -181,6 +193,7 @@ impl State {
         }
         if lane.has_age() {
             *self.ages.entry(lane.pending.since_ms).or_default() += 1;
+            self.in_slot(&place, |slot| slot.changes += 1);
         }
         if lane.error().is_some() {
             self.totals.failing += 1;
@@ -190,6 +203,15 @@ impl State {
             self.due.insert(&place, lane.due, lane.order, counted);
         }
         self.lanes.insert(place, lane);
+    }
+
+    fn in_slot(&mut self, place: &Place, count: impl FnOnce(&mut InSlot)) {
+        let slot = slot_of(place.0, &place.1);
+        let of = self.slots.entry(slot).or_default();
+        count(of);
+        if *of == InSlot::default() {
+            self.slots.remove(&slot);
+        }
     }
 
     /// One change fewer is pending since then.
@@ -213,11 +235,13 @@ impl State {
             self.chunks.insert(place.clone(), chunks);
         }
         let unanswered = lane.late().filter(|(of, _)| *of == lane.pending.version);
-        Some(Work {
+        let work = Work {
             place: place.clone(),
             pending: lane.pending.clone(),
             unanswered: unanswered.map(|(_, until)| until),
-        })
+        };
+        self.in_slot(place, |slot| slot.running += 1);
+        Some(work)
     }
 
     pub(super) fn finish(
@@ -229,6 +253,7 @@ impl State {
         config: &PersistConfig,
     ) {
         self.totals.running = self.totals.running.saturating_sub(1);
+        self.in_slot(place, |slot| slot.running = slot.running.saturating_sub(1));
         if let Slot::Occupied(mut count) = self.running.entry(place.0) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {

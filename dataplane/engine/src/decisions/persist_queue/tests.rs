@@ -529,3 +529,40 @@ fn a_million_changes() {
     eprintln!("{} ns to take and end each", each(began.elapsed()));
     assert_eq!(queue.totals(), QueueTotals::default());
 }
+
+#[test]
+fn slots_with_something_to_send_are_known_and_let_go() {
+    let queue = queue();
+    let slot = |key: &str| slot_of(BUCKET, &place(key).1);
+    queue.enqueue(place("a"), put(1), at(0), None);
+    queue.enqueue(place("b"), delete(2), at(0), None);
+    assert_eq!(
+        queue.slots(),
+        [(slot("a"), false), (slot("b"), false)].into()
+    );
+    let work = queue.take(at(1)).unwrap();
+    assert_eq!(work.place, place("a"));
+    assert!(queue.slots()[&slot("a")]);
+    // Replaced while it is sent: both count.
+    queue.enqueue(place("a"), put(3), at(1), None);
+    queue.finish(&place("a"), Version(1), Outcome::Ended, at(2));
+    assert!(!queue.slots()[&slot("a")]);
+    queue.let_go(|given| given == slot("b"));
+    assert_eq!(queue.slots().len(), 1);
+    assert_eq!((queue.totals().puts, queue.totals().deletes), (1, 0));
+    // What is sent in a slot that was lost is heard of no more.
+    let work = queue.take(at(3)).unwrap();
+    queue.let_go(|_| true);
+    assert!(queue.slots()[&slot("a")], "it is still on its way");
+    queue.finish(&work.place, work.pending.version, fail(None), at(4));
+    assert!(queue.slots().is_empty());
+    assert_eq!(queue.totals(), QueueTotals::default());
+    // What only settles holds nothing.
+    let until_ms = 9_000;
+    let settling = PendingRecord {
+        change: PendingChange::Settling { until_ms },
+        ..put(4)
+    };
+    queue.enqueue(place("a"), settling, at(5), None);
+    assert!(queue.slots().is_empty());
+}

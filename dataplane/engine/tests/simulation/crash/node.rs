@@ -160,7 +160,8 @@ async fn queue_pending(outside: &Outside, shared: &Shared, fates: &mut Fates) {
                 && let Some(record) = metadata.object(id, &key).await.unwrap()
             {
                 fates.extend(record.extents.iter().map(|e| (e.blob, Fate::Keep)));
-                shared.transient.add(&record);
+                let slot = quickwater_proto::slot_of(id, &key);
+                shared.transient.add(&record, slot);
             }
             let late_max = outside.ufs.late_max(&outside.bucket);
             let now = outside.sim.now();
