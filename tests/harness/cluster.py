@@ -86,6 +86,8 @@ class Cluster:
             words = self.control.worker_flags(node, self.address(node))
             server.flags["s3-listen"] = f"{self.address(node)}:0"
             server.flags.pop("admin-listen")
+            # Tests end with a store that is away, too.
+            server.flags["shutdown-persist"] = "2s"
             original = [str(server.program), "worker", "--dir", str(server.dir), *words]
             flags = [f"--{name}={value}" for name, value in server.flags.items()]
             server.command = lambda: [*original, *flags]  # type: ignore[method-assign]

@@ -242,11 +242,11 @@ impl Entrances {
 }
 
 impl DataPlane {
-    /// Stops accepting and finishes what is in flight within the grace; `false`
-    /// when a shard had to be left behind.
-    pub(super) fn stop(self, grace: Duration) -> bool {
-        self.stop.request();
-        let missing = self.shards.join(grace + UNWIND);
+    /// Stops accepting and finishes what is in flight within the grace, of which `used` is
+    /// over; `false` when a shard had to be left behind.
+    pub(super) fn stop(self, grace: Duration, used: Duration) -> bool {
+        self.stop.request_after(used);
+        let missing = self.shards.join(self.stop.grace_of(grace) + UNWIND);
         if !missing.is_empty() {
             tracing::error!(shards = ?missing, "these shards did not end in time");
         }

@@ -144,7 +144,7 @@ impl Service {
         if let Some(detour) = self.detour {
             detour.end(runtime);
         }
-        let clean = self.data_plane.stop(grace);
+        let clean = self.data_plane.stop(grace, Duration::ZERO);
         runtime.block_on(self.kept_names.finish());
         if let Some(thread) = self.access_log {
             thread.finish();

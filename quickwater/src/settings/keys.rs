@@ -250,6 +250,8 @@ pub(crate) static KEYS: &[Key] = &[
         "How long a worker may answer for its keys after it last heard from the control plane, and how long its keys wait when it vanishes without a word; 2s to 10m. Set at the control plane."),
     key("shutdown.grace", "shutdown-grace", Kind::Duration, "25s",
         "How long requests in flight may go on after SIGTERM or SIGINT."),
+    key("shutdown.persist", "shutdown-persist", Kind::Duration, "15s",
+        "How long a worker that is told to stop goes on serving while it sends what only it has to its UFS and gives its slots to others; `0s` stops at once. It counts towards `shutdown.grace`, of which 5 s are left at least."),
     key("io.driver", "io-driver", Kind::Choice(&["auto", "uring", "epoll"]), "auto",
         "`uring` refuses to start without io_uring; `auto` falls back to epoll with a warning."),
     key("io.pin_threads", "io-pin-threads", Kind::Switch, "false",

@@ -59,6 +59,8 @@ pub(crate) struct Settings {
     pub cluster: ClusterSettings,
     /// How long requests in flight may go on after a stop signal.
     pub shutdown_grace: Duration,
+    /// How long a worker hands over what it has before that.
+    pub shutdown_persist: Duration,
     /// How IO is driven.
     pub io_driver: IoDriver,
     /// Pin data-plane threads to CPUs.

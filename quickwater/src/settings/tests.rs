@@ -216,6 +216,7 @@ fn values_of_the_wrong_shape_are_refused_with_advice() {
         ("cluster.stripe_size", "3MB", "whole number of MiB"),
         ("ufs.concurrency", "0", "out of bounds"),
         ("shutdown.grace", "soon", "10s"),
+        ("shutdown.persist", "2h", "1h"),
         ("io.driver", "kqueue", "auto, uring, epoll"),
         ("log.level", "loud", "error, warn"),
         ("log.format", "xml", "text, json"),

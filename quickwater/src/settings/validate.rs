@@ -76,6 +76,7 @@ impl Settings {
             ufs: read.ufs(&dir)?,
             cluster: read.cluster(&dir)?,
             shutdown_grace: read.timeout("shutdown.grace")?,
+            shutdown_persist: read.pause("shutdown.persist")?,
             io_driver: match read.word("io.driver")?.as_str() {
                 "uring" => IoDriver::Uring,
                 "epoll" => IoDriver::Epoll,
@@ -238,6 +239,15 @@ impl Reader<'_> {
         let bytes = self.value(name, parse::bytes)?;
         self.within(name, bytes, PART_BYTES_MIN, PART_BYTES_MAX)?;
         Ok(bytes)
+    }
+
+    /// None, or as long as a timeout.
+    fn pause(&self, name: &str) -> Result<Duration> {
+        let time = self.value(name, parse::duration)?;
+        if time > TIMEOUT_MAX {
+            return Err(self.refuse(name, "is out of bounds; use 0s to 1h"));
+        }
+        Ok(time)
     }
 
     fn timeout(&self, name: &str) -> Result<Duration> {

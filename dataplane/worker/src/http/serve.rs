@@ -127,9 +127,9 @@ impl<S: Service + 'static> Server<S> {
         if shard.load.is_some() {
             monoio::spawn(settle_load(Rc::clone(&shard)));
         }
-        monoio::spawn(close_doors(Rc::clone(&shard), handles, stop));
+        monoio::spawn(close_doors(Rc::clone(&shard), handles, stop.clone()));
         join_all(entrances.into_iter().map(|e| shard.accept_all(e))).await;
-        let stopped = shard.finish(grace).await;
+        let stopped = shard.finish(stop.grace_of(grace)).await;
         shard.ended.set(true);
         Ok(stopped)
     }

@@ -52,23 +52,25 @@ pub struct Hosting {
 #[derive(Clone)]
 pub(crate) struct Grace {
     most: Duration,
+    stop: Stop,
     asked: Rc<Cell<Option<Instant>>>,
 }
 
 impl Grace {
     fn new(most: Duration, stop: Stop) -> Self {
         let asked = Rc::new(Cell::new(None));
-        let noted = Rc::clone(&asked);
+        let (noted, requested) = (Rc::clone(&asked), stop.clone());
         monoio::spawn(async move {
-            stop.requested().await;
+            requested.requested().await;
             noted.set(Some(Instant::now()));
         });
-        Self { most, asked }
+        Self { most, stop, asked }
     }
 
     fn left(&self) -> Duration {
         let since = self.asked.get().map_or(Duration::ZERO, |at| at.elapsed());
-        self.most.saturating_sub(since).max(GRACE_MIN)
+        let whole = self.stop.grace_of(self.most);
+        whole.saturating_sub(since).max(GRACE_MIN)
     }
 }
 

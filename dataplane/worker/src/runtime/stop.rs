@@ -1,8 +1,12 @@
 //! Telling shards to stop, from any thread. Absent: what stopping means.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// Requests in flight have this long at least, if the grace is not shorter.
+const GRACE_LEAST: Duration = Duration::from_secs(5);
 
 /// Asks shards to stop, from any thread. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +17,8 @@ pub struct Stop {
 #[derive(Debug, Default)]
 struct StopInner {
     requested: AtomicBool,
+    /// Less than the longest grace by this many milliseconds.
+    used_ms: AtomicU64,
     /// One per task that waits, so a few per shard.
     wakers: Mutex<Vec<Waker>>,
 }
@@ -22,6 +28,20 @@ impl Stop {
     #[must_use]
     pub fn new() -> Self {
         Stop::default()
+    }
+
+    /// Requests it, after this much of the grace was used otherwise.
+    pub fn request_after(&self, used: Duration) {
+        let used = u64::try_from(used.as_millis()).unwrap_or(u64::MAX);
+        self.inner.used_ms.store(used, Ordering::Release);
+        self.request();
+    }
+
+    /// What is left of a grace.
+    #[must_use]
+    pub fn grace_of(&self, whole: Duration) -> Duration {
+        let used = Duration::from_millis(self.inner.used_ms.load(Ordering::Acquire));
+        whole.saturating_sub(used).max(whole.min(GRACE_LEAST))
     }
 
     /// Requests it; a second time changes nothing.
@@ -61,5 +81,22 @@ impl Stop {
             .wakers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_before_is_taken_from_the_grace() {
+        let seconds = Duration::from_secs;
+        let stop = Stop::new();
+        assert_eq!(stop.grace_of(seconds(25)), seconds(25));
+        stop.request_after(seconds(15));
+        assert!(stop.is_requested());
+        assert_eq!(stop.grace_of(seconds(25)), seconds(10));
+        assert_eq!(stop.grace_of(seconds(12)), seconds(5));
+        assert_eq!(stop.grace_of(seconds(2)), seconds(2));
     }
 }

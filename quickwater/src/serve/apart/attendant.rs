@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use quickwater_controlplane::client::{Attendant, Condition, ControlClient, Part, Peers};
 use quickwater_controlplane::cluster::boottime;
 use quickwater_controlplane::records::JournalEntry;
-use quickwater_engine::Shared;
 use quickwater_engine::io::Environment as _;
+use quickwater_engine::{QueueScope, Shared};
 use quickwater_proto::{BlobId, CopyOf, NodeId, ObjectKey, SLOTS, SlotTable, slot_of};
 use quickwater_rpc::cluster::OrderAnswer;
 use quickwater_rpc::cluster::order::What;
@@ -34,6 +34,8 @@ const STUCK_LOOK: Duration = Duration::from_millis(100);
 /// How long a slot that others should have waits for its UFS to have all of it, if other
 /// workers have it already; it moves as it is then.
 const CLEAR_WAIT: Duration = Duration::from_secs(10);
+/// How often it is looked what is left to be handed over at the end.
+const HAND_OVER_LOOK: Duration = Duration::from_millis(20);
 /// Pause before the metadata are asked again what is pending of new slots.
 const TAKE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -100,6 +102,54 @@ impl Attending {
         }
     }
 
+    /// Has the slots go to others, and what only this worker has to its UFS, for at most
+    /// `longest`; requests are served meanwhile. Answers whether something of it is left
+    /// that others cannot have.
+    pub(super) async fn hand_over(&self, longest: Duration) -> bool {
+        let Some(body) = self.body.get() else {
+            return false;
+        };
+        let shared = &body.shared;
+        let others = || {
+            let mut all = self.directory.neighbours().into_iter();
+            all.any(|one| one.node != body.node && one.live && !one.draining)
+        };
+        let deadline = tokio::time::Instant::now() + longest;
+        if !others() {
+            return body.is_dirty();
+        }
+        if !longest.is_zero() {
+            shared.clearing.all();
+            let now = ShardEnvironment::new(body.start).monotonic();
+            shared.persist.retry_all(&QueueScope::everything(), now);
+            body.client.beat();
+        }
+        loop {
+            let queued = shared.persist.totals();
+            let waits = queued.puts + queued.deletes;
+            let slots = match others() {
+                true => body.movable(),
+                false => 0,
+            };
+            if waits == 0 && slots == 0 {
+                break;
+            }
+            // Nothing ends without it.
+            let alone = !body.client.is_connected();
+            if alone || tokio::time::Instant::now() >= deadline {
+                tracing::warn!(
+                    changes = waits,
+                    bytes = queued.bytes,
+                    slots = shared.rights.owned(),
+                    "the end came before everything was handed over; what no UFS has comes back with this worker"
+                );
+                break;
+            }
+            tokio::time::sleep(HAND_OVER_LOOK).await;
+        }
+        body.is_dirty() && !others()
+    }
+
     /// Waits until a table is gone by.
     pub(super) async fn ready(&self) {
         // The sender is ours, so there always is an answer.
@@ -154,6 +204,14 @@ impl Body {
             return (0..SLOTS).collect();
         }
         self.shared.must_stay(|| self.pinned())
+    }
+
+    /// How many slots others could have now.
+    fn movable(&self) -> usize {
+        let must = self.must_stay();
+        let rights = &self.shared.rights;
+        let movable = (0..SLOTS).filter(|slot| rights.owns(*slot) && !must.contains(slot));
+        movable.count()
     }
 
     /// Blobs that the store keeps because no UFS has them.

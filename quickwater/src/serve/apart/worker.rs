@@ -84,7 +84,7 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
 
     let signal = runtime.block_on(signals.next());
     tracing::info!(signal, "stopping");
-    let clean = service.stop(&runtime, &settings);
+    let clean = service.stop(&runtime, &settings, &mut signals);
     drop(guard);
     runtime.shutdown_timeout(RUNTIME_UNWIND);
     match clean {
@@ -129,6 +129,7 @@ struct Worker {
     data_plane: DataPlane,
     access_log: Option<super::super::access_log::AccessLogThread>,
     client: ControlClient,
+    attendant: Arc<Attending>,
     link: JoinHandle<Result<(), LinkError>>,
     /// Where other workers reach it.
     advertised: std::net::SocketAddr,
@@ -150,25 +151,32 @@ impl Worker {
         }
     }
 
-    /// Unready first, then the requests in flight, then the slots, then the rest.
-    fn stop(self, runtime: &Runtime, settings: &Settings) -> bool {
+    /// Unready first, then the slots, then the requests in flight, then the rest. A second
+    /// signal ends the wait for the slots.
+    fn stop(self, runtime: &Runtime, settings: &Settings, signals: &mut StopSignals) -> bool {
         self.readiness.set(false);
         if let Some(detour) = self.detour {
             detour.end(runtime);
         }
-        let shared = Arc::clone(&self.data_plane.shared);
-        let store = self.data_plane.store.clone();
-        let clean = self.data_plane.stop(settings.shutdown_grace);
-        let queued = shared.persist.totals();
-        let clear = queued.puts + queued.deletes == 0
-            && shared.transient.objects() == 0
-            && store.pinned().is_empty();
+        let begun = std::time::Instant::now();
+        let stays = runtime.block_on(async {
+            tokio::select! {
+                stays = self.attendant.hand_over(settings.shutdown_persist) => stays,
+                signal = signals.next() => {
+                    tracing::info!(signal, "stopping at once");
+                    self.attendant.hand_over(Duration::ZERO).await
+                }
+            }
+        });
+        let clean = self
+            .data_plane
+            .stop(settings.shutdown_grace, begun.elapsed());
         for follower in self.followers {
             follower.abort();
         }
-        if clean && clear {
-            // Others may have the slots at once. With data that no UFS has they wait
-            // for this worker, as long as its lease lasts.
+        // Others have the slots from here on: nobody waits for the lease. What only this
+        // worker has comes back with it. Without others nobody waits.
+        if clean && !stays {
             self.client.leave();
             let ending = async { tokio::time::timeout(RUNTIME_UNWIND, self.link).await };
             if runtime.block_on(ending).is_err() {
@@ -262,6 +270,7 @@ fn start(
         data_plane,
         access_log,
         client,
+        attendant,
         link,
         advertised: meeting.advertised,
         followers,
