@@ -445,8 +445,10 @@ impl<R: Rows> Queue<'_, R> {
         {
             let mut extents = record.extents.iter();
             self.note_holders(bucket.id, &key, &record, &holders);
-            // Of what several have one that is there gives it.
-            if holders.len() <= 1
+            // Who is there and has it gives it.
+            let other = |me| holders.iter().any(|node| node != me);
+            let elsewhere = self.node.is_some_and(other);
+            if !elsewhere
                 && self
                     .store
                     .is_some_and(|store| !extents.all(|e| store.holds(e.blob, e.size)))
@@ -506,8 +508,8 @@ impl<R: Rows> Queue<'_, R> {
         }
     }
 
-    /// Of a key whose bytes another worker has, and no UFS, nothing is sent before what
-    /// that worker may be sending is certainly dead. Its row stays.
+    /// Of a key whose bytes nobody has, nor a UFS, nothing is sent before what may be
+    /// under way is certainly dead. Its row stays.
     fn keep_off(&self, bucket: &Bucket, key: ObjectKey, now: (Duration, i64)) {
         tracing::warn!(bucket = %bucket.name, key = key.as_str(), "its bytes are in no UFS, and not here");
         let fence_ms = i64::try_from(self.fence.as_millis()).unwrap_or(i64::MAX);

@@ -196,15 +196,15 @@ impl CopyHolders {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These others have a blob, nobody else. One that was to have one copy only is not
-    /// kept account of.
+    /// These others have a blob, nobody else. One that only we are to have is not kept
+    /// account of.
     pub fn note(&self, blob: BlobId, copied: Copied) {
         let mut state = self.state();
         let before = state.of.get(&blob.0);
         let number = before.map_or(state.numbers, |noted| noted.number);
         let was_taken = before.is_some_and(|noted| noted.stage == Stage::Taken);
         state.remove(blob.0);
-        if copied.copies <= 1 {
+        if copied.copies <= 1 && copied.others.is_empty() {
             return;
         }
         state.numbers += 1;

@@ -302,7 +302,8 @@ where
         let Some(record) = record.filter(current) else {
             return Ok(Made::Over);
         };
-        if record.extents.len() > 1 {
+        let several = record.extents.len() > 1;
+        if several && copied.copies > 1 {
             return Err(FlowError::Unavailable(
                 "a row names the holders of one body only".into(),
             ));
@@ -316,6 +317,9 @@ where
             self.shared().anchor(blob, slot);
             let now = self.environment().monotonic();
             self.shared().persist.hurry(place.0, place.1, now);
+        }
+        if several {
+            return self.take_whole(place, &record).await;
         }
         let want = copied.copies.saturating_sub(all.len() + 1);
         let (mut made, mut owner) = (Vec::new(), None);
@@ -349,6 +353,26 @@ where
                 Err(error.into())
             }
         }
+    }
+
+    /// Names only ourselves for an object of several bodies that is to be in one place, once
+    /// all of it is here. Until then its row goes on naming who has all of it.
+    async fn take_whole(
+        &self,
+        place: (BucketId, &ObjectKey),
+        record: &ObjectRecord,
+    ) -> Result<Made, FlowError> {
+        let mut extents = record.extents.iter();
+        if !extents.all(|extent| self.has_copy(extent.blob, extent.size)) {
+            return Ok(Made::Enough);
+        }
+        // If that is not known to be said, who is named keeps what it has.
+        if self.name_holders(place, record.version, &[]).await? {
+            for extent in &record.extents {
+                self.shared().holders.end(extent.blob);
+            }
+        }
+        Ok(Made::Over)
     }
 
     /// Says in the row who has it. After an unknown outcome the same is said again: what it

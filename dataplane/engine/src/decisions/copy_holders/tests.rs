@@ -69,6 +69,32 @@ fn who_has_what_ended_is_told_once() {
 }
 
 #[test]
+fn what_only_another_worker_has_is_kept_account_of_and_due() {
+    let holders = CopyHolders::default();
+    holders.meet(&[member("b", 5, true)]);
+    let only_there = Copied {
+        copies: 1,
+        ..copied(&[at("b", 0)])
+    };
+    holders.note(BlobId(1), only_there);
+    assert_eq!(holders.readers(BlobId(1)), [node("b")]);
+    let missing_here = |_: BlobId, _: &Copied| Own::Missing;
+    assert!(holders.walk(None, 2, false, missing_here).is_none());
+    let due = holders.take(NOW, |_| true).unwrap();
+    assert_eq!(due.ask, [at("b", 5)]);
+    holders.asked(BlobId(1), &at("b", 5), true);
+    holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Missing);
+    let due = holders.take(NOW, |_| true).unwrap();
+    assert_eq!((due.have, due.ask), (vec![at("b", 5)], vec![]));
+    // It was made here.
+    holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
+    assert_eq!(holders.missing(), (0, 0));
+    assert!(holders.take(NOW, |_| true).is_none());
+    holders.end(BlobId(1));
+    assert_eq!(holders.take_ended()[&node("b")], [BlobId(1)]);
+}
+
+#[test]
 fn a_copy_of_an_earlier_session_is_asked_for_whenever_it_is_noted() {
     let holders = CopyHolders::default();
     assert!(holders.meet(&[member("b", 5, true), member("c", 1, true)]));
