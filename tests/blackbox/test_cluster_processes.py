@@ -132,7 +132,7 @@ def test_every_process_is_restarted_and_no_request_fails(cluster: Scattered) -> 
     def goes_on() -> None:
         before = load.done
         cluster.wait(lambda: load.failed or load.done > before + 10 * APPLICATIONS)
-        assert load.failed == [], cluster.logs()
+        assert load.failed == [], f"{load.failed}\n{cluster.logs()}"
 
     try:
         goes_on()
@@ -151,7 +151,7 @@ def test_every_process_is_restarted_and_no_request_fails(cluster: Scattered) -> 
         load.stop(PATIENCE_SECONDS)
         balancer.close()
     print(f"{load.done} done, {load.retries} retries")
-    assert load.failed == [], cluster.logs()
+    assert load.failed == [], f"{load.failed}\n{cluster.logs()}"
     assert load.history.wrong() == []
 
 
