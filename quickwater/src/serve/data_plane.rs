@@ -172,7 +172,6 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
         metadata: parts.metadata.clone(),
         pool: persist_pool,
         start,
-        stop: stop.clone(),
     })?;
     tracing::info!(%address, ?tls_address, threads, driver = ?shards.driver, "the S3 endpoint listens");
     Ok(DataPlane {

@@ -36,13 +36,13 @@ pub(super) struct Parts<M> {
     pub(super) pool: Pool,
     /// When the shards' monotonic clock was zero.
     pub(super) start: Instant,
-    pub(super) stop: Stop,
 }
 
 /// The running persister.
 pub(super) struct Persister {
     thread: Shards,
     calls: Runtime,
+    stop: Stop,
 }
 
 impl Persister {
@@ -69,6 +69,8 @@ impl Persister {
         let handle = calls.handle().clone();
         let metadata = parts.metadata.on(handle.clone());
         let ufs = parts.ufs.on(handle);
+        let stop = Stop::new();
+        let asked = stop.clone();
         let main = move |_| async move {
             let engine = Engine::<Local<M>>::new(
                 parts.shared,
@@ -79,19 +81,23 @@ impl Persister {
                 // It sees to keys of its own only.
                 EnginePeers::default(),
             );
-            let stop = &parts.stop;
             tokio::select! {
-                () = stop.requested() => {}
-                () = engine.run_persister(|| stop.is_requested()) => {}
+                () = asked.requested() => {}
+                () = engine.run_persister(|| asked.is_requested()) => {}
             }
         };
         let thread = runtime::start(&config, vec![main]).context("cannot start the persister")?;
-        Ok(Self { thread, calls })
+        Ok(Self {
+            thread,
+            calls,
+            stop,
+        })
     }
 
-    /// Waits until it has ended, at most `timeout`, once its stop was requested; what
-    /// it was at is done again after the next start. `false`: it had to be left.
+    /// Ends it, after those who may wait for what it sends; at most `timeout`. What it was
+    /// at is done again after the next start. `false`: it had to be left.
     pub(super) fn end(self, timeout: Duration) -> bool {
+        self.stop.request();
         let missing = self.thread.join(timeout);
         if !missing.is_empty() {
             tracing::error!("the persister did not end in time");
