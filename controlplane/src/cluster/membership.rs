@@ -249,7 +249,11 @@ impl Membership {
         let seat = Seat {
             session,
             lease_until,
-            beat: Beat::default(),
+            // Until it has looked, it may have anything: nothing is moved from under it.
+            beat: Beat {
+                holds: true,
+                ..Beat::default()
+            },
             over,
             of_before: false,
             kept: (0, BTreeSet::new()),

@@ -43,6 +43,24 @@ fn beat(epoch: u64) -> Beat {
     }
 }
 
+/// Registers a worker, which says at once that it has nothing.
+fn register(members: &mut Membership, member: Member, session: u64, now: Duration) {
+    let node = member.node.clone();
+    members.register(member, session, now);
+    members.beat(&node, session, beat(0), now);
+}
+
+#[test]
+fn nothing_is_moved_from_under_a_worker_that_has_not_looked_yet() {
+    let mut members = empty();
+    members.register(member(1), 1, at(0));
+    step(&mut members, at(0));
+    register(&mut members, member(2), 1, at(0));
+    assert!(!step(&mut members, at(0)), "what n1 has is not known");
+    assert!(members.beat(&node(1), 1, beat(1), at(1)));
+    assert!(step(&mut members, at(1)));
+}
+
 /// Puts the next table in force and answers whether there was one.
 fn step(members: &mut Membership, now: Duration) -> bool {
     let planned = members.plan(now);
@@ -58,7 +76,7 @@ fn step(members: &mut Membership, now: Duration) -> bool {
 fn the_first_worker_gets_all_slots_at_once() {
     let mut members = empty();
     assert!(!step(&mut members, at(0)));
-    members.register(member(1), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
     assert!(step(&mut members, at(0)));
     assert_eq!(members.table().owned_by(&node(1)), SLOTS);
     assert!(!step(&mut members, at(0)));
@@ -67,19 +85,19 @@ fn the_first_worker_gets_all_slots_at_once() {
 #[test]
 fn a_session_is_over_when_others_may_have_what_it_held() {
     let mut members = empty();
-    members.register(member(1), 4, at(0));
-    members.register(member(2), 1, at(0));
+    register(&mut members, member(1), 4, at(0));
+    register(&mut members, member(2), 1, at(0));
     step(&mut members, at(0));
     let over = |members: &Membership, now| members.over(now);
     let of = |first, second| vec![(node(1), first), (node(2), second)];
     assert_eq!(over(&members, at(9)), of(0, 0));
     // Another session within the lease goes on with what the one before held.
-    members.register(member(1), 5, at(9));
+    register(&mut members, member(1), 5, at(9));
     assert!(members.beat(&node(2), 1, beat(1), at(9)));
     assert_eq!(over(&members, at(18)), of(0, 0));
     assert!(members.beat(&node(2), 1, beat(1), at(18)));
     assert_eq!(over(&members, at(19)), of(5, 0), "its lease ended");
-    members.register(member(1), 6, at(20));
+    register(&mut members, member(1), 6, at(20));
     assert_eq!(over(&members, at(20)), of(5, 0), "and that stays so");
     members.remove(&node(2), 2);
     assert_eq!(over(&members, at(20)), of(5, 2));
@@ -93,9 +111,9 @@ fn a_session_is_over_when_others_may_have_what_it_held() {
 #[test]
 fn a_drained_worker_loses_its_slots_once_nothing_is_only_there() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
     step(&mut members, at(0));
-    members.register(member(2), 1, at(0));
+    register(&mut members, member(2), 1, at(0));
     members.drain(&node(1), true);
     assert!(members.others(&node(1), at(0)) && !members.others(&node(2), at(0)));
     // Nothing moves while it has something that no UFS has.
@@ -124,7 +142,7 @@ fn wanted(members: &Membership) -> BTreeSet<usize> {
 #[test]
 fn of_a_worker_that_holds_something_only_the_slots_it_can_give_move() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
     assert!(wanted(&members).is_empty(), "nobody has looked yet");
     step(&mut members, at(0));
     assert!(wanted(&members).is_empty());
@@ -134,7 +152,7 @@ fn of_a_worker_that_holds_something_only_the_slots_it_can_give_move() {
         ..beat(epoch)
     };
     members.beat(&node(1), 1, holds(1, &[]), at(1));
-    members.register(member(2), 1, at(1));
+    register(&mut members, member(2), 1, at(1));
     assert!(
         !step(&mut members, at(1)),
         "it has not said what it can give"
@@ -158,9 +176,9 @@ fn of_a_worker_that_holds_something_only_the_slots_it_can_give_move() {
 #[test]
 fn what_was_kept_is_asked_for_again_after_a_while() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
     step(&mut members, at(0));
-    members.register(member(2), 1, at(0));
+    register(&mut members, member(2), 1, at(0));
     step(&mut members, at(0));
     let kept = (0..SLOTS).filter(|slot| members.table().yielding(*slot).is_some());
     let kept: BTreeSet<usize> = kept.collect();
@@ -183,7 +201,7 @@ fn what_was_kept_is_asked_for_again_after_a_while() {
 #[test]
 fn a_worker_that_stops_has_no_slots_if_there_are_others() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
     step(&mut members, at(0));
     let stops = |epoch| Beat {
         stopping: true,
@@ -191,21 +209,21 @@ fn a_worker_that_stops_has_no_slots_if_there_are_others() {
     };
     members.beat(&node(1), 1, stops(1), at(1));
     assert!(!step(&mut members, at(1)), "there is nobody else");
-    members.register(member(2), 1, at(1));
+    register(&mut members, member(2), 1, at(1));
     assert!(step(&mut members, at(1)));
     assert!(members.others(&node(1), at(1)) && !members.others(&node(2), at(1)));
     members.beat(&node(1), 1, stops(2), at(1));
     assert!(step(&mut members, at(1)));
     assert_eq!(members.table().owned_by(&node(2)), SLOTS);
     // It begins anew: what it said before does not count.
-    members.register(member(1), 2, at(2));
+    register(&mut members, member(1), 2, at(2));
     assert!(step(&mut members, at(2)));
 }
 
 #[test]
 fn when_all_are_drained_they_keep_serving() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
     members.drain(&node(1), true);
     assert!(!members.others(&node(1), at(0)));
     assert!(step(&mut members, at(0)));
@@ -215,9 +233,9 @@ fn when_all_are_drained_they_keep_serving() {
 #[test]
 fn the_slots_of_a_removed_worker_move_at_once() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
     step(&mut members, at(0));
-    members.register(member(2), 1, at(0));
+    register(&mut members, member(2), 1, at(0));
     members.remove(&node(1), 2);
     assert!(!members.beat(&node(1), 1, beat(1), at(1)));
     assert!(step(&mut members, at(1)));
@@ -227,9 +245,9 @@ fn the_slots_of_a_removed_worker_move_at_once() {
 #[test]
 fn a_second_worker_gets_slots_when_the_first_has_let_go() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
     step(&mut members, at(0));
-    members.register(member(2), 1, at(1));
+    register(&mut members, member(2), 1, at(1));
     let planned = members.plan(at(1)).unwrap();
     assert_eq!(planned.losers, BTreeSet::from([node(1)]));
     members.set_table(planned.table);
@@ -248,9 +266,9 @@ fn a_second_worker_gets_slots_when_the_first_has_let_go() {
 #[test]
 fn slots_that_cannot_be_given_away_go_back_and_are_asked_for_later() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
     step(&mut members, at(0));
-    members.register(member(2), 1, at(0));
+    register(&mut members, member(2), 1, at(0));
     step(&mut members, at(0));
     let taken = (0..SLOTS).filter(|slot| members.table().yielding(*slot).is_some());
     let kept: BTreeSet<usize> = taken.take(3).collect();
@@ -272,8 +290,8 @@ fn slots_that_cannot_be_given_away_go_back_and_are_asked_for_later() {
 #[test]
 fn a_silent_worker_keeps_its_slots_until_its_lease_ends() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
-    members.register(member(2), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
+    register(&mut members, member(2), 1, at(0));
     step(&mut members, at(0));
     let owned = members.table().owned_by(&node(1));
     for second in 1..10 {
@@ -285,7 +303,7 @@ fn a_silent_worker_keeps_its_slots_until_its_lease_ends() {
     assert_eq!(members.table().owned_by(&node(2)), SLOTS);
     // It wakes up: it has to register again, and gets back what the other lets go.
     assert!(!members.beat(&node(1), 1, beat(1), at(11)));
-    members.register(member(1), 2, at(11));
+    register(&mut members, member(1), 2, at(11));
     step(&mut members, at(11));
     members.beat(&node(2), 1, beat(3), at(11));
     step(&mut members, at(11));
@@ -295,8 +313,8 @@ fn a_silent_worker_keeps_its_slots_until_its_lease_ends() {
 #[test]
 fn who_says_goodbye_is_not_waited_for() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
-    members.register(member(2), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
+    register(&mut members, member(2), 1, at(0));
     step(&mut members, at(0));
     members.leave(&node(1), 1);
     assert!(step(&mut members, at(0)));
@@ -307,12 +325,12 @@ fn who_says_goodbye_is_not_waited_for() {
 #[test]
 fn a_new_session_ends_the_old_and_another_store_waits_for_it() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
     let same = members.other_lives(&node(1), &[1; 16], at(1));
     assert_eq!(same, None);
     assert_eq!(members.other_lives(&node(1), &[9; 16], at(1)), Some(at(9)));
     assert_eq!(members.other_lives(&node(1), &[9; 16], at(10)), None);
-    members.register(member(1), 2, at(1));
+    register(&mut members, member(1), 2, at(1));
     assert!(!members.beat(&node(1), 1, beat(0), at(2)));
     assert!(members.beat(&node(1), 2, beat(0), at(2)));
 }
@@ -320,11 +338,11 @@ fn a_new_session_ends_the_old_and_another_store_waits_for_it() {
 #[test]
 fn after_a_restart_everybody_is_taken_to_hold_a_lease() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
     step(&mut members, at(0));
     let table = members.table().clone();
     let mut again = Membership::load(LEASE, table, [(member(1), 1)], at(100));
-    again.register(member(2), 1, at(100));
+    register(&mut again, member(2), 1, at(100));
     step(&mut again, at(100));
     assert!(again.table().owned_by(&node(2)) == 0);
     assert!(!step(&mut again, at(109)));
@@ -354,7 +372,7 @@ proptest! {
             let name = node(who);
             match what {
                 0 => {
-                    members.register(member(who), 1, now);
+                    register(&mut members, member(who), 1, now);
                     // The table comes with the session, before the lease.
                     believers.insert(name, Believer { seen: members.table().clone(), until: now + LEASE });
                 }
@@ -383,7 +401,7 @@ proptest! {
 #[test]
 fn a_shorter_lease_does_not_end_a_longer_one_granted_before() {
     let mut members = empty();
-    members.register(member(1), 1, at(0));
+    register(&mut members, member(1), 1, at(0));
     while step(&mut members, at(0)) {}
     // Another process grants shorter leases; the worker is cut off from it.
     let stored = Member {
@@ -393,12 +411,12 @@ fn a_shorter_lease_does_not_end_a_longer_one_granted_before() {
     let table = members.table().clone();
     let short = Duration::from_secs(2);
     let mut members = Membership::load(short, table, [(stored.clone(), 1)], at(20));
-    members.register(member(2), 1, at(20));
+    register(&mut members, member(2), 1, at(20));
     while step(&mut members, at(29)) {}
     assert!(members.table().owned_by(&node(1)) > 0);
     // One that comes back goes by the longer lease until that is over.
     assert_eq!(members.longest_lease(&node(1), at(21)), LEASE);
-    members.register(stored, 2, at(21));
+    register(&mut members, stored, 2, at(21));
     assert_eq!(members.seat(&node(1)).unwrap().lease_until, at(30));
     assert_eq!(members.longest_lease(&node(1), at(30)), short);
     members.beat(&node(2), 1, beat(members.table().epoch), at(29));
@@ -409,7 +427,7 @@ fn a_shorter_lease_does_not_end_a_longer_one_granted_before() {
 #[test]
 fn a_session_of_an_earlier_process_does_not_count() {
     let mut members = empty();
-    members.register(member(1), 7, at(0));
+    register(&mut members, member(1), 7, at(0));
     while step(&mut members, at(0)) {}
     let table = members.table().clone();
     let mut members = Membership::load(LEASE, table, [(member(1), 7)], at(1));
@@ -418,7 +436,7 @@ fn a_session_of_an_earlier_process_does_not_count() {
     assert!(!members.beat(&node(1), 7, beat(1), at(2)));
     assert_eq!(members.seat(&node(1)).unwrap().lease_until, at(1) + LEASE);
     // The slots are still its own, and stay so when it has registered.
-    members.register(member(1), 8, at(3));
+    register(&mut members, member(1), 8, at(3));
     assert!(members.beat(&node(1), 8, beat(1), at(4)));
     while step(&mut members, at(4)) {}
     assert_eq!(members.table().owned_by(&node(1)), SLOTS);

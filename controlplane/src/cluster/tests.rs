@@ -83,6 +83,9 @@ impl World {
     async fn register(&self, name: &str) -> u64 {
         let session = self.cluster.register(member(name), "").await.unwrap();
         self.cluster.look().await.unwrap();
+        // It has nothing.
+        let taken = self.cluster.beat(&node(name), session, Beat::default());
+        assert!(taken);
         session
     }
 

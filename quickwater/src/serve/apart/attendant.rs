@@ -352,6 +352,8 @@ impl Attendant for Attending {
         let Some(body) = self.body.get() else {
             return Condition {
                 state: "starting".into(),
+                // What it has is being looked through, and keys that are its own are fenced.
+                holds: true,
                 ..Condition::default()
             };
         };
