@@ -32,6 +32,8 @@ mod counts;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod forwarders;
+#[cfg(test)]
 mod library;
 #[cfg(test)]
 mod namespace;
