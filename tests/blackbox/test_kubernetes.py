@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, Iterator
 
+import jsonschema
 import pytest
 
 from harness import container, manifests, metadata, pods
@@ -22,8 +23,8 @@ from harness.server import REPOSITORY, binary
 
 # The oldest that the chart takes, and some after it.
 VERSIONS = ["1.30", "1.33", "1.37"]
-# The Prometheus Operator's; no schema of Kubernetes.
-OF_OTHERS = {"ServiceMonitor", "PrometheusRule"}
+# The operators' of Prometheus and FoundationDB; no schema of Kubernetes.
+OF_OTHERS = {"ServiceMonitor", "PrometheusRule", "FoundationDBCluster"}
 OBJECT_SCRIPT = """
 import sys, boto3
 from botocore.config import Config
@@ -178,6 +179,7 @@ def test_an_ebpf_loader_must_be_asked_for_and_has_three_capabilities(helm_home: 
         ({"control": {"metadata": "etcd"}}, "'embedded', 'foundationdb'"),
         ({"worker": {"hostNetwork": True}}, "networkPolicy.nodeCidrs"),
         ({"worker": {"minAvailable": "50%"}}, "worker/minAvailable"),
+        ({"control": {"foundationdb": {"operator": {"enabled": True}}}}, "control.metadata"),
     ],
 )
 def test_values_that_cannot_work_are_refused(
@@ -277,6 +279,63 @@ def test_nobody_is_nobody(nobody: Any, helm_home: Path) -> None:
         assert rule["from"] and rule["ports"] == [{"port": port}]
 
 
+def test_servers_of_foundationdb_may_be_left_to_its_operator() -> None:
+    """The control plane reads the cluster file where the operator writes it."""
+    found = rendered("foundationdb-operator")
+    cluster = one(found, "FoundationDBCluster", "quickwater-fdb")
+    assert cluster["apiVersion"] == "apps.foundationdb.org/v1beta2"
+    assert cluster["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    spec = cluster["spec"]
+    assert spec["databaseConfiguration"] == {"redundancy_mode": "triple"}
+    claim = spec["processes"]["general"]["volumeClaimTemplate"]["spec"]
+    assert claim["storageClassName"] == "local-nvme"
+    pod = dict(manifests.pods(found))["quickwater-control"]["spec"]
+    (volume,) = [v for v in pod["volumes"] if v["name"] == "foundationdb-cluster"]
+    file = {"key": "cluster-file", "path": "fdb.cluster"}
+    assert volume["configMap"] == {"name": "quickwater-fdb-config", "items": [file]}
+    (copy_client,) = pod["initContainers"]
+    # The client library fits the servers.
+    library = next(a for a in copy_client["args"] if a.startswith("--copy-library="))
+    assert spec["version"].startswith(library.removeprefix("--copy-library=") + ".")
+    assert "--copy-file=fdb.cluster" in copy_client["args"]
+    assert not [d for d in rendered("foundationdb") if d["kind"] == "FoundationDBCluster"]
+
+
+def test_its_operator_takes_the_cluster() -> None:
+    """Against the operator's own definition (its `config/crd/bases`, a file of YAML), where
+    one is given: no package has it."""
+    path = os.environ.get("QUICKWATER_FDB_CRD")
+    if not path:
+        pytest.skip("QUICKWATER_FDB_CRD names no definition of FoundationDBCluster")
+    (definition,) = manifests.documents(Path(path).read_text())
+    cluster = one(rendered("foundationdb-operator"), "FoundationDBCluster", "quickwater-fdb")
+    (version,) = [
+        v for v in definition["spec"]["versions"]
+        if cluster["apiVersion"] == f"{definition['spec']['group']}/{v['name']}"
+    ]  # fmt: skip
+    validator = jsonschema.Draft4Validator(_closed(version["schema"]["openAPIV3Schema"]))
+    validator.validate(cluster)
+    for wrong in ({"redundancyMode": "triple"}, {"redundancy_mode": "two"}):
+        bad = copy.deepcopy(cluster)
+        bad["spec"]["databaseConfiguration"] = wrong
+        with pytest.raises(jsonschema.ValidationError):
+            validator.validate(bad)
+
+
+def _closed(schema: Any) -> Any:
+    """A definition under which what it does not name is refused, not dropped."""
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: _closed(inner) for name, inner in schema.items()}
+    is_open = made.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in made
+    # Kubernetes knows what is in an object's metadata.
+    if isinstance(made.get("properties"), dict) and made["properties"] and not is_open:
+        made["additionalProperties"] = False
+    return made
+
+
 def test_what_is_added_reaches_all_pods(helm_home: Path) -> None:
     odd = "s=s3://b,endpoint=http://x,option=a: #b"
     values: Document = {
@@ -358,6 +417,12 @@ def test_rules_and_dashboards_can_be_installed_as_objects(helm_home: Path) -> No
         ({"mounts": ["photos"]}, "mounts"),
         ({"networkPolicy": {"nodeCidrs": ["10.0.0.1"]}}, "nodeCidrs"),
         ({"prometheusRule": {"runbooks": "docs"}}, "runbooks"),
+        ({"control": {"foundationdb": {"operator": {"version": "7.3"}}}}, "version"),
+        ({"control": {"foundationdb": {"operator": {"redundancyMode": "two"}}}}, "redundancyMode"),
+        ({"ebpf": {"enable": True}}, "enable"),
+        ({"ebpf": {"threads": 1}}, "threads"),
+        ({"ebpf": {"service": "s3.example.com"}}, "service"),
+        ({"ebpf": {"cgroup": "kubepods.slice"}}, "cgroup"),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(
@@ -564,7 +629,7 @@ def install(root: Path, tmp_path: Path) -> Iterator[Any]:
 @pytest.mark.needs("runc", "ip", "curl")
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_pods_of_the_manifests_get_ready_and_serve(example: str, install: Any) -> None:
-    if example == "foundationdb" and not (metadata.built(metadata.SERVER) and metadata.library()):
+    if example.startswith("foundationdb") and not (metadata.built(metadata.SERVER) and metadata.library()):
         pytest.skip("the test library of FoundationDB is not built")
     cluster = install(example)
     control = cluster.start("control")
@@ -589,7 +654,10 @@ def test_the_pods_of_the_manifests_get_ready_and_serve(example: str, install: An
         assert done.stdout.strip() == "17000"
         assert (cluster.ufs / "abc/a/b").stat().st_size == 17_000
     else:
-        token = (cluster.home / "control-admin-token" / "admin-token").read_text().strip()
+        # Of a Secret, or made by the control plane.
+        given = cluster.home / "control-admin-token" / "admin-token"
+        made = cluster.home / "control-state" / "admin-token"
+        token = (given if given.exists() else made).read_text().strip()
         words = ["quickwater", "status", "--control", "127.0.0.1:29990", "--output", "json"]
         control.env.append(f"QUICKWATER_ADMIN_TOKEN={token}")
         done = control.run(words)

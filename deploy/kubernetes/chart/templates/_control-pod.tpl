@@ -42,7 +42,7 @@ spec:
       securityContext:
         {{- include "quickwater.containerSecurity" . | nindent 8 }}
       volumeMounts:
-        - name: foundationdb-secret
+        - name: foundationdb-cluster
           mountPath: /var/input-files
           readOnly: true
         - name: foundationdb
@@ -121,10 +121,19 @@ spec:
       emptyDir: {}
     - name: foundationdb
       emptyDir: {}
-    - name: foundationdb-secret
+    - name: foundationdb-cluster
+      {{- if .Values.control.foundationdb.operator.enabled }}
+      # Made by the operator; the pod waits until it is there.
+      configMap:
+        name: {{ include "quickwater.name" . }}-fdb-config
+        items:
+          - key: cluster-file
+            path: fdb.cluster
+      {{- else }}
       secret:
         secretName: {{ required "control.foundationdb.clusterFileSecret" .Values.control.foundationdb.clusterFileSecret }}
         defaultMode: 0440
+      {{- end }}
     {{- end }}
     {{- with include "quickwater.ufsVolumes" . | trim }}
 {{- . | nindent 4 }}
