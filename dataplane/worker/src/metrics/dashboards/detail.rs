@@ -41,17 +41,13 @@ fn panel(definition: &Definition) -> Panel {
 fn unit(definition: &Definition) -> &'static str {
     let counted = definition.kind == Kind::Counter;
     let name = definition.name.trim_end_matches("_total");
-    match (
-        name.ends_with("_bytes"),
-        name.ends_with("_seconds"),
-        counted,
-    ) {
+    let of_bytes = name.ends_with("_bytes") || name.contains("_bytes_");
+    match (of_bytes, name.ends_with("_seconds"), counted) {
         _ if name.ends_with("_expiry_seconds") => "dateTimeAsIso",
         (true, _, true) => "Bps",
         (true, _, false) => "bytes",
         (_, true, _) => "s",
         (_, _, true) => "ops",
-        _ if name.contains("_bytes_") => "bytes",
         _ => "short",
     }
 }

@@ -98,6 +98,15 @@ fn the_details_show_every_metric() {
 }
 
 #[test]
+fn what_counts_bytes_is_shown_in_bytes() {
+    for panel in detail::dashboard().panels() {
+        let counts_bytes = panel.title.contains("_bytes");
+        let in_bytes = ["bytes", "Bps"].contains(&panel.unit);
+        assert_eq!(counts_bytes, in_bytes, "{}: {}", panel.title, panel.unit);
+    }
+}
+
+#[test]
 fn titles_are_unique_and_panels_do_not_overlap() {
     for (path, dashboard) in dashboards() {
         let json = dashboard.json();
