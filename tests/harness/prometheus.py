@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 START_SECONDS = 120.0
+SCRAPE_SECONDS = 2
 # Somebody else may take the port that was found free.
 TRIES = 5
 
@@ -28,7 +29,10 @@ class Prometheus:
         (home / "prometheus.yml").write_text(
             json.dumps(  # JSON is YAML
                 {
-                    "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
+                    "global": {
+                        "scrape_interval": f"{SCRAPE_SECONDS}s",
+                        "evaluation_interval": f"{SCRAPE_SECONDS}s",
+                    },
                     "rule_files": [str(rules)],
                     "scrape_configs": [
                         {"job_name": "quickwater", "static_configs": [{"targets": targets}]}
