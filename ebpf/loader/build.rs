@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Another object than the one `ebpf/build` leaves; `none`: build without.
+/// Another object than the one `ebpf/build` leaves, with `bypass.o` beside it; `none`:
+/// build without.
 const OBJECT: &str = "QUICKWATER_EBPF_OBJECT";
 const STRICT: &str = "QUICKWATER_EBPF_STRICT";
 /// What the programs are made of, from `ebpf/`.
@@ -27,10 +28,12 @@ fn main() {
         println!("cargo::rerun-if-changed={}", room.join(source).display());
     }
     match find(&room) {
-        Ok(object) => {
+        Ok([object, bypass]) => {
             println!("cargo::rerun-if-changed={}", object.display());
+            println!("cargo::rerun-if-changed={}", bypass.display());
             println!("cargo::rustc-cfg=programs_built");
             println!("cargo::rustc-env=PROGRAMS={}", object.display());
+            println!("cargo::rustc-env=PROGRAMS_BYPASS={}", bypass.display());
         }
         Err(why) if std::env::var(STRICT).is_ok_and(|strict| strict == "1") => {
             println!("cargo::error=eBPF programs: {why} ({STRICT} is set)");
@@ -40,22 +43,32 @@ fn main() {
     }
 }
 
-fn find(room: &Path) -> Result<PathBuf, String> {
+/// The object of most programs, and that of bypass.
+fn find(room: &Path) -> Result<[PathBuf; 2], String> {
     match std::env::var(OBJECT) {
         Ok(none) if none == "none" => return Err(format!("{OBJECT} is none")),
-        Ok(path) if !path.is_empty() => return existing(Path::new(&path)),
+        Ok(path) if !path.is_empty() => return both(Path::new(&path)),
         _ => {}
     }
-    let object = existing(&room.join("objects/quickwater.o"))?;
-    let built = changed(&object)?;
+    let objects = both(&room.join("objects/quickwater.o"))?;
     for source in SOURCES {
         let path = room.join(source);
-        if newest(&path)? > built {
-            let name = path.display();
-            return Err(format!("{name} is newer than the object; run `ebpf/build`"));
+        let newest = newest(&path)?;
+        for object in &objects {
+            if newest > changed(object)? {
+                let name = path.display();
+                return Err(format!("{name} is newer than the object; run `ebpf/build`"));
+            }
         }
     }
-    Ok(object)
+    Ok(objects)
+}
+
+fn both(object: &Path) -> Result<[PathBuf; 2], String> {
+    Ok([
+        existing(object)?,
+        existing(&object.with_file_name("bypass.o"))?,
+    ])
 }
 
 fn existing(path: &Path) -> Result<PathBuf, String> {

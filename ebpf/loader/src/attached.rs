@@ -13,6 +13,8 @@ const PROGRAMS_MAX: usize = 512;
 
 /// BPF_CGROUP_INET4_CONNECT and BPF_CGROUP_INET6_CONNECT.
 pub(crate) const CONNECTS: [u32; 2] = [10, 11];
+/// BPF_CGROUP_SOCK_OPS.
+pub(crate) const SOCK_OPS: u32 = 3;
 
 /// The part of `union bpf_attr` for this command, with room for what newer kernels know.
 #[repr(C, align(8))]

@@ -67,6 +67,20 @@ pub fn is_own(address: IpAddr) -> io::Result<bool> {
         .any(|(_, fact)| matches!(fact, Fact::Address(own) if *own == address)))
 }
 
+/// All addresses of this host.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let facts = facts()?.into_iter();
+    Ok(facts
+        .filter_map(|(_, fact)| match fact {
+            Fact::Address(own) => Some(own),
+            Fact::Mac(_) => None,
+        })
+        .collect())
+}
+
 fn not_found(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, text)
 }
@@ -127,6 +141,7 @@ mod tests {
     fn the_loopback_is_ours_and_no_ethernet() {
         let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
         assert!(is_own(loopback).unwrap());
+        assert!(own_addresses().unwrap().contains(&loopback));
         assert!(is_own("::ffff:127.0.0.1".parse().unwrap()).unwrap());
         assert!(!is_own("192.0.2.1".parse().unwrap()).unwrap());
         assert!(Device::with(loopback).is_err());

@@ -4,20 +4,25 @@
 
 mod attached;
 mod balancer;
+mod bypass;
+mod call;
 mod cgroup;
 mod device;
 mod forwarding;
+mod kernel_types;
 mod ledger;
 mod netns;
 mod object;
 mod page;
 mod pinned;
+mod proof;
 mod steer;
 mod unavailable;
 
 pub use balancer::{Balancer, SETTLE_PERIOD, ShardLoad, Visit};
+pub use bypass::{Bypass, BypassTotals, QUEUED_MAX, Shortcut};
 pub use cgroup::cgroup_root;
-pub use device::{Device, is_own};
+pub use device::{Device, is_own, own_addresses};
 pub use forwarding::{Ends, Forwarding, PacketCounts, WINDOW, pins_of};
 pub use object::is_built;
 pub use pinned::{Pinned, Pins};

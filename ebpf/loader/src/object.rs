@@ -8,6 +8,11 @@ use crate::Unavailable;
 const PROGRAMS: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("PROGRAMS")));
 #[cfg(not(programs_built))]
 const PROGRAMS: Option<&[u8]> = None;
+/// Those that need more rights than the others already for their maps.
+#[cfg(programs_built)]
+const BYPASS: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("PROGRAMS_BYPASS")));
+#[cfg(not(programs_built))]
+const BYPASS: Option<&[u8]> = None;
 
 /// Whether this binary has the programs.
 #[must_use]
@@ -25,7 +30,19 @@ pub(crate) fn version() -> Option<String> {
 /// Makes all maps and reads all programs, which know the numbers that `tell` sets; none
 /// of them is in the kernel yet.
 pub(crate) fn open<'n>(tell: impl FnOnce(&mut EbpfLoader<'n>)) -> Result<Ebpf, Unavailable> {
-    let programs = PROGRAMS.ok_or(Unavailable::NotBuilt)?;
+    load(PROGRAMS, tell)
+}
+
+/// The same for the programs of bypass.
+pub(crate) fn open_bypass<'n>(tell: impl FnOnce(&mut EbpfLoader<'n>)) -> Result<Ebpf, Unavailable> {
+    load(BYPASS, tell)
+}
+
+fn load<'n>(
+    programs: Option<&[u8]>,
+    tell: impl FnOnce(&mut EbpfLoader<'n>),
+) -> Result<Ebpf, Unavailable> {
+    let programs = programs.ok_or(Unavailable::NotBuilt)?;
     let mut loader = EbpfLoader::new();
     tell(&mut loader);
     let opened = loader.load(programs);

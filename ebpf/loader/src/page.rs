@@ -1,13 +1,13 @@
 //! The value of a map with one entry, in our own memory: what a program counts is read,
 //! and what it is told is written, without a system call. `unsafe` of this crate is
-//! here, in `netns.rs`, in `attached.rs` and in `device.rs`.
+//! here, in `netns.rs`, in `attached.rs`, in `call.rs` and in `device.rs`.
 #![expect(unsafe_code, reason = "memory shared with the kernel")]
 
 use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 
-use quickwater_ebpf_shapes::{Balance, HandoffCounts, Steer};
+use quickwater_ebpf_shapes::{Balance, BypassCounts, HandoffCounts, Steer};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// Layouts that consist of atomics only: valid whatever their bits, and whoever
@@ -19,6 +19,8 @@ pub(crate) unsafe trait Shape {}
 
 // SAFETY: all its fields are atomics.
 unsafe impl Shape for Balance {}
+// SAFETY: as above.
+unsafe impl Shape for BypassCounts {}
 // SAFETY: as above.
 unsafe impl Shape for Steer {}
 // SAFETY: as above.
