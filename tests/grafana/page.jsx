@@ -23,9 +23,10 @@ const STANDARD = ['color', 'unit', 'min', 'max', 'decimals'];
 const DEFAULTS = {color: {mode: FieldColorModeId.PaletteClassic}};
 
 const query = new URLSearchParams(location.search);
-const prometheus = query.get('prometheus');
-const scrape = Number(query.get('scrape'));
-const seconds = Number(query.get('seconds'));
+// What deploy/grafana/provisioning has, and the dashboards.
+const prometheus = query.get('prometheus') ?? 'http://127.0.0.1:9099';
+const scrape = Number(query.get('scrape') ?? 15);
+const seconds = Number(query.get('seconds') ?? 3600);
 const theme = createTheme({colors: {mode: query.get('theme') ?? 'dark'}});
 // For the test: what each panel had to draw.
 window.drawn = {};
@@ -156,7 +157,7 @@ async function variable({name, type, allValue, query}) {
 }
 
 async function start() {
-  const dashboard = await (await fetch(query.get('dashboard'))).json();
+  const dashboard = await (await fetch(`dashboards/${query.get('dashboard') ?? 'quickwater'}.json`)).json();
   const variables = Object.fromEntries(await Promise.all(dashboard.templating.list.map(variable)));
   const style = document.createElement('style');
   style.textContent = `::-webkit-scrollbar { display: none }
