@@ -35,6 +35,8 @@ const ROUTES: &str = "ROUTES";
 const ACCEPTED: &str = "ACCEPTED";
 /// Of the map of addresses; those of a host with more go by TCP.
 const ADDRESSES_MAX: usize = 256;
+/// How often attaching is tried while programs of others go in between.
+const WATCH_TRIES: usize = 100;
 
 /// A [`quickwater_ebpf_shapes::Ways`] and a [`quickwater_ebpf_shapes::Meeting`] as the
 /// kernel has them: the first is how the second begins.
@@ -253,23 +255,36 @@ fn hang(programs: &mut Ebpf) -> Result<(), Unavailable> {
 
 /// Attaches to the cgroup, beside the programs of others.
 fn watch(mut programs: Ebpf, cgroup: &Path) -> Result<Ebpf, Unavailable> {
+    let attaching = "attaching to the cgroup";
     let cgroup = File::open(cgroup).map_err(Unavailable::refused("opening the cgroup"))?;
-    let others = effective(&cgroup)?;
     let meet: &mut SockOps = program(&mut programs, MEET)?;
     meet.load().map_err(loading)?;
-    // As for the programs of connect: a link stands beside others, and is EINVAL if told so.
-    meet.attach(&cgroup, CgroupAttachMode::Single)
-        .map_err(Unavailable::refused("attaching to the cgroup"))?;
-    let now = effective(&cgroup)?;
-    match others.iter().find(|other| !now.contains(other)) {
-        Some(id) => Err(Unavailable::Refused {
-            what: "attaching to the cgroup",
-            why: format!(
-                "program {id} of a cgroup above may be overridden, and would not be run any more"
-            ),
-        }),
-        None => Ok(programs),
+    for _ in 0..WATCH_TRIES {
+        let others = effective(&cgroup)?;
+        // As for the programs of connect: a link stands beside others, and is EINVAL if told so.
+        let link = meet.attach(&cgroup, CgroupAttachMode::Single);
+        let link = link.map_err(Unavailable::refused(attaching))?;
+        let now = effective(&cgroup)?;
+        let missing: Vec<u32> = others.into_iter().filter(|id| !now.contains(id)).collect();
+        if missing.is_empty() {
+            return Ok(programs);
+        }
+        // Because of ours, or gone by themselves: then they do not come back.
+        meet.detach(link).map_err(Unavailable::refused(attaching))?;
+        let now = effective(&cgroup)?;
+        if let Some(id) = missing.into_iter().find(|id| now.contains(id)) {
+            return Err(Unavailable::Refused {
+                what: attaching,
+                why: format!(
+                    "program {id} of a cgroup above may be overridden, and would not be run any more"
+                ),
+            });
+        }
     }
+    Err(Unavailable::Refused {
+        what: attaching,
+        why: "programs of others there come and go all the time".into(),
+    })
 }
 
 fn effective(cgroup: &File) -> Result<Vec<u32>, Unavailable> {

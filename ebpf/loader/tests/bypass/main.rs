@@ -201,6 +201,21 @@ fn a_client_of_another_cgroup_goes_by_tcp() {
     std::fs::remove_dir(&empty).unwrap();
 }
 
+/// Other workers of this node start and stop; nobody is taken for one who was overridden.
+#[test]
+fn workers_beside_each_other_come_and_go() {
+    let Some(_first) = loopback() else { return };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    drop(loopback().unwrap());
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn ipv6_is_as_good() {
     let Some(worker) = Worker::at("::1") else {
