@@ -56,14 +56,21 @@ impl Core {
         }
         let root = Arc::new(Root::open(&self.path)?);
         self.identify(&root, place)?;
-        self.keep_open(&root);
-        Ok(root)
+        Ok(self.keep_open(root))
     }
 
-    fn keep_open(&self, root: &Arc<Root>) {
+    /// Keeps a root, unless another call has opened the same directory meanwhile: what is
+    /// staged there must not be taken for that of another directory.
+    pub(super) fn keep_open(&self, root: Arc<Root>) -> Arc<Root> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.root = Some(Arc::clone(root));
-        state.staging = None;
+        match &state.root {
+            Some(open) if open.is_same(&root) => Arc::clone(open),
+            _ => {
+                state.root = Some(Arc::clone(&root));
+                state.staging = None;
+                root
+            }
+        }
     }
 
     /// Compares the mark of a directory with the identity that is kept.
@@ -126,7 +133,7 @@ impl Core {
         };
         self.keep(found.as_deref())?;
         root.marked.store(found.is_some(), Ordering::Release);
-        self.keep_open(&root);
+        self.keep_open(root);
         self.right();
         Ok(())
     }

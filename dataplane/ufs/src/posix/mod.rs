@@ -394,6 +394,29 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_open_a_directory_at_once_stage_in_one_folder() {
+        let home = tempfile::tempdir().unwrap();
+        let mut posix = posix(UfsConfig::default());
+        Arc::get_mut(&mut posix.core).unwrap().path = home.path().into();
+        let core = &posix.core;
+        // Both have found nothing open, and opened it.
+        let [first, second] = [(); 2].map(|()| Arc::new(Root::open(home.path()).unwrap()));
+        let root = core.keep_open(first);
+        let staging = core.staging(&root).unwrap();
+        let other = core.keep_open(second);
+        assert!(Arc::ptr_eq(&root, &other), "one root");
+        assert!(Arc::ptr_eq(&staging, &core.staging(&other).unwrap()));
+        // Another directory in its place is not that one.
+        let moved = home.path().with_extension("moved");
+        std::fs::rename(home.path(), &moved).unwrap();
+        std::fs::create_dir(home.path()).unwrap();
+        let anew = core.root().unwrap();
+        assert!(!Arc::ptr_eq(&root, &anew));
+        assert!(!Arc::ptr_eq(&staging, &core.staging(&anew).unwrap()));
+        std::fs::remove_dir_all(moved).unwrap();
+    }
+
+    #[test]
     fn modification_times_rise() {
         let posix = posix(UfsConfig::default());
         let times: Vec<i64> = (0..1_000).map(|_| posix.core.next_modified_ns()).collect();

@@ -116,6 +116,11 @@ impl Root {
         }
     }
 
+    /// Whether both are the same directory, as it was when they were opened.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
     /// Opens `path`, relative to the root; empty: the root itself.
     pub(super) fn open_at(&self, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
