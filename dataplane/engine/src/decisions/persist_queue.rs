@@ -73,6 +73,8 @@ pub(crate) struct Work {
     pub(crate) pending: PendingRecord,
     /// A request of this very change got no answer before.
     pub(crate) unanswered: Option<Duration>,
+    /// Which entry of the queue it is: one that is taken in again has another number.
+    order: u64,
 }
 
 /// A request of write-through that got no answer.
@@ -341,8 +343,26 @@ impl PersistQueue {
         self.changed.notify(usize::MAX);
     }
 
-    /// Forgets changes of keys that another worker sees to by now, but for those being sent:
-    /// they are in the metadata, and come back with the keys.
+    /// As [`PersistQueue::finish`], of an attempt that failed when another worker saw to the
+    /// key already: the change is forgotten, unless it came back with its key meanwhile.
+    pub(crate) fn leave(&self, work: &Work, outcome: Outcome, now: Duration) {
+        let mut state = self.state();
+        match state.forgets(work) {
+            true => {}
+            false => state.finish(
+                &work.place,
+                work.pending.version,
+                outcome,
+                now,
+                &self.config,
+            ),
+        }
+        drop(state);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Forgets changes of keys that another worker sees to by now, but for those being sent
+    /// ([`PersistQueue::leave`]): they are in the metadata, and come back with the keys.
     pub fn forget(&self, foreign: impl Fn(BucketId, &ObjectKey) -> bool) {
         let mut state = self.state();
         let places = state.lanes.iter();

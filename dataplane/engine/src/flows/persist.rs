@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::{join, select};
 use quickwater_proto::{
     BlobId, Bucket, BucketId, CHUNK_BYTES, ObjectKey, ObjectRecord, PendingChange, PersistState,
-    PolicyMode, UfsError, UfsErrorKind, UfsObject, Version,
+    PolicyMode, UfsError, UfsErrorKind, UfsObject, Version, slot_of,
 };
 
 use crate::decisions::persist_queue::{Outcome, Place, QueueScope, Work};
@@ -158,9 +158,14 @@ impl<W: World> Engine<W> {
             stats.persist_failures.fetch_add(1, Ordering::Relaxed);
         }
         let now = self.environment().monotonic();
-        self.shared()
-            .persist
-            .finish(&work.place, version, outcome, now);
+        let persist = &self.shared().persist;
+        let (bucket, key) = &work.place;
+        // What another worker owns could fail here for ever, and count as not sent.
+        let foreign = || self.shared().rights.is_foreign(slot_of(*bucket, key));
+        match outcome {
+            Outcome::Failed { .. } if foreign() => persist.leave(&work, outcome, now),
+            outcome => persist.finish(&work.place, version, outcome, now),
+        }
     }
 
     async fn try_change(&self, work: &Work) -> Outcome {

@@ -141,3 +141,61 @@ fn the_worker_that_took_the_parts_completes_when_it_is_back() {
         },
     );
 }
+
+/// The slots of a worker are lost while it sends what is pending there, and may come back.
+fn lost_while_sending(comes_back: bool) {
+    let setup = setup(1, Faults::default(), 10_000);
+    let engine = worker(&setup, PolicyMode::WriteBack);
+    let shared = Arc::clone(engine.shared());
+    shared.rights.started();
+    own_all(&engine, true);
+    let (sim, bucket) = (setup.sim.clone(), Arc::clone(&setup.bucket));
+    let buckets = &setup.metadata.buckets;
+    buckets
+        .borrow_mut()
+        .insert(bucket.name.clone(), (*bucket).clone());
+    let ended = Rc::new(Cell::new(false));
+    let (end, stop) = (Rc::clone(&ended), Rc::clone(&ended));
+    let persister = engine.clone();
+    let pending = Rc::clone(&setup.metadata.pending);
+    let totals = move || shared.persist.totals();
+    let shared = Arc::clone(engine.shared());
+    setup.sim.spawn(async move {
+        for number in 0..20 {
+            let name = format!("k{number}");
+            put(&engine, &bucket, &name, 2).await.unwrap();
+        }
+        sim.spawn(async move { persister.run_persister(|| stop.get()).await });
+        while totals().running < 2 {
+            sim.sleep(Duration::from_micros(1)).await;
+            assert!(totals().puts > 0, "none was seen being sent");
+        }
+        own_all(&engine, false);
+        shared.persist.forget(|_, _| true);
+        assert_eq!(totals().puts, totals().running);
+        let rows = pending.borrow().clone();
+        if comes_back {
+            own_all(&engine, true);
+            for (key, row) in rows.clone() {
+                let now = (sim.now(), 0);
+                shared.persist.load(bucket.id, key, row, now, None);
+            }
+        }
+        let patience = sim.now() + Duration::from_secs(100);
+        while totals().puts > 0 {
+            sim.sleep(Duration::from_millis(10)).await;
+            assert!(sim.now() < patience, "{:?} is still to be sent", totals());
+        }
+        // Nobody else is here to send it.
+        assert_eq!(pending.borrow().is_empty(), comes_back, "of {rows:?}");
+        end.set(true);
+    });
+    setup.sim.run_while(|| !ended.get());
+    assert!(ended.get(), "to its end");
+}
+
+#[test]
+fn what_was_being_sent_when_its_slot_was_lost_is_left_to_who_has_the_slot() {
+    lost_while_sending(false);
+    lost_while_sending(true);
+}

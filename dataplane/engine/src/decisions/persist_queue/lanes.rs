@@ -239,6 +239,7 @@ impl State {
             place: place.clone(),
             pending: lane.pending.clone(),
             unanswered: unanswered.map(|(_, until)| until),
+            order: lane.order,
         };
         self.in_slot(place, |slot| slot.running += 1);
         Some(work)
@@ -252,19 +253,9 @@ impl State {
         now: Duration,
         config: &PersistConfig,
     ) {
-        self.totals.running = self.totals.running.saturating_sub(1);
-        self.in_slot(place, |slot| slot.running = slot.running.saturating_sub(1));
-        if let Slot::Occupied(mut count) = self.running.entry(place.0) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        self.chunks.remove(place);
-        let Some(mut lane) = self.take_out(place) else {
+        let Some(mut lane) = self.stop(place) else {
             return;
         };
-        lane.running = false;
         let hurried = std::mem::take(&mut lane.hurried);
         let current = lane.pending.version == version;
         match outcome {
@@ -301,6 +292,32 @@ impl State {
             }
         }
         self.put_in(place.clone(), lane);
+    }
+
+    /// An attempt is over; the lane it was of, out of every list.
+    fn stop(&mut self, place: &Place) -> Option<Lane> {
+        self.totals.running = self.totals.running.saturating_sub(1);
+        self.in_slot(place, |slot| slot.running = slot.running.saturating_sub(1));
+        if let Slot::Occupied(mut count) = self.running.entry(place.0) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        self.chunks.remove(place);
+        let mut lane = self.take_out(place)?;
+        lane.running = false;
+        Some(lane)
+    }
+
+    /// Forgets a change whose attempt is over, if it is still the one that was begun.
+    pub(super) fn forgets(&mut self, work: &Work) -> bool {
+        let lane = self.lanes.get(&work.place);
+        let same = lane.is_some_and(|lane| lane.order == work.order);
+        if same {
+            self.stop(&work.place);
+        }
+        same
     }
 
     /// Has the attempt under way, should it fail, be followed by the next at once.

@@ -294,6 +294,41 @@ fn a_restart_does_not_know_what_was_sent() {
     assert!(queue.take(at(900)).is_some());
 }
 
+#[test]
+fn what_fails_when_it_is_anothers_is_forgotten_unless_it_came_back() {
+    let queue = queue();
+    queue.enqueue(place("a"), put(1), at(0), None);
+    let work = queue.take(at(0)).unwrap();
+    // Its slot was lost while it was sent.
+    queue.forget(|_, _| true);
+    assert_eq!((queue.totals().puts, queue.totals().running), (1, 1));
+    queue.leave(&work, fail(Some(900)), at(1));
+    assert_eq!(queue.totals(), QueueTotals::default());
+    assert!(queue.slots().is_empty() && queue.take(at(3600)).is_none());
+    // The same, and the slot came back before the attempt ended.
+    queue.enqueue(place("a"), put(1), at(0), None);
+    let work = queue.take(at(0)).unwrap();
+    queue.forget(|_, _| true);
+    queue.load(BUCKET, place("a").1, put(1), (at(1), 0), Some(at(10)));
+    assert!(queue.take(at(1)).is_none(), "one at a time");
+    queue.leave(&work, fail(Some(900)), at(2));
+    assert_eq!((queue.totals().puts, queue.totals().running), (1, 0));
+    let again = queue.take(at(60)).unwrap();
+    assert_eq!(
+        again.unanswered,
+        Some(at(900)),
+        "what it sent is not forgotten"
+    );
+    // And with a newer change: nothing may overtake what was sent.
+    queue.leave(&again, fail(None), at(61));
+    queue.enqueue(place("a"), put(2), at(62), None);
+    let older = queue.take(at(62)).unwrap();
+    queue.enqueue(place("a"), put(3), at(62), None);
+    queue.leave(&older, fail(Some(900)), at(63));
+    assert!(queue.take(at(899)).is_none());
+    assert_eq!(queue.take(at(900)).unwrap().pending.version, Version(3));
+}
+
 fn keys(page: &QueuePage) -> Vec<&str> {
     page.changes.iter().map(|c| c.key.as_str()).collect()
 }
