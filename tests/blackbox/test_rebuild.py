@@ -19,7 +19,10 @@ from harness.server import Server, StartFailed
 from harness.under import PERSIST_SECONDS, Place, scaled
 from ufssim.client import Sim
 
-pytestmark = pytest.mark.usefixtures("write_back")
+pytestmark = [
+    pytest.mark.usefixtures("write_back"),
+    pytest.mark.embedded("its directory is removed"),
+]
 
 REBUILD_SECONDS = 120
 LOSSES = 4

@@ -277,12 +277,21 @@ class Place:
             assert time.monotonic() < end, f"not persisted within {seconds} s: {behind}"
             time.sleep(0.1)
 
+    def wait_deleted(self, seconds: float = PERSIST_SECONDS) -> None:
+        """Until nothing waits for its delete. A store without the key says nothing: what was
+        being sent when it was deleted may still come, and be deleted after."""
+        end = time.monotonic() + seconds
+        while waiting := self.server.metric("quickwater_persist_pending_deletes"):
+            assert time.monotonic() < end, f"{waiting} keys not deleted within {seconds} s"
+            time.sleep(0.05)
+
     def finish(self, seconds: float = PERSIST_SECONDS) -> None:
         """No fault any more: the store gets all, in order, and clients see the same."""
         self.sim.clear_rules()
         self.sim.up()
         self.sim.wait_idle()
         self.wait_persisted(seconds)
+        self.wait_deleted(seconds)
         self.settled(through=False)
 
     # -- policies -----------------------------------------------------------------------
