@@ -118,18 +118,16 @@ impl<W: World> Engine<W> {
         }
         // Before anything comes: no more are on their way than there is memory for.
         let mut buffer = self.disk().buffer(want).await.ok()?;
+        buffer.set_len(want);
         for node in readers {
-            match self.peers().fetch(&node, chunk, range.clone()).await {
-                Ok(Some(bytes)) if bytes.len() == want => {
-                    holders.suspect(chunk.blob);
-                    buffer.set_len(want);
-                    buffer.as_mut_slice().copy_from_slice(&bytes);
-                    let stats = &self.shared().stats;
-                    stats.copies_read.fetch_add(1, Ordering::Relaxed);
-                    return Some(buffer);
-                }
-                // Not there, or not reached: another may have it.
-                Ok(_) | Err(_) => {}
+            let into = buffer.as_mut_slice();
+            let fetched = self.peers().fetch(&node, chunk, range.clone(), into).await;
+            // Not there, or not reached: another may have it.
+            if let Ok(true) = fetched {
+                holders.suspect(chunk.blob);
+                let stats = &self.shared().stats;
+                stats.copies_read.fetch_add(1, Ordering::Relaxed);
+                return Some(buffer);
             }
         }
         None

@@ -233,17 +233,16 @@ where
             return;
         }
         let want = piece.chunk_len;
-        let fetched = engine.peers().fetch(source, flight.chunk(), 0..want).await;
-        let bytes = match fetched {
-            Ok(Some(bytes)) if bytes.len() == want as usize => bytes,
-            Ok(_) => return,
-            Err(_) => return shared.stripes.avoid(source, now),
-        };
-        let Ok(mut buffer) = engine.disk().buffer(bytes.len()).await else {
+        let Ok(mut buffer) = engine.disk().buffer(want as usize).await else {
             return;
         };
-        buffer.set_len(bytes.len());
-        buffer.as_mut_slice().copy_from_slice(&bytes);
+        buffer.set_len(want as usize);
+        let (peers, into) = (engine.peers(), buffer.as_mut_slice());
+        match peers.fetch(source, flight.chunk(), 0..want, into).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => return shared.stripes.avoid(source, now),
+        }
         let disk = engine.disk();
         let (_, stored) = disk.write(flight.chunk(), buffer, Durability::Cached).await;
         if stored.is_ok() {

@@ -50,16 +50,17 @@ pub trait Peers {
         not: &[NodeId],
     ) -> Result<Self::Copies, FlowError>;
 
-    /// Bytes of a chunk that `node` keeps a copy of; `None`: it has not.
+    /// Bytes of a chunk that `node` keeps a copy of, into as many; `false`: it has not.
     ///
     /// # Errors
-    /// It cannot be reached, or does not say.
+    /// It cannot be reached, or does not say; what is in `into` then means nothing.
     async fn fetch(
         &self,
         node: &NodeId,
         chunk: ChunkId,
         range: Range<u32>,
-    ) -> Result<Option<Bytes>, FlowError>;
+        into: &mut [u8],
+    ) -> Result<bool, FlowError>;
 
     /// Tells `node` that no commit of these copies is under way any more: it looks
     /// whether they are needed.
@@ -146,7 +147,8 @@ impl Peers for Alone {
         _: &NodeId,
         _: ChunkId,
         _: Range<u32>,
-    ) -> Result<Option<Bytes>, FlowError> {
+        _: &mut [u8],
+    ) -> Result<bool, FlowError> {
         Err(FlowError::NotHere("there is nobody else"))
     }
 

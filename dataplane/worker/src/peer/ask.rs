@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
 use quickwater_engine::FlowError;
 use quickwater_engine::io::{ChunkId, ChunkRun, Given, StripeError, StripeRead};
@@ -59,6 +58,21 @@ impl Peers {
         right: Capability,
         message: &M,
     ) -> Result<(Answer, Vec<u8>), CallFailure> {
+        let (mut call, answer) = self.open_soon(node, task, right, message).await?;
+        let body = call.wire().take_all().await;
+        let body = body.map_err(|error| CallFailure::new(Failure::Broken, error.to_string()))?;
+        call.done();
+        Ok((answer, body))
+    }
+
+    /// The same for an answer in one frame, whose body is still to be taken.
+    pub(super) async fn open_soon<M: Message>(
+        &self,
+        node: &NodeId,
+        task: Task,
+        right: Capability,
+        message: &M,
+    ) -> Result<(Outgoing, Answer), CallFailure> {
         let body = encode(message);
         let body = body.map_err(|error| CallFailure::new(Failure::Protocol, error.to_string()))?;
         let mut call = self.call(node, task, right, &body).await?;
@@ -72,10 +86,7 @@ impl Peers {
                 ));
             }
         };
-        let body = call.wire().take_all().await;
-        let body = body.map_err(|error| CallFailure::new(Failure::Broken, error.to_string()))?;
-        call.done();
-        Ok((*answer, body))
+        Ok((call, *answer))
     }
 
     /// The same for an answer whose bytes follow.
@@ -147,8 +158,9 @@ impl quickwater_engine::io::Peers for EnginePeers {
         node: &NodeId,
         chunk: ChunkId,
         range: Range<u32>,
-    ) -> Result<Option<Bytes>, FlowError> {
-        let fetched = self.peers()?.fetch_copy(node, chunk, range).await;
+        into: &mut [u8],
+    ) -> Result<bool, FlowError> {
+        let fetched = self.peers()?.fetch_copy(node, chunk, range, into).await;
         fetched.map_err(|failure| failed(&failure))
     }
 

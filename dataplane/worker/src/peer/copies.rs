@@ -152,7 +152,8 @@ impl Peers {
         node: &NodeId,
         chunk: ChunkId,
         range: Range<u32>,
-    ) -> Result<Option<Bytes>, CallFailure> {
+        into: &mut [u8],
+    ) -> Result<bool, CallFailure> {
         let message = FetchCopy {
             blob: chunk.blob.0.to_be_bytes().to_vec(),
             chunk: chunk.index,
@@ -163,12 +164,23 @@ impl Peers {
             operation: "FetchCopy".into(),
             ..Capability::default()
         };
-        let asked = self.ask_soon(node, Task::FetchCopy, right, &message);
-        let (answer, bytes) = asked.await?;
-        match answer.code.as_str() {
-            "" => Ok(answer.yes.then(|| bytes.into())),
-            code => Err(CallFailure::new(Failure::Busy, code.to_owned())),
+        let asked = self.open_soon(node, Task::FetchCopy, right, &message);
+        let (mut call, answer) = asked.await?;
+        let left = call.wire().left();
+        if !answer.code.is_empty() {
+            if left == 0 {
+                call.done();
+            }
+            return Err(CallFailure::new(Failure::Busy, answer.code));
         }
+        if left != if answer.yes { into.len() } else { 0 } {
+            let why = "other bytes than were asked for";
+            return Err(CallFailure::new(Failure::Protocol, why));
+        }
+        let taken = call.wire().take_into(into).await;
+        taken.map_err(|error| CallFailure::new(Failure::Broken, error.to_string()))?;
+        call.done();
+        Ok(answer.yes)
     }
 
     /// See [`quickwater_engine::io::Peers::has_copies`].

@@ -302,6 +302,72 @@ async fn who_finds_no_memory_for_a_connection_waits_for_one_that_is_there() {
     }
 }
 
+/// Answers whatever it is asked.
+struct Parrot(RefCell<Vec<(Answer, Vec<u8>)>>);
+
+impl Host for Parrot {
+    async fn host(&self, _: &NodeId, _: Call, wire: &mut Wire) -> Result<(), WireError> {
+        wire.skip().await?;
+        let (answer, body) = self.0.borrow_mut().pop().unwrap();
+        wire.send(Kind::Answer, &answer, &body, Duration::ZERO)
+            .await
+    }
+
+    fn starved(&self) -> Starved {
+        Starved::default()
+    }
+}
+
+#[monoio::test(timer_enabled = true)]
+async fn bytes_of_a_copy_are_as_many_as_were_asked_for() {
+    let (authority, listener) = (Authority::new(), door());
+    let identity = authority.identity("a", "a.worker.quickwater");
+    let a = worker(identity, 1, &[("b", &listener)]);
+    let b = worker(authority.identity("b", "b.worker.quickwater"), 1, &[]);
+    let parrot = Rc::new(Parrot(RefCell::default()));
+    let (serving, host, stop) = (b.clone(), Rc::clone(&parrot), Stop::new());
+    let hosting = Hosting::begin(stop, Duration::from_secs(9), |stop, grace| async move {
+        serving.serve(listener, host, stop, grace).await
+    });
+    let (node, many) = (id("b"), 200_000);
+    let chunk = quickwater_engine::io::ChunkId {
+        blob: quickwater_proto::BlobId(7),
+        index: 0,
+    };
+    let says = |yes, code: &str, bytes: usize| {
+        let answer = Answer {
+            yes,
+            code: code.to_owned(),
+            ..Answer::default()
+        };
+        parrot.0.borrow_mut().push((answer, vec![7; bytes]));
+    };
+    let fetch = async || {
+        let mut into = vec![0; many];
+        let fetched = a.fetch_copy(&node, chunk, 0..many as u32, &mut into).await;
+        fetched.map(|found| (found, into == vec![7; many]))
+    };
+    says(true, "", many);
+    assert_eq!(fetch().await, Ok((true, true)));
+    says(false, "", 0);
+    assert_eq!(fetch().await, Ok((false, false)));
+    says(false, "SlowDown", 0);
+    assert_eq!(fetch().await.unwrap_err().failure, Failure::Busy);
+    let connected = || a.stats().connected.load(Ordering::Relaxed);
+    assert_eq!(connected(), 1);
+    // What was not asked for is not taken, and its connection is of no more use.
+    for (yes, bytes) in [(true, many - 1), (true, many + 1), (false, many)] {
+        says(yes, "", bytes);
+        assert_eq!(fetch().await.unwrap_err().failure, Failure::Protocol);
+    }
+    says(true, "", many);
+    assert_eq!(fetch().await, Ok((true, true)));
+    assert_eq!(connected(), 4);
+    a.end();
+    hosting.end().await.unwrap();
+    b.end();
+}
+
 #[monoio::test(timer_enabled = true)]
 async fn a_host_that_takes_no_connection_keeps_nobody_waiting() {
     let (authority, listener) = (Authority::new(), door());

@@ -17,6 +17,8 @@ use crate::http::watch::Waiting;
 
 /// Read size when bytes are thrown away.
 const DISCARD_BYTES: usize = 16 << 10;
+/// Bytes taken at a time on their way to where there is room for all.
+const PART_BYTES: usize = 64 << 10;
 
 /// Why a connection cannot go on. It is closed after any of these.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -315,6 +317,19 @@ impl Wire {
             all.extend_from_slice(&self.take_some(self.left).await?);
         }
         Ok(all)
+    }
+
+    /// The same into bytes that are there already: no more memory than for a part of them.
+    pub(crate) async fn take_into(&mut self, mut into: &mut [u8]) -> Result<(), WireError> {
+        while self.left > 0 {
+            let some = self.take_some(self.left.min(PART_BYTES)).await?;
+            let (next, rest) = into
+                .split_at_mut_checked(some.len())
+                .ok_or(TransportError::NoRoom)?;
+            next.copy_from_slice(&some);
+            into = rest;
+        }
+        Ok(())
     }
 
     /// Throws away what is left of the frame's body.

@@ -150,10 +150,18 @@ impl Peers for SimPeers {
         node: &NodeId,
         chunk: ChunkId,
         range: Range<u32>,
-    ) -> Result<Option<Bytes>, FlowError> {
+        into: &mut [u8],
+    ) -> Result<bool, FlowError> {
         let engine = self.engine(node)?.0;
         let found = engine.read_copy(chunk, range).await?;
-        Ok(found.map(SimBuffer::into_bytes))
+        match found {
+            Some(found) if found.as_slice().len() == into.len() => {
+                into.copy_from_slice(found.as_slice());
+                Ok(true)
+            }
+            Some(_) => Err(FlowError::NotHere("other bytes than were asked for")),
+            None => Ok(false),
+        }
     }
 
     async fn look_at_copies(&self, node: &NodeId, blobs: &[BlobId]) -> Result<(), FlowError> {
