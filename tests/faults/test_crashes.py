@@ -93,6 +93,7 @@ def test_power_cut_in_write_back(tmp_path: Path, kind: str) -> None:
     assert outcome.acks > CUTS * 4, "the load must have done something"
 
 
+@pytest.mark.embedded("its files are what is lost without flushes")
 @pytest.mark.skipif(not NO_FLUSH, reason="QUICKWATER_NO_FLUSH_BIN names no build without flushes")
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_power_cut_in_write_back_is_noticed_without_flushes(tmp_path: Path, kind: str) -> None:
