@@ -130,7 +130,7 @@ def test_waiting_for_what_is_not_there(place: Place) -> None:
     s3.delete_object(Bucket=bucket, Key="dir/k")
     path = f"/{bucket}/dir/k"
     done = cli("async-persist", "wait", "--path", path, "--timeout", "0s", check=False)
-    assert done.returncode == 1 and "1 deletes are not in the UFS" in done.stdout
+    assert done.returncode == 1 and "and 1 delete are not in the UFS" in done.stdout
     place.sim.up()
     cli("async-persist", "wait", "--path", path, "--timeout", "20s")
 

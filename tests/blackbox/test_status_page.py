@@ -81,7 +81,7 @@ def test_what_the_page_shows_is_what_is(
         browser.wait("document.querySelector('#persist .bad')?.textContent")
         shown = text(browser, "#persist td")
         assert shown == f"/abc/{SHOWN}", shown
-        assert "1 changes" in text(browser, "#persist-totals")
+        assert "1 change (4.0 KiB)" in text(browser, "#persist-totals")
         assert text(browser, "#nodes td") == "local"
         assert "4.0 KiB dirty of" in text(browser, "#nodes")
         assert "abc" in text(browser, "#mounts")

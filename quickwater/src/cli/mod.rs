@@ -29,7 +29,7 @@ use crate::settings::keys;
 use crate::settings::layers::Source;
 
 pub(crate) use exit::Kind::Usage;
-pub(crate) use output::{Output, emit};
+pub(crate) use output::{Output, count, emit};
 pub(crate) use remote::{Remote, Target, explain};
 
 const AFTER_HELP: &str = "\

@@ -78,6 +78,14 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// A number of things for people: `one` is what a single one is called, and an s makes it many.
+pub(crate) fn count(number: u64, one: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        _ => format!("{number} {one}s"),
+    }
+}
+
 /// A number of bytes for people.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -91,4 +99,20 @@ pub(super) fn size(bytes: u64) -> String {
         return format!("{bytes} B");
     }
     format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thing_is_not_many() {
+        let texts = [0, 1, 2].map(|number| count(number, "TRANSIENT object"));
+        let wanted = [
+            "0 TRANSIENT objects",
+            "1 TRANSIENT object",
+            "2 TRANSIENT objects",
+        ];
+        assert_eq!(texts, wanted);
+    }
 }

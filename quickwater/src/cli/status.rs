@@ -6,7 +6,7 @@ use anyhow::Result;
 use quickwater_rpc::admin::{Condition, Node, StatusReply, StatusRequest};
 use serde_json::json;
 
-use super::output::{size, table};
+use super::output::{count, size, table};
 use super::remote::{Target, explain};
 
 pub(super) fn run(target: &Target) -> Result<ExitCode> {
@@ -64,8 +64,9 @@ fn conditions_text(status: &StatusReply) -> String {
 fn status_text(status: &StatusReply) -> String {
     let uptime = std::time::Duration::from_secs(status.uptime_ms / 1000);
     let mut out = format!(
-        "version {}, up {uptime:?}, {} mounts\n\n",
-        status.version, status.mounts
+        "version {}, up {uptime:?}, {}\n\n",
+        status.version,
+        count(status.mounts, "mount")
     );
     for trouble in &status.troubles {
         out.push_str(&format!("{trouble}\n\n"));

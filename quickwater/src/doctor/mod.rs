@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Output, SettingsArgs};
+use crate::cli::{Output, SettingsArgs, count};
 use crate::settings::{Settings, Values};
 
 /// Flags of `doctor`: every setting, because the checks depend on them.
@@ -146,12 +146,12 @@ fn text(checks: &[Check]) -> String {
             out.push_str(&format!("      -> {}\n", check.advice));
         }
     }
-    let count = |v: Verdict| checks.iter().filter(|c| c.verdict == v).count();
+    let found = |v: Verdict| checks.iter().filter(|c| c.verdict == v).count() as u64;
     out.push_str(&format!(
-        "{} ok, {} warnings, {} failures\n",
-        count(Verdict::Ok),
-        count(Verdict::Warn),
-        count(Verdict::Fail)
+        "{} ok, {}, {}\n",
+        found(Verdict::Ok),
+        count(found(Verdict::Warn), "warning"),
+        count(found(Verdict::Fail), "failure")
     ));
     out
 }

@@ -145,7 +145,7 @@ fn the_text_counts_verdicts_and_shows_advice() {
     let checks = [Check::ok("a", "fine"), Check::fail("b", "bad", "mend it")];
     let text = text(&checks);
     assert!(text.contains("-> mend it"));
-    assert!(text.ends_with("1 ok, 0 warnings, 1 failures\n"));
+    assert!(text.ends_with("1 ok, 0 warnings, 1 failure\n"));
 }
 
 #[test]

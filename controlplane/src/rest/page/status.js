@@ -37,6 +37,8 @@ function svg(name, attributes, ...children) {
   return made;
 }
 
+function count(n, one) { return n === 1 ? `1 ${one}` : `${n} ${one}s`; }
+
 function bytes(n) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
   let unit = 0;
@@ -144,9 +146,9 @@ function unheard(queue, nodes) {
 function showPersist(queue, nodes) {
   const t = queue.totals;
   const pending = t.puts + t.deletes;
-  let text = `${pending} changes (${bytes(t.bytes)}), ${t.running} running, ${t.failing} failing`;
+  let text = `${count(pending, "change")} (${bytes(t.bytes)}), ${t.running} running, ${t.failing} failing`;
   if (pending > 0) text += `; the oldest for ${since(t.oldest_ms)}`;
-  if (t.transient_objects > 0) text += `; ${t.transient_objects} TRANSIENT objects (${bytes(t.transient_bytes)})`;
+  if (t.transient_objects > 0) text += `; ${count(t.transient_objects, "TRANSIENT object")} (${bytes(t.transient_bytes)})`;
   const missing = unheard(queue, nodes);
   const elsewhere = nodes.some((n) => n.changes > 0);
   say("persist-totals", `${text}.${missing}`);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{place, totals_json, unheard_text};
 use crate::cli::exit::Kind;
-use crate::cli::output::{size, table};
+use crate::cli::output::{count, size, table};
 use crate::cli::remote::{Remote, Target, explain};
 use crate::date;
 
@@ -104,7 +104,8 @@ fn list_text(listed: &Listed, limit: usize) -> String {
     if objects > 0 {
         let bytes = size(bytes);
         text.push_str(&format!(
-            "not listed: {objects} TRANSIENT objects ({bytes}), which no UFS gets\n"
+            "not listed: {} ({bytes}), which no UFS gets\n",
+            count(objects, "TRANSIENT object")
         ));
     }
     text
@@ -119,8 +120,8 @@ fn total_text(totals: &PersistTotals) -> String {
         ms => format!(", oldest since {}", date::text(ms)),
     };
     format!(
-        "in all: {} objects ({}) to be put, {} to be deleted, {} running, {} failing{oldest}",
-        totals.puts,
+        "in all: {} ({}) to be put, {} to be deleted, {} running, {} failing{oldest}",
+        count(totals.puts, "object"),
         size(totals.bytes),
         totals.deletes,
         totals.running,

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{place, totals_json, unheard_text};
 use crate::cli::exit::Kind;
-use crate::cli::output::size;
+use crate::cli::output::{count, size};
 use crate::cli::remote::{Remote, Target, explain};
 use crate::settings::parse;
 
@@ -50,11 +50,13 @@ pub(super) fn run(path: &str, timeout: &str, target: &Target) -> Result<ExitCode
     });
     let code = target.output.show(&json, || match done {
         true if never > 0 => format!(
-            "the UFS has everything that goes there; TRANSIENT, so never there: {never} objects\n"
+            "the UFS has everything that goes there; TRANSIENT, so never there: {}\n",
+            count(never, "object")
         ),
         true => "the UFS has everything that goes there\n".into(),
         false if transient => {
-            format!("'{path}' is TRANSIENT: the UFS never gets it ({never} objects)\n")
+            let objects = count(never, "object");
+            format!("'{path}' is TRANSIENT: the UFS never gets it ({objects})\n")
         }
         false => format!("time is up; {}\n", left_text(&left)),
     })?;
@@ -107,10 +109,10 @@ fn left_text(left: &PersistTotals) -> String {
         unheard => format!("; {unheard}"),
     };
     format!(
-        "{} objects ({}) and {} deletes are not in the UFS{failing}{unheard}",
-        left.puts,
+        "{} ({}) and {} are not in the UFS{failing}{unheard}",
+        count(left.puts, "object"),
         size(left.bytes),
-        left.deletes
+        count(left.deletes, "delete")
     )
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use quickwater_rpc::admin::Job;
 use serde_json::{Value, json};
 
-use crate::cli::output::{size, table};
+use crate::cli::output::{count, size, table};
 use crate::date;
 
 /// What is said of objects that were left alone, by reason.
@@ -128,11 +128,11 @@ pub(super) fn text(job: &Job) -> String {
     if let Some(found) = job.found {
         let text = match found_nothing(job) {
             true => "nothing is there: no object has this key, none is below it".into(),
-            false => format!("{} objects ({})", found.objects, size(found.bytes)),
+            false => format!("{} ({})", count(found.objects, "object"), size(found.bytes)),
         };
         rows.push(row("found", text));
     }
-    let text = format!("{} objects ({})", done.objects, size(done.bytes));
+    let text = format!("{} ({})", count(done.objects, "object"), size(done.bytes));
     rows.push(row(verb(job), text));
     for (why, text) in REASONS {
         if let Some(objects) = job.left.get(why) {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::node_json;
 use crate::cli::exit::Kind;
-use crate::cli::output::size;
+use crate::cli::output::{count, size};
 use crate::cli::remote::{Remote, Target, explain};
 use crate::settings::parse;
 
@@ -74,12 +74,12 @@ impl Seen {
     fn text(&self) -> String {
         let node = &self.node;
         format!(
-            "{}: {} slots, {} changes ({}) the UFS does not have, {} TRANSIENT objects",
+            "{}: {}, {} ({}) the UFS does not have, {}",
             node.name,
-            node.slots,
-            node.changes,
+            count(node.slots.into(), "slot"),
+            count(node.changes, "change"),
             size(node.dirty_bytes),
-            node.transient_objects
+            count(node.transient_objects, "TRANSIENT object")
         )
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use quickwater_rpc::admin::{LostObject, NodeLostRequest, NodeRemoveRequest};
 use serde_json::json;
 
-use crate::cli::output::size;
+use crate::cli::output::{count, size};
 use crate::cli::remote::{Remote, Target, explain};
 
 /// Objects that are named in text; all are counted, and JSON names more.
@@ -72,16 +72,17 @@ fn path(object: &LostObject) -> String {
 fn text(args: &RemoveArgs, lost: &Lost) -> String {
     let (name, many) = (&args.name, lost.objects);
     let (done, what) = match args.dry_run {
-        true => (format!("{name} was not removed\n"), "would be lost"),
+        true => (format!("{name} was not removed\n"), "this would be lost"),
         false => (
             format!("{name} is removed; its slots go to others\n"),
-            "are lost",
+            "this is lost",
         ),
     };
     let head = match many {
         0 => format!("nothing is lost with {name}: every object of it is in its UFS\n"),
         _ => format!(
-            "{many} objects ({}) {what}: only {name} has them\n",
+            "{what}, because only {name} has it: {} ({})\n",
+            count(many, "object"),
             size(lost.bytes)
         ),
     };
