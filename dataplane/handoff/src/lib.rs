@@ -5,12 +5,14 @@
 //! and who may restore when (decisions/0035).
 
 mod freeze;
+mod hearing;
 mod probe;
 mod repair;
 mod restore;
 mod state;
 
 pub use freeze::{Frozen, Refused, freeze, is_at_rest};
+pub use hearing::{Hearing, hearing};
 pub use probe::{ProbeError, probe};
 pub use restore::{RestoreError, restore};
 pub use state::{BadState, STATE_BYTES_MAX, State, UNREAD_BYTES_MAX, Window};

@@ -72,6 +72,15 @@ struct InfoHead {
     limits: u8,
 }
 
+/// More of `struct tcp_info`, as words of eight bytes, up to `tcpi_bytes_sent` (Linux 4.19).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+struct InfoWords([u64; 26]);
+
+/// Words of it.
+const BYTES_ACKED: usize = 120 / 8;
+const BYTES_SENT: usize = 200 / 8;
+
 /// What was agreed when the connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Agreed {
@@ -181,6 +190,12 @@ pub(crate) fn unacknowledged(socket: impl AsFd) -> io::Result<u32> {
     }
 }
 
+/// Bytes that were sent since the socket was made, and those that were acknowledged.
+pub(crate) fn progress(socket: impl AsFd) -> io::Result<(u64, u64)> {
+    let info: InfoWords = get(socket, libc::TCP_INFO)?;
+    Ok((info.0[BYTES_SENT], info.0[BYTES_ACKED]))
+}
+
 /// Plain data: valid whatever its bits, without padding.
 ///
 /// # Safety
@@ -194,6 +209,8 @@ unsafe impl Plain for u32 {}
 unsafe impl Plain for RepairWindow {}
 // SAFETY: eight bytes.
 unsafe impl Plain for InfoHead {}
+// SAFETY: words.
+unsafe impl Plain for InfoWords {}
 
 fn get<T: Plain>(socket: impl AsFd, option: c_int) -> io::Result<T> {
     let mut value = T::default();

@@ -16,7 +16,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use quickwater_ebpf::{Device, Ends, Forwarding, Unavailable, WINDOW};
-use quickwater_handoff::{Frozen, Refused, State, freeze, is_at_rest, restore};
+use quickwater_handoff::{Frozen, Hearing, Refused, State, freeze, hearing, is_at_rest, restore};
 use segment::{Host, Segment};
 
 /// No test waits longer for anything.
@@ -227,6 +227,82 @@ fn early_packets_wait_for_the_socket() {
             speak(&mut client, &mut server, 1000, 1);
             return;
         }
+    }
+}
+
+#[test]
+fn who_continues_a_connection_knows_whether_its_client_hears() {
+    let Some(segment) = segment() else {
+        return;
+    };
+    let entry = Node::new(&segment, &segment.entry).unwrap();
+    let owner = Node::new(&segment, &segment.owner).unwrap();
+    let listener = listen(entry.host, FOUR);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < until, "never within the window");
+        let (mut client, server, ends) = connect(&segment, &listener);
+        let mut server = hand_over(&entry, &owner, &ends, server);
+        assert_eq!(hearing(&server).unwrap(), Hearing::Unasked);
+        let begun = Instant::now();
+        // What the client acknowledges gets lost.
+        entry.forwarding.keep_away(&ends).unwrap();
+        server.write_all(b"answer").unwrap();
+        let silent = hearing(&server).unwrap();
+        assert_eq!(read_exactly(&mut client, 6), b"answer");
+        let within = begun.elapsed() < WINDOW;
+        let mac = owner.forwarding.device().mac;
+        entry.forwarding.send_on(&ends, mac).unwrap();
+        rest(&server);
+        assert_eq!(hearing(&server).unwrap(), Hearing::Heard);
+        let (leaving, left, ends) = connect(&segment, &listener);
+        let left = hand_over(&entry, &owner, &ends, left);
+        drop(leaving);
+        while hearing(&left).unwrap() != Hearing::Ended {
+            assert!(Instant::now() < until, "its client is gone");
+            std::thread::yield_now();
+        }
+        // On a machine that stood still meanwhile it may have been heard: again.
+        if within {
+            assert_eq!(silent, Hearing::Silent);
+            return;
+        }
+    }
+}
+
+#[test]
+fn after_a_reset_packets_go_to_the_owner_for_a_moment() {
+    let Some(segment) = segment() else {
+        return;
+    };
+    let entry = Node::new(&segment, &segment.entry).unwrap();
+    let owner = Node::new(&segment, &segment.owner).unwrap();
+    let listener = listen(entry.host, FOUR);
+    let (mut client, server, ends) = connect(&segment, &listener);
+    owner.forwarding.expect(&ends).unwrap();
+    entry.forwarding.keep_away(&ends).unwrap();
+    let frozen = frozen(server);
+    let mac = owner.forwarding.device().mac;
+    entry.forwarding.send_on(&ends, mac).unwrap();
+    let mut server = continued(owner.host, frozen.state());
+    owner.forwarding.expect_no_more(&ends);
+    // The entry did not hear of it.
+    entry.forwarding.send_last(&ends, mac).unwrap();
+    frozen.reset();
+    let error = client.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    let gone = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    let until = Instant::now() + PATIENCE;
+    let error = loop {
+        match server.write_all(b"answer") {
+            Ok(()) => assert!(Instant::now() < until, "the owner does not learn of it"),
+            Err(error) => break error.kind(),
+        }
+    };
+    assert!(gone.contains(&error), "{error:?}");
+    while entry.forwarding.sweep().0 > 0 {
+        assert!(Instant::now() < until, "the entry stays");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

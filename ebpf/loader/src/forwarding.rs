@@ -28,6 +28,8 @@ const ARRIVALS: &str = "ARRIVALS";
 /// Names of what is pinned. The number is the version of what is in it.
 const PINNED_FORWARDS: &str = "forwards-1";
 const PINNED_LINK: &str = "link-1";
+/// Of the directories that these are in.
+pub(crate) const PINS_PREFIX: &str = "handoff-";
 /// For how long packets of a connection may be kept away at most.
 pub const WINDOW: Duration = Duration::from_nanos(WINDOW_NS);
 
@@ -63,6 +65,8 @@ pub struct Forwarding {
     device: Device,
     page: Page<HandoffCounts>,
     maps: Mutex<Maps>,
+    /// Another way to the entries, for looking at all of them while others use `maps`.
+    all: Flows<Value>,
     _programs: Ebpf,
 }
 
@@ -88,8 +92,10 @@ impl Forwarding {
             for map in [FORWARDS, EXPECTED, ARRIVALS] {
                 loader.map_max_entries(map, FLOWS_MAX);
             }
-            loader.map_pin_path(FORWARDS, pinned);
+            loader.map_pin_path(FORWARDS, &pinned);
         })?;
+        let all = MapData::from_pin(&pinned).map_err(Unavailable::refused("what is pinned"))?;
+        let all = HashMap::try_from(Map::LruHashMap(all));
         let page = counts(&programs)?;
         let maps = Maps {
             forwards: take(&mut programs, FORWARDS)?,
@@ -107,6 +113,7 @@ impl Forwarding {
             device: device.clone(),
             page,
             maps: Mutex::new(maps),
+            all: all.map_err(Unavailable::refused("a map of connections"))?,
             _programs: programs,
         })
     }
@@ -139,6 +146,15 @@ impl Forwarding {
     /// All is as before.
     pub fn send_on(&self, ends: &Ends, mac: [u8; 6]) -> Result<(), Unavailable> {
         self.put(ends, Forward::TO_OWNER, mac)
+    }
+
+    /// The connection was reset from here, and may be at that device: what its client
+    /// still sends goes there, for a moment.
+    ///
+    /// # Errors
+    /// All is as before.
+    pub fn send_last(&self, ends: &Ends, mac: [u8; 6]) -> Result<(), Unavailable> {
+        self.put(ends, Forward::CLOSING, mac)
     }
 
     fn put(&self, ends: &Ends, what: u16, mac: [u8; 6]) -> Result<(), Unavailable> {
@@ -178,18 +194,23 @@ impl Forwarding {
     #[must_use]
     pub fn sweep(&self) -> (usize, usize) {
         let (mut left, mut old) = (0, Vec::new());
-        let mut maps = self.maps();
         let now = now_ns();
-        for (key, found) in maps.forwards.iter().flatten() {
-            let entry = forward(found);
-            match now.saturating_sub(entry.seen_ns) > entry.age_max_ns() {
+        for (key, found) in self.all.iter().flatten() {
+            match forward(found).is_over(now) {
                 true => old.push(key),
                 false => left += 1,
             }
         }
-        for key in &old {
-            drop_entry(maps.forwards.remove(key));
-        }
+        // Each may be another connection's by now.
+        old.retain(|key| {
+            let mut maps = self.maps();
+            let found = maps.forwards.get(key, 0);
+            let over = found.is_ok_and(|entry| forward(entry).is_over(now_ns()));
+            if over {
+                drop_entry(maps.forwards.remove(key));
+            }
+            over
+        });
         (left, old.len())
     }
 
@@ -333,7 +354,7 @@ fn now_ns() -> u64 {
 /// system has no names with dots.
 #[must_use]
 pub fn pins_of(pins: &Path, device: &str, port: u16) -> PathBuf {
-    pins.join(format!("handoff-{}-{port}", device.replace('.', "_")))
+    pins.join(format!("{PINS_PREFIX}{}-{port}", device.replace('.', "_")))
 }
 
 #[cfg(test)]

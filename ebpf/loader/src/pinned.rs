@@ -64,6 +64,14 @@ impl Pins {
         &self.root
     }
 
+    /// Directories of programs that were loaded for workers; beside them are those that
+    /// workers keep themselves ([`crate::pins_of`]).
+    fn versions(&self) -> io::Result<Vec<String>> {
+        let mut all = directories(&self.root)?;
+        all.retain(|name| !name.starts_with(crate::forwarding::PINS_PREFIX));
+        Ok(all)
+    }
+
     /// All that is pinned, by version and name; empty if the directory is not there.
     ///
     /// # Errors
@@ -71,7 +79,7 @@ impl Pins {
     pub fn list(&self) -> io::Result<Vec<Pinned>> {
         let own = object::version();
         let mut all = Vec::new();
-        for version in directories(&self.root)? {
+        for version in self.versions()? {
             for name in directories(&self.root.join(&version))? {
                 let path = self.root.join(&version).join(&name);
                 all.push(Pinned {
@@ -87,7 +95,7 @@ impl Pins {
         Ok(all)
     }
 
-    /// Removes all that is pinned, of whatever version: what hangs on cgroups is detached
+    /// Removes all that is listed, of whatever version: what hangs on cgroups is detached
     /// by that, what hangs on listeners goes with these.
     ///
     /// # Errors
@@ -100,7 +108,7 @@ impl Pins {
                 name: used.name.clone(),
             });
         }
-        for version in directories(&self.root).map_err(&refused)? {
+        for version in self.versions().map_err(&refused)? {
             remove_all(&self.root.join(version)).map_err(&refused)?;
         }
         Ok(())
@@ -263,6 +271,22 @@ mod tests {
         let made = make_directory(&dir).and_then(|()| require_bpf(&dir));
         fs::remove_dir(&dir).unwrap();
         assert!(made.unwrap_err().to_string().contains("mount -t bpf"));
+    }
+
+    #[test]
+    fn what_workers_keep_themselves_stays() {
+        let root = std::env::temp_dir().join(format!("quickwater-kept-{}", std::process::id()));
+        let kept = crate::pins_of(&root, "e0", 9000);
+        fs::create_dir_all(kept.join("forwards")).unwrap();
+        fs::create_dir_all(root.join("other-version").join("connect")).unwrap();
+        let pins = Pins::below(&root);
+        let names: Vec<String> = pins.list().unwrap().into_iter().map(|p| p.name).collect();
+        let cleared = pins.clear();
+        let left = directories(&root);
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(names, ["connect"]);
+        cleared.unwrap();
+        assert_eq!(left.unwrap(), ["handoff-e0-9000"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_redirect};
 use aya_ebpf::macros::{classifier, map};
 use aya_ebpf::maps::{Array, LruHashMap};
 use aya_ebpf::programs::TcContext;
-use quickwater_ebpf_shapes::{Flow, Forward, HandoffCounts, WINDOW_NS};
+use quickwater_ebpf_shapes::{Flow, Forward, HandoffCounts, is_expected};
 
 use crate::word::{MAPPABLE, add, constant};
 
@@ -62,7 +62,7 @@ pub fn handoff(context: TcContext) -> i32 {
         let entry = unsafe { &mut *entry };
         return forwarded(&context, &packet, entry, now, counts);
     }
-    if is_expected(&packet.flow, now) {
+    if waits(&packet.flow, now) {
         add(&counts.kept_away, 1);
         return TC_ACT_SHOT;
     }
@@ -82,8 +82,7 @@ fn forwarded(
     counts: &HandoffCounts,
 ) -> i32 {
     let begins = packet.flags & (SYN | ACK) == SYN;
-    let age = now.wrapping_sub(entry.seen_ns);
-    if age > entry.age_max_ns() || begins && entry.what == Forward::CLOSING {
+    if entry.is_over(now) || begins && entry.what == Forward::CLOSING {
         // The next connection of the same ends, or nobody cares any more.
         let _ = FORWARDS.remove(&packet.flow);
         add(&counts.too_old, 1);
@@ -121,13 +120,9 @@ fn send_on(context: &TcContext, mac: [u8; 6], counts: &HandoffCounts) -> i32 {
 }
 
 #[inline(always)]
-fn is_expected(flow: &Flow, now: u64) -> bool {
+fn waits(flow: &Flow, now: u64) -> bool {
     // SAFETY: one aligned word, read whole.
-    let Some(until) = (unsafe { EXPECTED.get(flow) }) else {
-        return false;
-    };
-    // One further away is of another clock.
-    now < *until && *until - now <= WINDOW_NS
+    unsafe { EXPECTED.get(flow) }.is_some_and(|until| is_expected(*until, now))
 }
 
 /// What counts of a packet.

@@ -57,6 +57,21 @@ impl Forward {
             _ => CLOSING_NS,
         }
     }
+
+    /// Whether the entry is as if it were not there. Another processor may have written
+    /// `seen_ns` after this one read its clock: what is seen later than now is not old.
+    #[must_use]
+    pub const fn is_over(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.seen_ns) > self.age_max_ns()
+    }
+}
+
+/// Whether packets of a connection that is expected until then are dropped. A time
+/// further away than anybody orders is of another clock; `until` may have been written
+/// after this processor read its own.
+#[must_use]
+pub const fn is_expected(until_ns: u64, now_ns: u64) -> bool {
+    now_ns < until_ns && until_ns - now_ns <= 2 * WINDOW_NS
 }
 
 /// The only value of the map `HANDOFF`: packets, counted by the program.
@@ -71,4 +86,39 @@ pub struct HandoffCounts {
     pub too_old: AtomicU64,
     /// That could not be sent on and were left to the kernel.
     pub failed: AtomicU64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_later_than_now_is_not_old() {
+        let mut entry = Forward {
+            seen_ns: 1_000,
+            what: Forward::TO_OWNER,
+            mac: [0; 6],
+        };
+        for what in [Forward::KEEP_AWAY, Forward::TO_OWNER, Forward::CLOSING] {
+            entry.what = what;
+            let last = entry.seen_ns + entry.age_max_ns();
+            assert!(
+                !entry.is_over(0),
+                "another processor's clock was read later"
+            );
+            assert!(!entry.is_over(entry.seen_ns));
+            assert!(!entry.is_over(last));
+            assert!(entry.is_over(last + 1));
+        }
+    }
+
+    #[test]
+    fn connections_are_expected_for_a_while() {
+        let until = 10 * WINDOW_NS;
+        assert!(!is_expected(until, until));
+        assert!(is_expected(until, until - 1));
+        assert!(is_expected(until, until - WINDOW_NS));
+        assert!(is_expected(until, until - WINDOW_NS - 1), "written since");
+        assert!(!is_expected(until, 0), "another clock");
+    }
 }
