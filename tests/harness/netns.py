@@ -81,13 +81,8 @@ class Network:
     @contextlib.contextmanager
     def inside(self, name: str) -> Iterator[None]:
         """This thread, and what it starts, is at a host."""
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self.enter(name)
+        with inside_of(self.namespaces[name]):
             yield
-        finally:
-            _set(before)
-            os.close(before)
 
     def enter(self, name: str) -> None:
         """This thread is at a host from now on."""
@@ -120,6 +115,18 @@ class Network:
         for namespace in self.namespaces.values():
             os.close(namespace)
         self.namespaces = {}
+
+
+@contextlib.contextmanager
+def inside_of(namespace: int) -> Iterator[None]:
+    """This thread, and what it starts, is in a namespace."""
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _set(namespace)
+        yield
+    finally:
+        _set(before)
+        os.close(before)
 
 
 def between(one: str, other: str, **what: float | bool) -> list[Rule]:

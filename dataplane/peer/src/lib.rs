@@ -19,7 +19,7 @@ pub use message::{
     Answer, Call, Cancel, CopyList, CopySource, DeleteEntry, DeleteKeys, DeleteResults, Deleted,
     FetchCopy, Grant, Header, HidesBelow, LookAgain, MessageError, Payload, PayloadKind, Promise,
     Record, Refusal, RefusalKind, Relay, SettleBucket, StoreCopy, StoredCopy, StoredHeaders, Sum,
-    Tag, Task, decode, encode,
+    Tag, TakeConnection, Task, decode, encode,
 };
 pub use prost::Message;
 pub use stripes::{ChunkRuns, Content, Counts, ExtentAt, Layout, ReadStripe, Run};

@@ -84,6 +84,9 @@ pub enum Task {
     /// Forget clean copies of these chunks: [`ChunkRuns`](crate::ChunkRuns), answered by
     /// [`Counts`](crate::Counts).
     ForgetChunks = 13,
+    /// Continue a client's connection: [`TakeConnection`], answered by yes or no. A no is a
+    /// promise not to.
+    TakeConnection = 14,
 }
 
 /// A request of a client, let in and not yet begun.
@@ -125,6 +128,10 @@ pub struct Relay {
     /// Compare the object with the UFS first.
     #[prost(bool, tag = "12")]
     pub revalidate: bool,
+    /// Of a GET by a connection that may be handed over: the address its client connected
+    /// to. Empty: it may not.
+    #[prost(string, tag = "13")]
+    pub service: String,
 }
 
 /// A header field.
@@ -236,6 +243,18 @@ pub struct Answer {
     /// Nothing is given: the UFS holds another content than the one asked for.
     #[prost(bool, tag = "13")]
     pub changed: bool,
+    /// In place of the body of a GET: hand the client's connection over, and have its
+    /// packets sent on to this Ethernet address.
+    #[prost(bytes = "vec", tag = "14")]
+    pub hand_over: Vec<u8>,
+}
+
+/// A client's connection that was frozen for who is called.
+#[derive(Clone, PartialEq, Message)]
+pub struct TakeConnection {
+    /// As `quickwater-handoff` encodes it; the bytes that wait are the request.
+    #[prost(bytes = "vec", tag = "1")]
+    pub state: Vec<u8>,
 }
 
 /// Head of a refusal: nothing was begun, no byte of a body was asked for.

@@ -10,6 +10,7 @@
 
 pub mod buffers;
 pub mod environment;
+pub mod handoff;
 mod hashing;
 pub mod http;
 pub mod listener;

@@ -326,12 +326,19 @@ metrics! {
         "1: a write or flush failed, nothing is committed until a restart."
 
     EbpfState Gauge "quickwater_ebpf_state" ["program", "state"]
-        "1 for the state that an eBPF program is in. program: reuseport, connect. state: on, off (by the settings, or nothing to do), not_built (into this binary), refused (by the kernel or a test of our own; the log says why)."
+        "1 for the state that an eBPF program is in. program: reuseport, connect, handoff. state: on, off (by the settings, or nothing to do), not_built (into this binary), refused (by the kernel or a test of our own; the log says why)."
     EbpfConnections Counter "quickwater_ebpf_reuseport_connections_total" ["chosen_by"]
         "New connections by who chose their shard while the program is on. chosen_by: program, kernel (its hash, where the program had no answer)."
 
     EbpfConnects Counter "quickwater_ebpf_connects_total" ["outcome"]
         "Connections of this node to `ebpf.service`. outcome: steered (to this worker), not_ready (left alone, this worker was not ready), elsewhere (left alone, from a network namespace that does not reach this worker)."
+
+    EbpfHandoffs Counter "quickwater_ebpf_handoffs_total" ["outcome"]
+        "Client connections that could go to the owner of what they asked for. outcome: given (to another worker), taken (from another worker), declined, busy, unrested (these three: relayed instead), lost (reset: not known who has it), unheard (taken, and the client acknowledged nothing: ended, and no more are taken from there for ten minutes)."
+    EbpfForwardEntries Gauge "quickwater_ebpf_forward_entries" []
+        "Connections handed over from here whose packets are sent on."
+    EbpfForwardPackets Counter "quickwater_ebpf_forward_packets_total" ["outcome"]
+        "Packets of such connections. outcome: forwarded, kept_away (dropped while a connection was handed over), too_old (of entries that had ended), failed."
 
     MemoryBudgetBytes Gauge "quickwater_memory_budget_bytes" []
         "Memory the service plans with (setting `memory`)."

@@ -42,6 +42,7 @@ impl From<&Unavailable> for State {
 pub(super) enum Part {
     Reuseport,
     Connect,
+    Handoff,
 }
 
 impl Part {
@@ -50,6 +51,7 @@ impl Part {
         match self {
             Part::Reuseport => "ebpf.reuseport",
             Part::Connect => "ebpf.connect",
+            Part::Handoff => "ebpf.handoff",
         }
     }
 

@@ -24,6 +24,7 @@ use tokio::runtime::Runtime;
 use super::access_log::AccessLog;
 use super::budget::Budget;
 use super::conditions::Conditions;
+use super::handover;
 use super::names::Names;
 use super::persister::{self, Persister};
 use super::recover::recover;
@@ -136,6 +137,14 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
         spreading.collect(&parts.metrics);
     }
     let neighbours = parts.peers.take();
+    let own = neighbours.as_ref().and_then(|(_, sockets)| sockets.first());
+    let own = own.and_then(|socket| socket.local_addr().ok());
+    let handoff = handover::start(
+        &settings.ebpf,
+        own.map(|address| address.ip()),
+        entrances.address,
+        (&parts.metrics, &parts.conditions),
+    );
     let common = shard::Common::new(&parts, store.clone(), Arc::clone(&shared), large_buffers);
     let stop = Stop::new();
     let limit = ConnectionLimit::new(settings.s3.connections_max);
@@ -153,6 +162,7 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
             pool,
             stats,
             load: spreading.as_ref().map(|s| s.shard(index)),
+            handoff: handoff.clone(),
             limit: Arc::clone(&limit),
             http: http.clone(),
             start,

@@ -13,6 +13,7 @@ mod detour;
 mod directories;
 mod dump;
 mod files;
+mod handover;
 mod health;
 mod housekeeping;
 mod identity;

@@ -16,7 +16,8 @@ use quickwater_s3::request::Dialect;
 use quickwater_ufs::UfsClient;
 use quickwater_worker::buffers::Pool;
 use quickwater_worker::environment::ShardEnvironment;
-use quickwater_worker::http::{ConnectionLimit, Door, HttpConfig, HttpStats, Server};
+use quickwater_worker::handoff::Handoff;
+use quickwater_worker::http::{ConnectionLimit, Door, HttpConfig, HttpStats, Intake, Server};
 use quickwater_worker::peer::{EnginePeers, PeerConfig, Peers};
 use quickwater_worker::runtime::Stop;
 use quickwater_worker::service::{AccessKey, S3Service, ServiceConfig};
@@ -97,6 +98,8 @@ pub(super) struct Seat {
     pub(super) stats: Arc<HttpStats>,
     /// Its part in the spreading of connections, if a program does that.
     pub(super) load: Option<ShardLoad>,
+    /// Hands connections over, if that is wanted and possible.
+    pub(super) handoff: Option<Arc<Handoff>>,
     pub(super) limit: Arc<ConnectionLimit>,
     pub(super) http: HttpConfig,
     pub(super) start: Instant,
@@ -139,14 +142,16 @@ pub(super) async fn run<M: Names>(common: Common<M>, seat: Seat) {
                 .spawn(async move { copier.run_copier(|| stop.is_requested()).await });
         }
     }
-    let service = Rc::new(S3Service::new(
+    let intake = Intake::default();
+    let service = S3Service::new(
         engine,
         common.service,
         common.access_key,
         seat.pool,
         common.observe,
         peers.clone(),
-    ));
+    );
+    let service = Rc::new(service.with_handoff(seat.handoff, intake.clone()));
     // Other workers are served until our own clients are: their requests go both ways.
     let grace = seat.http.shutdown_grace;
     let hosting = peer_door.map(|door| service.host_peers(door, seat.stop.clone(), grace));
@@ -156,6 +161,7 @@ pub(super) async fn run<M: Names>(common: Common<M>, seat: Seat) {
         limit: seat.limit,
         stats: seat.stats,
         load: seat.load,
+        intake,
     };
     match server.run(seat.doors, seat.stop).await {
         Ok(stopped) if stopped.aborted > 0 => {

@@ -249,6 +249,10 @@ pub(crate) struct EbpfSettings {
     pub cgroup: Option<PathBuf>,
     /// Where programs of another process are looked for.
     pub pins: Option<PathBuf>,
+    /// Connections are handed to the owner of what they ask for, if that can be had.
+    pub handoff: bool,
+    /// Bodies of at least so many bytes.
+    pub handoff_min: u64,
 }
 
 /// Whether a program is wanted.

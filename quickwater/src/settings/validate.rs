@@ -334,6 +334,8 @@ impl Reader<'_> {
             local: self.unless_special("ebpf.local", parse::address)?,
             cgroup: self.unless_special("ebpf.cgroup", path)?,
             pins: self.unless_special("ebpf.pins", path)?,
+            handoff: self.word("ebpf.handoff")? == "auto",
+            handoff_min: self.value("ebpf.handoff_min", parse::bytes)?,
         })
     }
 

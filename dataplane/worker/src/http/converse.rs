@@ -20,6 +20,7 @@ use super::respond::{Keeping, ResponseHead, Sent, send};
 use super::service::{ConnectionInfo, NoBody, Payload, Response, Service};
 use super::transfer::{Socket, TransportError};
 use super::watch::{Holding, Waiting};
+use crate::handoff::{Departure, Parting};
 use quickwater_s3::RequestView;
 
 /// What all connections of a shard share.
@@ -36,6 +37,7 @@ impl<S: Service> Room<S> {
         let (request_id, host_id) = self.ids.next();
         ConnectionInfo {
             peer,
+            service: None,
             request_id,
             host_id,
         }
@@ -55,9 +57,13 @@ enum After {
     Close,
 }
 
-/// Serves a connection to its end.
-pub(crate) async fn converse<S: Service>(room: Rc<Room<S>>, mut socket: Socket, peer: SocketAddr) {
-    let mut inbound = Vec::new();
+/// Serves a connection to its end. `inbound` came on it already.
+pub(crate) async fn converse<S: Service>(
+    room: Rc<Room<S>>,
+    mut socket: Socket,
+    peer: SocketAddr,
+    mut inbound: Vec<u8>,
+) {
     loop {
         let end;
         (inbound, end) = match read_head(&room, &mut socket, inbound).await {
@@ -244,7 +250,10 @@ async fn exchange<S: Service>(
     inbound: Vec<u8>,
     end: usize,
 ) -> After {
-    let info = room.info(peer);
+    let mut info = room.info(peer);
+    if room.service.hands_over() {
+        info.service = socket.plain_address();
+    }
     let (front, early) = inbound.split_at(end);
     let mut slots = header_slots();
     let head = match parse(front, &mut slots) {
@@ -256,13 +265,25 @@ async fn exchange<S: Service>(
         }
     };
     bump(&socket.stats().requests);
-    let view = RequestView {
-        method: head.method,
-        target: head.target,
-        headers: head.headers,
-    };
     let mut body = RequestBody::new(socket, &head, early, &room.config);
-    let response = room.service.call(view, &info, &mut body).await;
+    let response = loop {
+        let view = RequestView {
+            method: head.method,
+            target: head.target,
+            headers: head.headers,
+        };
+        let response = room.service.call(view, &info, &mut body).await;
+        match response.body {
+            Payload::Elsewhere(to) if info.service.is_some() => {
+                match leave(room, &info, &to, body.socket(), &inbound).await {
+                    Parting::Gone | Parting::Lost => return After::Close,
+                    // Answered here after all.
+                    Parting::Stayed => info.service = None,
+                }
+            }
+            _ => break response,
+        }
+    };
     let success = (200..300).contains(&response.status);
     if success && body.settle_continue().await.is_err() {
         return After::Close;
@@ -284,6 +305,24 @@ async fn exchange<S: Service>(
             }
             Some(Rest::Ahead(rest)) => After::Keep(rest),
         },
+    }
+}
+
+/// Has the connection go elsewhere. No operation of a ring is under way: a request
+/// without body was read whole.
+async fn leave<S: Service>(
+    room: &Room<S>,
+    info: &ConnectionInfo,
+    to: &Departure,
+    socket: &mut Socket,
+    inbound: &[u8],
+) -> Parting {
+    match socket.duplicate() {
+        Ok(other) => room.service.hand_over(to, info, other, inbound).await,
+        Err(error) => {
+            tracing::warn!(%error, "a connection is not handed over");
+            Parting::Stayed
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::mem::MaybeUninit;
 
 use httparse::Header;
+use quickwater_s3::RequestView;
 
 use super::limit::{BLANK_LINES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 
@@ -94,6 +95,23 @@ pub(crate) type HeaderSlots<'b> = [MaybeUninit<Header<'b>>; HEADERS_MAX];
 /// Fresh storage for [`parse`].
 pub(crate) const fn header_slots<'b>() -> HeaderSlots<'b> {
     [const { MaybeUninit::uninit() }; HEADERS_MAX]
+}
+
+/// Whether bytes begin with a whole head that `judge` lets in.
+pub(crate) fn is_head(bytes: &[u8], judge: impl FnOnce(&RequestView<'_>) -> bool) -> bool {
+    let mut bytes = bytes.to_vec();
+    let Ok(Some(end)) = HeadScan::default().scan(&mut bytes) else {
+        return false;
+    };
+    let mut slots = header_slots();
+    let Ok(head) = parse(&bytes[..end], &mut slots) else {
+        return false;
+    };
+    judge(&RequestView {
+        method: head.method,
+        target: head.target,
+        headers: head.headers,
+    })
 }
 
 /// Finds the end of a head in bytes that arrive piece by piece, looking at every

@@ -95,6 +95,7 @@ pub(crate) async fn send<B: ResponseBody>(
             send_head(socket, &head, Some(length), &mut pace).await
         }
         // A length with nothing behind it would swallow the next response.
+        Payload::Elsewhere(_) => return break_off(socket, "a departure that was refused twice"),
         Payload::HeadOf(_) => return break_off(socket, "a head of a body for a request with one"),
         Payload::Bytes(_) | Payload::Document { .. } | Payload::Stream { .. } if bodyless => {
             send_head(socket, &head, None, &mut pace).await

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use rustix::net::Shutdown;
 use super::converse::{Room, converse, refuse};
 use super::count::{HttpStats, OpenConnection, add, bump};
 use super::identify::IdSource;
+use super::intake::{Intake, Place, Reception};
 use super::limit::{
     ACCEPT_PAUSE, ConnectionLimit, ConnectionPermit, HttpConfig, REFUSALS_MAX, UNWIND_LIMIT,
 };
@@ -63,6 +65,8 @@ pub struct Server<S> {
     pub stats: Arc<HttpStats>,
     /// Told of every connection, if connections go to the shard with the fewest.
     pub load: Option<ShardLoad>,
+    /// Other workers' connections come in by it.
+    pub intake: Intake,
 }
 
 /// Where connections come in.
@@ -123,12 +127,16 @@ impl<S: Service + 'static> Server<S> {
             refusing: Cell::new(0),
             ended: Cell::new(false),
         });
+        if shard.room.service.hands_over() {
+            self.intake.open(Box::new(Rc::clone(&shard)));
+        }
         monoio::spawn(keep_time(Rc::clone(&shard), tick));
         if shard.load.is_some() {
             monoio::spawn(settle_load(Rc::clone(&shard)));
         }
         monoio::spawn(close_doors(Rc::clone(&shard), handles, stop.clone()));
         join_all(entrances.into_iter().map(|e| shard.accept_all(e))).await;
+        self.intake.close();
         let stopped = shard.finish(stop.grace_of(grace)).await;
         shard.ended.set(true);
         Ok(stopped)
@@ -257,7 +265,7 @@ impl<S: Service + 'static> Shard<S> {
         let guest = Guest::new(self, permit, visit);
         let room = Rc::clone(&self.room);
         monoio::spawn(async move {
-            converse(room, socket, peer).await;
+            converse(room, socket, peer, Vec::new()).await;
             drop(guest);
         });
     }
@@ -276,7 +284,7 @@ impl<S: Service + 'static> Shard<S> {
             // Boxed, so that a connection does not hold a handshake's memory for life.
             let secured = Box::pin(socket.secure(&hall, &room.config)).await;
             match secured {
-                Ok(()) => converse(room, socket, peer).await,
+                Ok(()) => converse(room, socket, peer, Vec::new()).await,
                 Err(stranger) => {
                     stranger.count(&guest.shard.stats);
                     tracing::debug!(%peer, ?stranger, "no TLS session");
@@ -303,6 +311,7 @@ impl<S: Service + 'static> Shard<S> {
             let (request_id, host_id) = shard.room.ids.next();
             let info = ConnectionInfo {
                 peer,
+                service: None,
                 request_id,
                 host_id,
             };
@@ -332,6 +341,31 @@ impl<S: Service + 'static> Shard<S> {
         while self.open.get() + self.refusing.get() > 0 && Instant::now() < until {
             monoio::time::sleep(STOP_POLL).await;
         }
+    }
+}
+
+impl<S: Service + 'static> Reception for Rc<Shard<S>> {
+    fn permit(&self) -> Option<ConnectionPermit> {
+        self.limit.enter()
+    }
+
+    fn welcome(&self, socket: OwnedFd, peer: SocketAddr, inbound: Vec<u8>, place: Place) {
+        let stream = std::net::TcpStream::from(socket);
+        let stream = stream
+            .set_nonblocking(monoio::utils::is_legacy())
+            .and_then(|()| TcpStream::from_std(stream));
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "a connection of another worker"),
+        };
+        let socket = Socket::new(stream, &self.watchdog, Arc::clone(&self.stats));
+        let visit = self.load.as_ref().map(ShardLoad::enter);
+        let guest = Guest::new(self, place.0, visit);
+        let room = Rc::clone(&self.room);
+        monoio::spawn(async move {
+            converse(room, socket, peer, inbound).await;
+            drop(guest);
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 //! Absent: S3.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use super::identify::{HostId, RequestId};
 use super::receive::RequestBody;
 use super::watch::Starved;
 use crate::buffers::PoolBuf;
+use crate::handoff::{Departure, Parting};
 use quickwater_s3::RequestView;
 
 /// Answers requests on one shard.
@@ -38,6 +40,24 @@ pub trait Service {
         info: &'a ConnectionInfo,
         body: &'a mut RequestBody<'_>,
     ) -> Response<Self::Body>;
+
+    /// Whether connections may be handed to other workers: then requests come with the
+    /// address their client connected to.
+    fn hands_over(&self) -> bool {
+        false
+    }
+
+    /// Hands the connection to who [`Payload::Elsewhere`] named. `socket` is another
+    /// descriptor of it, `unread` are the bytes that were received and not answered.
+    async fn hand_over(
+        &self,
+        _to: &Departure,
+        _info: &ConnectionInfo,
+        _socket: OwnedFd,
+        _unread: &[u8],
+    ) -> Parting {
+        Parting::Stayed
+    }
 
     /// How many requests wait now for what other connections hold.
     fn starved(&self) -> Starved {
@@ -72,6 +92,20 @@ impl<S: Service> Service for Rc<S> {
         body: &'a mut RequestBody<'_>,
     ) -> Response<Self::Body> {
         S::call(self, request, info, body).await
+    }
+
+    fn hands_over(&self) -> bool {
+        S::hands_over(self)
+    }
+
+    async fn hand_over(
+        &self,
+        to: &Departure,
+        info: &ConnectionInfo,
+        socket: OwnedFd,
+        unread: &[u8],
+    ) -> Parting {
+        S::hand_over(self, to, info, socket, unread).await
     }
 
     fn starved(&self) -> Starved {
@@ -160,6 +194,8 @@ impl ResponseBody for NoBody {
 pub struct ConnectionInfo {
     /// The other end of the connection.
     pub peer: SocketAddr,
+    /// The address it connected to, if the connection may be handed over.
+    pub service: Option<SocketAddr>,
     /// `x-amz-request-id` of the response.
     pub request_id: RequestId,
     /// `x-amz-id-2` of the response.
@@ -187,6 +223,8 @@ pub enum Payload<B> {
     Empty,
     /// What GET would send has this length; nothing is sent.
     HeadOf(u64),
+    /// None: the connection is to be handed over, and whoever has it then answers.
+    Elsewhere(Box<Departure>),
     /// As `Empty`, without Content-Length (RFC 9110 §15.4.5).
     NotModified,
     /// These bytes.

@@ -2,7 +2,8 @@
 //! HTTP. No future in here may be dropped half-way; nobody does.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +104,22 @@ impl Socket {
     /// Lends the descriptor for the time of a call.
     pub(crate) fn with_descriptor<T>(&self, act: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
         super::watch::with_borrowed(&self.stream, act)
+    }
+
+    /// Another descriptor of it.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.with_descriptor(|socket| socket.try_clone_to_owned())
+    }
+
+    /// The address the client connected to, of a connection without TLS.
+    pub(crate) fn plain_address(&self) -> Option<SocketAddr> {
+        if self.session.is_some() {
+            return None;
+        }
+        let own = self
+            .with_descriptor(|socket| rustix::net::getsockname(socket))
+            .ok()?;
+        SocketAddr::try_from(own).ok()
     }
 
     pub(crate) fn stats(&self) -> &Arc<HttpStats> {

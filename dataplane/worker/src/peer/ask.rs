@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use quickwater_engine::FlowError;
@@ -58,14 +59,30 @@ impl Peers {
         right: Capability,
         message: &M,
     ) -> Result<(Answer, Vec<u8>), CallFailure> {
-        let (mut call, answer) = self.open_soon(node, task, right, message).await?;
+        self.ask_within(node, task, right, message, COPY_WAIT).await
+    }
+
+    /// The same within a time of the caller's choice, once the call is sent.
+    pub(crate) async fn ask_within<M: Message>(
+        &self,
+        node: &NodeId,
+        task: Task,
+        right: Capability,
+        message: &M,
+        wait: Duration,
+    ) -> Result<(Answer, Vec<u8>), CallFailure> {
+        let opened = self.open_within(node, task, right, message, wait);
+        let (mut call, answer) = opened.await?;
         let body = call.wire().take_all().await;
-        let body = body.map_err(|error| CallFailure::new(Failure::Broken, error.to_string()))?;
+        let body = body.map_err(|error| CallFailure {
+            begun: true,
+            ..CallFailure::new(Failure::Broken, error.to_string())
+        })?;
         call.done();
         Ok((answer, body))
     }
 
-    /// The same for an answer in one frame, whose body is still to be taken.
+    /// As [`Self::ask_soon`] for an answer in one frame, whose body is still to be taken.
     pub(super) async fn open_soon<M: Message>(
         &self,
         node: &NodeId,
@@ -73,17 +90,29 @@ impl Peers {
         right: Capability,
         message: &M,
     ) -> Result<(Outgoing, Answer), CallFailure> {
+        let opened = self.open_within(node, task, right, message, COPY_WAIT);
+        opened.await
+    }
+
+    async fn open_within<M: Message>(
+        &self,
+        node: &NodeId,
+        task: Task,
+        right: Capability,
+        message: &M,
+        wait: Duration,
+    ) -> Result<(Outgoing, Answer), CallFailure> {
         let body = encode(message);
         let body = body.map_err(|error| CallFailure::new(Failure::Protocol, error.to_string()))?;
         let mut call = self.call(node, task, right, &body).await?;
-        call.wire().hurry(COPY_WAIT);
-        let answer = match call.reply_within(COPY_WAIT).await? {
+        call.wire().hurry(wait);
+        let answer = match call.reply_within(wait).await? {
             Reply::Answer(answer) if !answer.streams => answer,
             Reply::Answer(_) | Reply::More(_) => {
-                return Err(CallFailure::new(
-                    Failure::Protocol,
-                    "what was not asked for",
-                ));
+                return Err(CallFailure {
+                    begun: true,
+                    ..CallFailure::new(Failure::Protocol, "what was not asked for")
+                });
             }
         };
         Ok((call, *answer))

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use quickwater_peer::Task;
 
 /// Tasks by name, in the order they are counted in.
-pub const TASKS: [&str; 13] = [
+pub const TASKS: [&str; 14] = [
     "relay",
     "look_again",
     "hides_below",
@@ -20,6 +20,7 @@ pub const TASKS: [&str; 13] = [
     "read_stripe",
     "count_chunks",
     "forget_chunks",
+    "take_connection",
 ];
 
 /// Ways to fail by name, in the order they are counted in.
@@ -107,6 +108,7 @@ pub(crate) fn task_number(task: Task) -> Option<usize> {
         Task::ReadStripe => Some(10),
         Task::CountChunks => Some(11),
         Task::ForgetChunks => Some(12),
+        Task::TakeConnection => Some(13),
     }
 }
 

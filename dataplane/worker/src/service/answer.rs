@@ -237,7 +237,7 @@ pub(super) fn transport_error(code: &str, message: &str, info: &ConnectionInfo) 
 /// Bytes the body of a response will have.
 pub(super) fn body_bytes<W: World>(response: &ServiceAnswer<W>) -> u64 {
     match &response.body {
-        Payload::Empty | Payload::NotModified | Payload::HeadOf(_) => 0,
+        Payload::Empty | Payload::NotModified | Payload::HeadOf(_) | Payload::Elsewhere(_) => 0,
         Payload::Bytes(bytes) | Payload::Document { bytes, .. } => bytes.len() as u64,
         Payload::Stream { length, .. } => *length,
     }

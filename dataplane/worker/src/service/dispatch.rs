@@ -1,5 +1,6 @@
 //! From a request head to the operation that answers it.
 
+use quickwater_ebpf::Ends;
 use quickwater_engine::{CacheResult, World};
 use quickwater_peer::Layout;
 use quickwater_proto::BucketName;
@@ -25,6 +26,10 @@ pub(super) struct Seen {
     pub(super) reads_stripes: bool,
     /// What it is told, instead of the bytes.
     pub(super) layout: Option<Layout>,
+    /// The connection of who asks, if it could come here.
+    pub(super) guest: Option<Ends>,
+    /// It is to come, instead of the bytes going there.
+    pub(super) invited: bool,
 }
 
 impl Default for Seen {
@@ -37,6 +42,8 @@ impl Default for Seen {
             code: None,
             reads_stripes: false,
             layout: None,
+            guest: None,
+            invited: false,
         }
     }
 }
@@ -86,7 +93,7 @@ where
         count_document(answer, charge)
     }
 
-    fn identify(&self, view: &RequestView<'_>) -> Result<Identity, S3Error> {
+    pub(super) fn identify(&self, view: &RequestView<'_>) -> Result<Identity, S3Error> {
         use quickwater_engine::io::Environment;
         let now_ms = self.engine.environment().wall_ms();
         let mut keys = self.signing_keys.borrow_mut();

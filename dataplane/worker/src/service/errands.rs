@@ -91,7 +91,8 @@ where
             | Task::HasCopies
             | Task::ReadStripe
             | Task::CountChunks
-            | Task::ForgetChunks => Err(WireError::Unexpected(Kind::Call)),
+            | Task::ForgetChunks
+            | Task::TakeConnection => Err(WireError::Unexpected(Kind::Call)),
         }
     }
 

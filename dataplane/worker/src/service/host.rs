@@ -48,7 +48,7 @@ where
         };
         tracing::trace!(%caller, task = ?call.task(), "a call of another worker");
         match call.task() {
-            Task::Relay => self.host_relay(&hosting, wire).await,
+            Task::Relay => self.host_relay(&hosting, caller, wire).await,
             Task::StoreCopy => self.host_store(&hosting, caller, wire).await,
             Task::FetchCopy => self.host_fetch(wire).await,
             Task::LookAtCopies => self.host_look(wire).await,
@@ -56,6 +56,7 @@ where
             Task::ReadStripe => self.host_stripe(&hosting, wire).await,
             Task::CountChunks => self.host_count(wire).await,
             Task::ForgetChunks => self.host_forget(wire).await,
+            Task::TakeConnection => self.host_take(caller, wire).await,
             task => self.host_errand(&hosting, task, wire).await,
         }
     }
@@ -88,7 +89,12 @@ where
     W::Disk: Disk<Buffer = PoolBuf> + Clone,
     O: Observer,
 {
-    async fn host_relay(&self, hosting: &Hosting<'_>, wire: &mut Wire) -> Result<(), WireError> {
+    async fn host_relay(
+        &self,
+        hosting: &Hosting<'_>,
+        caller: &NodeId,
+        wire: &mut Wire,
+    ) -> Result<(), WireError> {
         if wire.left() > RELAY_BYTES_MAX {
             return Err(quickwater_peer::FrameError::TooLong.into());
         }
@@ -141,6 +147,7 @@ where
         let mut body = PeerBody::new(wire, relay.body_bytes);
         let mut seen = Seen {
             reads_stripes: relay.reads_stripes,
+            guest: self.could_come(caller, &relay),
             ..Seen::default()
         };
         let answer = self
@@ -152,6 +159,7 @@ where
         let code = code.unwrap_or_default();
         match seen.layout.take() {
             Some(layout) => send_layout(wire, response, layout, owed).await,
+            None if seen.invited => self.send_invitation(caller, wire).await,
             None => send_answer(wire, response, (code, seen.cache), owed).await,
         }
     }
@@ -187,6 +195,7 @@ fn who(relay: &Relay) -> Option<(Identity, ConnectionInfo)> {
     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
     let info = ConnectionInfo {
         peer: relay.client.parse().unwrap_or(nobody),
+        service: None,
         request_id: RequestId::from_text(&relay.request_id)?,
         host_id: HostId::from_text(&relay.host_id)?,
     };
@@ -241,7 +250,7 @@ where
     W::Disk: Disk<Buffer = PoolBuf> + Clone,
 {
     let (length, streams) = match &response.body {
-        Payload::Empty | Payload::NotModified => (0, false),
+        Payload::Empty | Payload::NotModified | Payload::Elsewhere(_) => (0, false),
         Payload::HeadOf(length) => (*length, false),
         Payload::Bytes(bytes) | Payload::Document { bytes, .. } => (bytes.len() as u64, true),
         Payload::Stream { length, .. } => (*length, true),
@@ -265,6 +274,7 @@ where
         yes: false,
         layout: false,
         changed: false,
+        hand_over: Vec::new(),
     };
     let mut before = wire.frame(Kind::Answer, &answer)?;
     if owed {
@@ -284,8 +294,10 @@ where
             drop(charge);
             sent
         }
-        Payload::Empty | Payload::NotModified | Payload::HeadOf(_) if before.is_empty() => Ok(()),
-        Payload::Empty | Payload::NotModified | Payload::HeadOf(_) => wire.send_bytes(before).await,
+        _ if before.is_empty() => Ok(()),
+        Payload::Empty | Payload::NotModified | Payload::HeadOf(_) | Payload::Elsewhere(_) => {
+            wire.send_bytes(before).await
+        }
     }
 }
 

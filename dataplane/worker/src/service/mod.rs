@@ -11,6 +11,7 @@ mod copy;
 mod dispatch;
 mod documents;
 mod errands;
+mod handoff;
 mod host;
 mod incoming;
 mod listings;
@@ -27,6 +28,7 @@ mod uploads;
 mod xml;
 
 use std::cell::RefCell;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,9 +44,10 @@ pub use quick::PlainAnswer;
 pub use read::ObjectBytes;
 
 use crate::buffers::{Pool, PoolBuf};
+use crate::handoff::{Departure, Handoff, Parting};
 use crate::hashing::HashDesk;
 use crate::http::{
-    ConnectionInfo, DocumentMemory, RequestBody, RequestView, Response, Service, Starved,
+    ConnectionInfo, DocumentMemory, Intake, RequestBody, RequestView, Response, Service, Starved,
 };
 use crate::peer::{Hosting, Peers};
 use crate::runtime::Stop;
@@ -158,6 +161,9 @@ pub struct S3Service<W: World, O> {
     observer: O,
     /// None: there are no others.
     neighbours: Option<Neighbours>,
+    /// None: connections stay where they are.
+    handoff: Option<Arc<Handoff>>,
+    intake: Intake,
 }
 
 impl<W, O> S3Service<W, O>
@@ -189,6 +195,18 @@ where
             hashing: HashDesk::new(),
             observer,
             neighbours,
+            handoff: None,
+            intake: Intake::default(),
+        }
+    }
+
+    /// Hands connections over, and takes them in by `intake`, that of the shard's server.
+    #[must_use]
+    pub fn with_handoff(self, handoff: Option<Arc<Handoff>>, intake: Intake) -> Self {
+        Self {
+            handoff,
+            intake,
+            ..self
         }
     }
 
@@ -266,6 +284,10 @@ where
         let answer = self.dispatch(&view, info, body, &mut seen).await;
         let path = request.target.split('?').next().unwrap_or_default();
         let (response, code) = answer::into_response(answer, &request, path, info);
+        if matches!(response.body, crate::http::Payload::Elsewhere(_)) {
+            // Whoever answers it counts it.
+            return response;
+        }
         self.observer.answered(&Answered {
             operation: seen.operation,
             method: request.method,
@@ -280,6 +302,20 @@ where
             cache: seen.cache,
         });
         response
+    }
+
+    fn hands_over(&self) -> bool {
+        self.handoff.is_some()
+    }
+
+    async fn hand_over(
+        &self,
+        to: &Departure,
+        info: &ConnectionInfo,
+        socket: OwnedFd,
+        unread: &[u8],
+    ) -> Parting {
+        self.depart(to, info, socket, unread).await
     }
 
     fn starved(&self) -> Starved {

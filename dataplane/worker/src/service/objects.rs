@@ -91,6 +91,14 @@ where
                 close: false,
             });
         }
+        if self.invites(seen, length) {
+            return Ok(Response {
+                status,
+                headers,
+                body: Payload::HeadOf(length),
+                close: false,
+            });
+        }
         let permit = self.enter(length).await?;
         let reader = self.engine.read(bucket, key, &record, wanted.range);
         let mut reader = reader.with_depth(self.permits.depth());

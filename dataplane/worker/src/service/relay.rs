@@ -4,6 +4,7 @@
 //! The signature of the head was judged before. Bodies pass as they are; of signed
 //! chunks each signature is judged as it passes, for the owner does not have the key.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use quickwater_engine::io::Disk;
@@ -25,6 +26,7 @@ use super::read::{ObjectBytes, Relayed};
 use super::stripes::take_layout;
 use super::{Observer, S3Service};
 use crate::buffers::{LARGE_BYTES, PoolBuf};
+use crate::handoff::Departure;
 use crate::http::{ConnectionInfo, Payload, RequestBody, Response};
 use crate::peer::{CallFailure, Failure, Outgoing, RELAY_WAIT, RETRY_PAUSE, Reply, Where};
 
@@ -131,7 +133,14 @@ where
             ),
             false => None,
         };
-        let message = message(relaying, revalidate, body.length());
+        let message = {
+            let read = matches!(relaying.request.operation, Operation::GetObject(_));
+            let service = match read && body.length() == Some(0) {
+                true => self.may_leave(relaying.info),
+                false => None,
+            };
+            message(relaying, revalidate, body.length(), service)
+        };
         let message = quickwater_peer::encode(&message)
             .map_err(|_| S3Error::from(S3ErrorCode::RequestHeaderSectionTooLarge))?;
         let peers = &relaying.neighbours.peers;
@@ -155,6 +164,16 @@ where
             return Err(error.into());
         }
         drop(permit);
+        if let Ok(mac) = answer.hand_over.as_slice().try_into() {
+            call.done();
+            let to = Departure::new(node.clone(), mac, right(relaying));
+            return Ok(Response {
+                status: 200,
+                headers: Vec::new(),
+                body: Payload::Elsewhere(Box::new(to)),
+                close: false,
+            });
+        }
         match answer.layout {
             true => {
                 let permit = self.enter(answer.length).await?;
@@ -390,7 +409,12 @@ fn right(relaying: &Relaying<'_>) -> Capability {
     }
 }
 
-fn message(relaying: &Relaying<'_>, revalidate: bool, body_bytes: Option<u64>) -> Relay {
+fn message(
+    relaying: &Relaying<'_>,
+    revalidate: bool,
+    body_bytes: Option<u64>,
+    service: Option<SocketAddr>,
+) -> Relay {
     let (view, identity) = (relaying.view, relaying.identity);
     let headers = view.headers.iter().filter(|header| matters(header.name));
     let headers = headers.map(|header| Header {
@@ -410,6 +434,7 @@ fn message(relaying: &Relaying<'_>, revalidate: bool, body_bytes: Option<u64>) -
         client: relaying.info.peer.to_string(),
         reads_stripes: matches!(relaying.request.operation, Operation::GetObject(_)),
         revalidate,
+        service: service.map_or_else(String::new, |address| address.to_string()),
     }
 }
 

@@ -10,6 +10,7 @@
 mod bodies;
 mod client;
 mod deadlines;
+mod elsewhere;
 mod fallback;
 mod framing;
 mod refusals;

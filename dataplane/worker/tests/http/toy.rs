@@ -1,12 +1,16 @@
 //! A service whose answers are easy to check, and a server around it.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use quickwater_peer::Capability;
+use quickwater_proto::NodeId;
 use quickwater_worker::buffers::{Pool, PoolBuf, PoolConfig};
+use quickwater_worker::handoff::{Departure, Parting};
 use quickwater_worker::http::*;
 use quickwater_worker::listener;
 use quickwater_worker::runtime::{self, DriverChoice, RuntimeConfig, Shards, Stop};
@@ -20,6 +24,7 @@ pub(crate) fn pattern(index: u64) -> u8 {
 
 pub(crate) struct Toy {
     pool: Pool,
+    intake: Intake,
 }
 
 /// How a made-up body ends.
@@ -217,11 +222,49 @@ impl Service for Toy {
                 headers: b"X: no line end".to_vec(),
                 ..streamed(Payload::Empty)
             },
+            "elsewhere" if info.service.is_some() || words[1] == "again" => {
+                let node = NodeId::new(words[1]).unwrap();
+                let to = Departure::new(node, [0; 6], Capability::default());
+                streamed(Payload::Elsewhere(Box::new(to)))
+            }
+            "elsewhere" => plain(200, "stayed"),
             "sleep" => {
                 monoio::time::sleep(Duration::from_millis(number(1))).await;
                 plain(200, "slept")
             }
             _ => plain(404, "what?"),
+        }
+    }
+
+    fn hands_over(&self) -> bool {
+        true
+    }
+
+    /// Where it goes says what comes of it. `round`: it comes in again, with another
+    /// request.
+    async fn hand_over(
+        &self,
+        to: &Departure,
+        info: &ConnectionInfo,
+        socket: OwnedFd,
+        unread: &[u8],
+    ) -> Parting {
+        assert!(unread.starts_with(b"GET /elsewhere/"));
+        assert!(info.service.is_some_and(|at| at.ip().is_loopback()));
+        match to.node().as_str() {
+            "gone" => Parting::Gone,
+            "lost" => Parting::Lost,
+            "round" => {
+                let request = b"GET /view HTTP/1.1\r\nhost: h\r\n\r\n";
+                let end = unread.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+                let inbound = [request, &unread[end..]].concat();
+                let Some(place) = self.intake.place() else {
+                    return Parting::Stayed;
+                };
+                self.intake.welcome(socket, info.peer, inbound, place);
+                Parting::Gone
+            }
+            _ => Parting::Stayed,
         }
     }
 
@@ -264,15 +307,21 @@ impl Running {
             .sockets
             .into_iter()
             .map(|socket| {
-                let server = Server {
-                    service: Toy { pool: pool.clone() },
-                    config: config.clone(),
-                    limit: limit.clone(),
-                    stats: stats.clone(),
-                    load: None,
-                };
-                let stop = stop.clone();
+                let (pool, config) = (pool.clone(), config.clone());
+                let (limit, stats, stop) = (limit.clone(), stats.clone(), stop.clone());
                 move |_| async move {
+                    let intake = Intake::default();
+                    let server = Server {
+                        service: Toy {
+                            pool,
+                            intake: intake.clone(),
+                        },
+                        config,
+                        limit,
+                        stats,
+                        load: None,
+                        intake,
+                    };
                     server.run(vec![Door::plain(socket)], stop).await.unwrap();
                 }
             })

@@ -1,0 +1,251 @@
+//! Connections of clients that go to the worker that has the bytes: what all shards of a
+//! worker share of it. Absent: sockets (`quickwater-handoff`), the program
+//! (`quickwater-ebpf`), requests (`service/handoff.rs`).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use quickwater_ebpf::{Ends, Forwarding, WINDOW};
+use quickwater_peer::Capability;
+use quickwater_proto::NodeId;
+
+/// Connections that are expected at a time; more are relayed.
+const EXPECTED_MAX: usize = 4_096;
+/// How long nothing else is taken from a worker whose first connection is on its way.
+const TRIAL_WAIT: Duration = Duration::from_secs(5);
+/// How long nothing is taken from a worker whose clients do not hear this one.
+const TRIAL_PAUSE: Duration = Duration::from_secs(600);
+
+/// What came of connections that could have gone elsewhere, by name, as counted.
+pub const OUTCOMES: [&str; 7] = [
+    "given", "taken", "declined", "busy", "unrested", "lost", "unheard",
+];
+
+/// What came of a connection that could have gone elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Another worker has it.
+    Given,
+    /// This one has it.
+    Taken,
+    /// The other worker did not take it: relayed.
+    Declined,
+    /// No place for one more: relayed.
+    Busy,
+    /// Bytes were on their way: relayed.
+    Unrested,
+    /// Not known whether the other worker has it: reset.
+    Lost,
+    /// This one had it, and its client did not hear it: ended.
+    Unheard,
+}
+
+/// Hands connections over and takes them, for all shards of a worker.
+pub struct Handoff {
+    forwarding: Forwarding,
+    bytes_min: u64,
+    expected: Mutex<HashMap<Ends, Instant>>,
+    trials: Trials,
+    outcomes: [AtomicU64; OUTCOMES.len()],
+}
+
+/// Where a connection is to go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Departure {
+    pub(crate) node: NodeId,
+    pub(crate) mac: [u8; 6],
+    pub(crate) right: Capability,
+}
+
+impl Departure {
+    /// To a worker, by the right it gave to do so, and the device by which it is reached.
+    #[must_use]
+    pub fn new(node: NodeId, mac: [u8; 6], right: Capability) -> Self {
+        Departure { node, mac, right }
+    }
+
+    /// The worker.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// Somebody else has it.
+    Gone,
+    /// It is here, as it was.
+    Stayed,
+    /// It was reset.
+    Lost,
+}
+
+impl Handoff {
+    /// Bodies of at least so many bytes are worth it.
+    #[must_use]
+    pub fn new(forwarding: Forwarding, bytes_min: u64) -> Self {
+        Handoff {
+            forwarding,
+            bytes_min,
+            expected: Mutex::default(),
+            trials: Trials::default(),
+            outcomes: Default::default(),
+        }
+    }
+
+    /// What came of connections so far, in the order of [`OUTCOMES`].
+    #[must_use]
+    pub fn outcomes(&self) -> [u64; OUTCOMES.len()] {
+        self.outcomes.each_ref().map(|count| count.load(Relaxed))
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn forwarding(&self) -> &Forwarding {
+        &self.forwarding
+    }
+
+    pub(crate) fn bytes_min(&self) -> u64 {
+        self.bytes_min
+    }
+
+    pub(crate) fn trials(&self) -> &Trials {
+        &self.trials
+    }
+
+    pub(crate) fn count(&self, outcome: Outcome) {
+        self.outcomes[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Whether a connection may leave: all its packets come by the program.
+    pub(crate) fn may_leave(&self, client: SocketAddr, service: SocketAddr) -> Option<Ends> {
+        let ends = ends(client, service);
+        self.forwarding.has_arrived(&ends).then_some(ends)
+    }
+
+    /// Packets of a connection may come before it does. `false`: there is no place.
+    pub(crate) fn expect(&self, ends: &Ends) -> bool {
+        let mut expected = lock(&self.expected);
+        if expected.len() >= EXPECTED_MAX {
+            expected.retain(|_, since| since.elapsed() < WINDOW);
+        }
+        let room = expected.len() < EXPECTED_MAX && self.forwarding.expect(ends).is_ok();
+        if room {
+            expected.insert(*ends, Instant::now());
+        }
+        room
+    }
+
+    /// Whether it was expected, and is not any more: it can come once.
+    pub(crate) fn redeem(&self, ends: &Ends) -> bool {
+        let since = lock(&self.expected).remove(ends);
+        since.is_some_and(|since| since.elapsed() < WINDOW)
+    }
+}
+
+/// Whether clients hear this worker on connections that another one let in: filters of
+/// the network may drop what has the address of a service and comes from another host.
+/// The first connection that a worker gives is watched; until it is heard no other one
+/// is taken from there. Of each worker there is one entry at most.
+#[derive(Debug, Default)]
+pub(crate) struct Trials(Mutex<HashMap<NodeId, Trial>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    /// The first connection may be on its way.
+    Open(Instant),
+    Heard,
+    Unheard(Instant),
+}
+
+impl Trials {
+    /// Whether connections are taken from a worker now.
+    pub(crate) fn allow(&self, node: &NodeId) -> bool {
+        match lock(&self.0).get(node) {
+            None | Some(Trial::Heard) => true,
+            Some(Trial::Open(since)) => since.elapsed() >= TRIAL_WAIT,
+            Some(Trial::Unheard(since)) => since.elapsed() >= TRIAL_PAUSE,
+        }
+    }
+
+    /// The next connection of a worker is its first one, unless it was heard already.
+    pub(crate) fn begin(&self, node: &NodeId) {
+        let mut trials = lock(&self.0);
+        if trials.get(node) != Some(&Trial::Heard) {
+            trials.insert(node.clone(), Trial::Open(Instant::now()));
+        }
+    }
+
+    /// Whether what a worker gives is to be watched.
+    pub(crate) fn is_open(&self, node: &NodeId) -> bool {
+        lock(&self.0).get(node) != Some(&Trial::Heard)
+    }
+
+    /// What came of it; `None`: nothing, the next one is watched.
+    pub(crate) fn end(&self, node: &NodeId, heard: Option<bool>) {
+        let mut trials = lock(&self.0);
+        match heard {
+            None => trials.remove(node),
+            Some(true) => trials.insert(node.clone(), Trial::Heard),
+            Some(false) => trials.insert(node.clone(), Trial::Unheard(Instant::now())),
+        };
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn ends(client: SocketAddr, service: SocketAddr) -> Ends {
+    let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+    Ends {
+        client: plain(client),
+        service: plain(service),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_more_is_taken_until_the_first_connection_is_heard() {
+        let (trials, node) = (Trials::default(), NodeId::new("n1").unwrap());
+        let other = NodeId::new("n2").unwrap();
+        assert!(trials.allow(&node) && trials.is_open(&node));
+        trials.begin(&node);
+        assert!(!trials.allow(&node) && trials.allow(&other));
+        trials.end(&node, Some(true));
+        trials.begin(&node);
+        assert!(trials.allow(&node) && !trials.is_open(&node));
+    }
+
+    #[test]
+    fn nothing_is_taken_from_where_nobody_hears() {
+        let (trials, node) = (Trials::default(), NodeId::new("n1").unwrap());
+        trials.begin(&node);
+        trials.end(&node, Some(false));
+        assert!(!trials.allow(&node) && trials.is_open(&node));
+        // A client that went away says nothing.
+        trials.end(&node, None);
+        assert!(trials.allow(&node) && trials.is_open(&node));
+    }
+
+    #[test]
+    fn the_ends_of_a_connection_are_the_same_by_any_socket() {
+        let four = ends(
+            "10.0.0.1:7".parse().unwrap(),
+            "10.0.0.2:80".parse().unwrap(),
+        );
+        let both = ends(
+            "[::ffff:10.0.0.1]:7".parse().unwrap(),
+            "[::ffff:10.0.0.2]:80".parse().unwrap(),
+        );
+        assert_eq!(four, both);
+    }
+}
