@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 use super::link::LinkError;
 use super::{Attendant, Shared};
 use crate::cluster::{Part, boottime};
-use crate::rpc::{bits, peers_from_wire, slots, table_from_wire};
+use crate::rpc::{bits, peers_from_wire, position_from_wire, slots, table_from_wire};
 
 /// Longest pause between two heartbeats.
 const BEAT_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -102,6 +102,9 @@ pub(super) async fn attend(
                     }
                     if let Some(news) = &message.news {
                         shared.news(news, &attendant);
+                    }
+                    if let Some(position) = message.position.as_ref().and_then(position_from_wire) {
+                        shared.saw(position);
                     }
                     if let Some(peers) = message.peers.as_ref().and_then(peers_from_wire) {
                         attendant.met(peers);

@@ -23,7 +23,9 @@ use super::{Access, Attendant, Introduction, Peers, Registered, Shared};
 use crate::cluster::boottime;
 use crate::cluster::wire::MESSAGE_BYTES_MAX;
 use crate::rpc::identity::CONTROL_NAME;
-use crate::rpc::{SESSION_HEADER, peers_from_wire, table_from_wire};
+use crate::rpc::{
+    SESSION_HEADER, peers_from_wire, position_from_wire, position_to_wire, table_from_wire,
+};
 
 /// Streams of calls, each on a connection of its own.
 const STREAMS: usize = 2;
@@ -138,6 +140,24 @@ impl Link {
         Ok(())
     }
 
+    fn request(&self) -> RegisterRequest {
+        let introduction = self.introduction.clone();
+        let seen = *self.shared.seen.borrow();
+        RegisterRequest {
+            node: introduction.node.to_string(),
+            advertise: introduction.advertise,
+            zone: introduction.zone,
+            capacity_bytes: introduction.capacity_bytes,
+            s3_address: introduction.s3_address,
+            store: introduction.store,
+            shards: introduction.shards,
+            cluster: introduction.cluster,
+            version: introduction.version,
+            seen: seen.as_ref().map(position_to_wire),
+            begins: self.registered.borrow().is_none(),
+        }
+    }
+
     /// Runs `work` while calls come in and expire.
     async fn waiting<F: Future>(&mut self, work: F) -> F::Output {
         let mut work = std::pin::pin!(work);
@@ -167,8 +187,9 @@ impl Link {
         healthy: &mut bool,
     ) -> Result<(), LinkError> {
         let sent = boottime();
-        let opening = open(self.access.clone(), self.introduction.clone());
+        let opening = open(self.access.clone(), self.request());
         let opened = self.waiting(opening).await?;
+        let position = opened.answer.position.as_ref().and_then(position_from_wire);
         let lease = Duration::from_millis(opened.answer.lease_ms);
         let session = Session {
             number: opened.answer.session,
@@ -176,6 +197,9 @@ impl Link {
         };
         // From here on this directory is that cluster's.
         self.introduction.cluster.clone_from(&opened.answer.cluster);
+        if let Some(position) = position {
+            self.shared.saw(position);
+        }
         // First of all: a copy taken in after others know of this session must not be
         // looked at as one of before.
         attendant.opened(session.number, &opened.table);
@@ -187,6 +211,8 @@ impl Link {
             session: session.number,
             cluster: opened.answer.cluster.clone(),
             table: Arc::clone(&opened.table),
+            position,
+            undone: opened.answer.undone,
         }));
         let mut tasks = JoinSet::new();
         let (mut streams, mut answers) = self.streams(&opened, &mut tasks).await?;
@@ -303,7 +329,7 @@ fn ended(status: &Status) -> LinkError {
     LinkError::Ended(status.message().to_owned())
 }
 
-async fn open(access: Access, introduction: Introduction) -> Result<Opened, LinkError> {
+async fn open(access: Access, request: RegisterRequest) -> Result<Opened, LinkError> {
     let endpoint = endpoint(&access)?;
     let unreached = |why: String| match is_about_certificates(&why) {
         true => LinkError::Certificates(why),
@@ -320,7 +346,7 @@ async fn open(access: Access, introduction: Introduction) -> Result<Opened, Link
     }
     let mut clients: Vec<_> = channels.into_iter().map(client).collect();
     let mut first = clients.remove(0);
-    let registering = tokio::time::timeout(CONNECT_WAIT, first.register(request(introduction)));
+    let registering = tokio::time::timeout(CONNECT_WAIT, first.register(request));
     let answer = registering
         .await
         .map_err(|_| unreached("no answer in time".into()))?
@@ -344,20 +370,6 @@ async fn open(access: Access, introduction: Introduction) -> Result<Opened, Link
         answer,
         table: Arc::new(table),
     })
-}
-
-fn request(introduction: Introduction) -> RegisterRequest {
-    RegisterRequest {
-        node: introduction.node.to_string(),
-        advertise: introduction.advertise,
-        zone: introduction.zone,
-        capacity_bytes: introduction.capacity_bytes,
-        s3_address: introduction.s3_address,
-        store: introduction.store,
-        shards: introduction.shards,
-        cluster: introduction.cluster,
-        version: introduction.version,
-    }
 }
 
 fn client(channel: Channel) -> ClusterClient<Channel> {

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 pub use link::{Link, LinkError};
 pub use queue::{CALL_WAIT, UNREACHED_WAIT};
 
-pub use crate::cluster::{Part, Peers};
+pub use crate::cluster::{Part, Peers, Position};
 
 use queue::Queued;
 
@@ -68,6 +68,8 @@ pub struct Introduction {
     pub version: String,
     /// The cluster its directory belongs to; empty: none yet.
     pub cluster: String,
+    /// How far the metadata were when its directory was told last.
+    pub seen: Option<Position>,
 }
 
 /// How a worker is, said with each heartbeat.
@@ -142,11 +144,25 @@ struct Shared {
     buckets: AtomicU64,
     /// Version of the path policies as it was told last; 0: not told yet, or none.
     policies: AtomicU64,
+    /// How far the metadata were at the most.
+    seen: watch::Sender<Option<Position>>,
 }
 
 impl Shared {
     fn leaving(&self) -> bool {
         *self.leave.borrow()
+    }
+
+    /// The control plane said how far the metadata are.
+    fn saw(&self, position: Position) {
+        self.seen.send_if_modified(|seen| {
+            let newer = seen
+                .is_none_or(|seen| seen.term != position.term || seen.version < position.version);
+            if newer {
+                *seen = Some(position);
+            }
+            newer
+        });
     }
 
     fn news(&self, news: &News, attendant: &Arc<dyn Attendant>) {
@@ -166,6 +182,11 @@ pub struct Registered {
     pub cluster: String,
     /// The table in force.
     pub table: Arc<SlotTable>,
+    /// How far the metadata were.
+    pub position: Option<Position>,
+    /// The directory has seen newer metadata, which an operator gave up: what it has and
+    /// no row names is to be set aside.
+    pub undone: bool,
 }
 
 /// Counters of a client.
@@ -199,6 +220,7 @@ impl ControlClient {
             beat: Notify::new(),
             buckets: AtomicU64::new(0),
             policies: AtomicU64::new(0),
+            seen: watch::channel(introduction.seen).0,
         });
         let link = Link::new(access, introduction, Arc::clone(&shared), calls, sender);
         (Self(shared), link)
@@ -230,6 +252,13 @@ impl ControlClient {
     #[must_use]
     pub fn told_policies(&self) -> u64 {
         self.0.policies.load(Ordering::Acquire)
+    }
+
+    /// How far the metadata are as the control plane told, the latest first. Who starts
+    /// after the newest of it was not written down may be taken in by older ones.
+    #[must_use]
+    pub fn seen(&self) -> watch::Receiver<Option<Position>> {
+        self.0.seen.subscribe()
     }
 
     /// Waits for the first session.

@@ -104,6 +104,9 @@ pub struct Membership {
     table: SlotTable,
     seats: BTreeMap<NodeId, Seat>,
     wanted: Wanted,
+    /// Those whose slots nobody else may have although they have no session: they have
+    /// seen more of the metadata than there is here.
+    held: BTreeSet<NodeId>,
 }
 
 /// Who should own each slot, kept because it is asked several times a second and
@@ -163,6 +166,7 @@ impl Membership {
             table,
             seats: BTreeMap::new(),
             wanted: Wanted::default(),
+            held: BTreeSet::new(),
         };
         for (member, session) in members {
             let node = member.node.clone();
@@ -306,6 +310,7 @@ impl Membership {
             seat.member.gone = true;
             seat.member.removed = true;
         }
+        self.held.remove(node);
     }
 
     /// Whether another worker may have the slots of this one.
@@ -379,10 +384,21 @@ impl Membership {
         changed.then_some(Move { table, losers })
     }
 
+    /// Nobody else gets the slots of a node, or they are free again.
+    pub fn hold(&mut self, node: &NodeId, held: bool) {
+        match held {
+            true => self.held.insert(node.clone()),
+            false => self.held.remove(node),
+        };
+    }
+
     /// Owner of a slot in the next table, or else who has to let go of it.
     fn next(&self, slot: usize, now: Duration) -> (Option<&NodeId>, Option<&NodeId>) {
         let wanted = self.wanted.owner(slot);
         if let Some(current) = self.table.owner(slot) {
+            if self.held.contains(current) {
+                return (Some(current), None);
+            }
             let Some(seat) = self.lives(current, now) else {
                 return (wanted, None);
             };
@@ -397,6 +413,9 @@ impl Membership {
         let Some(holder) = self.table.yielding(slot) else {
             return (wanted, None);
         };
+        if self.held.contains(holder) {
+            return (None, Some(holder));
+        }
         match self.lives(holder, now) {
             Some(seat) if seat.beat.epoch < self.table.epoch => (None, Some(holder)),
             Some(seat) if seat.beat.kept.contains(&slot) => (Some(holder), None),

@@ -1,6 +1,7 @@
 //! The cluster as the control plane runs it: members, leases, placement, and the
 //! metadata calls of workers behind their fences. Absent: the wire (`rpc`).
 
+mod arrival;
 mod calls;
 mod clock;
 mod copies;
@@ -12,10 +13,12 @@ pub mod placement;
 mod rows;
 #[cfg(test)]
 mod simulation;
+mod terms;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wire;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,15 +26,18 @@ use quickwater_proto::{BucketId, MetadataError, Neighbour, NodeId, SlotTable, sl
 use quickwater_rpc::cluster as messages;
 use tokio::sync::{Notify, watch};
 
+use arrival::RefusedWorkers;
+pub use arrival::{Admission, Past, Reason, RefusedWorker, RegisterError};
 use clock::LeaseClock;
 pub use clock::boottime;
 pub use leaving::{ClusterError, LostPage};
 pub use membership::{Beat, Membership, Move, Part, Seat};
+pub use terms::Position;
 
 use crate::Namespace;
 use crate::keyspace;
 use crate::namespace::{SystemClock, Ticket, WallClock as _};
-use crate::records::{Fence, Member};
+use crate::records::{Fence, Terms};
 use crate::store::{Fenced, Store};
 use memo::{Known, Memo};
 use orders::Orders;
@@ -41,6 +47,8 @@ use wire::Mistaken;
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// Pause after the table could not be written.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two looks how far the metadata are, while they change.
+const OBSERVE_PAUSE: Duration = Duration::from_secs(1);
 /// How far the clock of a worker may be from ours: rows of operations are kept for
 /// three minutes of it.
 const CLOCKS_APART_MAX_MS: u64 = 60_000;
@@ -74,38 +82,6 @@ impl std::fmt::Debug for Peers {
     }
 }
 
-/// Why a worker was not taken in.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RegisterError {
-    /// Another process has the name and may still answer under it.
-    #[error(
-        "a worker named {node} with another cache directory may still run: its lease lasts {} s \
-         more. Give each worker its own --node-id, or wait",
-        left.as_secs() + 1
-    )]
-    NameTaken {
-        /// The name.
-        node: NodeId,
-        /// Its lease.
-        left: Duration,
-    },
-    /// It was part of another cluster.
-    #[error(
-        "the worker's directory belongs to cluster {theirs}, this is cluster {ours}: the metadata \
-         is not the one its data was written with. Put the old metadata back, or start the worker \
-         with an empty directory"
-    )]
-    OtherCluster {
-        /// Which one.
-        theirs: String,
-        /// This one.
-        ours: String,
-    },
-    /// The store does not answer.
-    #[error("metadata unavailable: {0}")]
-    Unavailable(String),
-}
-
 /// A cluster. Clones are the same.
 pub struct Cluster<S>(Arc<Inner<S>>);
 
@@ -124,6 +100,13 @@ struct Inner<S> {
     /// what another change has made old.
     changing: tokio::sync::Mutex<()>,
     peers: watch::Sender<Arc<Peers>>,
+    /// Which control processes wrote the metadata; this one is the last.
+    terms: Mutex<Terms>,
+    /// Everything up to this version is on disk.
+    version: AtomicU64,
+    /// Something was committed since the version was looked at.
+    changed: AtomicBool,
+    refused: Mutex<RefusedWorkers>,
 }
 
 impl<S> Clone for Cluster<S> {
@@ -147,6 +130,7 @@ impl<S: Store> Cluster<S> {
         clock: LeaseClock,
     ) -> Result<Self, MetadataError> {
         let name = rows::name(namespace.store()).await?;
+        let (terms, version) = begin_term(namespace.store()).await?;
         let (table, members) = rows::load(namespace.store()).await?;
         let members = Membership::load(lease, table, members, clock.now());
         let (table, _) = watch::channel(Arc::new(members.table().clone()));
@@ -179,6 +163,10 @@ impl<S: Store> Cluster<S> {
             .0,
             changing: tokio::sync::Mutex::new(()),
             peers: watch::channel(peers).0,
+            terms: Mutex::new(terms),
+            version: AtomicU64::new(version),
+            changed: AtomicBool::new(false),
+            refused: Mutex::default(),
         })))
     }
 
@@ -220,6 +208,23 @@ impl<S: Store> Cluster<S> {
         }
     }
 
+    /// Looks how far the metadata are whenever they change, for ever: workers are told.
+    pub async fn watch_position(self) {
+        loop {
+            tokio::time::sleep(OBSERVE_PAUSE).await;
+            if self.0.changed.swap(false, Ordering::AcqRel)
+                && let Err(error) = self.observe().await
+            {
+                self.0.changed.store(true, Ordering::Release);
+                tracing::warn!(%error, "how far the metadata are is not known; looked again");
+            }
+        }
+    }
+
+    fn terms(&self) -> MutexGuard<'_, Terms> {
+        self.0.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts the next table in force, if there is one.
     async fn look(&self) -> Result<(), MetadataError> {
         // Who registers meanwhile would be told the table of before as if it were in
@@ -253,51 +258,10 @@ impl<S: Store> Cluster<S> {
     }
 
     fn set_table(&self, table: SlotTable) {
+        self.0.changed.store(true, Ordering::Release);
         let shared = Arc::new(table.clone());
         self.members().set_table(table);
         self.0.table.send_replace(shared);
-    }
-
-    /// Opens a session for a worker.
-    ///
-    /// # Errors
-    /// See [`RegisterError`].
-    pub async fn register(&self, member: Member, cluster: &str) -> Result<u64, RegisterError> {
-        if !cluster.is_empty() && cluster != self.0.name {
-            return Err(RegisterError::OtherCluster {
-                theirs: cluster.to_owned(),
-                ours: self.0.name.clone(),
-            });
-        }
-        let node = member.node.clone();
-        let _changing = self.0.changing.lock().await;
-        // A drain is ended by who began it, not by a restart.
-        let known = self.members().seat(&node).map(|seat| seat.member.clone());
-        let member = Member {
-            draining: known.as_ref().is_some_and(|known| known.draining),
-            ..member
-        };
-        if known.is_some_and(|known| known.removed) {
-            tracing::warn!(%node, "a worker that was removed is back: what it has counts again");
-        }
-        if let Some(left) = self
-            .members()
-            .other_lives(&node, &member.store, self.0.clock.now())
-        {
-            return Err(RegisterError::NameTaken { node, left });
-        }
-        let lease = self.members().longest_lease(&node, self.0.clock.now());
-        let member = Member {
-            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
-            ..member
-        };
-        let opened = rows::register(self.0.namespace.store(), &member).await;
-        let session = opened.map_err(|error| RegisterError::Unavailable(error.to_string()))?;
-        self.members().register(member, session, self.0.clock.now());
-        self.tell_peers();
-        self.0.wake.notify_one();
-        tracing::info!(%node, session, "a worker registered");
-        Ok(session)
     }
 
     /// Takes a heartbeat; `false`: its session has ended.
@@ -342,6 +306,7 @@ impl<S: Store> Cluster<S> {
     /// A bucket was made, changed or removed: workers read what they know of buckets
     /// again.
     pub fn bucket_changed(&self) {
+        self.0.changed.store(true, Ordering::Release);
         self.0.news.send_modify(|news| {
             news.buckets = news.buckets.wrapping_add(1);
         });
@@ -349,6 +314,7 @@ impl<S: Store> Cluster<S> {
 
     /// Path policies were set: workers read them.
     pub fn policies_changed(&self, version: u64) {
+        self.0.changed.store(true, Ordering::Release);
         self.0.news.send_modify(|news| {
             news.policies = news.policies.max(version);
         });
@@ -491,6 +457,7 @@ impl<S: Store> Cluster<S> {
         let store = Fenced::new(store, keyspace::fence(node), fence).beside(beside.collect());
         let names = self.0.namespace.over(store, Some(ticket));
         let made = calls::make(&names, operation, call).await;
+        self.0.changed.store(true, Ordering::Release);
         let of_bucket = matches!(
             operation,
             messages::Operation::CreateBucket
@@ -509,6 +476,17 @@ impl<S: Store> Cluster<S> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Notes that another control process goes on with the metadata; from which version on.
+async fn begin_term<S: Store>(store: &S) -> Result<(Terms, u64), MetadataError> {
+    let id = wire::random_id()?;
+    let before = rows::version(store).await?;
+    rows::change_terms(store, |terms| terms.begin(id, before)).await?;
+    // A process of before may have gone on until just now.
+    let version = rows::version(store).await?;
+    let terms = rows::change_terms(store, |terms| terms.begins_at(id, version)).await?;
+    Ok((terms, version))
 }
 
 /// Who has the bytes of what a call commits: who makes it, and those it names. Itself it

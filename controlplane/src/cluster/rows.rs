@@ -10,10 +10,10 @@ use tokio::time::sleep;
 use super::membership::Move;
 use crate::keyspace;
 use crate::records::{
-    Fence, Member, RecordError, decode_fence, decode_member, decode_slot_table, encode_fence,
-    encode_member, encode_slot_table,
+    Fence, Member, RecordError, Terms, decode_fence, decode_member, decode_slot_table,
+    decode_terms, encode_fence, encode_member, encode_slot_table, encode_terms,
 };
-use crate::store::{CommitError, Scan, Store, StoreError, Transaction};
+use crate::store::{CommitError, CommitVersion, Scan, Store, StoreError, Transaction};
 
 /// Attempts at a change of these rows, or at reading them.
 const ATTEMPTS_MAX: u32 = 20;
@@ -81,6 +81,81 @@ async fn try_name<S: Store>(store: &S) -> Result<String, RowError> {
     transaction.set(&key, name.as_bytes());
     transaction.commit().await?;
     Ok(name)
+}
+
+/// Changes which control processes wrote the metadata; what is so after it. `change` may
+/// be asked more than once and says whether there is anything to do.
+pub(super) async fn change_terms<S: Store>(
+    store: &S,
+    change: impl Fn(&mut Terms) -> bool,
+) -> Result<Terms, RowError> {
+    let mut attempt = 1;
+    loop {
+        match try_change_terms(store, &change).await {
+            Err(error) if error.is_retryable() && attempt < ATTEMPTS_MAX => {
+                pause(&mut attempt).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn try_change_terms<S: Store>(
+    store: &S,
+    change: impl Fn(&mut Terms) -> bool,
+) -> Result<Terms, RowError> {
+    let key = keyspace::cluster_terms();
+    let mut transaction = store.begin();
+    let row = transaction.get(&key).await?;
+    let mut terms = row.map(|row| decode_terms(&row)).transpose()?;
+    let terms = terms.get_or_insert_default();
+    if change(terms) {
+        transaction.set(&key, &encode_terms(terms)?);
+        transaction.commit().await?;
+    }
+    Ok(std::mem::take(terms))
+}
+
+/// How far the metadata are, if the term is still their last: nobody else commits then.
+pub(super) async fn version_in<S: Store>(store: &S, term: u128) -> Result<Option<u64>, RowError> {
+    let mut attempt = 1;
+    loop {
+        match try_version_in(store, term).await {
+            Err(error) if error.is_retryable() && attempt < ATTEMPTS_MAX => {
+                pause(&mut attempt).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn try_version_in<S: Store>(store: &S, term: u128) -> Result<Option<u64>, RowError> {
+    let mut transaction = store.begin();
+    let row = transaction.get_snapshot(&keyspace::cluster_terms()).await?;
+    let terms = row.map(|row| decode_terms(&row)).transpose()?;
+    let version = transaction.commit().await?;
+    let is_last = terms.is_some_and(|terms| terms.current() == term);
+    Ok(is_last.then(|| number(version)))
+}
+
+/// The newest version of a store.
+pub(super) async fn version<S: Store>(store: &S) -> Result<u64, RowError> {
+    let mut attempt = 1;
+    loop {
+        match store.begin().commit().await.map_err(RowError::from) {
+            Err(error) if error.is_retryable() && attempt < ATTEMPTS_MAX => {
+                pause(&mut attempt).await;
+            }
+            done => return done.map(number),
+        }
+    }
+}
+
+/// Without the order within it.
+fn number(version: CommitVersion) -> u64 {
+    let (high, _) = version.as_bytes().split_at(8);
+    let append = |number, byte: &u8| number << 8 | u64::from(*byte);
+    high.iter().fold(0, append)
 }
 
 /// The table in force, and all members with their sessions.

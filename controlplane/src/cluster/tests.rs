@@ -6,6 +6,7 @@ use quickwater_proto::{
 };
 
 use super::*;
+use crate::records::Member;
 use crate::store::EmbeddedStore;
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -81,12 +82,18 @@ fn key() -> ObjectKey {
 
 impl World {
     async fn register(&self, name: &str) -> u64 {
-        let session = self.cluster.register(member(name), "").await.unwrap();
+        let session = self
+            .cluster
+            .register(member(name), &Past::default())
+            .await
+            .unwrap();
         self.cluster.look().await.unwrap();
         // It has nothing.
-        let taken = self.cluster.beat(&node(name), session, Beat::default());
+        let taken = self
+            .cluster
+            .beat(&node(name), session.session, Beat::default());
         assert!(taken);
-        session
+        session.session
     }
 
     fn put(&self, once: u128, text: &str) -> messages::Call {
@@ -213,16 +220,27 @@ async fn only_the_owner_of_a_key_changes_it() {
 async fn a_worker_of_another_cluster_or_with_another_store_is_refused() {
     let world = world().await;
     world.register("n1").await;
-    let other = world.cluster.register(member("n1"), "elsewhere").await;
+    let past = |cluster: &str| Past {
+        cluster: cluster.into(),
+        ..Past::default()
+    };
+    let other = world
+        .cluster
+        .register(member("n1"), &past("elsewhere"))
+        .await;
     assert!(matches!(other, Err(RegisterError::OtherCluster { .. })));
     let twin = Member {
         store: b"other".to_vec(),
         ..member("n1")
     };
-    let refused = world.cluster.register(twin, "").await;
+    let refused = world.cluster.register(twin, &Past::default()).await;
     assert!(matches!(refused, Err(RegisterError::NameTaken { .. })));
     let name = world.cluster.name().to_owned();
-    world.cluster.register(member("n1"), &name).await.unwrap();
+    world
+        .cluster
+        .register(member("n1"), &past(&name))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -89,6 +89,12 @@ pub fn cluster_name() -> Vec<u8> {
     Key::new(META).raw(b"cluster-name")
 }
 
+/// Which control processes wrote these metadata.
+#[must_use]
+pub fn cluster_terms() -> Vec<u8> {
+    Key::new(META).raw(b"cluster-terms")
+}
+
 /// The placement table.
 #[must_use]
 pub fn slot_table() -> Vec<u8> {

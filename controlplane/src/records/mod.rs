@@ -18,6 +18,7 @@ mod pending;
 mod policy;
 mod rebuild;
 mod shared;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -48,6 +49,7 @@ pub use parts::{decode_part, encode_part};
 pub use pending::{decode_holders, decode_pending, encode_held, encode_pending};
 pub use policy::{POLICY_PIECE_BYTES, PolicyVersion, decode_policy, encode_policy};
 pub use rebuild::{Known, decode_known, encode_known};
+pub use terms::{Term, Terms, decode_terms, encode_terms};
 pub use upload::{decode_upload, encode_upload};
 
 /// Where a versioned row's commit version begins.

@@ -7,17 +7,17 @@ use std::time::Duration;
 use quickwater_proto::{Bucket, BucketName, ObjectKey};
 use quickwater_rpc::admin::admin_server::Admin;
 use quickwater_rpc::admin::{
-    FsListReply, FsListRequest, FsRemoveReply, FsRemoveRequest, FsStatReply, FsStatRequest,
-    GetConfReply, GetConfRequest, JobListReply, JobListRequest, JobStartReply, JobStartRequest,
-    JobStatusReply, JobStatusRequest, JobStopReply, JobStopRequest, MountAcceptReply,
-    MountAcceptRequest, MountAddReply, MountAddRequest, MountListReply, MountListRequest,
-    MountRemoveReply, MountRemoveRequest, NodeDrainReply, NodeDrainRequest, NodeLostReply,
-    NodeLostRequest, NodeRemoveReply, NodeRemoveRequest, PathConfigCheckReply,
-    PathConfigCheckRequest, PathConfigGetReply, PathConfigGetRequest, PathConfigHistoryReply,
-    PathConfigHistoryRequest, PathConfigRollbackRequest, PathConfigSetReply, PathConfigSetRequest,
-    PathConfigTestReply, PathConfigTestRequest, PersistListReply, PersistListRequest,
-    PersistRetryReply, PersistRetryRequest, PersistStatReply, PersistStatRequest, PersistSumReply,
-    PersistSumRequest, StatusReply, StatusRequest,
+    ClusterAcceptOlderReply, ClusterAcceptOlderRequest, FsListReply, FsListRequest, FsRemoveReply,
+    FsRemoveRequest, FsStatReply, FsStatRequest, GetConfReply, GetConfRequest, JobListReply,
+    JobListRequest, JobStartReply, JobStartRequest, JobStatusReply, JobStatusRequest, JobStopReply,
+    JobStopRequest, MountAcceptReply, MountAcceptRequest, MountAddReply, MountAddRequest,
+    MountListReply, MountListRequest, MountRemoveReply, MountRemoveRequest, NodeDrainReply,
+    NodeDrainRequest, NodeLostReply, NodeLostRequest, NodeRemoveReply, NodeRemoveRequest,
+    PathConfigCheckReply, PathConfigCheckRequest, PathConfigGetReply, PathConfigGetRequest,
+    PathConfigHistoryReply, PathConfigHistoryRequest, PathConfigRollbackRequest,
+    PathConfigSetReply, PathConfigSetRequest, PathConfigTestReply, PathConfigTestRequest,
+    PersistListReply, PersistListRequest, PersistRetryReply, PersistRetryRequest, PersistStatReply,
+    PersistStatRequest, PersistSumReply, PersistSumRequest, StatusReply, StatusRequest,
 };
 use tonic::{Request, Response, Status};
 
@@ -154,6 +154,7 @@ impl<S: Store> Admin for AdminService<S> {
             mounts: buckets.len() as u64,
             troubles: troubles.into_iter().flatten().collect(),
             conditions: node.conditions(),
+            refused: self.refused_workers(),
         }))
     }
 
@@ -368,6 +369,14 @@ impl<S: Store> Admin for AdminService<S> {
     ) -> Result<Response<NodeLostReply>, Status> {
         let lost = bounded(self.lost_objects(request.into_inner())).await?;
         lost.map(Response::new)
+    }
+
+    async fn cluster_accept_older(
+        &self,
+        request: Request<ClusterAcceptOlderRequest>,
+    ) -> Result<Response<ClusterAcceptOlderReply>, Status> {
+        let accepted = self.accept_older(request.into_inner()).await;
+        accepted.map(Response::new)
     }
 }
 

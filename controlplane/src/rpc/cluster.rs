@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::identity::Role;
 use crate::cluster::wire::MESSAGE_BYTES_MAX;
-use crate::cluster::{Beat, Cluster, News, Part, Peers, RegisterError};
+use crate::cluster::{Beat, Cluster, News, Part, Past, Peers, Position, RegisterError};
 use crate::records::Member;
 use crate::store::Store;
 
@@ -80,6 +80,21 @@ pub(crate) fn table_from_wire(
     table: &wire::Table,
 ) -> Result<SlotTable, quickwater_proto::TableError> {
     SlotTable::from_parts(table.epoch, &table.members, &table.owners, &table.yielding)
+}
+
+pub(crate) fn position_to_wire(position: &Position) -> wire::Position {
+    wire::Position {
+        term: position.term.to_be_bytes().to_vec(),
+        version: position.version,
+    }
+}
+
+/// How far the metadata are, as it came; `None`: it is not that.
+pub(crate) fn position_from_wire(position: &wire::Position) -> Option<Position> {
+    Some(Position {
+        term: u128::from_be_bytes(position.term.as_slice().try_into().ok()?),
+        version: position.version,
+    })
 }
 
 fn peers_to_wire(peers: &Peers) -> wire::Peers {
@@ -196,10 +211,23 @@ fn member(node: NodeId, request: wire::RegisterRequest) -> Result<Member, Status
     })
 }
 
+fn past(request: &wire::RegisterRequest) -> Result<Past, Status> {
+    let seen = request.seen.as_ref().map(|seen| {
+        position_from_wire(seen).ok_or_else(|| Status::invalid_argument("no position"))
+    });
+    Ok(Past {
+        cluster: request.cluster.clone(),
+        seen: seen.transpose()?,
+        begins: request.begins,
+    })
+}
+
 fn refused(error: RegisterError) -> Status {
     match error {
         RegisterError::NameTaken { .. } => Status::already_exists(error.to_string()),
-        RegisterError::OtherCluster { .. } => Status::failed_precondition(error.to_string()),
+        RegisterError::OtherCluster { .. }
+        | RegisterError::Older { .. }
+        | RegisterError::Restart { .. } => Status::failed_precondition(error.to_string()),
         RegisterError::Unavailable(_) => Status::unavailable(error.to_string()),
     }
 }
@@ -219,19 +247,21 @@ impl<S: Store> Service for ClusterService<S> {
     ) -> Result<Response<wire::RegisterAnswer>, Status> {
         let node = worker(&request)?;
         let request = request.into_inner();
-        let cluster = request.cluster.clone();
+        let past = past(&request)?;
         let member = member(node, request)?;
-        let registered = self.cluster.register(member, &cluster).await;
-        let session = registered.map_err(refused)?;
+        let registered = self.cluster.register(member, &past).await;
+        let admitted = registered.map_err(refused)?;
         let lease_ms = u64::try_from(self.cluster.lease().as_millis()).unwrap_or(u64::MAX);
         let table = table_to_wire(&self.cluster.tables().borrow());
         let peers = peers_to_wire(&self.cluster.peers().borrow());
         Ok(Response::new(wire::RegisterAnswer {
-            session,
+            session: admitted.session,
             cluster: self.cluster.name().to_owned(),
             lease_ms,
             table: Some(table),
             peers: Some(peers),
+            position: Some(position_to_wire(&admitted.position)),
+            undone: admitted.undone,
         }))
     }
 
@@ -370,6 +400,7 @@ async fn taken<S: Store>(
             beat: message.beat,
             draining: cluster.drains(node),
             wanted: bits(&cluster.wanted(node)),
+            position: Some(position_to_wire(&cluster.position())),
             ..wire::FromControl::default()
         }),
         false => Err(ended()),

@@ -23,7 +23,10 @@ use tonic::service::interceptor::InterceptedService;
 pub use admin::AdminService;
 pub use authenticate::{AdminToken, Authenticator, WeakToken};
 pub use cluster::cluster_routes;
-pub(crate) use cluster::{SESSION_HEADER, bits, peers_from_wire, slots, table_from_wire};
+pub(crate) use cluster::{
+    SESSION_HEADER, bits, peers_from_wire, position_from_wire, position_to_wire, slots,
+    table_from_wire,
+};
 pub(crate) use policies::by;
 pub use views::{
     AdminViews, ClusterView, FileView, MountCheck, NodeView, PersistChange, PersistFilter,

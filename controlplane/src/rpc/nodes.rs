@@ -4,15 +4,16 @@ use std::collections::HashMap;
 
 use quickwater_proto::{BucketId, NodeId, ObjectKey, PendingChange};
 use quickwater_rpc::admin::{
-    LostObject, NodeDrainReply, NodeDrainRequest, NodeLostReply, NodeLostRequest, NodeRemoveReply,
-    NodeRemoveRequest,
+    ClusterAcceptOlderReply, ClusterAcceptOlderRequest, LostObject, NodeDrainReply,
+    NodeDrainRequest, NodeLostReply, NodeLostRequest, NodeRemoveReply, NodeRemoveRequest,
+    RefusedWorker,
 };
 use tonic::Status;
 
 use super::admin::AdminService;
 use super::status;
 use super::views::ClusterView;
-use crate::cluster::ClusterError;
+use crate::cluster::{self, ClusterError};
 use crate::store::Store;
 
 fn node(name: &str) -> Result<NodeId, Status> {
@@ -57,6 +58,24 @@ impl<S: Store> AdminService<S> {
         Ok(NodeRemoveReply {})
     }
 
+    /// Workers that are not taken in.
+    pub(super) fn refused_workers(&self) -> Vec<RefusedWorker> {
+        let cluster = self.views.cluster.as_deref();
+        let refused = cluster.map(|cluster| cluster.refused_workers());
+        refused.unwrap_or_default().iter().map(shown).collect()
+    }
+
+    pub(super) async fn accept_older(
+        &self,
+        request: ClusterAcceptOlderRequest,
+    ) -> Result<ClusterAcceptOlderReply, Status> {
+        let accepted = self.cluster()?.accept_older(request.dry_run).await;
+        let workers = accepted.map_err(refused)?;
+        Ok(ClusterAcceptOlderReply {
+            workers: workers.iter().map(shown).collect(),
+        })
+    }
+
     pub(super) async fn lost_objects(
         &self,
         request: NodeLostRequest,
@@ -94,6 +113,13 @@ impl<S: Store> AdminService<S> {
             objects,
             next_page_token: next.unwrap_or_default(),
         })
+    }
+}
+
+fn shown(refused: &cluster::RefusedWorker) -> RefusedWorker {
+    RefusedWorker {
+        name: refused.node.to_string(),
+        why: refused.error.to_string(),
     }
 }
 

@@ -10,7 +10,7 @@ use quickwater_proto::{
 use quickwater_rpc::admin::{Condition, Node, PersistTotals, Setting};
 
 use crate::Namespace;
-use crate::cluster::{Cluster, ClusterError, LostPage};
+use crate::cluster::{Cluster, ClusterError, LostPage, RefusedWorker};
 use crate::namespace::{Listing, ListingMarker};
 use crate::store::Store;
 
@@ -64,6 +64,10 @@ pub trait ClusterView: Send + Sync + 'static {
     async fn drain(&self, node: &NodeId, draining: bool) -> Result<bool, ClusterError>;
     /// As [`Cluster::remove`].
     async fn remove(&self, node: &NodeId) -> Result<(), ClusterError>;
+    /// As [`Cluster::refused_workers`].
+    fn refused_workers(&self) -> Vec<RefusedWorker>;
+    /// As [`Cluster::accept_older`].
+    async fn accept_older(&self, dry_run: bool) -> Result<Vec<RefusedWorker>, ClusterError>;
     /// As [`Cluster::only_at`].
     async fn only_at(
         &self,
@@ -80,6 +84,14 @@ impl<S: Store> ClusterView for Cluster<S> {
 
     async fn remove(&self, node: &NodeId) -> Result<(), ClusterError> {
         self.remove(node).await
+    }
+
+    fn refused_workers(&self) -> Vec<RefusedWorker> {
+        self.refused_workers()
+    }
+
+    async fn accept_older(&self, dry_run: bool) -> Result<Vec<RefusedWorker>, ClusterError> {
+        self.accept_older(dry_run).await
     }
 
     async fn only_at(

@@ -322,6 +322,8 @@ metrics! {
         "Number of the placement table in force."
     ClusterNodes Gauge "quickwater_cluster_nodes" ["state"]
         "Workers of the cluster by state: live, silent (lease over), gone."
+    ClusterRefused Gauge "quickwater_cluster_refused_workers" ["reason"]
+        "Workers that are not taken in. reason: older_metadata (they have seen newer ones than these), name (another process runs under it), cluster (their directory is of another one)."
     MetadataFailed Gauge "quickwater_metadata_failed" []
         "1: a write or flush failed, nothing is committed until a restart."
 

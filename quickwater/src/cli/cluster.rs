@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use quickwater_controlplane::rpc::identity::Role;
 use quickwater_proto::NodeId;
+use quickwater_rpc::admin::ClusterAcceptOlderRequest;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
@@ -20,6 +21,7 @@ use serde_json::json;
 
 use super::exit::Kind::Usage;
 use super::output::Output;
+use super::remote::{Target, explain};
 
 /// How long the authority holds.
 const AUTHORITY_DAYS: u64 = 3_650;
@@ -47,7 +49,31 @@ pub(crate) enum ClusterVerb {
         #[command(flatten)]
         output: Output,
     },
+    /// Go on with metadata that are older than what workers have seen
+    #[command(after_help = ACCEPT_HELP)]
+    AcceptOlder {
+        /// Only say which workers have seen more
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        target: Target,
+    },
 }
+
+const ACCEPT_HELP: &str = "\
+A worker that has seen newer metadata than those of the control plane is refused, and its
+slots are nobody else's: a backup, a snapshot or an export was put in their place. Nothing is
+lost yet: stop the control plane and put the newer metadata back.
+
+If they are gone, this gives up what was written since: those writes are lost, though they
+were acked, and what they replaced or deleted is current again. Restart the workers that it
+names then. Each writes the bytes that it has and no row names to files in its directory,
+`set-aside`, with an index: put back by hand what you need. Workers that did not run are
+refused when they come; accept that again then.
+
+Examples:
+  quickwater cluster accept-older --dry-run --dir /var/lib/qw-control
+  quickwater cluster accept-older --dir /var/lib/qw-control";
 
 const INIT_HELP: &str = "\
 Makes DIR/ca, DIR/control, DIR/workers/ID and DIR/admins/NAME, each but the first with
@@ -64,12 +90,15 @@ Examples:
 /// # Errors
 /// A name that cannot be used, files that are half there, or a disk that refuses.
 pub(super) fn run(verb: ClusterVerb) -> Result<ExitCode> {
-    let ClusterVerb::Init {
-        out,
-        workers,
-        admins,
-        output,
-    } = verb;
+    let (out, workers, admins, output) = match verb {
+        ClusterVerb::AcceptOlder { dry_run, target } => return accept_older(dry_run, &target),
+        ClusterVerb::Init {
+            out,
+            workers,
+            admins,
+            output,
+        } => (out, workers, admins, output),
+    };
     let mut members = vec![(out.join("control"), Role::Control)];
     for name in workers {
         let node = NodeId::new(&name).context(Usage)?;
@@ -96,6 +125,27 @@ pub(super) fn run(verb: ClusterVerb) -> Result<ExitCode> {
             text.push_str(&format!("{what:<6} {dir}\n"));
         }
         text
+    })
+}
+
+fn accept_older(dry_run: bool, target: &Target) -> Result<ExitCode> {
+    let reply = target.with(|mut remote| async move {
+        let request = ClusterAcceptOlderRequest { dry_run };
+        let reply = remote.cluster_accept_older(request).await;
+        Ok(reply.map_err(|s| explain(&s))?.into_inner())
+    })?;
+    let names: Vec<&str> = reply.workers.iter().map(|w| w.name.as_str()).collect();
+    let shown = json!({ "accepted": !dry_run && !names.is_empty(), "workers": names });
+    target.output.show(&shown, || {
+        let names = names.join(", ");
+        match (names.is_empty(), dry_run) {
+            (true, _) => "no worker has seen newer metadata\n".to_owned(),
+            (_, true) => format!("would give up what {names} have seen beyond these metadata\n"),
+            (_, false) => format!(
+                "gave up what {names} have seen beyond these metadata; restart them: what no row \
+                 names they write to `set-aside` in their directories\n"
+            ),
+        }
     })
 }
 

@@ -33,6 +33,7 @@ fn status_json(status: &StatusReply) -> serde_json::Value {
         "mounts": status.mounts,
         "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
         "troubles": status.troubles,
+        "refused": status.refused.iter().map(|r| json!({"name": r.name, "why": r.why})).collect::<Vec<_>>(),
         "conditions": status.conditions.iter().map(condition_json).collect::<Vec<_>>(),
         "counters": status.counters,
     })
@@ -70,6 +71,9 @@ fn status_text(status: &StatusReply) -> String {
     );
     for trouble in &status.troubles {
         out.push_str(&format!("{trouble}\n\n"));
+    }
+    for refused in &status.refused {
+        out.push_str(&format!("{} is refused: {}\n\n", refused.name, refused.why));
     }
     let heading = ["NODE", "S3", "STATE", "SHARDS", "USED", "CAPACITY"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];

@@ -201,8 +201,15 @@ fn running(settings: &Settings, run: &RunFile, ufs: &Result<Asker, Check>) -> Ve
         format!("pid {}, version {}", run.pid, status.version),
     )];
     checks.extend(status.nodes.iter().map(node));
+    checks.extend(status.refused.iter().map(refused));
     checks.extend(ufs::mounted(ufs, &mounts));
     checks
+}
+
+/// A worker that wants to be one, and is not.
+pub(super) fn refused(refused: &admin::RefusedWorker) -> Check {
+    let found = format!("{} is refused: {}", refused.name, refused.why);
+    Check::fail("worker", found, "do as the text says, then look again")
 }
 
 pub(super) fn node(node: &admin::Node) -> Check {

@@ -3,6 +3,7 @@
 //! Absent: what a shard answers; that is `shard.rs`.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,8 @@ pub(super) struct Parts<'s, M> {
     pub(super) access_log: Option<AccessLog>,
     /// The slots whose keys are this process's to see to.
     pub(super) mine: Box<dyn Fn(usize) -> bool + Sync>,
+    /// Where to write what no row names, before it is let go; `None`: it is of no worth.
+    pub(super) aside: Option<PathBuf>,
     /// Certificate and key, if HTTPS is spoken.
     pub(super) identity: Option<Arc<Identity>>,
     /// The other workers, and sockets for them, one for each shard.
@@ -124,6 +127,7 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
             &shared,
             settings.write_cache.fence,
             (node.as_ref(), &*parts.mine),
+            parts.aside.as_deref(),
         ))
         .context("cannot bring cache and metadata together")?;
     parts.metrics.collect_engine(Arc::clone(&shared));

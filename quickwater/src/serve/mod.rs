@@ -30,6 +30,7 @@ mod places;
 mod rebuild;
 mod recover;
 mod reuseport;
+mod set_aside;
 mod shard;
 mod signals;
 mod sources;
@@ -210,6 +211,7 @@ fn start(
         metadata: LocalMetadata::new(namespace.clone(), runtime.handle().clone()),
         ufs: ufs.clone(),
         mine: Box::new(|_| true),
+        aside: None,
         policies: runtime
             .block_on(control::load_policies(&namespace))
             .context("cannot read the path policies")?,

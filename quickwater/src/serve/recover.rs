@@ -5,6 +5,7 @@
 //! May be killed at any point: every step can be done again.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use quickwater_worker::store::{FactError, Fate, JournalError, Store};
 use tokio::task::{JoinError, JoinSet};
 
 use super::names::{Names, Rows};
+use super::set_aside::set_aside;
 
 use crate::store::MetadataStore;
 
@@ -42,16 +44,19 @@ struct Found {
 
 /// Brings metadata, store and queue together. `fence`: how long a request that
 /// the last process sent may still be applied by a UFS that outlives us. `mine`: the
-/// slots whose keys are ours to see to.
+/// slots whose keys are ours to see to. `aside`: where to write what no row names, before
+/// it is let go.
 ///
 /// # Errors
-/// The metadata or the store cannot be read; nothing was lost by it.
+/// The metadata or the store cannot be read, or nothing be set aside; nothing was lost by
+/// it.
 pub(super) async fn recover<M: Names>(
     metadata: &M,
     store: &Store,
     shared: &Arc<Shared>,
     fence: Duration,
     (node, mine): (Option<&NodeId>, &(dyn Fn(usize) -> bool + Sync)),
+    aside: Option<&Path>,
 ) -> Result<()> {
     let rows = metadata.rows();
     let mut fates = HashMap::new();
@@ -79,6 +84,18 @@ pub(super) async fn recover<M: Names>(
     // What the metadata says may be in memory only, if no power cut ended the last
     // process; bytes of what is persisted must not go before that is on disk.
     rows.flush().await?;
+    if let Some(dir) = aside {
+        let aside = set_aside(store, &fates, &buckets, dir)?;
+        if aside.files > 0 {
+            tracing::warn!(
+                dir = %dir.display(),
+                files = aside.files,
+                bytes = aside.bytes,
+                damaged = aside.damaged,
+                "the metadata are older than what is here: what they do not name was set aside"
+            );
+        }
+    }
     // What has neither entry nor row is a part: of an object that its UFS has, and
     // then worth keeping, or of nothing, and then the first to be evicted.
     let reconciled = store.reconcile(|blob| fates.get(&blob).copied().unwrap_or(Fate::Release));

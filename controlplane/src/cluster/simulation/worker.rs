@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use super::history::Seen;
 use super::network::Network;
 use super::{Control, Mistake, Scene};
-use crate::cluster::{Beat, wire};
+use crate::cluster::{Beat, Past, wire};
 use crate::namespace::{SystemClock, WallClock as _};
 
 /// Parts of a lease that are not relied upon (`client/attend.rs`).
@@ -143,7 +143,11 @@ impl Worker {
         let (control, member) = (Rc::clone(&self.control), super::member(&self.node));
         let handle = async move {
             let cluster = control.cluster()?;
-            let session = cluster.register(member, "").await.ok()?;
+            let session = cluster
+                .register(member, &Past::default())
+                .await
+                .ok()?
+                .session;
             let table = cluster.tables().borrow().clone();
             Some((session, cluster.lease(), table))
         };

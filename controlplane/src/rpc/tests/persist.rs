@@ -6,7 +6,7 @@ use quickwater_rpc::admin::{
 };
 
 use super::*;
-use crate::cluster::{ClusterError, LostPage};
+use crate::cluster::{ClusterError, LostPage, RefusedWorker};
 
 const NOW_MS: i64 = 5_000;
 
@@ -393,6 +393,12 @@ impl ClusterView for Nobody {
     }
     async fn remove(&self, _: &NodeId) -> Result<(), ClusterError> {
         Ok(())
+    }
+    fn refused_workers(&self) -> Vec<RefusedWorker> {
+        Vec::new()
+    }
+    async fn accept_older(&self, _: bool) -> Result<Vec<RefusedWorker>, ClusterError> {
+        Ok(Vec::new())
     }
     async fn only_at(
         &self,

@@ -131,6 +131,12 @@ impl Journal {
         })
     }
 
+    /// Reads any chunk of the store, verified; `None`: it is not here, `Ok(None)`: it is
+    /// damaged. Blocks.
+    pub fn chunk(&mut self, chunk: ChunkId) -> Option<std::io::Result<Option<Vec<u8>>>> {
+        self.read_chunk(chunk).map(|read| read.data)
+    }
+
     /// Reads the next record of the list that is still there.
     pub(super) fn next_read(&mut self) -> Option<(ChunkId, Read)> {
         loop {

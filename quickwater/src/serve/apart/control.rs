@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use quickwater_controlplane::cluster::Cluster;
+use quickwater_controlplane::cluster::{Cluster, Reason};
 use quickwater_controlplane::jobs::{Jobs, JobsConfig};
 use quickwater_controlplane::namespace::JobLimits;
 use quickwater_controlplane::rpc::cluster_routes;
@@ -159,6 +159,7 @@ fn start(
     };
     runtime.spawn(admin.jobs.clone().run());
     runtime.spawn(admin::serve(admin, admin_listener)?);
+    runtime.spawn(cluster.clone().watch_position());
     runtime.spawn(cluster.keep());
     runtime.spawn(serving);
     runtime.spawn(control::sweep(namespace));
@@ -204,6 +205,11 @@ fn collect_cluster(metrics: &Metrics, cluster: Cluster<MetadataStore>) {
         }
         for (state, count) in ["live", "silent", "gone"].into_iter().zip(counts) {
             samples.count(Metric::ClusterNodes, &[state], count);
+        }
+        let refused = cluster.refused_workers();
+        for reason in Reason::ALL {
+            let count = refused.iter().filter(|one| one.reason == reason).count();
+            samples.count(Metric::ClusterRefused, &[reason.label()], count as u64);
         }
         let epoch = cluster.tables().borrow().epoch;
         samples.count(Metric::ClusterEpoch, &[], epoch);

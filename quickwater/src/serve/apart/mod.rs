@@ -2,6 +2,7 @@
 //! process (`serve`), which they share.
 
 mod attendant;
+mod belonging;
 mod control;
 mod elsewhere;
 mod metadata;

@@ -1,19 +1,18 @@
 //! `worker`: shards, store, persister and UFS clients, with the metadata elsewhere.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use quickwater_controlplane::client::{Access, ControlClient, Introduction, LinkError, Registered};
+use quickwater_controlplane::client::{Access, ControlClient, Introduction, LinkError};
 use quickwater_controlplane::cluster::boottime;
 use quickwater_engine::Shared;
-use quickwater_proto::{BlobId, NodeId, SlotTable};
+use quickwater_proto::{NodeId, SlotTable};
 use quickwater_ufs::Standing;
 use quickwater_worker::listener;
 use quickwater_worker::metrics::{Metric, Metrics};
 use quickwater_worker::peer::{Directory, PeerConfig, PeerIdentity, PeerStats};
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
@@ -30,6 +29,7 @@ use super::super::{
 };
 use super::Certificates;
 use super::attendant::{Attending, Body};
+use super::belonging::Belonging;
 use super::metadata::RemoteMetadata;
 use crate::cli::{SettingsArgs, Usage};
 use crate::home::{Credentials, Home, RunFile};
@@ -38,16 +38,8 @@ use crate::settings::{AuthMode, Settings};
 /// Longest wait for the first placement.
 const READY_WAIT: Duration = Duration::from_secs(30);
 
-/// What the directory of a worker remembers of its cluster.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Belonging {
-    /// The worker's name.
-    node: String,
-    /// Random name of the directory.
-    directory: String,
-    /// Random name of the cluster; empty until the first session.
-    cluster: String,
-}
+/// Directory for what an operator gave up, in that of the worker.
+const ASIDE: &str = "set-aside";
 
 /// Runs a worker until it is told to stop.
 ///
@@ -227,20 +219,26 @@ fn start(
     let Some(registered) = registered else {
         return Ok(None);
     };
-    remember(home.dir(), &belonging, &registered)?;
+    // Before anything is answered by these metadata. What was given up is first set aside.
+    let seen = registered.position.filter(|_| !registered.undone);
+    belonging.remember(home.dir(), &registered.cluster, seen)?;
+    let table = Arc::clone(&registered.table);
     let mut parts = Assembly {
         runtime,
         settings,
         credentials,
         metrics: Arc::clone(&metrics),
         client: &client,
-        table: &registered.table,
+        table: &table,
+        aside: registered.undone.then(|| home.dir().join(ASIDE)),
         node: &place.node,
         sockets: std::mem::take(&mut meeting.sockets),
         meeting: &meeting,
         conditions: Conditions::report(&metrics),
     };
-    let (data_plane, access_log, followers) = parts.start_data_plane()?;
+    let (data_plane, access_log, mut followers) = parts.start_data_plane()?;
+    let keeping = belonging.follow(home.dir().to_owned(), registered, client.seen());
+    followers.push(runtime.spawn(keeping));
     collect_rights(&metrics, Arc::clone(&data_plane.shared));
     let detour = Detour::start(
         &settings.ebpf,
@@ -259,7 +257,7 @@ fn start(
         readiness: readiness.clone(),
         conditions: parts.conditions.clone(),
     };
-    attendant.embody(body, &registered.table);
+    attendant.embody(body, &table);
     let ready = async { tokio::time::timeout(READY_WAIT, attendant.ready()).await };
     if runtime.block_on(ready).is_err() {
         tracing::warn!("no placement yet; requests are told to slow down until there is");
@@ -329,7 +327,7 @@ impl Meeting {
 
 fn link(dir: &Path, settings: &Settings, (place, meeting): (&Place, &Meeting)) -> Result<Linked> {
     let certificates = Certificates::read(&settings.cluster.certificates)?;
-    let belonging = belonging(dir, place)?;
+    let belonging = Belonging::read_or_make(dir, &place.node)?;
     let access = Access {
         address: place.control.clone(),
         authority: certificates.authority,
@@ -342,10 +340,11 @@ fn link(dir: &Path, settings: &Settings, (place, meeting): (&Place, &Meeting)) -
         zone: settings.cluster.zone.clone(),
         capacity_bytes: settings.store.capacity_bytes,
         s3_address: settings.s3.listen.to_string(),
-        store: hex::decode(&belonging.directory).unwrap_or_default(),
+        store: belonging.directory(),
         shards: u32::try_from(settings.store.threads).unwrap_or(u32::MAX),
         version: env!("CARGO_PKG_VERSION").into(),
-        cluster: belonging.cluster.clone(),
+        cluster: belonging.cluster().to_owned(),
+        seen: belonging.seen(),
     };
     let (client, link) = ControlClient::new(access, introduction);
     Ok((
@@ -357,52 +356,6 @@ fn link(dir: &Path, settings: &Settings, (place, meeting): (&Place, &Meeting)) -
         ),
         belonging,
     ))
-}
-
-/// What the directory remembers, made at the first start.
-fn belonging(dir: &Path, place: &Place) -> Result<Belonging> {
-    let path = dir.join("cluster.json");
-    if path.exists() {
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let found: Belonging = serde_json::from_str(&text)
-            .with_context(|| format!("{} is damaged", path.display()))?;
-        if found.node != place.node.as_str() {
-            bail!(
-                "the directory {} belongs to node '{}'; start it with --node-id {}, or give '{}' a directory of its own",
-                dir.display(),
-                found.node,
-                found.node,
-                place.node
-            );
-        }
-        return Ok(found);
-    }
-    if dir.join("metadata").exists() {
-        bail!(
-            "the directory {} is one of `quickwater serve`: its metadata would not be used. Give the worker a directory of its own",
-            dir.display()
-        );
-    }
-    let random = BlobId::random().context("no randomness from the operating system")?;
-    let made = Belonging {
-        node: place.node.to_string(),
-        directory: random.to_string(),
-        cluster: String::new(),
-    };
-    crate::home::write_note(&path, &serde_json::to_string(&made)?)?;
-    Ok(made)
-}
-
-fn remember(dir: &Path, belonging: &Belonging, registered: &Registered) -> Result<()> {
-    if belonging.cluster == registered.cluster {
-        return Ok(());
-    }
-    let known = Belonging {
-        cluster: registered.cluster.clone(),
-        ..belonging.clone()
-    };
-    crate::home::write_note(&dir.join("cluster.json"), &serde_json::to_string(&known)?)
 }
 
 fn explain(error: LinkError, settings: &Settings) -> anyhow::Error {
@@ -430,6 +383,8 @@ struct Assembly<'s> {
     metrics: Arc<Metrics>,
     client: &'s ControlClient,
     table: &'s SlotTable,
+    /// Where to set aside what no row names; `None`: it is let go.
+    aside: Option<PathBuf>,
     node: &'s NodeId,
     meeting: &'s Meeting,
     sockets: Vec<std::net::TcpListener>,
@@ -470,6 +425,7 @@ impl Assembly<'_> {
             metrics: Arc::clone(&self.metrics),
             metadata: RemoteMetadata::new(self.client.clone()),
             ufs: ufs.clone(),
+            aside: self.aside.take(),
             mine: Box::new(move |slot| table.owner(slot) == Some(&node)),
             policies: runtime
                 .block_on(control::load_policies(self.client))

@@ -1,0 +1,172 @@
+"""Workers that have seen more than the control plane knows are not taken in silently."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from harness import metadata
+from harness.cluster import PATIENCE_SECONDS, Cluster, settled
+from harness.server import StartFailed
+from harness.under import SCALED
+
+NODES = ["n1", "n2"]
+FLAGS = {**SCALED, "metadata-ttl": "300ms", "write-cache-fence": "2s"}
+REFUSED = "quickwater_cluster_refused_workers"
+
+
+def wait_for(cluster: Cluster, what: Callable[[], bool]) -> None:
+    """Waits until something holds."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not what():
+        assert time.monotonic() < end, cluster.logs()
+        time.sleep(0.1)
+
+
+def client(cluster: Cluster, node: str) -> Any:
+    """Of one worker; asks once."""
+    target = cluster.worker(node, start=False).target()
+    return target.client(retries={"max_attempts": 0}, connect_timeout=5, read_timeout=60)
+
+
+def answer(cluster: Cluster, node: str, key: str) -> bytes | int:
+    """The body of a key, or the status that came instead; 0: none came."""
+    try:
+        return bytes(client(cluster, node).get_object(Bucket="abc", Key=key)["Body"].read())
+    except ClientError as error:
+        return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+    except BotoCoreError:
+        return 0
+
+
+def put(cluster: Cluster, node: str, key: str, body: bytes) -> None:
+    """Until it is acked."""
+
+    def acked() -> bool:
+        try:
+            client(cluster, node).put_object(Bucket="abc", Key=key, Body=body)
+        except (ClientError, BotoCoreError):
+            return False
+        return True
+
+    wait_for(cluster, acked)
+
+
+def refused(cluster: Cluster, reason: str = "older_metadata") -> float:
+    """How many workers the control plane shows as not taken in."""
+    line = f'{REFUSED}{{reason="{reason}"}} '
+    lines = cluster.control.metrics_text().splitlines()
+    return sum(float(found.removeprefix(line)) for found in lines if found.startswith(line))
+
+
+def terms(cluster: Cluster) -> dict[str, str]:
+    """Which control process each worker has noted on its disk."""
+    notes = {node: cluster.workers[node].dir / "cluster.json" for node in NODES}
+    return {node: str(json.loads(note.read_text())["term"]) for node, note in notes.items()}
+
+
+def put_back(cluster: Cluster, kept: Path) -> None:
+    """Kills the control plane and starts it with other metadata."""
+    cluster.control.kill()
+    shutil.rmtree(cluster.control.dir)
+    shutil.copytree(kept, cluster.control.dir)
+    cluster.control.start()
+
+
+def wrong(cluster: Cluster, wanted: dict[str, bytes]) -> list[tuple[str, str, bytes | int]]:
+    """What is answered otherwise, by any worker."""
+    asked = [(node, key, answer(cluster, node, key)) for node in NODES for key in wanted]
+    return [one for one in asked if one[2] != wanted[one[1]]]
+
+
+@pytest.mark.skipif(not metadata.is_embedded(), reason="copies the directory of the metadata")
+def test_older_metadata_undo_nothing_unless_an_operator_says_so(tmp_path: Path) -> None:
+    with settled(tmp_path / "older", "3s", NODES, flags=FLAGS) as cluster:
+        ufs, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+        client(cluster, "n1").create_bucket(Bucket="abc")
+        cluster.policy_of_all("WRITE_BACK", 2)
+        assert cluster.cli("async-persist", "wait", "--path", "/", "--timeout", "2m").returncode == 0
+        # Nothing gets to the UFS from here on.
+        ufs.rename(away)
+        before = {f"before{number}": b"old" for number in range(4)}
+        for key, body in before.items():
+            put(cluster, "n1", key, body)
+        # A backup, properly made.
+        earlier = terms(cluster)
+        cluster.control.stop()
+        backup, newest = cluster.home / "backup", cluster.home / "newest"
+        shutil.copytree(cluster.control.dir, backup)
+        cluster.control.start()
+        cluster.settle(NODES)
+        acked = {**before, "before0": b"overwritten", "before1": b"overwritten too"}
+        acked |= {f"after{number}": b"new%d" % number for number in range(4)}
+        for key, body in acked.items():
+            if before.get(key) != body:
+                put(cluster, "n2", key, body)
+        assert not wrong(cluster, acked)
+        wait_for(cluster, lambda: all(terms(cluster)[node] != earlier[node] for node in NODES))
+        cluster.control.kill()
+        shutil.copytree(cluster.control.dir, newest)
+
+        put_back(cluster, backup)
+        wait_for(cluster, lambda: refused(cluster) == len(NODES))
+        shown = cluster.cli("status", "--output", "json")
+        whys = {one["name"]: one["why"] for one in json.loads(shown.stdout)["refused"]}
+        assert sorted(whys) == NODES and "accept-older" in whys["n1"], whys
+        assert "is refused" in cluster.cli("doctor").stdout
+        # A worker that starts is told the reason, and lets go of nothing.
+        cluster.workers["n1"].kill()
+        with pytest.raises(StartFailed, match="older than what worker n1 has seen"):
+            cluster.worker("n1")
+        # Nobody answers by them: no older version, and no 404.
+        some = {key: acked[key] for key in ("before0", "after0", "after1")}
+        told = [one for one in wrong(cluster, some) if one[2] not in (0, 503)]
+        assert not told, told
+        # The newer ones put back: as if nothing had been.
+        put_back(cluster, newest)
+        cluster.worker("n1")
+        cluster.settle(NODES)
+        wait_for(cluster, lambda: not wrong(cluster, acked))
+        assert refused(cluster) == 0
+
+        # The older ones for good: what was acked since is given up, by name, and kept as files.
+        put_back(cluster, backup)
+        wait_for(cluster, lambda: refused(cluster) == len(NODES))
+        tried = json.loads(cluster.cli("cluster", "accept-older", "--dry-run", "--output=json").stdout)
+        assert tried == {"accepted": False, "workers": NODES}
+        done = json.loads(cluster.cli("cluster", "accept-older", "--output=json").stdout)
+        assert done == {"accepted": True, "workers": NODES}
+        # What runs remembers what was given up.
+        wait_for(cluster, lambda: refused(cluster) == len(NODES))
+        for node in NODES:
+            cluster.workers[node].kill()
+        for node in NODES:
+            cluster.worker(node)
+        cluster.settle(NODES)
+        assert refused(cluster) == 0
+        for node in NODES:
+            aside = cluster.workers[node].dir / "set-aside"
+            lines = [json.loads(line) for line in (aside / "index.jsonl").read_text().splitlines()]
+            found = {
+                (line["bucket"], line["key"]): (aside / line["file"]).read_bytes() for line in lines
+            }
+            assert all(line["whole"] for line in lines), lines
+            for key, body in acked.items():
+                if before.get(key) != body:
+                    assert found.get(("abc", key)) == body, (node, key, sorted(found))
+            assert "was set aside" in cluster.workers[node].log()
+        # The state of the backup, for all.
+        kept = {key: body for key, body in before.items() if acked[key] == body}
+        wait_for(cluster, lambda: not wrong(cluster, kept))
+        # And once, not with every start.
+        shutil.rmtree(cluster.workers["n1"].dir / "set-aside")
+        cluster.workers["n1"].kill()
+        cluster.worker("n1")
+        cluster.settle(NODES)
+        assert not (cluster.workers["n1"].dir / "set-aside").exists()
