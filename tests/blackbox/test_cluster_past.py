@@ -1,9 +1,12 @@
-"""Workers that have seen more than the control plane knows are not taken in silently."""
+"""Workers that have seen more than the control plane knows, and workers that are there
+twice: neither is taken in silently."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any, Callable
@@ -13,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from harness import metadata
 from harness.cluster import PATIENCE_SECONDS, Cluster, settled
-from harness.server import StartFailed
+from harness.server import Server, StartFailed
 from harness.under import SCALED
 
 NODES = ["n1", "n2"]
@@ -83,6 +86,26 @@ def wrong(cluster: Cluster, wanted: dict[str, bytes]) -> list[tuple[str, str, by
     """What is answered otherwise, by any worker."""
     asked = [(node, key, answer(cluster, node, key)) for node in NODES for key in wanted]
     return [one for one in asked if one[2] != wanted[one[1]]]
+
+
+def run_copy(server: Server, copy: Path) -> str:
+    """What a worker says that runs on a copy of the directory of another one. If that did
+    not answer in time for once, the copy is taken in: it is ended then."""
+    (copy / "run.json").unlink(missing_ok=True)
+    words = [word.replace(str(server.dir), str(copy)) for word in server.command()]
+    env = {key: value for key, value in os.environ.items() if not key.startswith("QUICKWATER_")}
+    log = copy.with_suffix(".log")
+    with log.open("wb") as out:
+        process = subprocess.Popen(words, env={**env, **server.env}, stdout=out, stderr=out)
+    end = time.monotonic() + PATIENCE_SECONDS
+    try:
+        while process.poll() is None and not (copy / "run.json").exists():
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    return log.read_text()
 
 
 @pytest.mark.skipif(not metadata.is_embedded(), reason="copies the directory of the metadata")
@@ -170,3 +193,28 @@ def test_older_metadata_undo_nothing_unless_an_operator_says_so(tmp_path: Path) 
         cluster.worker("n1")
         cluster.settle(NODES)
         assert not (cluster.workers["n1"].dir / "set-aside").exists()
+
+
+def test_a_copy_of_a_worker_is_refused_while_the_worker_answers(tmp_path: Path) -> None:
+    with settled(tmp_path / "twins", "60s", NODES, flags=FLAGS) as cluster:
+        one = cluster.workers["n1"]
+        client(cluster, "n1").create_bucket(Bucket="abc")
+        bodies = {f"k{number}": b"v%d" % number for number in range(8)}
+        for key, body in bodies.items():
+            put(cluster, "n1", key, body)
+        one.kill()
+        copy = cluster.home / "copy"
+        shutil.copytree(one.dir, copy)
+        cluster.worker("n1")
+        cluster.settle(NODES)
+        said = ""
+
+        def told() -> bool:
+            nonlocal said
+            said = run_copy(one, copy)
+            return "on a copy of that directory" in said
+
+        wait_for(cluster, told)
+        assert str(one.run["peers"]) in said, said
+        assert refused(cluster, "name") == 1
+        wait_for(cluster, lambda: not wrong(cluster, bodies))

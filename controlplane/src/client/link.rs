@@ -21,7 +21,7 @@ use super::attend::{self, Session};
 use super::queue::{Calls, Queued};
 use super::{Access, Attendant, Introduction, Peers, Registered, Shared};
 use crate::cluster::boottime;
-use crate::cluster::wire::MESSAGE_BYTES_MAX;
+use crate::cluster::wire::{MESSAGE_BYTES_MAX, random_id};
 use crate::rpc::identity::CONTROL_NAME;
 use crate::rpc::{
     SESSION_HEADER, peers_from_wire, position_from_wire, position_to_wire, table_from_wire,
@@ -82,6 +82,8 @@ pub struct Link {
     incoming: mpsc::Receiver<Queued>,
     registered: watch::Sender<Option<Registered>>,
     calls: Calls,
+    /// Random name of this process.
+    process: Vec<u8>,
 }
 
 /// A session as it was opened.
@@ -108,6 +110,7 @@ impl Link {
             incoming,
             registered,
             calls: Calls::default(),
+            process: process_name(),
         }
     }
 
@@ -153,6 +156,7 @@ impl Link {
             shards: introduction.shards,
             cluster: introduction.cluster,
             version: introduction.version,
+            process: self.process.clone(),
             seen: seen.as_ref().map(position_to_wire),
             begins: self.registered.borrow().is_none(),
         }
@@ -370,6 +374,13 @@ async fn open(access: Access, request: RegisterRequest) -> Result<Opened, LinkEr
         answer,
         table: Arc::new(table),
     })
+}
+
+/// Tells this process from another one with a copy of the directory. Without randomness
+/// it does not say.
+fn process_name() -> Vec<u8> {
+    let id = random_id();
+    id.map_or_else(|_| Vec::new(), |id| id.to_be_bytes().to_vec())
 }
 
 fn client(channel: Channel) -> ClusterClient<Channel> {

@@ -1,5 +1,6 @@
-//! How a worker is taken in, or not: what it knows of the past must be in these metadata.
-//! Absent: what follows from its session (`membership`).
+//! How a worker is taken in, or not: what it knows of the past must be in these metadata,
+//! and no other process may be there under its name. Absent: what follows from its session
+//! (`membership`).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -7,12 +8,17 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quickwater_proto::{MetadataError, NodeId};
+use quickwater_rpc::cluster as messages;
+use quickwater_rpc::cluster::order::What;
 
 use super::terms::{Position, Standing};
 use super::{Cluster, ClusterError, boottime, rows};
 use crate::records::Member;
 use crate::store::Store;
 
+/// Longest wait for a sign of life of the process that has the name, once another one
+/// wants it. A process that ended is known at once: its connection is closed.
+const PROOF_WAIT: Duration = Duration::from_secs(3);
 /// How long after the last attempt a refused worker is shown.
 const SHOWN: Duration = Duration::from_secs(60);
 /// Refused workers that are remembered; names are those of certificates.
@@ -25,6 +31,8 @@ pub struct Past {
     pub cluster: String,
     /// How far the metadata were that it has seen.
     pub seen: Option<Position>,
+    /// Random name of its process; empty: it does not say.
+    pub process: Vec<u8>,
     /// Its process has had no session: it remembers nothing of the metadata.
     pub begins: bool,
 }
@@ -55,6 +63,20 @@ pub enum RegisterError {
         node: NodeId,
         /// Its lease.
         left: Duration,
+    },
+    /// Another process with the same directory, or a copy of it, is there.
+    #[error(
+        "a worker named {node} with the same directory runs at {address} (S3 at {s3}) and \
+         answers: this is a second process, on a copy of that directory. Stop one of them. A \
+         machine that was copied needs a --node-id of its own and an empty directory"
+    )]
+    Twin {
+        /// The name.
+        node: NodeId,
+        /// Where other workers reach the one that is there.
+        address: String,
+        /// Its S3 endpoint.
+        s3: String,
     },
     /// It was part of another cluster.
     #[error(
@@ -99,7 +121,7 @@ impl RegisterError {
     /// In a word, for metrics; none: it is told there as trouble of the store.
     fn reason(&self) -> Option<Reason> {
         match self {
-            Self::NameTaken { .. } => Some(Reason::Name),
+            Self::NameTaken { .. } | Self::Twin { .. } => Some(Reason::Name),
             Self::OtherCluster { .. } => Some(Reason::Cluster),
             Self::Older { .. } | Self::Restart { .. } => Some(Reason::Older),
             Self::Unavailable(_) => None,
@@ -180,7 +202,9 @@ impl<S: Store> Cluster<S> {
             });
         }
         let undone = self.is_undone(&node, past)?;
+        self.no_twin(&member, past).await?;
         let session = self.open_session(member).await?;
+        self.processes().insert(node.clone(), past.process.clone());
         let observed = self.observe().await;
         observed.map_err(|error| RegisterError::Unavailable(error.to_string()))?;
         tracing::info!(%node, session, "a worker registered");
@@ -206,6 +230,31 @@ impl<S: Store> Cluster<S> {
                 seen: seen.version,
             }),
         }
+    }
+
+    /// Makes sure that no other process answers under the name. One that ended has no
+    /// connection; one that froze, or whose machine is gone, does not answer: its session
+    /// ends with the next one, and when it wakes it is the twin.
+    async fn no_twin(&self, member: &Member, past: &Past) -> Result<(), RegisterError> {
+        let node = &member.node;
+        let there = self.processes().get(node).cloned().unwrap_or_default();
+        let said = !there.is_empty() && !past.process.is_empty();
+        if !said || there == past.process || !self.0.orders.attends(node) {
+            return Ok(());
+        }
+        let asked = What::Totals(messages::Scope::default());
+        let answer = self.0.orders.give(node, asked);
+        let lives = matches!(tokio::time::timeout(PROOF_WAIT, answer).await, Ok(Ok(_)));
+        if !lives {
+            return Ok(());
+        }
+        let there = self.members().seat(node).map(|seat| seat.member.clone());
+        let there = there.unwrap_or_else(|| member.clone());
+        Err(RegisterError::Twin {
+            node: node.clone(),
+            address: there.advertise,
+            s3: there.s3_address,
+        })
     }
 
     async fn open_session(&self, member: Member) -> Result<u64, RegisterError> {
@@ -329,6 +378,11 @@ impl<S: Store> Cluster<S> {
         flushed.map_err(|error| MetadataError::Unavailable(error.to_string()))?;
         self.0.version.fetch_max(version, Ordering::AcqRel);
         Ok(())
+    }
+
+    fn processes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Vec<u8>>> {
+        let processes = self.0.processes.lock();
+        processes.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn refused(&self) -> MutexGuard<'_, RefusedWorkers> {

@@ -1,7 +1,9 @@
-//! Workers that know more than the metadata.
+//! Workers that know more than the metadata, and those that are there twice.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+
+use tokio::sync::mpsc;
 
 use super::super::clock::LeaseClock;
 use super::*;
@@ -180,4 +182,66 @@ async fn slots_of_a_worker_that_has_seen_more_are_nobody_elses() {
     older.look().await.unwrap();
     assert_eq!(owned("n1"), 0);
     assert!(owned("n2") > 0);
+}
+
+fn process(name: &str) -> Past {
+    Past {
+        process: name.as_bytes().to_vec(),
+        ..Past::default()
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused_while_the_first_one_answers() {
+    let cluster = open(&EmbeddedStore::in_memory().unwrap()).await;
+    cluster
+        .register(member("n1"), &process("one"))
+        .await
+        .unwrap();
+    let (outbox, mut orders) = mpsc::channel(4);
+    let stream = cluster.orders().attend(&node("n1"), outbox);
+    let answering = {
+        let cluster = cluster.clone();
+        tokio::spawn(async move {
+            let order = orders.recv().await.unwrap().unwrap().order.unwrap();
+            let answer = quickwater_rpc::cluster::OrderAnswer {
+                id: order.id,
+                ..Default::default()
+            };
+            cluster.orders().answered(&node("n1"), answer);
+            orders
+        })
+    };
+    let copy = Member {
+        advertise: "copy:1".into(),
+        ..member("n1")
+    };
+    // From here on time is virtual: how long it is waited for an answer is seen exactly.
+    tokio::time::pause();
+    let refused = cluster.register(copy.clone(), &process("two")).await;
+    let error = refused.unwrap_err();
+    assert!(matches!(error, RegisterError::Twin { .. }), "{error}");
+    assert!(error.to_string().contains("n1:1"), "{error}");
+    assert_eq!(cluster.refused_workers()[0].reason, Reason::Name);
+    // The same process may always begin anew: it is not asked.
+    let _orders = answering.await.unwrap();
+    let waited = async |member: &Member, past: &Past| {
+        let begun = tokio::time::Instant::now();
+        cluster.no_twin(member, past).await.unwrap();
+        begun.elapsed()
+    };
+    assert!(waited(&member("n1"), &process("one")).await.is_zero());
+    // The one that is there froze: it does not answer.
+    let frozen = waited(&copy, &process("two")).await;
+    assert!(
+        frozen >= PROOF_WAIT && frozen < 2 * PROOF_WAIT,
+        "{frozen:?}"
+    );
+    // Or it ended: its connection is closed, and nobody is asked.
+    cluster.orders().part(&node("n1"), stream);
+    assert!(waited(&copy, &process("two")).await.is_zero());
+    tokio::time::resume();
+    cluster.register(copy, &process("two")).await.unwrap();
+    // When it wakes up it is the second one.
+    assert_eq!(cluster.processes().get(&node("n1")).unwrap(), b"two");
 }

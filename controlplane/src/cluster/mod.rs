@@ -18,6 +18,7 @@ mod terms;
 mod tests;
 pub(crate) mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -106,6 +107,8 @@ struct Inner<S> {
     version: AtomicU64,
     /// Something was committed since the version was looked at.
     changed: AtomicBool,
+    /// Processes of workers, by name of the worker.
+    processes: Mutex<BTreeMap<NodeId, Vec<u8>>>,
     refused: Mutex<RefusedWorkers>,
 }
 
@@ -166,6 +169,7 @@ impl<S: Store> Cluster<S> {
             terms: Mutex::new(terms),
             version: AtomicU64::new(version),
             changed: AtomicBool::new(false),
+            processes: Mutex::default(),
             refused: Mutex::default(),
         })))
     }

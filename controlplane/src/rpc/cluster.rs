@@ -215,16 +215,22 @@ fn past(request: &wire::RegisterRequest) -> Result<Past, Status> {
     let seen = request.seen.as_ref().map(|seen| {
         position_from_wire(seen).ok_or_else(|| Status::invalid_argument("no position"))
     });
+    if request.process.len() > TEXT_BYTES_MAX {
+        return Err(Status::invalid_argument("a text is too long"));
+    }
     Ok(Past {
         cluster: request.cluster.clone(),
         seen: seen.transpose()?,
+        process: request.process.clone(),
         begins: request.begins,
     })
 }
 
 fn refused(error: RegisterError) -> Status {
     match error {
-        RegisterError::NameTaken { .. } => Status::already_exists(error.to_string()),
+        RegisterError::NameTaken { .. } | RegisterError::Twin { .. } => {
+            Status::already_exists(error.to_string())
+        }
         RegisterError::OtherCluster { .. }
         | RegisterError::Older { .. }
         | RegisterError::Restart { .. } => Status::failed_precondition(error.to_string()),
