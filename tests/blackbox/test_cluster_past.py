@@ -1,5 +1,5 @@
-"""Workers that have seen more than the control plane knows, and workers that are there
-twice: neither is taken in silently."""
+"""Workers that have seen more than the control plane knows, workers that are there twice,
+and workers that nobody could reach: none is taken in silently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from harness import metadata
 from harness.cluster import PATIENCE_SECONDS, Cluster, settled
-from harness.server import Server, StartFailed
+from harness.server import Server, StartFailed, binary
 from harness.under import SCALED
 
 NODES = ["n1", "n2"]
@@ -218,3 +218,14 @@ def test_a_copy_of_a_worker_is_refused_while_the_worker_answers(tmp_path: Path) 
         assert str(one.run["peers"]) in said, said
         assert refused(cluster, "name") == 1
         wait_for(cluster, lambda: not wrong(cluster, bodies))
+
+
+def test_a_wildcard_is_no_address_of_a_worker(tmp_path: Path) -> None:
+    words = ["worker", "--dir", str(tmp_path / "dir"), "--control", "127.0.0.1:1", "--node-id", "n1"]
+    done = subprocess.run(
+        [str(binary()), *words, "--advertise", "0.0.0.0:7000"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert done.returncode == 2 and "no wildcard" in done.stderr, done

@@ -101,6 +101,14 @@ impl Place {
         };
         let cluster = &settings.cluster;
         let node = cluster.node.clone();
+        if cluster
+            .advertise
+            .is_some_and(|address| address.ip().is_unspecified())
+        {
+            bail!(
+                "cluster.advertise is where other workers reach this one: no wildcard. Pass an address of this host, and listen at all of them with cluster.peer_listen"
+            );
+        }
         Ok(Self {
             control: cluster
                 .control
@@ -361,12 +369,22 @@ fn link(dir: &Path, settings: &Settings, (place, meeting): (&Place, &Meeting)) -
 fn explain(error: LinkError, settings: &Settings) -> anyhow::Error {
     let certificates = settings.cluster.certificates.display().to_string();
     let hint = match &error {
-        LinkError::Certificates(_) => format!(
-            "; the files in {certificates} must come from the `cluster init` that made those of the control plane"
-        ),
+        LinkError::Certificates(why) => about_certificates(why, &certificates),
         _ => String::new(),
     };
     anyhow!("{error}{hint}")
+}
+
+/// What to do about certificates that were refused, by what TLS says.
+fn about_certificates(why: &str, certificates: &str) -> String {
+    match why.to_ascii_lowercase().contains("expired") {
+        true => format!(
+            "; a certificate of the cluster is over, or the clock is wrong: make new ones with `quickwater cluster init` and the same authority; `quickwater doctor` says how long those in {certificates} last"
+        ),
+        false => format!(
+            "; the files in {certificates} must come from the `cluster init` that made those of the control plane"
+        ),
+    }
 }
 
 type Started = (
@@ -479,4 +497,27 @@ fn collect_rights(metrics: &Metrics, shared: Arc<Shared>) {
         samples.number(Metric::LeaseSeconds, &[], left.as_secs_f64());
         samples.count(Metric::OwnedSlots, &[], shared.rights.owned() as u64);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::about_certificates;
+
+    #[test]
+    fn a_certificate_that_is_over_is_called_so() {
+        // The control plane's, and its alert about ours.
+        for why in [
+            "invalid peer certificate: certificate expired: verification time 9 (UNIX), but 3",
+            "invalid peer certificate: Expired",
+            "received fatal alert: CertificateExpired",
+        ] {
+            let told = about_certificates(why, "/certs");
+            assert!(
+                told.contains("is over") && told.contains("/certs"),
+                "{told}"
+            );
+        }
+        let told = about_certificates("received fatal alert: UnknownCA", "/certs");
+        assert!(told.contains("must come from"), "{told}");
+    }
 }
