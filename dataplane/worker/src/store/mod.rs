@@ -50,6 +50,7 @@ mod stats;
 #[cfg(test)]
 mod trace;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -117,9 +118,13 @@ impl Store {
             _lock: lock,
         };
         // Oldest lap first, so that the newest copy of a chunk wins.
+        let mut marks = HashMap::new();
         for (segment, entries) in &recovered.records {
             for entry in entries {
-                core.enter_found(entry.chunk, recovery::location_of(segment, entry));
+                let found = recovery::location_of(segment, entry);
+                if !core.is_outlived(entry.chunk, found, &mut marks) {
+                    core.enter_found(entry.chunk, found);
+                }
             }
         }
         let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -66,6 +66,39 @@ fn what_ended_is_known_after_a_restart() {
     assert_eq!(store.gaps().unwrap(), Gaps::default());
 }
 
+/// Their segments are filled side by side, so their order says nothing.
+#[test]
+fn of_notes_that_several_shards_wrote_the_last_one_stays() {
+    for last in [0, 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let two = || StoreConfig {
+            segment_bytes: Some(SEGMENT),
+            zero_ahead: false,
+            ..StoreConfig::new(dir.path(), 16 * SEGMENT, 2)
+        };
+        session(two(), async |store, shard| {
+            let other = store.shard(1, pool());
+            let shards = [&shard, &other];
+            // Each has begun a segment before the note moves between them.
+            for (at, shard) in shards.iter().enumerate() {
+                put_len(shard, note_of(20 + at as u128), 100, Pinned).await;
+            }
+            put_len(shards[last], note_of(9), 100, Pinned).await;
+            put_len(shards[1 - last], note_of(9), 200, Pinned).await;
+            put_len(shards[last], note_of(9), 300, Pinned).await;
+            put_len(shards[1 - last], note_of(10), 100, Pinned).await;
+            store.forget(BlobId(10), 0);
+            assert!(store.sync_marks(LONG));
+            assert!(other.settle(LONG).await);
+        });
+        let store = Store::open(two()).unwrap();
+        assert_eq!(live(&store), [(9, true), (20, true), (21, true)]);
+        let mut facts = store.facts().unwrap();
+        let note = facts.read(BlobId(9), true).unwrap().unwrap();
+        assert_eq!(note.data, content(note_of(9), 300));
+    }
+}
+
 /// Laps, evictions, moves, releases, restarts: nothing live is told as ended, and
 /// nothing that ended as live.
 #[test]
