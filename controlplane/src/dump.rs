@@ -79,6 +79,38 @@ pub async fn export_names<S: Store>(store: &S, to: impl Write) -> Result<u64, Du
     export_ranges(store, to, keyspace::names()).await
 }
 
+/// Writes rows that were read elsewhere, of a store at `version`, as [`export_names`] does.
+///
+/// # Errors
+/// [`DumpError::File`], [`DumpError::Damaged`] (a row is too long).
+pub fn write_names<'r>(
+    to: impl Write,
+    version: u64,
+    rows: impl IntoIterator<Item = &'r (Bytes, Bytes)>,
+) -> Result<(), DumpError> {
+    let mut to = Summing::new(to);
+    to.write_all(MAGIC)?;
+    to.write_all(&version.to_be_bytes())?;
+    let mut count = 0_u64;
+    for (key, value) in rows {
+        to.write_all(&length(key)?.to_be_bytes())?;
+        to.write_all(&length(value)?.to_be_bytes())?;
+        to.write_all(key)?;
+        to.write_all(value)?;
+        count += 1;
+    }
+    end(to, count)
+}
+
+fn end(mut to: Summing<impl Write>, rows: u64) -> Result<(), DumpError> {
+    to.write_all(&0_u32.to_be_bytes())?;
+    to.write_all(&rows.to_be_bytes())?;
+    let sum = to.sum.digest();
+    to.inner.write_all(&sum.to_be_bytes())?;
+    to.inner.flush()?;
+    Ok(())
+}
+
 async fn export_ranges<S: Store>(
     store: &S,
     to: impl Write,
@@ -91,11 +123,7 @@ async fn export_ranges<S: Store>(
     for range in ranges {
         rows += export_range(store, &mut to, range).await?;
     }
-    to.write_all(&0_u32.to_be_bytes())?;
-    to.write_all(&rows.to_be_bytes())?;
-    let sum = to.sum.digest();
-    to.inner.write_all(&sum.to_be_bytes())?;
-    to.inner.flush()?;
+    end(to, rows)?;
     Ok(rows)
 }
 

@@ -20,7 +20,7 @@ use crate::cluster::wire::{
     Mistaken, about, changes, condition_to_wire, copy_to_wire, identity_to_wire, key, line, number,
     number_to_wire, object, object_to_wire, pairs_to_wire, random_id,
 };
-use crate::namespace::{SystemClock, WallClock as _, journal_entry};
+use crate::namespace::{SystemClock, WallClock as _, commit_note, journal_entry};
 use crate::records::{
     RecordError, decode_bucket, decode_holders, decode_journal_entry, decode_opened, decode_part,
     decode_pending, decode_upload, encode_bucket, encode_opened, encode_part, encode_upload,
@@ -93,6 +93,17 @@ fn page(answer: &Answer) -> Got<ScanPage> {
     })
 }
 
+/// Rows that no object tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeptNames {
+    /// Keys and values.
+    pub rows: Vec<(Bytes, Bytes)>,
+    /// The version of the store after them.
+    pub version: u64,
+    /// What the control plane calls this state of them.
+    pub mark: Option<u64>,
+}
+
 impl ControlClient {
     /// Makes a call and waits for its answer; the wait is bounded by the link.
     async fn ask(&self, mut call: Call) -> Got<Answer> {
@@ -121,7 +132,12 @@ impl ControlClient {
             }
         }
         match answer.await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                if let Ok(answer) = &answer {
+                    self.0.known.fetch_max(answer.known, Ordering::Relaxed);
+                }
+                answer
+            }
             Err(_gone) => Err(MetadataError::Unknown("the link has ended".into())),
         }
     }
@@ -220,8 +236,59 @@ impl ControlClient {
         sequence: u64,
     ) -> Got<Bytes> {
         let now_ms = SystemClock.wall_ms();
-        // A rebuild does not read the stores of workers apart yet, so nothing is ordered.
-        journal_entry((bucket, key), record, sequence, now_ms, 0)
+        let after = self.0.known.load(Ordering::Relaxed);
+        journal_entry((bucket, key), record, sequence, now_ms, after)
+    }
+
+    /// As [`crate::Namespace::commit_note`]; nobody is asked.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn commit_note(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        record: Option<&ObjectRecord>,
+        version: Version,
+        sequence: u64,
+    ) -> Got<Bytes> {
+        let now_ms = SystemClock.wall_ms();
+        commit_note((bucket, key), record, version, sequence, now_ms)
+    }
+
+    /// What no object tells (buckets, mounts, policies), all rows in order of keys; `None`:
+    /// it is as it was when it had the mark `known`.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn names(&self, known: Option<u64>) -> Got<Option<KeptNames>> {
+        let mut kept: Option<KeptNames> = None;
+        loop {
+            let last = kept.as_ref().and_then(|kept| kept.rows.last());
+            let call = Call {
+                row: last.map_or_else(Vec::new, |(key, _)| key.to_vec()),
+                limit: known.unwrap_or(0),
+                ..of_bucket(O::Names, BucketId(0))
+            };
+            let answer = self.ask(call).await?;
+            if answer.flag {
+                return Ok(None);
+            }
+            let rows = answer.entries.into_iter();
+            let rows = rows.map(|entry| (entry.raw_key.into(), entry.row.into()));
+            // That of the first page: what changed since shows the next time.
+            let mark = || answer.text.as_deref().and_then(|mark| mark.parse().ok());
+            let all = kept.get_or_insert_with(|| KeptNames {
+                mark: mark(),
+                ..KeptNames::default()
+            });
+            let before = all.rows.len();
+            all.rows.extend(rows);
+            all.version = answer.number;
+            if !answer.more || all.rows.len() == before {
+                return Ok(kept);
+            }
+        }
     }
 
     /// As [`crate::Namespace::commit_entry`]; the entry's operation is the call's.

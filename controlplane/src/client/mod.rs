@@ -16,6 +16,7 @@ use quickwater_rpc::cluster::order::What;
 use quickwater_rpc::cluster::{News, OrderAnswer};
 use tokio::sync::{Notify, mpsc, watch};
 
+pub use calls::KeptNames;
 pub use link::{Link, LinkError};
 pub use queue::{CALL_WAIT, UNREACHED_WAIT};
 
@@ -146,6 +147,8 @@ struct Shared {
     policies: AtomicU64,
     /// How far the metadata were at the most.
     seen: watch::Sender<Option<Position>>,
+    /// What orders the newest commit that an answer told of.
+    known: AtomicU64,
 }
 
 impl Shared {
@@ -155,6 +158,7 @@ impl Shared {
 
     /// The control plane said how far the metadata are.
     fn saw(&self, position: Position) {
+        self.known.fetch_max(position.version, Ordering::Relaxed);
         self.seen.send_if_modified(|seen| {
             let newer = seen
                 .is_none_or(|seen| seen.term != position.term || seen.version < position.version);
@@ -221,6 +225,7 @@ impl ControlClient {
             buckets: AtomicU64::new(0),
             policies: AtomicU64::new(0),
             seen: watch::channel(introduction.seen).0,
+            known: AtomicU64::new(0),
         });
         let link = Link::new(access, introduction, Arc::clone(&shared), calls, sender);
         (Self(shared), link)
@@ -246,6 +251,13 @@ impl ControlClient {
     /// Says goodbye: the slots go to others at once, and the link ends.
     pub fn leave(&self) {
         self.0.leave.send_replace(true);
+    }
+
+    /// Another number when buckets, mounts or policies changed, as the control plane told
+    /// last.
+    #[must_use]
+    pub fn told_names(&self) -> (u64, u64) {
+        (self.0.buckets.load(Ordering::Acquire), self.told_policies())
     }
 
     /// Version of the path policies in force as the control plane told last.

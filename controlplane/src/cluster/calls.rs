@@ -77,6 +77,7 @@ pub(super) async fn make<S: Store>(names: &Namespace<S>, operation: O, call: &wi
         O::PutPart | O::Parts => parts(names, operation, call).await,
         O::Flush => names.flush().await.map(|()| nothing()),
         O::Policies => policies(names).await,
+        O::Names => name_rows(names, &call.row, call.limit).await,
         O::Directory => {
             let text = names.directory(BucketId(call.bucket)).await?;
             Ok(wire::Answer { text, ..nothing() })
@@ -210,6 +211,7 @@ async fn pending<S: Store>(names: &Namespace<S>, operation: O, call: &wire::Call
                     bucket: bucket.0,
                     key: key.as_str().to_owned(),
                     row: encode_held(record, held).map_err(too_large)?,
+                    ..wire::Entry::default()
                 })
             };
             let entries = page.entries.iter().zip(&page.holders).map(entry);
@@ -289,6 +291,7 @@ async fn opened<S: Store>(names: &Namespace<S>, operation: O, call: &wire::Call)
                     bucket: bucket.0,
                     key: String::new(),
                     row: encode_opened(opened).map_err(too_large)?,
+                    ..wire::Entry::default()
                 })
             };
             let entries: Result<_, MetadataError> = page.iter().map(entry).collect();
@@ -398,5 +401,61 @@ async fn policies<S: Store>(names: &Namespace<S>) -> Done {
         number: stored.version,
         text: Some(stored.text),
         ..nothing()
+    })
+}
+
+/// Rows in one answer, and their bytes, last one apart.
+const NAMES_ROWS: usize = 1_000;
+const NAMES_BYTES: usize = 512 << 10;
+
+async fn name_rows<S: Store>(names: &Namespace<S>, after: &[u8], known: u64) -> Done {
+    let mark = names.names_mark().to_string();
+    if after.is_empty() && mark == known.to_string() {
+        return Ok(wire::Answer {
+            flag: true,
+            ..nothing()
+        });
+    }
+    let unavailable = |error: crate::dump::DumpError| MetadataError::Unavailable(error.to_string());
+    let store = names.store();
+    let (mut entries, mut bytes, mut more) = (Vec::new(), 0, false);
+    let mut ranges = crate::keyspace::names();
+    ranges.sort_unstable_by(|a, b| a.start.cmp(&b.start));
+    for mut range in ranges {
+        if *range.end <= *after {
+            continue;
+        }
+        if *range.start <= *after {
+            range.start = crate::store::successor(after);
+        }
+        while !more {
+            let (rows, rest) = crate::dump::page(store, &range, NAMES_ROWS)
+                .await
+                .map_err(unavailable)?;
+            for row in rows {
+                if entries.len() == NAMES_ROWS || bytes >= NAMES_BYTES {
+                    more = true;
+                    break;
+                }
+                range.start = crate::store::successor(&row.key);
+                bytes += row.key.len() + row.value.len();
+                entries.push(wire::Entry {
+                    raw_key: row.key.to_vec(),
+                    row: row.value.to_vec(),
+                    ..wire::Entry::default()
+                });
+            }
+            if !rest {
+                break;
+            }
+        }
+    }
+    // After the rows: what they are of is no newer.
+    let number = crate::dump::version(store).await.map_err(unavailable)?;
+    Ok(wire::Answer {
+        number,
+        more,
+        text: Some(mark),
+        ..rows(entries)
     })
 }

@@ -369,7 +369,12 @@ impl<S: Store> Cluster<S> {
             Ok(answer) => (*answer).clone(),
             Err(error) => wire::error_to_wire(&error),
         };
-        messages::Answer { id, ..answer }
+        let known = self.0.namespace.newest();
+        messages::Answer {
+            id,
+            known,
+            ..answer
+        }
     }
 
     async fn answer(

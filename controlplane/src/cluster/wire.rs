@@ -82,6 +82,7 @@ pub(crate) fn line_to_wire(
         bucket: 0,
         key: key.as_str().to_owned(),
         row: stamped(encode_object(record, 0)?.row, record.version),
+        ..wire::Entry::default()
     })
 }
 
@@ -254,6 +255,7 @@ pub(crate) fn changes(operation: wire::Operation) -> bool {
         | O::Uploads
         | O::Completed
         | O::Policies
+        | O::Names
         | O::Directory
         | O::CopyState
         | O::Lost => false,

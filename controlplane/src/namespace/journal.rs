@@ -69,6 +69,37 @@ pub(crate) fn journal_entry(
     Ok(bytes.into())
 }
 
+/// What the commit `version` made of a key, as bytes for a journal.
+pub(crate) fn commit_note(
+    (bucket, key): (BucketId, &ObjectKey),
+    record: Option<&ObjectRecord>,
+    version: Version,
+    sequence: u64,
+    now_ms: i64,
+) -> Result<Bytes, MetadataError> {
+    let id = BlobId::random().map_err(|error| MetadataError::Unavailable(error.to_string()))?;
+    let object = match record {
+        Some(record) => encode_object(record, id.0).map_err(record_error)?,
+        None => EncodedObject {
+            row: Vec::new(),
+            pieces: Vec::new(),
+            size: 0,
+            persist: PersistState::NotPersisted,
+        },
+    };
+    let note = JournalEntry {
+        sequence,
+        operation: id.0,
+        now_ms,
+        bucket,
+        key: key.clone(),
+        object,
+        after: order_of(version),
+        removed: record.is_none(),
+    };
+    Ok(encode_note(note).map_err(record_error)?.into())
+}
+
 impl<S: Store> Namespace<S> {
     /// The commit of `record` as bytes for a journal.
     ///
@@ -82,7 +113,7 @@ impl<S: Store> Namespace<S> {
         record: &ObjectRecord,
         sequence: u64,
     ) -> Result<Bytes, MetadataError> {
-        let after = self.newest.load(Ordering::Relaxed);
+        let after = self.newest();
         journal_entry((bucket, key), record, sequence, self.clock.wall_ms(), after)
     }
 
@@ -100,27 +131,14 @@ impl<S: Store> Namespace<S> {
         version: Version,
         sequence: u64,
     ) -> Result<Bytes, MetadataError> {
-        let id = BlobId::random().map_err(|error| MetadataError::Unavailable(error.to_string()))?;
-        let object = match record {
-            Some(record) => encode_object(record, id.0).map_err(record_error)?,
-            None => EncodedObject {
-                row: Vec::new(),
-                pieces: Vec::new(),
-                size: 0,
-                persist: PersistState::NotPersisted,
-            },
-        };
-        let note = JournalEntry {
-            sequence,
-            operation: id.0,
-            now_ms: self.clock.wall_ms(),
-            bucket,
-            key: key.clone(),
-            object,
-            after: order_of(version),
-            removed: record.is_none(),
-        };
-        Ok(encode_note(note).map_err(record_error)?.into())
+        let now_ms = self.clock.wall_ms();
+        commit_note((bucket, key), record, version, sequence, now_ms)
+    }
+
+    /// What orders the newest commit of this process.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Relaxed)
     }
 
     /// Makes the entries from now on newer than all commits before, also those of

@@ -34,7 +34,7 @@ mod uploads;
 mod usage;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use quickwater_proto::MetadataError;
 use tokio::sync::Notify;
@@ -43,7 +43,7 @@ pub use clock::{SystemClock, WallClock};
 pub use format::FormatError;
 pub use jobs::{JobLimits, Saved};
 pub use journal::Replayed;
-pub(crate) use journal::journal_entry;
+pub(crate) use journal::{commit_note, journal_entry};
 pub use listing::{Listed, Listing, ListingMarker};
 pub use location::{Location, LocationError};
 pub use mounts::{MountError, NewMount};
@@ -80,6 +80,8 @@ pub struct Namespace<S> {
     newest: Arc<AtomicU64>,
     /// Told when buckets, mounts or policies have changed.
     renamed: Arc<Notify>,
+    /// Another number whenever they have.
+    names: Arc<AtomicU64>,
 }
 
 impl<S: Store> Namespace<S> {
@@ -99,6 +101,8 @@ impl<S: Store> Namespace<S> {
             ticket: None,
             newest: Arc::default(),
             renamed: Arc::default(),
+            // Anything: no two processes count alike.
+            names: Arc::new(AtomicU64::new(crate::cluster::boottime().as_nanos() as u64)),
         }
     }
 
@@ -113,6 +117,7 @@ impl<S: Store> Namespace<S> {
             ticket,
             newest: Arc::clone(&self.newest),
             renamed: Arc::clone(&self.renamed),
+            names: Arc::clone(&self.names),
         }
     }
 
@@ -120,6 +125,13 @@ impl<S: Store> Namespace<S> {
     /// since it returned the last time. For one who waits.
     pub async fn renamed(&self) {
         self.renamed.notified().await;
+    }
+
+    /// Another number whenever buckets, mounts or policies were changed through this
+    /// namespace; to be looked at before they are read.
+    #[must_use]
+    pub fn names_mark(&self) -> u64 {
+        self.names.load(Ordering::Acquire)
     }
 
     /// The store below.

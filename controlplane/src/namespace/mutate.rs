@@ -218,6 +218,7 @@ impl<S: Store> Namespace<S> {
     ) -> Result<(M::Answer, Option<Version>), MetadataError> {
         let done = self.mutate(mutation).await;
         // Also after an error: the outcome may be unknown.
+        self.names.fetch_add(1, Ordering::AcqRel);
         self.renamed.notify_one();
         done
     }

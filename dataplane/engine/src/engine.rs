@@ -26,6 +26,7 @@ use crate::decisions::in_use::InUse;
 use crate::decisions::job_tasks::JobTasks;
 use crate::decisions::journal::Journal;
 use crate::decisions::lag::Lag;
+use crate::decisions::notes::Notes;
 use crate::decisions::object_cache::{Known, ObjectCache};
 use crate::decisions::opened::Opened;
 use crate::decisions::persist_queue::{PersistConfig, PersistQueue};
@@ -204,6 +205,8 @@ pub struct Shared {
     pub(crate) relief: Relief,
     /// Numbers of the journal of commits.
     pub journal: Journal,
+    /// Notes for a rebuild of the metadata.
+    pub notes: Notes,
     /// What jobs want done to single objects.
     pub jobs: JobTasks,
     /// Counters.
@@ -251,6 +254,7 @@ impl Shared {
             held: HeldQueue::new(config.persist.clone()),
             relief: Relief::default(),
             journal: Journal::new(0),
+            notes: Notes::default(),
             jobs: JobTasks::default(),
             stats: EngineStats::default(),
             rights,

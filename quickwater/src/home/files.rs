@@ -7,8 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// Writes `text` beside `path`, syncs it and renames it into place.
-pub(super) fn write_atomic(path: &Path, text: &str, mode: u32) -> Result<()> {
+/// Writes `bytes` beside `path`, syncs it and renames it into place.
+pub(super) fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let show = path.display();
     let draft = path.with_extension(format!("tmp{}", std::process::id()));
     let write = || -> Result<()> {
@@ -19,7 +19,7 @@ pub(super) fn write_atomic(path: &Path, text: &str, mode: u32) -> Result<()> {
             .mode(mode)
             .open(&draft)?;
         file.set_permissions(Permissions::from_mode(mode))?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&draft, path)?;
         sync_parent(path)
@@ -34,7 +34,7 @@ pub(super) fn write_atomic(path: &Path, text: &str, mode: u32) -> Result<()> {
 
 /// As [`write_atomic`], readable by the owner only.
 pub(super) fn write_private(path: &Path, text: &str) -> Result<()> {
-    write_atomic(path, text, 0o600)
+    write_atomic(path, text.as_bytes(), 0o600)
 }
 
 /// Reads a small text file.

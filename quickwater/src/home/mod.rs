@@ -89,6 +89,14 @@ pub(crate) fn write_note(path: &Path, text: &str) -> Result<()> {
     files::write_private(path, &format!("{text}\n"))
 }
 
+/// Writes a file whole and durably, readable by the owner only.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    files::write_atomic(path, bytes, 0o600)
+}
+
 /// Where the admin token of a directory is.
 pub(crate) fn token_path(dir: &Path) -> PathBuf {
     dir.join("admin-token")
@@ -148,7 +156,7 @@ fn lock(dir: &Path) -> Result<File> {
 fn check_format(dir: &Path) -> Result<()> {
     let path = dir.join("FORMAT");
     if !path.exists() {
-        return files::write_atomic(&path, &format!("{FORMAT}\n"), 0o644);
+        return files::write_atomic(&path, format!("{FORMAT}\n").as_bytes(), 0o644);
     }
     let found =
         files::read_small(&path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -62,7 +62,7 @@ impl RunFile {
     pub(crate) fn publish(&self, dir: &Path) -> Result<RunGuard> {
         let path = Self::path(dir);
         let text = serde_json::to_string(self)?;
-        files::write_atomic(&path, &format!("{text}\n"), 0o644)?;
+        files::write_atomic(&path, format!("{text}\n").as_bytes(), 0o644)?;
         Ok(RunGuard(path))
     }
 

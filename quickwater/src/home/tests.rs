@@ -147,7 +147,7 @@ fn nothing_half_written_stays_behind() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("taken");
     std::fs::create_dir(&target).unwrap();
-    assert!(files::write_atomic(&target, "x", 0o600).is_err());
+    assert!(files::write_atomic(&target, b"x", 0o600).is_err());
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
 }

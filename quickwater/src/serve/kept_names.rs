@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use quickwater_controlplane::Namespace;
+use quickwater_controlplane::client::{ControlClient, KeptNames as Fresh};
 use quickwater_controlplane::dump;
 use quickwater_worker::store::Store;
 use tokio::runtime::Runtime;
@@ -23,6 +24,8 @@ use crate::store::MetadataStore;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Pause after one that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// Longest time between two looks of a worker apart: not all changes are told.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 /// The last copy, of a service that stops, may take this long.
 const LAST_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -92,6 +95,51 @@ async fn keep(
     if let Err(error) = copy(&namespace, &directory).await {
         tracing::error!(%error, "the newest names of buckets are not kept for a rebuild");
     }
+}
+
+/// Keeps the copy of a worker, whose metadata are elsewhere, for ever: rewritten within a
+/// moment of what the control plane tells of, and looked at now and then for the rest.
+pub(super) async fn follow(control: ControlClient, store: Store) {
+    let directory = store.directory().to_owned();
+    let mut mark = None;
+    loop {
+        let told = control.told_names();
+        let pause = match control.names(mark).await {
+            Ok(Some(fresh)) => {
+                let next = fresh.mark;
+                match write_fresh(&directory, fresh).await {
+                    Ok(()) => {
+                        mark = next;
+                        LOOK_PAUSE
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the names of buckets are not kept for a rebuild; tried again");
+                        RETRY_PAUSE
+                    }
+                }
+            }
+            Ok(None) => LOOK_PAUSE,
+            // The control plane is away: nothing changes.
+            Err(error) => {
+                tracing::debug!(%error, "the names of buckets cannot be read");
+                PAUSE
+            }
+        };
+        let until = tokio::time::Instant::now() + pause;
+        while tokio::time::Instant::now() < until && control.told_names() == told {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+async fn write_fresh(directory: &Path, fresh: Fresh) -> Result<()> {
+    let directory = directory.to_owned();
+    let written = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        dump::write_names(&mut bytes, fresh.version, &fresh.rows)?;
+        write(&directory, &bytes)
+    });
+    written.await.context("writing was cut")?
 }
 
 async fn copy(namespace: &Namespace<MetadataStore>, directory: &Path) -> Result<()> {

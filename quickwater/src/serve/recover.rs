@@ -60,6 +60,9 @@ pub(super) async fn recover<M: Names>(
 ) -> Result<()> {
     let rows = metadata.rows();
     let mut fates = HashMap::new();
+    if metadata.here().is_none() {
+        shared.notes.follow();
+    }
     let last = match metadata.here() {
         Some(namespace) => {
             claim(namespace, store).await?;
@@ -99,15 +102,9 @@ pub(super) async fn recover<M: Names>(
     // What has neither entry nor row is a part: of an object that its UFS has, and
     // then worth keeping, or of nothing, and then the first to be evicted.
     let reconciled = store.reconcile(|blob| fates.get(&blob).copied().unwrap_or(Fate::Release));
-    match metadata.here() {
-        // From here on the store can tell what has ended, should the metadata be lost.
-        Some(_) => {
-            store.note_settled(last);
-            store.trust_marks();
-        }
-        // A worker apart keeps no notes.
-        None => store.distrust_marks(),
-    }
+    // From here on the store can tell what has ended, should the metadata be lost.
+    store.note_settled(last);
+    store.trust_marks();
     tracing::info!(
         pending,
         opened,
@@ -237,6 +234,14 @@ pub(super) async fn note_settled(
             Ok(()) => noted = through,
             Err(error) => tracing::warn!(%error, "how far the journal is settled cannot be noted"),
         }
+    }
+}
+
+/// The same in a cluster, whose metadata ask for no journal.
+pub(super) async fn note_settled_here(store: Store, shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(NOTE_PERIOD).await;
+        store.note_settled(shared.journal.through());
     }
 }
 
@@ -457,10 +462,15 @@ impl<R: Rows> Queue<'_, R> {
         fates: &mut HashMap<BlobId, Fate>,
     ) -> Result<bool> {
         let now = (self.now, unix_ms());
+        let mut noted = false;
         if let PendingChange::Put { .. } | PendingChange::Hold { .. } = pending.change
             && let Some(record) = self.rows.object(bucket.id, &key).await?
         {
             let mut extents = record.extents.iter();
+            noted = match (self.store, &*record.extents) {
+                (Some(store), [one]) => store.has_entry(one.blob),
+                _ => false,
+            };
             self.note_holders(bucket.id, &key, &record, &holders);
             // Who is there and has it gives it.
             let other = |me| holders.iter().any(|node| node != me);
@@ -472,6 +482,7 @@ impl<R: Rows> Queue<'_, R> {
             {
                 // Of what no UFS is to get nothing was sent, nor of what it replaced.
                 let held = matches!(pending.change, PendingChange::Hold { .. });
+                self.shared.notes.look_at(bucket.id, &key);
                 if !held || pending.superseded {
                     self.keep_off(bucket, key, now);
                 }
@@ -486,7 +497,15 @@ impl<R: Rows> Queue<'_, R> {
                 }
             }
         }
-        fates.insert(note_blob(bucket.id, &key), Fate::Keep);
+        let note = note_blob(bucket.id, &key);
+        fates.insert(note, Fate::Keep);
+        if self.store.is_some_and(|store| store.has_note(note)) {
+            self.shared.notes.written(bucket.id, &key);
+        }
+        // What no entry here tells a rebuild of the metadata, its note does.
+        if !noted && !matches!(pending.change, PendingChange::Settling { .. }) {
+            self.shared.notes.look_at(bucket.id, &key);
+        }
         // A request to a file system ended with the process that made it.
         let outlived = self.taken || !bucket.ufs.starts_with("file:");
         let late_max = outlived.then_some(self.fence);

@@ -14,6 +14,7 @@ pub(crate) mod in_use;
 pub(crate) mod job_tasks;
 pub(crate) mod journal;
 pub(crate) mod lag;
+pub(crate) mod notes;
 pub(crate) mod object_cache;
 pub(crate) mod opened;
 pub(crate) mod persist_queue;

@@ -179,7 +179,7 @@ impl<W: World> Engine<W> {
             Ok(removed) => removed,
             Err(error) => return Err(self.give_up_change(bucket, key, error, guard)),
         };
-        self.keep_note(bucket, key, None, version).await;
+        self.keep_note(bucket.id, key, None, version).await;
         self.told_later(bucket, key, version, PendingChange::Delete);
         Ok(self.removed(bucket, key, old, &guard))
     }

@@ -68,6 +68,7 @@ impl Shared {
     fn let_go(&self, given: impl Fn(usize) -> bool, now: Duration) {
         self.persist.let_go(&given);
         self.transient.let_go(&given);
+        self.notes.give(&given);
         let of = |copied: &Copied| given(slot_of(copied.bucket, &copied.key));
         for (blob, copied) in self.holders.let_go(of) {
             self.forget_anchor(blob);

@@ -385,7 +385,7 @@ impl<W: World> Engine<W> {
             self.drop_note(bucket.id, key);
         } else {
             let version = committed.version;
-            self.keep_note(bucket, key, Some(&record), version).await;
+            self.keep_note(bucket.id, key, Some(&record), version).await;
         }
         Ok(self.made_current(bucket, key, record, committed, &guard))
     }

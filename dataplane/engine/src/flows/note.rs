@@ -9,12 +9,22 @@
 //! a note that cannot be written fails nothing. Absent: the rebuild.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use quickwater_hash::Md5;
-use quickwater_proto::{BlobId, Bucket, BucketId, ObjectKey, ObjectRecord, Version};
+use quickwater_proto::{
+    BlobId, BucketId, ObjectKey, ObjectRecord, PendingChange, Version, slot_of,
+};
 
+use crate::decisions::notes::Due;
 use crate::engine::{Engine, World};
-use crate::io::{Buffer, ChunkId, Disk, Durability, Metadata, NOTE_CHUNK};
+use crate::error::FlowError;
+use crate::io::{Buffer, ChunkId, Disk, Durability, Environment, Metadata, NOTE_CHUNK};
+
+/// Pause between two looks at what is due.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// Notes looked at in one go.
+const LOOKS_MAX: usize = 256;
 
 /// The blob beside which the note of a key lies; it has no bytes.
 #[must_use]
@@ -31,35 +41,38 @@ impl<W: World> Engine<W> {
     /// the key's slot, before the answer.
     pub(crate) async fn keep_note(
         &self,
-        bucket: &Bucket,
+        bucket: BucketId,
         key: &ObjectKey,
         record: Option<&ObjectRecord>,
         version: Version,
     ) {
-        if self.try_note(bucket, key, record, version).await.is_none() {
-            let stats = &self.shared().stats;
-            stats.notes_failed.fetch_add(1, Ordering::Relaxed);
-            // An older one must not be taken for the newest.
-            self.drop_note(bucket.id, key);
+        match self.try_note(bucket, key, record, version).await {
+            Some(true) => self.shared().notes.written(bucket, key),
+            Some(false) => {}
+            None => {
+                let stats = &self.shared().stats;
+                stats.notes_failed.fetch_add(1, Ordering::Relaxed);
+                // An older one must not be taken for the newest.
+                self.drop_note(bucket, key);
+            }
         }
     }
 
-    /// `None`: there is none, for want of room or a buffer, or the disk failed.
+    /// Whether there is one: nobody may want any. `None`: there is none, for want of room or
+    /// a buffer, or the disk failed.
     async fn try_note(
         &self,
-        bucket: &Bucket,
+        bucket: BucketId,
         key: &ObjectKey,
         record: Option<&ObjectRecord>,
         version: Version,
-    ) -> Option<()> {
+    ) -> Option<bool> {
         let sequence = self.shared().journal.begin();
         // Nothing is replayed of it.
         self.shared().journal.settle(sequence);
-        let note = self
-            .metadata()
-            .note(bucket.id, key, record, version, sequence);
+        let note = self.metadata().note(bucket, key, record, version, sequence);
         let Some(note) = note.ok()? else {
-            return Some(());
+            return Some(false);
         };
         let disk = self.disk();
         let _space = disk.reserve(note.len() as u64, 1).ok()?;
@@ -70,16 +83,67 @@ impl<W: World> Engine<W> {
         buffer.set_len(note.len());
         buffer.as_mut_slice().copy_from_slice(&note);
         let place = ChunkId {
-            blob: note_blob(bucket.id, key),
+            blob: note_blob(bucket, key),
             index: NOTE_CHUNK,
         };
         let (_, written) = disk.write(place, buffer, Durability::Pinned).await;
-        written.ok()
+        written.ok().map(|()| true)
     }
 
     /// The note of a key says nothing any more: the UFS was told, or an entry of the
     /// journal is newer.
     pub(crate) fn drop_note(&self, bucket: BucketId, key: &ObjectKey) {
         self.disk().forget(note_blob(bucket, key), 0);
+        self.shared().notes.dropped(bucket, key);
+    }
+
+    /// Has the notes agree with what is pending in slots that came and went. One shard of a
+    /// worker among others does it for all.
+    pub async fn run_note_keeper(&self, stop: impl Fn() -> bool) {
+        while !stop() {
+            let due = self.shared().notes.take(LOOKS_MAX);
+            let more = due.len() == LOOKS_MAX;
+            let mut failed = false;
+            for one in due {
+                if self.look_at_note(&one).await.is_err() {
+                    failed = true;
+                    self.shared().notes.again(one);
+                }
+            }
+            if !more || failed {
+                self.environment().sleep(LOOK_PAUSE).await;
+            }
+        }
+    }
+
+    /// Notes what is pending of a key, if it is ours. Of one that was given away what is noted
+    /// says nothing.
+    async fn look_at_note(&self, due: &Due) -> Result<(), FlowError> {
+        let (bucket, key) = (due.place.0, &due.place.1);
+        let rights = &self.shared().rights;
+        if due.given && rights.is_foreign(slot_of(bucket, key)) {
+            self.drop_note(bucket, key);
+            // Unless it became ours just now.
+            if rights.is_foreign(slot_of(bucket, key)) {
+                return Ok(());
+            }
+        }
+        let _guard = self.lock_key(bucket, key).await?;
+        let pending = self.metadata().pending(bucket, key).await?;
+        let pending = pending.filter(|pending| match pending.change {
+            PendingChange::Put { .. } | PendingChange::Hold { .. } | PendingChange::Delete => true,
+            PendingChange::Settling { .. } => false,
+        });
+        let Some(pending) = pending else {
+            self.drop_note(bucket, key);
+            return Ok(());
+        };
+        let record = match pending.change {
+            PendingChange::Delete => None,
+            _ => self.metadata().object(bucket, key).await?,
+        };
+        self.keep_note(bucket, key, record.as_ref(), pending.version)
+            .await;
+        Ok(())
     }
 }

@@ -43,7 +43,7 @@ impl<W: World> Engine<W> {
         };
         if record.persist != PersistState::Persisted {
             let version = committed.version;
-            self.keep_note(bucket, key, Some(&record), version).await;
+            self.keep_note(bucket.id, key, Some(&record), version).await;
         }
         self.made_current(bucket, key, record, committed, &guard);
         Ok(())

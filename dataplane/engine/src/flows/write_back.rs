@@ -306,7 +306,7 @@ impl<W: World> Engine<W> {
             return match committed {
                 Ok(committed) => {
                     let version = committed.version;
-                    self.keep_note(bucket, key, Some(&record), version).await;
+                    self.keep_note(bucket.id, key, Some(&record), version).await;
                     Ok(self.made_current(bucket, key, record, committed, &guard))
                 }
                 Err(error) => Err(self.give_up_change(bucket, key, error, guard)),

@@ -158,6 +158,7 @@ fn read_persist(shared: &Shared, samples: &mut Samples) {
     samples.count(limit, &["upload"], read(&stats.dirty_uploads));
     samples.count(limit, &["too_large"], read(&stats.dirty_too_large));
     samples.count(Metric::NotesFailed, &[], read(&stats.notes_failed));
+    samples.count(Metric::NotesWaiting, &[], shared.notes.waiting());
     samples.count(Metric::PersistHeldFailures, &[], read(&stats.held_failures));
     samples.count(Metric::PersistHeldGone, &[], read(&stats.held_gone));
     samples.count(Metric::CopiesRefused, &[], read(&stats.copies_refused));

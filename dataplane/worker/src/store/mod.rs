@@ -56,7 +56,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use quickwater_engine::io::ChunkId;
+use quickwater_engine::io::{ChunkId, JOURNAL_CHUNK, NOTE_CHUNK};
 use quickwater_proto::BlobId;
 
 pub use self::config::{DIRTY_RATIO, OpenError, StoreConfig};
@@ -312,6 +312,23 @@ impl Store {
     #[must_use]
     pub fn holds(&self, blob: BlobId, bytes: u64) -> bool {
         reconcile::holds(&self.core, blob, bytes)
+    }
+
+    /// Whether a blob has an entry of the journal that stays.
+    #[must_use]
+    pub fn has_entry(&self, blob: BlobId) -> bool {
+        self.has_pinned(blob, JOURNAL_CHUNK)
+    }
+
+    /// Whether there is a note beside a blob.
+    #[must_use]
+    pub fn has_note(&self, blob: BlobId) -> bool {
+        self.has_pinned(blob, NOTE_CHUNK)
+    }
+
+    fn has_pinned(&self, blob: BlobId, index: u32) -> bool {
+        let at = self.core.index.get(ChunkId { blob, index });
+        at.is_some_and(|at| at.pinned())
     }
 
     /// Decides about every blob that has pinned records; `fate` is asked at least

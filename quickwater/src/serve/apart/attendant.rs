@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use super::super::conditions::Conditions;
 use super::super::health::Readiness;
 use super::super::recover::take_in;
+use super::claims::Claims;
 use super::obey::{obey, refused};
 
 /// Longest wait for changes under way in slots that are taken away; what takes longer
@@ -51,6 +52,8 @@ pub(super) struct Body {
     pub(super) standing: Arc<Standing>,
     pub(super) readiness: Readiness,
     pub(super) conditions: Conditions,
+    /// Which slots it has owned last.
+    pub(super) claims: Arc<Claims>,
 }
 
 /// The attendant of a worker. It holds nothing until its body is there.
@@ -61,6 +64,8 @@ pub(super) struct Attending {
     here: watch::Sender<bool>,
     /// The table gone by; 0: none yet.
     gone_by: watch::Sender<u64>,
+    /// The session that counts; 0: none yet.
+    session: watch::Sender<u64>,
     /// A lease that was granted before the body was there.
     early: watch::Sender<Duration>,
     /// Slots that were stuck when the session began. It fenced what had made them so.
@@ -81,6 +86,7 @@ impl Attending {
             body: OnceLock::new(),
             here: watch::channel(false).0,
             gone_by: watch::channel(0).0,
+            session: watch::channel(0).0,
             early: watch::channel(Duration::ZERO).0,
             fenced: Mutex::default(),
             known: Mutex::default(),
@@ -93,7 +99,10 @@ impl Attending {
     /// `table` was taken in already.
     pub(super) fn embody(&self, body: Body, table: &SlotTable) {
         body.shared.rights.grant(*self.early.borrow());
-        for slot in (0..SLOTS).filter(|slot| table.owner(*slot) == Some(self.directory.node())) {
+        let mine = |slot: &usize| table.owner(*slot) == Some(self.directory.node());
+        let mine: Vec<usize> = (0..SLOTS).filter(mine).collect();
+        body.claim(*self.session.borrow(), table, &mine);
+        for slot in mine {
             body.shared.rights.set(slot, true);
         }
         body.shared.rights.started();
@@ -183,7 +192,23 @@ fn part((name, state, detail): (&str, &str, String)) -> Part {
     }
 }
 
+/// Notes which slots are owned from now on. Without that a rebuild of the metadata may not
+/// know who has the last word, and does not take this worker's for it.
+fn claim(claims: &Claims, store: &Store, (session, table): (u64, &SlotTable), slots: &[usize]) {
+    if let Err(error) = claims.take(session, table, slots) {
+        store.distrust_marks();
+        tracing::error!(
+            error = format!("{error:#}"),
+            "which slots are owned cannot be noted: the metadata could not be rebuilt of this worker"
+        );
+    }
+}
+
 impl Body {
+    fn claim(&self, session: u64, table: &SlotTable, slots: &[usize]) {
+        claim(&self.claims, &self.store, (session, table), slots);
+    }
+
     /// Gives slots away: nothing of them is answered or changed here from now on.
     /// Answers those that must stay.
     async fn give(&self, lost: Vec<usize>) -> Vec<usize> {
@@ -291,6 +316,7 @@ impl Body {
         shared
             .transient
             .let_go(|slot| shared.rights.is_foreign(slot));
+        shared.notes.give(|slot| shared.rights.is_foreign(slot));
         let (store, start) = (self.store.clone(), self.start);
         tokio::task::spawn_blocking(move || {
             let now = ShardEnvironment::new(start).monotonic();
@@ -415,6 +441,7 @@ impl Attendant for Attending {
     }
 
     fn opened(&self, session: u64, table: &SlotTable) {
+        self.session.send_replace(session);
         self.directory.set_table(Arc::new(table.clone()));
         let Some(body) = self.body.get() else {
             self.standing.opened(session, true);
@@ -500,7 +527,14 @@ impl Attendant for Attending {
             kept = body.give(lost).await;
         }
         kept.extend(left);
+        let (session, of, slots) = (*self.session.borrow(), Arc::clone(&table), gained.clone());
+        let (claims, store) = (Arc::clone(&body.claims), body.store.clone());
+        let noted =
+            tokio::task::spawn_blocking(move || claim(&claims, &store, (session, &of), &slots));
         if !gained.is_empty() {
+            if noted.await.is_err() {
+                tracing::error!("noting which slots are owned was cut");
+            }
             body.take(&gained).await;
         }
         tracing::info!(

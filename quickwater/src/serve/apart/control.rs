@@ -116,6 +116,8 @@ fn start(
     runtime
         .block_on(namespace.check_format())
         .context("the metadata cannot be used by this version")?;
+    // What workers write from now on is newer than all before.
+    runtime.block_on(namespace.begin_order())?;
     readiness.depend_on(namespace.store().clone());
     sources::collect_metadata(&metrics, namespace.store().clone());
     let ufs = control::ufs_client(runtime.handle().clone(), settings, budget, &namespace, None);

@@ -97,6 +97,18 @@ impl Metadata for RemoteMetadata {
         self.0.journal_entry(bucket, key, record, sequence)
     }
 
+    fn note(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        record: Option<&ObjectRecord>,
+        version: Version,
+        sequence: u64,
+    ) -> Answer<Option<Bytes>> {
+        let note = self.0.commit_note(bucket, key, record, version, sequence);
+        note.map(Some)
+    }
+
     /// Flushed on return: the control plane may lose power alone.
     async fn commit_journaled(&self, entry: Bytes) -> Answer<Committed> {
         self.0.commit_entry(&entry).await

@@ -2,7 +2,8 @@
 //! process (`serve`), which they share.
 
 mod attendant;
-mod belonging;
+pub(in crate::serve) mod belonging;
+pub(in crate::serve) mod claims;
 mod control;
 mod elsewhere;
 mod metadata;

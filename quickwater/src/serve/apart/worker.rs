@@ -24,12 +24,13 @@ use super::super::detour::Detour;
 use super::super::health::{self, Readiness};
 use super::super::signals::StopSignals;
 use super::super::{
-    RUNTIME_UNWIND, announce, control, control_runtime, directories, identity, listen,
-    persist_watch, raise_file_limit, sources,
+    RUNTIME_UNWIND, announce, control, control_runtime, directories, identity, kept_names, listen,
+    persist_watch, raise_file_limit, recover, sources,
 };
 use super::Certificates;
 use super::attendant::{Attending, Body};
 use super::belonging::Belonging;
+use super::claims::Claims;
 use super::metadata::RemoteMetadata;
 use crate::cli::{SettingsArgs, Usage};
 use crate::home::{Credentials, Home, RunFile};
@@ -247,6 +248,9 @@ fn start(
     let (data_plane, access_log, mut followers) = parts.start_data_plane()?;
     let keeping = belonging.follow(home.dir().to_owned(), registered, client.seen());
     followers.push(runtime.spawn(keeping));
+    let (store, shared) = (data_plane.store.clone(), Arc::clone(&data_plane.shared));
+    followers.push(runtime.spawn(recover::note_settled_here(store.clone(), shared)));
+    followers.push(runtime.spawn(kept_names::follow(client.clone(), store)));
     collect_rights(&metrics, Arc::clone(&data_plane.shared));
     let detour = Detour::start(
         &settings.ebpf,
@@ -264,6 +268,7 @@ fn start(
         standing: Arc::clone(&meeting.standing),
         readiness: readiness.clone(),
         conditions: parts.conditions.clone(),
+        claims: Arc::new(Claims::open(home.dir())),
     };
     attendant.embody(body, &table);
     let ready = async { tokio::time::timeout(READY_WAIT, attendant.ready()).await };
