@@ -3,6 +3,7 @@
 pub mod client;
 pub mod cluster;
 pub mod dump;
+pub mod facts;
 pub mod jobs;
 pub mod keyspace;
 pub mod namespace;

@@ -11,6 +11,7 @@ use quickwater_proto::{MetadataError, NodeId};
 use quickwater_rpc::cluster as messages;
 use quickwater_rpc::cluster::order::What;
 
+use super::rebuilt::goes_on;
 use super::terms::{Position, Standing};
 use super::{Cluster, ClusterError, boottime, rows};
 use crate::records::Member;
@@ -201,7 +202,10 @@ impl<S: Store> Cluster<S> {
                 ours: self.0.name.clone(),
             });
         }
-        let undone = self.is_undone(&node, past)?;
+        let undone = match goes_on(&self.0.witnesses, &member, past) {
+            true => false,
+            false => self.is_undone(&node, past)?,
+        };
         self.no_twin(&member, past).await?;
         let session = self.open_session(member).await?;
         self.processes().insert(node.clone(), past.process.clone());

@@ -1,7 +1,7 @@
 //! How workers go for good: drained, or removed by who says that they are lost; and
 //! what goes with them. Absent: who takes their slots (`membership`).
 
-use quickwater_proto::{BucketId, MetadataError, NodeId, ObjectKey, PendingPage};
+use quickwater_proto::{BucketId, MetadataError, NodeId, ObjectKey, PendingChange, PendingPage};
 
 use super::{Cluster, rows};
 use crate::records::Member;
@@ -110,11 +110,21 @@ impl<S: Store> Cluster<S> {
         bucket: BucketId,
         key: &ObjectKey,
     ) -> Result<bool, MetadataError> {
-        let holders = self.0.namespace.holders(bucket, key).await?;
+        let pending = self.0.namespace.pending_held(bucket, key).await?;
+        let Some((pending, holders)) = pending else {
+            return Ok(false);
+        };
+        let (PendingChange::Put { size } | PendingChange::Hold { size }) = pending.change else {
+            return Ok(false);
+        };
+        // A rebuild of the metadata found them nowhere.
+        if holders.is_empty() {
+            return Ok(size > 0);
+        }
         let members = self.members();
         let removed = |node: &NodeId| members.seat(node).is_some_and(|seat| seat.member.removed);
         let gone = |node: &NodeId| node == asking || removed(node);
-        Ok(!holders.is_empty() && holders.iter().all(gone))
+        Ok(holders.iter().all(gone))
     }
 
     /// A page of the current objects whose bytes only this worker has.

@@ -10,6 +10,7 @@ mod membership;
 mod memo;
 pub mod orders;
 pub mod placement;
+mod rebuilt;
 mod rows;
 #[cfg(test)]
 mod simulation;
@@ -33,12 +34,13 @@ use clock::LeaseClock;
 pub use clock::boottime;
 pub use leaving::{ClusterError, LostPage};
 pub use membership::{Beat, Membership, Move, Part, Seat};
+pub use rebuilt::Rebuilt;
 pub use terms::Position;
 
 use crate::Namespace;
 use crate::keyspace;
 use crate::namespace::{SystemClock, Ticket, WallClock as _};
-use crate::records::{Fence, Terms};
+use crate::records::{Fence, Terms, Witness};
 use crate::store::{Fenced, Store};
 use memo::{Known, Memo};
 use orders::Orders;
@@ -103,6 +105,8 @@ struct Inner<S> {
     peers: watch::Sender<Arc<Peers>>,
     /// Which control processes wrote the metadata; this one is the last.
     terms: Mutex<Terms>,
+    /// Whose stores told what was in the metadata, if these were lost once.
+    witnesses: Vec<Witness>,
     /// Everything up to this version is on disk.
     version: AtomicU64,
     /// Something was committed since the version was looked at.
@@ -134,6 +138,7 @@ impl<S: Store> Cluster<S> {
     ) -> Result<Self, MetadataError> {
         let name = rows::name(namespace.store()).await?;
         let (terms, version) = begin_term(namespace.store()).await?;
+        let witnesses = rows::witnesses(namespace.store()).await?;
         let (table, members) = rows::load(namespace.store()).await?;
         let members = Membership::load(lease, table, members, clock.now());
         let (table, _) = watch::channel(Arc::new(members.table().clone()));
@@ -167,6 +172,7 @@ impl<S: Store> Cluster<S> {
             changing: tokio::sync::Mutex::new(()),
             peers: watch::channel(peers).0,
             terms: Mutex::new(terms),
+            witnesses,
             version: AtomicU64::new(version),
             changed: AtomicBool::new(false),
             processes: Mutex::default(),

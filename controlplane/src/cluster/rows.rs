@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use super::membership::Move;
 use crate::keyspace;
 use crate::records::{
-    Fence, Member, RecordError, Terms, decode_fence, decode_member, decode_slot_table,
-    decode_terms, encode_fence, encode_member, encode_slot_table, encode_terms,
+    Fence, Member, RecordError, Terms, Witness, decode_fence, decode_member, decode_rebuilt,
+    decode_slot_table, decode_terms, encode_fence, encode_member, encode_slot_table, encode_terms,
 };
 use crate::store::{CommitError, CommitVersion, Scan, Store, StoreError, Transaction};
 
@@ -114,6 +114,26 @@ async fn try_change_terms<S: Store>(
         transaction.commit().await?;
     }
     Ok(std::mem::take(terms))
+}
+
+/// Whose stores told what is in these metadata; nobody: they were not rebuilt.
+pub(super) async fn witnesses<S: Store>(store: &S) -> Result<Vec<Witness>, RowError> {
+    let mut attempt = 1;
+    loop {
+        let read = store
+            .begin()
+            .get_snapshot(&keyspace::cluster_rebuilt())
+            .await;
+        match read.map_err(RowError::from) {
+            Err(error) if error.is_retryable() && attempt < ATTEMPTS_MAX => {
+                pause(&mut attempt).await;
+            }
+            row => {
+                let row = row?.map(|row| decode_rebuilt(&row)).transpose()?;
+                return Ok(row.unwrap_or_default());
+            }
+        }
+    }
 }
 
 /// How far the metadata are, if the term is still their last: nobody else commits then.

@@ -28,6 +28,7 @@
 //! | 70 | path policies | version |
 //! | 71 | text of path policies | version, piece |
 //! | 72 | job | number |
+//! | 7e | which stores have a blob, while metadata are rebuilt | blob, number of a store |
 //! | 7f | newest known change of a key, while metadata are rebuilt | bucket, S3 key |
 //!
 //! Kept free: 12 versions of an object; 51 to 5f
@@ -38,7 +39,7 @@ mod escape;
 mod tests;
 
 use bytes::Bytes;
-use quickwater_proto::{BucketId, BucketName, NodeId, ObjectKey, UploadId};
+use quickwater_proto::{BlobId, BucketId, BucketName, NodeId, ObjectKey, UploadId};
 
 use crate::store::{KeyRange, successor};
 
@@ -63,6 +64,7 @@ const MEMBER: u8 = 0x61;
 const POLICY: u8 = 0x70;
 const POLICY_TEXT: u8 = 0x71;
 const JOB: u8 = 0x72;
+const REBUILD_BLOB: u8 = 0x7e;
 const REBUILD: u8 = 0x7f;
 
 /// Shards of tables that grow with time, and of counters.
@@ -93,6 +95,12 @@ pub fn cluster_name() -> Vec<u8> {
 #[must_use]
 pub fn cluster_terms() -> Vec<u8> {
     Key::new(META).raw(b"cluster-terms")
+}
+
+/// Whose files these metadata were rebuilt from.
+#[must_use]
+pub fn cluster_rebuilt() -> Vec<u8> {
+    Key::new(META).raw(b"cluster-rebuilt")
 }
 
 /// The placement table.
@@ -199,6 +207,33 @@ pub fn journal_through() -> Vec<u8> {
 #[must_use]
 pub fn starts() -> Vec<u8> {
     Key::new(META).raw(b"starts")
+}
+
+/// Says that a store has a blob, while metadata are rebuilt.
+#[must_use]
+pub fn rebuild_blob(blob: BlobId, source: u32) -> Vec<u8> {
+    Key::new(REBUILD_BLOB)
+        .u128(blob.0)
+        .raw(&source.to_be_bytes())
+}
+
+/// All that is said of one blob so.
+#[must_use]
+pub fn rebuild_blobs(blob: BlobId) -> KeyRange {
+    KeyRange::prefix(&Key::new(REBUILD_BLOB).u128(blob.0).done())
+}
+
+/// All that is said of blobs so.
+#[must_use]
+pub fn all_rebuild_blobs() -> KeyRange {
+    KeyRange::prefix(&[REBUILD_BLOB])
+}
+
+/// The store of a [`rebuild_blob`] key.
+#[must_use]
+pub fn parse_rebuild_blob(key: &[u8]) -> Option<u32> {
+    let (_, source) = key.split_last_chunk::<4>()?;
+    Some(u32::from_be_bytes(*source))
 }
 
 /// What is known of a key while metadata are rebuilt.

@@ -11,11 +11,18 @@
 //!    What ended is the UFS's to tell.
 //! 4. [`Namespace::end_rebuild`]: until then no service takes the metadata.
 //!
+//! Those of a cluster also note which workers have which bytes
+//! ([`Namespace::enter_blobs`]), make changes that name them
+//! ([`Namespace::restore_held`]), and end with what workers are taken in by
+//! ([`Namespace::end_rebuild_of_cluster`]).
+//!
 //! Absent: reading stores, and which data are whole.
 
 use std::io::Read;
 
-use quickwater_proto::{BucketId, BucketName, MetadataError, ObjectKey, PendingChange};
+use quickwater_proto::{
+    BlobId, BucketId, BucketName, MetadataError, NodeId, ObjectKey, PendingChange,
+};
 
 use super::Namespace;
 use super::Stop;
@@ -24,10 +31,11 @@ use super::objects::replace_object;
 use super::pending::{begin_pending, current_pending};
 use super::read::Get;
 use super::record_error;
+use crate::cluster::Rebuilt;
 use crate::dump::{self, DumpError, Rows};
 use crate::keyspace;
 use crate::records::{JournalEntry, Known, decode_bucket_id, decode_known, encode_known};
-use crate::store::{CommitError, KeyRange, Row, Store, Transaction};
+use crate::store::{CommitError, KeyRange, Row, Store, Transaction, successor};
 
 /// The format row of metadata that are being rebuilt.
 pub(super) const UNFINISHED: &[u8] = b"unfinished rebuild";
@@ -35,6 +43,8 @@ pub(super) const UNFINISHED: &[u8] = b"unfinished rebuild";
 const NAMES_ROWS: usize = 500;
 /// Rows of [`Namespace::enter_known`] removed in one transaction.
 const CLEARED_ROWS: usize = 10_000;
+/// Stores that are remembered to have a blob; there are not that many copies.
+const STORES_MAX: usize = 1_000;
 /// First key of the namespace; those before are a store's own.
 const FIRST_KEY: &[u8] = b"\x01";
 const END_KEY: &[u8] = b"\xff";
@@ -139,9 +149,53 @@ impl<S: Store> Namespace<S> {
     /// # Errors
     /// Restoring them again does no harm.
     pub async fn restore(&self, entries: &[JournalEntry]) -> Result<Restored, RebuildError> {
+        let held = entries.iter().map(|entry| (entry, &[][..])).collect();
+        self.restore_as(&Restore(held)).await
+    }
+
+    /// The same of changes whose bytes these workers have. Of one with bytes that nobody has
+    /// the row says that they are lost.
+    ///
+    /// # Errors
+    /// Restoring them again does no harm.
+    pub async fn restore_held(
+        &self,
+        entries: &[(JournalEntry, Vec<NodeId>)],
+    ) -> Result<Restored, RebuildError> {
+        let held = entries.iter().map(|(entry, nodes)| (entry, &nodes[..]));
+        self.restore_as(&Restore(held.collect())).await
+    }
+
+    async fn restore_as(&self, restore: &Restore<'_>) -> Result<Restored, RebuildError> {
         let operation = self.relaxed().await?;
-        let (restored, _) = self.mutate_as(&Restore(entries), &operation).await?;
+        let (restored, _) = self.mutate_as(restore, &operation).await?;
         Ok(restored)
+    }
+
+    /// Notes which stores, by number, have which blobs.
+    ///
+    /// # Errors
+    /// Noting it again does no harm.
+    pub async fn enter_blobs(&self, blobs: &[(BlobId, u32)]) -> Result<(), RebuildError> {
+        let row = |(blob, source): &(BlobId, u32)| Row {
+            key: keyspace::rebuild_blob(*blob, *source).into(),
+            value: [].as_slice().into(),
+        };
+        let rows: Vec<Row> = blobs.iter().map(row).collect();
+        Ok(dump::write(&self.store, &rows).await?)
+    }
+
+    /// The numbers of the stores that have a blob, in order.
+    ///
+    /// # Errors
+    /// [`RebuildError::Rows`].
+    pub async fn stores_of(&self, blob: BlobId) -> Result<Vec<u32>, RebuildError> {
+        let range = keyspace::rebuild_blobs(blob);
+        let (rows, _) = dump::page(&self.store, &range, STORES_MAX).await?;
+        let stores = rows.iter();
+        Ok(stores
+            .filter_map(|row| keyspace::parse_rebuild_blob(&row.key))
+            .collect())
     }
 
     /// Ends it: what was only for the rebuild goes, and the metadata belong to the
@@ -150,6 +204,35 @@ impl<S: Store> Namespace<S> {
     /// # Errors
     /// It is unfinished still; go on with it.
     pub async fn end_rebuild(&self, journal_of: &[u8], through: u64) -> Result<(), RebuildError> {
+        self.clear_known().await?;
+        self.set_journal_of(journal_of).await?;
+        self.set_journal_through(through).await?;
+        self.flush().await?;
+        self.finish_format().await?;
+        Ok(())
+    }
+
+    /// Ends that of a cluster: what was only for the rebuild goes, and workers are taken in
+    /// as `rebuilt` says.
+    ///
+    /// # Errors
+    /// It is unfinished still; go on with it.
+    pub async fn end_rebuild_of_cluster(&self, rebuilt: &Rebuilt) -> Result<(), RebuildError> {
+        self.clear_known().await?;
+        loop {
+            let all = keyspace::all_rebuild_blobs();
+            let (rows, _) = dump::page(&self.store, &all, CLEARED_ROWS).await?;
+            let Some(last) = rows.last() else { break };
+            self.clear(KeyRange::new(all.start, successor(&last.key)))
+                .await?;
+        }
+        dump::write(&self.store, &rebuilt.rows().map_err(record_error)?).await?;
+        self.flush().await?;
+        self.finish_format().await?;
+        Ok(())
+    }
+
+    async fn clear_known(&self) -> Result<(), RebuildError> {
         loop {
             let changes = self.known_changes(None, CLEARED_ROWS).await?;
             let Some((bucket, key, _)) = changes.last() else {
@@ -159,10 +242,6 @@ impl<S: Store> Namespace<S> {
             range.end = keyspace::rebuilds(Some((*bucket, key))).start;
             self.clear(range).await?;
         }
-        self.set_journal_of(journal_of).await?;
-        self.set_journal_through(through).await?;
-        self.flush().await?;
-        self.finish_format().await?;
         Ok(())
     }
 
@@ -238,7 +317,8 @@ impl Mutation for Enter<'_> {
     }
 }
 
-struct Restore<'a>(&'a [JournalEntry]);
+/// Entries, and who has their bytes.
+struct Restore<'a>(Vec<(&'a JournalEntry, &'a [NodeId])>);
 
 impl Mutation for Restore<'_> {
     type Answer = Restored;
@@ -249,7 +329,7 @@ impl Mutation for Restore<'_> {
         _: &Operation,
     ) -> Result<Step<Restored>, Stop> {
         let mut restored = Restored::default();
-        for entry in self.0 {
+        for (entry, holders) in &self.0 {
             let place = (entry.bucket, &entry.key);
             let bucket = transaction.get(&keyspace::bucket_id(entry.bucket)).await?;
             if bucket.is_none() {
@@ -261,6 +341,7 @@ impl Mutation for Restore<'_> {
                 // Requests of changes that nobody knows of may be under way.
                 let operation = Operation {
                     replayed: true,
+                    holders: holders.to_vec(),
                     ..Operation::journaled(entry)
                 };
                 if entry.removed {

@@ -8,6 +8,7 @@
 
 mod bucket;
 mod cluster;
+mod facts;
 mod job;
 mod journal;
 mod object;
@@ -35,6 +36,11 @@ pub use bucket::{
 pub use cluster::{
     Fence, Member, decode_fence, decode_member, decode_slot_table, encode_fence, encode_member,
     encode_slot_table,
+};
+pub use facts::{
+    FACT_BYTES_MAX, FactRow, FactsEnd, FactsHead, Witness, decode_fact, decode_facts_end,
+    decode_facts_head, decode_rebuilt, encode_fact, encode_facts_end, encode_facts_head,
+    encode_rebuilt,
 };
 pub use job::{decode_job, encode_job};
 pub use journal::{

@@ -23,6 +23,8 @@ pub struct Known {
     pub blob: BlobId,
     /// It is a note; otherwise an entry of the journal.
     pub is_note: bool,
+    /// Where in the source, if it is a file.
+    pub at: u64,
 }
 
 /// Makes a row.
@@ -37,6 +39,7 @@ pub fn encode_known(known: &Known) -> Result<Vec<u8>, RecordError> {
         blob: known.blob.0.to_be_bytes().to_vec(),
         is_note: known.is_note,
         has_ended: known.has_ended,
+        at: known.at,
     };
     encode(ROW, &message)
 }
@@ -54,5 +57,6 @@ pub fn decode_known(bytes: &[u8]) -> Result<Known, RecordError> {
         source: message.source,
         blob: BlobId(id(ROW, &message.blob)?),
         is_note: message.is_note,
+        at: message.at,
     })
 }

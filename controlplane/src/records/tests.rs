@@ -223,7 +223,7 @@ proptest! {
         source in any::<u32>(), blob in any::<u128>(), is_note in any::<bool>(),
     ) {
         let blob = BlobId(blob);
-        let known = Known { after, sequence, has_ended, source, blob, is_note };
+        let known = Known { after, sequence, has_ended, source, blob, is_note, at: after };
         prop_assert_eq!(decode_known(&encode_known(&known).unwrap()), Ok(known));
     }
 

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
+use quickwater_proto::NodeId;
 
 use super::exit::Kind;
 use super::{SettingsArgs, emit};
-use crate::serve::Rebuilt;
+use crate::serve::{Collected, Rebuilt, Sources, rebuild_cluster};
 
 /// Verbs of `metadata`.
 #[derive(Debug, Subcommand)]
@@ -21,10 +22,16 @@ pub(super) enum MetadataVerb {
         after_help = "Examples:\n  quickwater metadata import metadata.qw --dir ./data --metadata-engine foundationdb"
     )]
     Import(FileArgs),
+    /// Write what a stopped worker's store tells to a file, for `rebuild --from`
+    #[command(
+        long_about = "Write what a stopped worker's store tells to a new file, for `metadata rebuild --from`.\n\nReads the directory of the worker only. Run it for every worker of the cluster whose metadata are lost. Exit code 4: done, but something in the store is lost or damaged; it was told.",
+        after_help = "Examples:\n  quickwater metadata collect n1.facts --dir /nvme/qw"
+    )]
+    Collect(FileArgs),
     /// Make lost metadata again from the cache store, into empty metadata
     #[command(
-        long_about = "Make lost metadata again from the cache store, into empty metadata.\n\nThe service must be stopped. Comes back: what was acked and the UFS does not have yet (objects, deletes), TRANSIENT objects, buckets, mounts, path policies. What the UFS has is found there when it is asked for. Does not come back: open multipart uploads, jobs, tags of objects that the UFS has. May be killed and run again. Exit code 4: done, but something that was acked is lost; it was told by name.",
-        after_help = "Examples:\n  quickwater metadata rebuild --dry-run --dir ./data\n  quickwater metadata rebuild --dir ./data"
+        long_about = "Make lost metadata again from the cache store, into empty metadata; of a cluster, from what was collected of its workers (--from, with the settings of `control`).\n\nThe service must be stopped. Comes back: what was acked and the UFS does not have yet (objects, deletes), TRANSIENT objects, buckets, mounts, path policies. What the UFS has is found there when it is asked for. Does not come back: open multipart uploads, jobs, tags of objects that the UFS has. May be killed and run again. Exit code 4: done, but something that was acked is lost; it was told by name.",
+        after_help = "Examples:\n  quickwater metadata rebuild --dry-run --dir ./data\n  quickwater metadata rebuild --dir ./data\n  quickwater metadata rebuild --from n1.facts --from n2.facts --dir ./control"
     )]
     Rebuild(RebuildArgs),
 }
@@ -35,6 +42,12 @@ pub(super) struct RebuildArgs {
     /// Only tell what would come back and what would not
     #[arg(long)]
     dry_run: bool,
+    /// A file of `metadata collect`, one for each worker: rebuild the metadata of a cluster
+    #[arg(long, value_name = "FILE")]
+    from: Vec<PathBuf>,
+    /// A worker that is lost for good, with what only it had
+    #[arg(long, value_name = "ID", requires = "from", value_parser = node_id)]
+    without: Vec<NodeId>,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -59,15 +72,51 @@ impl MetadataVerb {
                 crate::serve::import(&args.settings, &args.file)?,
                 "imported",
             ),
+            Self::Collect(args) => return collect(args),
             Self::Rebuild(args) => return rebuild(args),
         };
         emit(&format!("{done} {rows} rows\n"))
     }
 }
 
+fn node_id(text: &str) -> Result<NodeId, String> {
+    NodeId::new(text).map_err(|error| error.to_string())
+}
+
+fn collect(args: &FileArgs) -> Result<()> {
+    let mut told = |text: &str| emit(&format!("{text}\n"));
+    let done = crate::serve::collect(&args.settings, &args.file, &mut told)?;
+    let Collected {
+        node,
+        facts,
+        live,
+        damaged,
+        unreadable,
+        gaps,
+    } = done;
+    emit(&format!(
+        "collected {facts} entries and notes of worker {node}, of which {live} count here still\n"
+    ))?;
+    match damaged + unreadable + gaps {
+        0 => Ok(()),
+        _ => Err(anyhow!(
+            "{damaged} whose bytes are not all there, {unreadable} unreadable entries, {gaps} \
+             segments; other workers may have what is missing"
+        )
+        .context(Kind::Losses)),
+    }
+}
+
 fn rebuild(args: &RebuildArgs) -> Result<()> {
     let mut told = |text: &str| emit(&format!("{text}\n"));
-    let done = crate::serve::rebuild(&args.settings, args.dry_run, &mut told)?;
+    let sources = Sources {
+        from: &args.from,
+        without: &args.without,
+    };
+    let done = match args.from.is_empty() {
+        true => crate::serve::rebuild(&args.settings, args.dry_run, &mut told)?,
+        false => rebuild_cluster(&args.settings, &sources, args.dry_run, &mut told)?,
+    };
     emit(&summary(&done))?;
     match done.has_losses() {
         true => Err(anyhow!(

@@ -49,7 +49,7 @@ use tokio::runtime::Runtime;
 
 pub(crate) use detour::Road;
 pub(crate) use dump::{export, import};
-pub(crate) use rebuild::{Rebuilt, rebuild};
+pub(crate) use rebuild::{Collected, Rebuilt, Sources, collect, rebuild, rebuild_cluster};
 
 use access_log::AccessLog;
 use budget::Budget;

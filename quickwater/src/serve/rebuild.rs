@@ -6,6 +6,9 @@
 //! answers that it is lost, never with an older version. Absent: which change of a
 //! key is the newest, which is the namespace's rule.
 
+mod cluster;
+mod collect;
+
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::time::{Duration, Instant};
@@ -20,11 +23,15 @@ use quickwater_proto::{BucketId, ObjectKey, ObjectRecord, PersistState};
 use quickwater_worker::store::{Fact, Facts, Gaps, Store};
 use tokio::runtime::Runtime;
 
+use super::apart::belonging::Belonging;
 use super::budget::Budget;
 use super::{control, control_runtime, data_plane, kept_names};
 use crate::cli::{SettingsArgs, Usage};
 use crate::home::Home;
 use crate::settings::Settings;
+
+pub(crate) use cluster::{Sources, rebuild_cluster};
+pub(crate) use collect::{Collected, collect};
 
 /// Changes entered in one transaction, and rows read at a time.
 const BATCH_CHANGES: usize = 500;
@@ -86,6 +93,14 @@ pub(crate) fn rebuild(
     let settings = Settings::from_values(&args.values()?).context(Usage)?;
     crate::logging::start(&settings.log_level, settings.log_json)?;
     let home = Home::open(&settings.dir)?;
+    if Belonging::read_any(&settings.dir)?.is_some() {
+        bail!(
+            "{} is the directory of a worker: its metadata are those of its cluster, which are \
+             rebuilt from all workers (`quickwater metadata collect`, then `metadata rebuild \
+             --from`)",
+            settings.dir.display()
+        );
+    }
     let runtime = control_runtime(settings.store.threads)?;
     let budget = Budget::split(
         settings.memory_bytes,
@@ -101,11 +116,10 @@ pub(crate) fn rebuild(
             dry_run,
             ..Rebuilt::default()
         },
-        named: 0,
-        told,
-        progress: Instant::now(),
+        telling: Telling::new(told),
     };
-    work.tell_gaps(&store.gaps().context("cannot read what has ended")?)?;
+    let gaps = store.gaps().context("cannot read what has ended")?;
+    work.found.gaps = tell_gaps(&gaps, &mut work.telling)?;
     let last = work.look_through()?;
     if dry_run {
         let scratch = home.dir().join("rebuild-dry-run");
@@ -128,7 +142,8 @@ fn open_store(settings: &Settings, budget: Budget) -> Result<Store> {
     if !directory.join("FORMAT").exists() {
         bail!(
             "there is no cache store in {}: nothing to rebuild from. What the UFS has needs no \
-             rebuild, start the service",
+             rebuild, start the service. The metadata of a cluster are rebuilt from what was \
+             collected of its workers: --from",
             directory.display()
         );
     }
@@ -160,16 +175,22 @@ struct Last {
     sequence: u64,
 }
 
-/// A rebuild under way.
-struct Work<'a> {
-    store: &'a Store,
-    found: Rebuilt,
+/// What is told while it goes on.
+struct Telling<'a> {
     named: u64,
     told: &'a mut dyn FnMut(&str) -> Result<()>,
     progress: Instant,
 }
 
-impl Work<'_> {
+impl<'a> Telling<'a> {
+    fn new(told: &'a mut dyn FnMut(&str) -> Result<()>) -> Self {
+        Self {
+            named: 0,
+            told,
+            progress: Instant::now(),
+        }
+    }
+
     fn tell(&mut self, text: &str) -> Result<()> {
         self.named += 1;
         match self.named {
@@ -179,29 +200,79 @@ impl Work<'_> {
         }
     }
 
-    fn tell_gaps(&mut self, gaps: &Gaps) -> Result<()> {
-        let all = [
-            (&gaps.missing, "is missing; what it held is not known"),
-            (&gaps.old, "is older than it was; what was newer is lost"),
-            (
-                &gaps.unmarked,
-                "does not say any more what in it has ended: what the UFS has may be sent again",
-            ),
-        ];
-        for (segments, what) in all {
-            for segment in segments {
-                self.found.gaps += 1;
-                self.tell(&format!("segment {segment} {what}"))?;
-            }
-        }
-        Ok(())
-    }
-
     fn show_progress(&mut self, doing: &str, count: u64) {
         if self.progress.elapsed() >= PROGRESS_PERIOD {
             self.progress = Instant::now();
             tracing::info!(count, "{doing}");
         }
+    }
+}
+
+/// Tells of the segments that are missing or old; how many.
+fn tell_gaps(gaps: &Gaps, telling: &mut Telling<'_>) -> Result<u64> {
+    let all = [
+        (&gaps.missing, "is missing; what it held is not known"),
+        (&gaps.old, "is older than it was; what was newer is lost"),
+        (
+            &gaps.unmarked,
+            "does not say any more what in it has ended: what the UFS has may be sent again",
+        ),
+    ];
+    let mut count = 0;
+    for (segments, what) in all {
+        for segment in segments {
+            count += 1;
+            telling.tell(&format!("segment {segment} {what}"))?;
+        }
+    }
+    Ok(count)
+}
+
+/// Whether the bucket of a change is there; tells of one that should be.
+async fn has_bucket<S: stores::Store>(
+    to: &Namespace<S>,
+    entry: &JournalEntry,
+    last_bucket: u64,
+    (found, telling): (&mut Rebuilt, &mut Telling<'_>),
+) -> Result<bool> {
+    let number = entry.bucket.0;
+    if to.bucket_name(entry.bucket).await?.is_some() {
+        return Ok(true);
+    }
+    if number <= last_bucket {
+        found.bucketless += 1;
+    } else {
+        found.nameless += 1;
+        telling.tell(&format!(
+            "{} in bucket number {number}, which was made moments before the end and whose name \
+             is not known",
+            entry.key
+        ))?;
+    }
+    Ok(false)
+}
+
+impl Rebuilt {
+    fn count(&mut self, record: &ObjectRecord) {
+        let (objects, bytes) = match record.persist {
+            PersistState::Transient => &mut self.transient,
+            _ => &mut self.dirty,
+        };
+        *objects += 1;
+        *bytes += record.size;
+    }
+}
+
+/// A rebuild under way.
+struct Work<'a> {
+    store: &'a Store,
+    found: Rebuilt,
+    telling: Telling<'a>,
+}
+
+impl Work<'_> {
+    fn tell(&mut self, text: &str) -> Result<()> {
+        self.telling.tell(text)
     }
 
     /// Reads everything once, to learn which numbers the new metadata must exceed.
@@ -220,7 +291,8 @@ impl Work<'_> {
         }
         for fact in facts {
             self.found.read += 1;
-            self.show_progress("looking through the store: entries read", self.found.read);
+            self.telling
+                .show_progress("looking through the store: entries read", self.found.read);
             let fact = match fact {
                 Ok(fact) => fact,
                 Err(error) if error.has_ended => {
@@ -300,7 +372,7 @@ impl Work<'_> {
                 continue;
             }
             count += 1;
-            self.show_progress("entering changes", count);
+            self.telling.show_progress("entering changes", count);
             let known = Known {
                 after: entry.after,
                 sequence: entry.sequence,
@@ -308,6 +380,7 @@ impl Work<'_> {
                 source: 0,
                 blob: fact.blob,
                 is_note: fact.is_note,
+                at: 0,
             };
             batch.push((entry.bucket, entry.key, known));
             if batch.len() == BATCH_CHANGES {
@@ -343,14 +416,16 @@ impl Work<'_> {
             after = page.last().map(|(bucket, key, _)| (*bucket, key.clone()));
             for (bucket, key, known) in page {
                 count += 1;
-                self.show_progress("restoring: keys looked at", count);
+                self.telling
+                    .show_progress("restoring: keys looked at", count);
                 if known.has_ended {
                     continue;
                 }
                 let entry = read_again(&mut facts, &known).with_context(|| {
                     format!("the entry of {key} in bucket {} is gone", bucket.0)
                 })?;
-                if !self.has_bucket(to, &entry, last_bucket).await? {
+                let say = (&mut self.found, &mut self.telling);
+                if !has_bucket(to, &entry, last_bucket, say).await? {
                     continue;
                 }
                 self.count(to, &mut facts, &entry).await?;
@@ -369,30 +444,6 @@ impl Work<'_> {
         }
         to.restore(&batch).await?;
         Ok(())
-    }
-
-    /// Whether the bucket of a change is there; tells of one that should be.
-    async fn has_bucket<S: stores::Store>(
-        &mut self,
-        to: &Namespace<S>,
-        entry: &JournalEntry,
-        last_bucket: u64,
-    ) -> Result<bool> {
-        let number = entry.bucket.0;
-        if to.bucket_name(entry.bucket).await?.is_some() {
-            return Ok(true);
-        }
-        if number <= last_bucket {
-            self.found.bucketless += 1;
-        } else {
-            self.found.nameless += 1;
-            self.tell(&format!(
-                "{} in bucket number {number}, which was made moments before the end and whose \
-                 name is not known",
-                entry.key
-            ))?;
-        }
-        Ok(false)
     }
 
     /// Counts a change that is restored, and reads all its bytes.
@@ -418,12 +469,7 @@ impl Work<'_> {
                 record.size
             ))?;
         }
-        let (objects, bytes) = match record.persist {
-            PersistState::Transient => &mut self.found.transient,
-            _ => &mut self.found.dirty,
-        };
-        *objects += 1;
-        *bytes += record.size;
+        self.found.count(&record);
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ fn known(entry: &JournalEntry, has_ended: bool, source: u32) -> Change {
         source,
         blob: BlobId(entry.operation),
         is_note: false,
+        at: 0,
     };
     (entry.bucket, entry.key.clone(), known)
 }
@@ -273,4 +274,91 @@ proptest! {
             assert_eq!(newest.collect::<std::collections::BTreeMap<_, _>>(), expected);
         });
     }
+}
+
+#[tokio::test]
+async fn a_cluster_goes_on_with_those_that_told() {
+    use crate::cluster::{Cluster, Past, Position, Rebuilt, RegisterError};
+    use crate::records::{Member, Witness};
+    use quickwater_proto::NodeId;
+
+    let node = |name: &str| NodeId::new(name).unwrap();
+    let (from, id) = with_bucket().await;
+    let made = put(&from, id, "made", "a", 1).await;
+    let lost = put(&from, id, "lost", "b", 2).await;
+    let to = namespace();
+    let names = names(&from).await;
+    let blobs = [(BlobId(7), 2), (BlobId(7), 0), (BlobId(8), 1)];
+    // Cut, and begun again.
+    for _ in 0..2 {
+        to.begin_rebuild(Some(&mut &*names)).await.unwrap();
+        let changes = [known(&made, false, 0), known(&lost, false, 1)];
+        to.enter_known(&changes).await.unwrap();
+        to.enter_blobs(&blobs).await.unwrap();
+        assert_eq!(to.stores_of(BlobId(7)).await.unwrap(), [0, 2]);
+        assert_eq!(to.stores_of(BlobId(9)).await.unwrap(), [0; 0]);
+        let held = [
+            (made.clone(), vec![node("n1"), node("n2")]),
+            (lost.clone(), vec![]),
+        ];
+        to.restore_held(&held).await.unwrap();
+    }
+    assert!(to.check_format().await.is_err(), "unfinished");
+    let holders = to.holders(id, &key("made")).await.unwrap();
+    assert_eq!(holders, [node("n1"), node("n2")]);
+    assert!(to.holders(id, &key("lost")).await.unwrap().is_empty());
+    let seen = Some(Position {
+        term: 5,
+        version: 9,
+    });
+    let rebuilt = Rebuilt {
+        name: "c".into(),
+        epoch: 30,
+        session: 4,
+        witnesses: vec![Witness {
+            node: node("n1"),
+            directory: vec![1; 16],
+            seen,
+        }],
+        missing: vec![node("n3")],
+    };
+    to.end_rebuild_of_cluster(&rebuilt).await.unwrap();
+    to.check_format().await.unwrap();
+    assert!(to.known_changes(None, 1).await.unwrap().is_empty());
+    assert!(to.stores_of(BlobId(7)).await.unwrap().is_empty());
+
+    let lease = std::time::Duration::from_secs(30);
+    let cluster = Cluster::open(to.clone(), lease).await.unwrap();
+    assert_eq!(cluster.name(), "c");
+    assert_eq!(cluster.tables().borrow().epoch, 31);
+    let member = |name: &str, directory: u8| Member {
+        node: node(name),
+        advertise: "here:1".into(),
+        zone: String::new(),
+        capacity_bytes: 1 << 30,
+        s3_address: "here:2".into(),
+        store: vec![directory; 16],
+        shards: 1,
+        version: "0".into(),
+        gone: false,
+        draining: false,
+        removed: false,
+        lease_ms: 0,
+    };
+    let past = Past {
+        cluster: "c".into(),
+        seen,
+        begins: true,
+        ..Past::default()
+    };
+    // It did not tell: what it has may be old, and it may be the only one who has it.
+    let late = cluster.register(member("n2", 2), &past).await;
+    assert!(matches!(late, Err(RegisterError::Older { .. })), "{late:?}");
+    let copied = cluster.register(member("n1", 3), &past).await;
+    assert!(
+        matches!(copied, Err(RegisterError::Older { .. })),
+        "{copied:?}"
+    );
+    let admitted = cluster.register(member("n1", 1), &past).await.unwrap();
+    assert!(admitted.session > 4 && !admitted.undone, "{admitted:?}");
 }

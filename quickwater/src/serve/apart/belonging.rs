@@ -17,7 +17,7 @@ const NOTE_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the directory remembers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Belonging {
+pub(in crate::serve) struct Belonging {
     /// The worker's name.
     node: String,
     /// Random name of the directory.
@@ -37,7 +37,7 @@ impl Belonging {
     ///
     /// # Errors
     /// It is another worker's directory, one of another kind, or cannot be read.
-    pub(super) fn read_or_make(dir: &Path, node: &NodeId) -> Result<Self> {
+    pub(in crate::serve) fn read_or_make(dir: &Path, node: &NodeId) -> Result<Self> {
         let path = dir.join(FILE);
         if path.exists() {
             return Self::read(&path, dir, node);
@@ -60,11 +60,31 @@ impl Belonging {
         Ok(made)
     }
 
-    fn read(path: &Path, dir: &Path, node: &NodeId) -> Result<Self> {
+    /// What a directory remembers, whose ever it is; `None`: it is not a worker's.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(in crate::serve) fn read_any(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(FILE);
+        match path.exists() {
+            true => Self::parse(&path).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// The worker's name.
+    pub(in crate::serve) fn node(&self) -> &str {
+        &self.node
+    }
+
+    fn parse(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read {}", path.display()))?;
-        let found: Self = serde_json::from_str(&text)
-            .with_context(|| format!("{} is damaged", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    fn read(path: &Path, dir: &Path, node: &NodeId) -> Result<Self> {
+        let found = Self::parse(path)?;
         if found.node != node.as_str() {
             bail!(
                 "the directory {} belongs to node '{}'; start it with --node-id {}, or give '{}' a directory of its own",
@@ -85,17 +105,17 @@ impl Belonging {
     }
 
     /// Random name of the directory.
-    pub(super) fn directory(&self) -> Vec<u8> {
+    pub(in crate::serve) fn directory(&self) -> Vec<u8> {
         hex::decode(&self.directory).unwrap_or_default()
     }
 
     /// The cluster; empty: none yet.
-    pub(super) fn cluster(&self) -> &str {
+    pub(in crate::serve) fn cluster(&self) -> &str {
         &self.cluster
     }
 
     /// How far the metadata were.
-    pub(super) fn seen(&self) -> Option<Position> {
+    pub(in crate::serve) fn seen(&self) -> Option<Position> {
         let term = u128::from_str_radix(&self.term, 16).ok()?;
         let version = self.version;
         Some(Position { term, version })

@@ -1,0 +1,440 @@
+//! `metadata rebuild --from`: makes the lost metadata of a cluster again from what its
+//! workers' stores told.
+//!
+//! Of each slot one worker has the last word, the one that owned it last: what is pending of
+//! its keys is pending, and nothing else is. All others only add bytes to it. So a worker that
+//! was away brings back nothing that was replaced or deleted meanwhile. Absent: reading
+//! stores (`collect`), and which change of a key is the newest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use quickwater_controlplane::cluster::Rebuilt as Ending;
+use quickwater_controlplane::facts::Facts;
+use quickwater_controlplane::namespace::{Change, Namespace};
+use quickwater_controlplane::records::{FactRow, JournalEntry, Known};
+use quickwater_controlplane::store::{self, EngineKind, EngineOptions};
+use quickwater_controlplane::{dump, store as stores};
+use quickwater_proto::{BlobId, BucketId, NodeId, ObjectKey, SLOTS, SlotTable, slot_of};
+use tokio::runtime::Runtime;
+
+use super::super::budget::Budget;
+use super::super::{control, control_runtime};
+use super::{
+    BATCH_BYTES, BATCH_CHANGES, DumpError, Rebuilt, Telling, explain, has_bucket, place, record_of,
+    remove,
+};
+use crate::cli::{SettingsArgs, Usage};
+use crate::home::Home;
+use crate::settings::Settings;
+
+/// Names of stores in one transaction.
+const BATCH_BLOBS: usize = 2_000;
+
+/// Whom to rebuild from.
+pub(crate) struct Sources<'a> {
+    /// Files of `metadata collect`, one of each worker.
+    pub(crate) from: &'a [PathBuf],
+    /// Workers that are lost.
+    pub(crate) without: &'a [NodeId],
+}
+
+/// Makes the metadata again; `told` learns of every problem, by name.
+///
+/// # Errors
+/// The control plane runs, there are metadata, a file is damaged, of another cluster, or
+/// one is missing: nothing was done. Anything later: run it again.
+pub(crate) fn rebuild_cluster(
+    args: &SettingsArgs,
+    sources: &Sources<'_>,
+    dry_run: bool,
+    told: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<Rebuilt> {
+    let settings = Settings::from_values(&args.values()?).context(Usage)?;
+    crate::logging::start(&settings.log_level, settings.log_json)?;
+    let home = Home::open(&settings.dir)?;
+    let threads = settings.store.threads;
+    let runtime = control_runtime(threads)?;
+    let budget = Budget::split(settings.memory_bytes, 1, Some(0), false, false);
+    let mut work = Work::open(sources, Telling::new(told))?;
+    work.found.dry_run = dry_run;
+    let least = work.after + 1;
+    if dry_run {
+        let scratch = home.dir().join("rebuild-dry-run");
+        remove(&scratch)?;
+        let outcome = work.try_out(&runtime, &scratch, least);
+        remove(&scratch)?;
+        outcome?;
+        return Ok(work.found);
+    }
+    let metadata = control::open_store(&runtime, &home, &settings, budget, least)?;
+    let namespace = Namespace::new(metadata.clone());
+    let outcome = runtime.block_on(work.make(&namespace));
+    runtime.block_on(metadata.release());
+    outcome?;
+    Ok(work.found)
+}
+
+/// Who has the last word on a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// This source.
+    Of(u32),
+    /// A worker that is lost: whatever is known counts.
+    Lost,
+}
+
+/// Who owned each slot last, of what workers noted: by which table they took it, and the
+/// table they went by. `nodes`: their names, in the same order.
+fn last_words(
+    claims: &[(&SlotTable, &[u64])],
+    nodes: &[&NodeId],
+    without: &[NodeId],
+) -> Result<Vec<Word>> {
+    let newest = claims.iter().map(|(table, _)| *table);
+    let Some(newest) = newest.max_by_key(|table| table.epoch) else {
+        bail!("no file is given");
+    };
+    let mut absent: BTreeMap<&NodeId, u64> = BTreeMap::new();
+    let mut words = Vec::with_capacity(SLOTS);
+    for slot in 0..SLOTS {
+        let claimed = claims.iter().map(|(_, epochs)| epochs.get(slot).copied());
+        let claimed = claimed
+            .zip(0_u32..)
+            .map(|(epoch, at)| (epoch.unwrap_or(0), at));
+        let last = claimed.max().filter(|(epoch, _)| *epoch > 0);
+        let owner = newest.owner(slot).or_else(|| newest.yielding(slot));
+        let owner = owner.filter(|owner| !nodes.contains(owner));
+        words.push(match (owner, last) {
+            // It took the slot by that table, or an earlier one: not later than the rest.
+            (Some(owner), last) if last.is_none_or(|(epoch, _)| epoch < newest.epoch) => {
+                if !without.contains(owner) {
+                    *absent.entry(owner).or_default() += 1;
+                }
+                Word::Lost
+            }
+            (_, Some((_, at))) => Word::Of(at),
+            (_, None) => Word::Lost,
+        });
+    }
+    if !absent.is_empty() {
+        let names: Vec<String> = absent.keys().map(ToString::to_string).collect();
+        let names = names.join(", ");
+        bail!(
+            "workers {names} owned slots at the end and no file of theirs is given. Collect it \
+             (`quickwater metadata collect`), or, if they are lost for good, say so by \
+             --without: what only they had is lost then"
+        );
+    }
+    Ok(words)
+}
+
+/// A rebuild under way.
+struct Work<'a> {
+    sources: Vec<Facts>,
+    words: Vec<Word>,
+    without: Vec<NodeId>,
+    /// The newest names.
+    names: Vec<u8>,
+    /// What orders the newest commit that anybody knew of.
+    after: u64,
+    found: Rebuilt,
+    telling: Telling<'a>,
+}
+
+impl<'a> Work<'a> {
+    /// Looks whether the files are whole and belong together.
+    fn open(sources: &Sources<'_>, telling: Telling<'a>) -> Result<Self> {
+        let mut opened: Vec<Facts> = Vec::new();
+        for path in sources.from {
+            let facts = Facts::open(path);
+            let facts = facts.with_context(|| format!("cannot use {}", path.display()))?;
+            let head = &facts.head;
+            let node = &head.witness.node;
+            if let Some(first) = opened.first()
+                && first.head.cluster != head.cluster
+            {
+                bail!(
+                    "{} is of worker {node} of cluster {}, the files before are of cluster {}",
+                    path.display(),
+                    head.cluster,
+                    first.head.cluster
+                );
+            }
+            if opened.iter().any(|one| one.head.witness.node == *node) {
+                bail!("{} is a second file of worker {node}", path.display());
+            }
+            if sources.without.contains(node) {
+                bail!(
+                    "worker {node} is said to be lost, and {} is of it",
+                    path.display()
+                );
+            }
+            opened.push(facts);
+        }
+        let heads = opened.iter().map(|facts| &facts.head);
+        let claims: Vec<_> = heads
+            .clone()
+            .map(|head| (&head.table, &*head.epochs))
+            .collect();
+        let nodes: Vec<_> = heads.map(|head| &head.witness.node).collect();
+        let words = last_words(&claims, &nodes, sources.without)?;
+        let mut newest: Option<(u64, usize)> = None;
+        for (at, facts) in opened.iter().enumerate() {
+            let node = &facts.head.witness.node;
+            let version = dump::verify(&*facts.names)
+                .with_context(|| format!("the names of the buckets that worker {node} has"))?;
+            newest = newest.max(Some((version, at)));
+        }
+        let mut after = newest.map_or(0, |(version, _)| version);
+        let mut found = Rebuilt::default();
+        for facts in &opened {
+            let seen = facts.head.witness.seen.map_or(0, |seen| seen.version);
+            after = after.max(facts.end.after).max(seen);
+            found.unreadable += facts.end.unreadable;
+            found.gaps += facts.end.gaps;
+        }
+        let names = newest.and_then(|(_, at)| opened.get_mut(at));
+        let names = names.map(|facts| std::mem::take(&mut facts.names));
+        Ok(Self {
+            names: names.context("no file is given")?,
+            sources: opened,
+            words,
+            without: sources.without.to_vec(),
+            after,
+            found,
+            telling,
+        })
+    }
+
+    fn try_out(&mut self, runtime: &Runtime, scratch: &Path, least: u64) -> Result<()> {
+        let options = EngineOptions::default();
+        let store = store::open_at_least(EngineKind::Fjall, scratch, &options, least)
+            .context("cannot make a store to try it out in")?;
+        runtime.block_on(self.make(&Namespace::new(store)))
+    }
+
+    async fn make<S: stores::Store>(&mut self, to: &Namespace<S>) -> Result<()> {
+        let names = std::mem::take(&mut self.names);
+        let begun = to.begin_rebuild(Some(&mut &*names)).await;
+        self.found.resumed = begun.map_err(explain)?;
+        let has = dump::version(to.store()).await?;
+        if has <= self.after {
+            let needs = self.after;
+            return Err(DumpError::Behind { has, needs }.into());
+        }
+        let last_bucket = to.last_bucket().await?;
+        self.enter_all(to).await?;
+        self.restore_all(to, last_bucket).await?;
+        to.end_rebuild_of_cluster(&self.ending()).await?;
+        Ok(())
+    }
+
+    /// What the cluster goes on with.
+    fn ending(&self) -> Ending {
+        let heads = || self.sources.iter().map(|facts| &facts.head);
+        let taken = heads().flat_map(|head| head.epochs.iter().copied());
+        let tables = heads().map(|head| head.table.epoch);
+        Ending {
+            name: heads()
+                .next()
+                .map_or_else(String::new, |head| head.cluster.clone()),
+            epoch: taken.chain(tables).max().unwrap_or(0),
+            session: heads().map(|head| head.session).max().unwrap_or(0),
+            witnesses: heads().map(|head| head.witness.clone()).collect(),
+            missing: self.without.clone(),
+        }
+    }
+
+    /// Enters what counts into the metadata, which keep the newest of each key, and who
+    /// has which bytes.
+    async fn enter_all<S: stores::Store>(&mut self, to: &Namespace<S>) -> Result<()> {
+        let mut changes: Vec<Change> = Vec::with_capacity(BATCH_CHANGES);
+        let mut blobs: Vec<(BlobId, u32)> = Vec::with_capacity(BATCH_BLOBS);
+        for (facts, source) in self.sources.iter_mut().zip(0_u32..) {
+            facts.rewind()?;
+            while let Some((at, fact)) = facts.next()? {
+                self.found.read += 1;
+                self.found.ended += u64::from(fact.has_ended);
+                self.telling
+                    .show_progress("entering changes", self.found.read);
+                blobs.extend(fact.whole.iter().map(|blob| (*blob, source)));
+                if blobs.len() >= BATCH_BLOBS {
+                    to.enter_blobs(&blobs).await?;
+                    blobs.clear();
+                }
+                let entry = JournalEntry::decode(&fact.data)?;
+                let word = self.words.get(slot_of(entry.bucket, &entry.key));
+                if word.is_some_and(|word| *word != Word::Of(source) && *word != Word::Lost) {
+                    continue;
+                }
+                if fact.torn {
+                    self.found.torn += 1;
+                    self.telling.tell(&format!(
+                        "{} of {} bytes: cut by a crash before its ack, left out",
+                        place(to, entry.bucket, &entry.key).await?,
+                        entry.object.size
+                    ))?;
+                    continue;
+                }
+                let known = Known {
+                    after: entry.after,
+                    sequence: entry.sequence,
+                    has_ended: fact.has_ended,
+                    source,
+                    blob: fact.blob,
+                    is_note: fact.is_note,
+                    at,
+                };
+                changes.push((entry.bucket, entry.key, known));
+                if changes.len() == BATCH_CHANGES {
+                    to.enter_known(&changes).await?;
+                    changes.clear();
+                }
+            }
+        }
+        to.enter_known(&changes).await?;
+        to.enter_blobs(&blobs).await?;
+        Ok(())
+    }
+
+    /// Makes the newest changes current that have not ended.
+    async fn restore_all<S: stores::Store>(
+        &mut self,
+        to: &Namespace<S>,
+        last_bucket: u64,
+    ) -> Result<()> {
+        let mut after: Option<(BucketId, ObjectKey)> = None;
+        let (mut batch, mut bytes, mut count) = (Vec::new(), 0, 0);
+        loop {
+            let from = after.as_ref().map(|(bucket, key)| (*bucket, key));
+            let page = to.known_changes(from, BATCH_CHANGES).await?;
+            after = page.last().map(|(bucket, key, _)| (*bucket, key.clone()));
+            for (_, key, known) in page {
+                count += 1;
+                self.telling
+                    .show_progress("restoring: keys looked at", count);
+                if known.has_ended {
+                    continue;
+                }
+                let fact = self
+                    .read(&known)
+                    .with_context(|| format!("the entry of {key}"))?;
+                let entry = JournalEntry::decode(&fact.data)?;
+                let say = (&mut self.found, &mut self.telling);
+                if !has_bucket(to, &entry, last_bucket, say).await? {
+                    continue;
+                }
+                let holders = self.holders(to, &entry, known.source).await?;
+                bytes += entry.object.row.len();
+                bytes += entry.object.pieces.iter().map(Vec::len).sum::<usize>();
+                batch.push((entry, holders));
+                if bytes >= BATCH_BYTES || batch.len() == BATCH_CHANGES {
+                    to.restore_held(&batch).await?;
+                    batch.clear();
+                    bytes = 0;
+                }
+            }
+            if after.is_none() {
+                break;
+            }
+        }
+        to.restore_held(&batch).await?;
+        Ok(())
+    }
+
+    fn read(&mut self, known: &Known) -> Result<FactRow> {
+        let source = self.sources.get_mut(known.source as usize);
+        Ok(source.context("it is of no file")?.read(known.at)?)
+    }
+
+    fn node(&self, source: u32) -> Option<NodeId> {
+        let facts = self.sources.get(source as usize);
+        facts.map(|facts| facts.head.witness.node.clone())
+    }
+
+    /// Who has all bytes of a change, the one that told of it first. Counts it.
+    async fn holders<S: stores::Store>(
+        &mut self,
+        to: &Namespace<S>,
+        entry: &JournalEntry,
+        source: u32,
+    ) -> Result<Vec<NodeId>> {
+        if entry.removed {
+            self.found.deletes += 1;
+            return Ok(Vec::new());
+        }
+        let record = record_of(entry)?;
+        self.found.count(&record);
+        let mut all: Option<BTreeSet<u32>> = None;
+        for extent in &record.extents {
+            let stores: BTreeSet<u32> = to.stores_of(extent.blob).await?.into_iter().collect();
+            all = Some(match all {
+                Some(all) => &all & &stores,
+                None => stores,
+            });
+        }
+        // Without bytes it is in the row.
+        let mut all = all.unwrap_or_else(|| BTreeSet::from([source]));
+        let first = all.take(&source);
+        let nodes: Vec<NodeId> = first
+            .into_iter()
+            .chain(all)
+            .filter_map(|at| self.node(at))
+            .collect();
+        if nodes.is_empty() {
+            self.found.lost += 1;
+            self.telling.tell(&format!(
+                "{} of {} bytes: no worker that was collected has all of it; it answers so until \
+                 it is written again or deleted",
+                place(to, entry.bucket, &entry.key).await?,
+                record.size
+            ))?;
+            // One of them may have it, and come back.
+            return Ok(self.without.clone());
+        }
+        Ok(nodes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    fn table(epoch: u64, owner: &NodeId) -> SlotTable {
+        SlotTable::from_slots(epoch, |_| (Some(owner), None))
+    }
+
+    #[test]
+    fn who_took_a_slot_last_has_the_last_word() {
+        let (one, two, gone) = (node("n1"), node("n2"), node("n3"));
+        let of = |first, rest| {
+            let mut epochs = vec![rest; SLOTS];
+            epochs[0] = first;
+            epochs
+        };
+        let (mine, theirs) = (of(7, 2), of(3, 5));
+        let (older, newer) = (table(7, &one), table(8, &two));
+        let claims = [(&older, &*mine), (&newer, &*theirs)];
+        let words = last_words(&claims, &[&one, &two], &[]).unwrap();
+        assert_eq!((words[0], words[1]), (Word::Of(0), Word::Of(1)));
+        // An owner at the end who does not tell is asked for, by name.
+        let newest = table(9, &gone);
+        let claims = [(&older, &*mine), (&newest, &*theirs)];
+        let error = last_words(&claims, &[&one, &two], &[]).unwrap_err();
+        assert!(error.to_string().contains("workers n3 owned"), "{error}");
+        let words = last_words(&claims, &[&one, &two], &[gone]).unwrap();
+        assert_eq!(words, vec![Word::Lost; SLOTS]);
+        // Nobody ever had it.
+        let none = vec![0; SLOTS];
+        let claims = [(&older, &*none)];
+        let words = last_words(&claims, &[&one], &[]).unwrap();
+        assert_eq!(words[9], Word::Lost);
+        assert!(last_words(&[], &[], &[]).is_err());
+    }
+}

@@ -1,0 +1,426 @@
+"""The metadata of a cluster are lost: they are made again from what its workers have.
+Nothing older wins, nothing deleted comes back, what is missing is told by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from harness import metadata
+from harness.cluster import PATIENCE_SECONDS, Cluster, settled
+from harness.payload import KIB, MIB, payload
+from harness.server import StartFailed
+from harness.under import SCALED
+
+NODES = ["n1", "n2", "n3"]
+FLAGS = {**SCALED, "metadata-ttl": "300ms", "write-cache-fence": "2s", "s3-min-part-size": "1MiB"}
+LOSSES = 4
+RULES = [
+    ("back/**", "WRITE_BACK", 1, "local-1"),
+    ("two/**", "WRITE_BACK", 2, "local-2"),
+    ("held/**", "TRANSIENT", 1, "local-1"),
+]
+
+
+@pytest.fixture(name="three")
+def three_workers(tmp_path: Path) -> Iterator[Cluster]:
+    """Three workers, one bucket, and a path for each kind of write."""
+    with settled(tmp_path / "rebuilt", "3s", NODES, flags=FLAGS) as cluster:
+        client(cluster, "n1").create_bucket(Bucket="abc")
+        rules = []
+        for path, mode, copies, _ in RULES:
+            rule: dict[str, Any] = {"path": f"/abc/{path}", "policyMode": mode}
+            rules.append(rule | ({"properties": {"writeReplicas": copies}} if copies > 1 else {}))
+        file = cluster.home / "rules.json"
+        file.write_text(json.dumps({"apiVersion": "v1.0", "pathRules": rules}))
+        assert cluster.cli("pathconfig", "apply", str(file)).returncode == 0
+        for path, _, _, wanted in RULES:
+            for node in NODES:
+                keys = [f"{path.removesuffix('**')}asked-{node}-{number}" for number in range(6)]
+                wait_for(cluster, lambda: all(promise(cluster, node, key) == wanted for key in keys))
+        persisted(cluster)
+        yield cluster
+
+
+def wait_for(cluster: Cluster, what: Callable[[], bool]) -> None:
+    """Waits until something holds."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not what():
+        assert time.monotonic() < end, cluster.logs()
+        time.sleep(0.1)
+
+
+def client(cluster: Cluster, node: str) -> Any:
+    """Of one worker; asks once."""
+    target = cluster.worker(node, start=False).target()
+    return target.client(retries={"max_attempts": 0}, connect_timeout=5, read_timeout=60)
+
+
+def promise(cluster: Cluster, node: str, key: str) -> str | None:
+    """What a PUT says of where its bytes are; none: it is not acked, or in the UFS."""
+    try:
+        answer = client(cluster, node).put_object(Bucket="abc", Key=key, Body=b"?")
+    except (ClientError, BotoCoreError):
+        return None
+    return answer["ResponseMetadata"]["HTTPHeaders"].get("x-quickwater-durability")
+
+
+def acked(cluster: Cluster, what: Callable[[], Any]) -> None:
+    """Asks until it is acked."""
+
+    def done() -> bool:
+        try:
+            what()
+        except (ClientError, BotoCoreError):
+            return False
+        return True
+
+    wait_for(cluster, done)
+
+
+def put(cluster: Cluster, node: str, key: str, body: bytes, **more: Any) -> None:
+    """Until it is acked."""
+    acked(
+        cluster, lambda: client(cluster, node).put_object(Bucket="abc", Key=key, Body=body, **more)
+    )
+
+
+def delete(cluster: Cluster, node: str, key: str) -> None:
+    """Until it is acked."""
+    acked(cluster, lambda: client(cluster, node).delete_object(Bucket="abc", Key=key))
+
+
+def answer(cluster: Cluster, node: str, key: str) -> bytes | int:
+    """The body of a key, or the status that came instead; 0: none came."""
+    try:
+        return bytes(client(cluster, node).get_object(Bucket="abc", Key=key)["Body"].read())
+    except ClientError as error:
+        return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+    except BotoCoreError:
+        return 0
+
+
+def persisted(cluster: Cluster) -> None:
+    """Returns when the UFS has all it is to get."""
+    done = cluster.cli("async-persist", "wait", "--path", "/", "--timeout", "2m")
+    assert done.returncode in (0, 1), (done, cluster.logs())
+
+
+def wrong(cluster: Cluster, wanted: dict[str, bytes | int]) -> list[tuple[str, str, Any]]:
+    """What is answered otherwise, by any worker."""
+    running = [node for node in NODES if cluster.workers[node].alive()]
+    asked = [(node, key, answer(cluster, node, key)) for node in running for key in wanted]
+    found = [one for one in asked if one[2] != wanted[one[1]]]
+    return [(node, key, is_ if isinstance(is_, int) else is_[:20]) for node, key, is_ in found]
+
+
+def agree(cluster: Cluster, wanted: dict[str, bytes | int]) -> None:
+    """Waits until all workers answer so."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while found := wrong(cluster, wanted):
+        assert time.monotonic() < end, f"{found}\n{cluster.logs()}"
+        time.sleep(0.1)
+
+
+def noted(cluster: Cluster) -> None:
+    """Returns when the workers have noted, beside their stores, what is so by now: that is
+    done within moments, not before an ack."""
+
+    def names() -> bool:
+        files = [cluster.workers[node].dir / "store" / "names" for node in NODES]
+        return all(f.exists() and b"two/**" in f.read_bytes() and b"abc" in f.read_bytes() for f in files)
+
+    wait_for(cluster, names)
+    wait_for(cluster, lambda: cluster.sum("quickwater_rebuild_notes_waiting") == 0)
+
+
+def lose_metadata(cluster: Cluster) -> None:
+    """What a control plane that does not run had is gone."""
+    shutil.rmtree(cluster.control.dir / "metadata", ignore_errors=True)
+    prefix = "--fdb-key-prefix="
+    flags = cluster.control.flags
+    cluster.control.flags = [f"{f}lost/" if f.startswith(prefix) else f for f in flags]
+
+
+def kill_all(cluster: Cluster) -> None:
+    """At once, and the metadata with it."""
+    for node in NODES:
+        cluster.workers[node].kill()
+    cluster.control.kill()
+    lose_metadata(cluster)
+
+
+def run(words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False, env=env
+    )
+
+
+def settings(cluster: Cluster, node: str) -> list[str]:
+    """Those of a worker, for other verbs."""
+    rest = cluster.workers[node].command()[2:]
+    return [word for word in rest if not word.startswith(("--control=", "--node-id=", "--advertise="))]
+
+
+def collect(cluster: Cluster, node: str) -> Path:
+    """What the store of a worker tells."""
+    file = cluster.home / f"{node}.facts"
+    file.unlink(missing_ok=True)
+    words = [str(cluster.control.program), "metadata", "collect", str(file)]
+    done = run([*words, *settings(cluster, node)], cluster.env)
+    assert done.returncode == 0 and f"worker {node}" in done.stdout, done
+    return file
+
+
+def command(cluster: Cluster, files: list[Path], *more: str) -> list[str]:
+    """`metadata rebuild` with the settings of the control plane."""
+    control = cluster.control
+    words = [str(control.program), "metadata", "rebuild", "--dir", str(control.dir), *control.flags]
+    return [*words, *more, *(f"--from={file}" for file in files)]
+
+
+def rebuild(cluster: Cluster, files: list[Path], *more: str) -> subprocess.CompletedProcess[str]:
+    return run(command(cluster, files, *more), {**cluster.env, **cluster.control.env})
+
+
+def begin_again(cluster: Cluster, nodes: list[str]) -> None:
+    """Starts all with the rebuilt metadata."""
+    cluster.control.start()
+    for node in nodes:
+        cluster.worker(node)
+    cluster.settle(nodes)
+
+
+def multipart(cluster: Cluster, node: str, key: str, parts: list[bytes]) -> None:
+    """An upload that is completed."""
+    s3 = client(cluster, node)
+    upload = s3.create_multipart_upload(Bucket="abc", Key=key)["UploadId"]
+    where = {"Bucket": "abc", "Key": key, "UploadId": upload}
+    tags = [s3.upload_part(**where, PartNumber=n, Body=body)["ETag"] for n, body in enumerate(parts, 1)]
+    listed = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
+    s3.complete_multipart_upload(**where, MultipartUpload={"Parts": listed})
+
+
+def test_what_was_acked_comes_back(three: Cluster) -> None:
+    cluster = three
+    ufs, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+    through = payload(20 * KIB, "through")
+    put(cluster, "n1", "through", through)
+    for key in ("back/over", "back/gone", "back/gone-told", "two/over", "back/again"):
+        put(cluster, "n2", key, payload(10 * KIB, key))
+    persisted(cluster)
+    delete(cluster, "n1", "back/gone-told")
+    persisted(cluster)
+    there = {path.name for path in ufs.iterdir()}
+    # Nothing gets to the UFS from here on.
+    ufs.rename(away)
+    wanted: dict[str, bytes | int] = {}
+    rich = {"ContentType": "text/x-rich", "Metadata": {"who": "me"}, "Tagging": "a=1"}
+    for number in range(12):
+        for path in ("back", "two", "held"):
+            key, node = f"{path}/k{number}", NODES[number % 3]
+            wanted[key] = payload(9 * KIB + number, key)
+            put(cluster, node, key, wanted[key], **rich)
+    for path in ("back", "two", "held"):
+        key = f"{path}/large"
+        wanted[key] = payload(3 * MIB + 5, key)
+        put(cluster, "n3", key, wanted[key])
+    for key in ("back/over", "two/over"):
+        for turn in range(3):
+            wanted[key] = payload(10 * KIB, (key, turn))
+            put(cluster, NODES[turn], key, wanted[key])
+    wanted["back/empty"] = b""
+    put(cluster, "n2", "back/empty", b"")
+    for path in ("back", "held"):
+        parts = [payload(MIB, (path, 1)), payload(MIB, (path, 2)), payload(77, (path, 3))]
+        wanted[f"{path}/multi"] = b"".join(parts)
+        acked(cluster, lambda: multipart(cluster, "n1", f"{path}/multi", parts))
+    client(cluster, "n2").create_multipart_upload(Bucket="abc", Key="back/open")
+    put(cluster, "n1", "back/dead", b"never told")
+    put(cluster, "n1", "held/dead", b"never told")
+    for key in ("back/gone", "back/dead", "held/dead"):
+        delete(cluster, "n3", key)
+    gone: dict[str, bytes | int] = dict.fromkeys(["back/gone", "back/dead", "held/dead"], 404)
+    assert not wrong(cluster, {**wanted, **gone})
+    policies = cluster.cli("pathconfig", "get").stdout
+    noted(cluster)
+    kill_all(cluster)
+
+    # A control plane without its metadata is another cluster: nobody goes by it.
+    cluster.control.start()
+    with pytest.raises(StartFailed, match="belongs to cluster"):
+        cluster.worker("n1")
+    cluster.control.kill()
+    files = [collect(cluster, node) for node in NODES]
+    if metadata.is_embedded():
+        refused = rebuild(cluster, files)
+        assert refused.returncode == 1 and "not empty" in refused.stderr, refused
+    lose_metadata(cluster)
+    for bad, why in [
+        (files[:2], "n3 owned slots"),
+        ([*files, files[0]], "second file of worker n1"),
+        ([cluster.home / "rules.json"], "damaged"),
+    ]:
+        refused = rebuild(cluster, bad)
+        assert refused.returncode == 1 and why in refused.stderr, refused
+    refused = rebuild(cluster, files, "--without=n3")
+    assert refused.returncode == 1 and "said to be lost" in refused.stderr, refused
+    tried = rebuild(cluster, files, "--dry-run")
+    assert tried.returncode == 0 and "nothing was changed" in tried.stdout, tried
+    # Killed at any point it goes on.
+    for pause in (0.02, 0.1, 0.3):
+        with subprocess.Popen(command(cluster, files), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as cut:
+            time.sleep(pause)
+            cut.kill()
+        if cut.returncode == 0:
+            break
+    else:
+        done = rebuild(cluster, files)
+        # Killed after its last commit it is complete.
+        assert done.returncode == 0 or "not empty" in done.stderr, done
+        if done.returncode == 0:
+            assert "deletes to be persisted: " in done.stdout, done
+    assert rebuild(cluster, files).returncode == 1, "what is there is not rebuilt over"
+
+    begin_again(cluster, NODES)
+    assert cluster.cli("pathconfig", "get").stdout == policies
+    agree(cluster, {**wanted, **gone})
+    some = client(cluster, "n2").get_object(Bucket="abc", Key="two/k1")
+    assert (some["ContentType"], some["Metadata"], some["TagCount"]) == ("text/x-rich", {"who": "me"}, 1)
+    assert client(cluster, "n1").list_multipart_uploads(Bucket="abc").get("Uploads", []) == []
+    # It is a cluster like any other, and the UFS gets all in the end.
+    put(cluster, "n1", "back/again", b"new")
+    wanted["back/again"] = b"new"
+    away.rename(ufs)
+    persisted(cluster)
+    wanted["through"] = through
+    agree(cluster, {**wanted, **gone, "back/gone-told": 404})
+    found = {str(path.relative_to(ufs)): path for path in ufs.rglob("*") if path.is_file()}
+    for key, body in wanted.items():
+        assert key.startswith("held/") or found[key].read_bytes() == body, key
+    assert not [key for key in [*gone, "back/gone-told"] if key in found]
+    assert "through" in there
+
+
+def test_nothing_older_comes_back_with_a_worker_that_was_away(three: Cluster) -> None:
+    cluster = three
+    ufs, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+    ufs.rename(away)
+    old: dict[str, bytes | int] = {}
+    for number in range(24):
+        old[f"back/k{number}"] = b"old%d" % number
+        put(cluster, NODES[number % 2], f"back/k{number}", b"old%d" % number)
+    cluster.workers["n3"].kill()
+    left = ["n1", "n2"]
+    wait_for(cluster, lambda: cluster.slots().get("n3", 0) == 0)
+    cluster.settle(left)
+    # What only that worker has is out of reach, nothing else.
+    only = [key for key in old if answer(cluster, "n1", key) != old[key]]
+    wait_for(cluster, lambda: all(answer(cluster, "n1", key) == 503 for key in only))
+    assert len(only) >= 4, only
+    replaced, deleted, kept = only[0], only[1], only[2:]
+    put(cluster, "n1", replaced, b"newer")
+    delete(cluster, "n2", deleted)
+    now = {**old, replaced: b"newer", deleted: 404}
+    noted(cluster)
+    kill_all(cluster)
+
+    files = [collect(cluster, node) for node in NODES]
+    # Nobody has to wait for it, but what only it has is named then.
+    tried = rebuild(cluster, files[:2], "--dry-run")
+    assert tried.returncode == LOSSES, tried
+    assert all(f"abc/{key} of " in tried.stdout for key in kept), tried.stdout
+    assert not any(f"abc/{key} of " in tried.stdout for key in (replaced, deleted)), tried.stdout
+    done = rebuild(cluster, files)
+    assert done.returncode == 0, done
+    begin_again(cluster, NODES)
+    agree(cluster, now)
+    away.rename(ufs)
+    persisted(cluster)
+    agree(cluster, now)
+    for key, body in now.items():
+        path = ufs / key
+        assert path.exists() != (body == 404), key
+        assert body == 404 or path.read_bytes() == body, key
+
+
+def test_a_worker_that_was_not_there_is_not_taken_in_silently(three: Cluster) -> None:
+    cluster = three
+    ufs, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+    ufs.rename(away)
+    ones = {f"back/k{number}": b"one%d" % number for number in range(12)}
+    twos: dict[str, bytes | int] = {f"two/k{number}": b"two%d" % number for number in range(12)}
+    for key, body in [*ones.items(), *twos.items()]:
+        put(cluster, "n1", key, bytes(body) if isinstance(body, bytes) else b"")
+    noted(cluster)
+    kill_all(cluster)
+    left = ["n1", "n2"]
+    files = [collect(cluster, node) for node in left]
+    refused = rebuild(cluster, files)
+    assert refused.returncode == 1 and "n3 owned slots" in refused.stderr, refused
+    done = rebuild(cluster, files, "--without=n3")
+    assert done.returncode == 0, done
+    begin_again(cluster, left)
+    # What had a copy is there, wherever it was.
+    agree(cluster, twos)
+    there = [key for key in ones if answer(cluster, "n1", key) == ones[key]]
+    only = sorted(set(ones) - set(there))
+    assert there and only, (there, only)
+
+    # It comes after all: it is told why, and keeps what it has.
+    with pytest.raises(StartFailed, match="older than what worker n3 has seen"):
+        cluster.worker("n3")
+    done = cluster.cli("cluster", "accept-older", "--output=json")
+    assert json.loads(done.stdout)["workers"] == ["n3"], done
+    cluster.worker("n3")
+    cluster.settle(NODES)
+    aside = cluster.workers["n3"].dir / "set-aside"
+    lines = [json.loads(line) for line in (aside / "index.jsonl").read_text().splitlines()]
+    found = {line["key"]: (aside / line["file"]).read_bytes() for line in lines}
+    assert {key: found.get(key) for key in only} == {key: ones[key] for key in only}
+    # Nothing of it came back by itself: what there is now only the UFS could tell.
+    agree(cluster, {**twos, **dict.fromkeys(only, 503)})
+    for key in only:
+        put(cluster, "n1", key, found[key])
+    away.rename(ufs)
+    persisted(cluster)
+    everything: dict[str, bytes | int] = {**ones, **twos}
+    agree(cluster, everything)
+
+
+def test_files_of_two_clusters_do_not_mix(tmp_path: Path) -> None:
+    files = []
+    for name in ("one", "other"):
+        with settled(tmp_path / name, "3s", ["n1"] if name == "one" else ["n2"], flags=FLAGS) as cluster:
+            node = next(iter(cluster.workers))
+            store = cluster.workers[node].dir / "store" / "names"
+            wait_for(cluster, store.exists)
+            running = collect_fails(cluster, node)
+            assert "another process" in running or "in use" in running or "runs" in running, running
+            cluster.workers[node].stop()
+            files.append(collect(cluster, node))
+            cluster.control.stop()
+            lose_metadata(cluster)
+            if name == "other":
+                done = rebuild(cluster, files)
+                assert done.returncode == 1 and "of cluster" in done.stderr, done
+                # `serve` has its own way.
+                words = [str(cluster.control.program), "metadata", "rebuild"]
+                done = run([*words, *settings(cluster, node)], cluster.env)
+                assert done.returncode == 1 and "directory of a worker" in done.stderr, done
+
+
+def collect_fails(cluster: Cluster, node: str) -> str:
+    """What it says of a worker that runs."""
+    file = cluster.home / "none.facts"
+    words = [str(cluster.control.program), "metadata", "collect", str(file)]
+    done = run([*words, *settings(cluster, node)], cluster.env)
+    assert done.returncode == 1 and not file.exists(), done
+    return done.stderr
