@@ -27,6 +27,8 @@ UNUSED_HERE = {
     "quickwater_tls_certificate_reloads_total",
     "quickwater_ebpf_reuseport_connections_total",
     "quickwater_ebpf_connects_total",
+    "quickwater_ebpf_bypass_connections_total",
+    "quickwater_ebpf_bypass_bytes_total",
 }
 
 pytestmark = pytest.mark.needs("prometheus", "promtool")

@@ -330,7 +330,7 @@ metrics! {
         "1: a write or flush failed, nothing is committed until a restart."
 
     EbpfState Gauge "quickwater_ebpf_state" ["program", "state"]
-        "1 for the state that an eBPF program is in. program: reuseport, connect, handoff. state: on, off (by the settings, or nothing to do), not_built (into this binary), refused (by the kernel or a test of our own; the log says why)."
+        "1 for the state that an eBPF program is in. program: reuseport, connect, handoff, bypass. state: on, off (by the settings, or nothing to do), not_built (into this binary), refused (by the kernel or a test of our own; the log says why)."
     EbpfConnections Counter "quickwater_ebpf_reuseport_connections_total" ["chosen_by"]
         "New connections by who chose their shard while the program is on. chosen_by: program, kernel (its hash, where the program had no answer)."
 
@@ -343,6 +343,10 @@ metrics! {
         "Connections handed over from here whose packets are sent on."
     EbpfForwardPackets Counter "quickwater_ebpf_forward_packets_total" ["outcome"]
         "Packets of such connections. outcome: forwarded, kept_away (dropped while a connection was handed over), too_old (of entries that had ended), failed."
+    EbpfBypassConnections Counter "quickwater_ebpf_bypass_connections_total" ["outcome"]
+        "Connections of clients of this node to this worker. outcome: taken (answers go from socket to socket), stalled (of those, broken because the client did not read), refused (the programs could not note the client; TCP)."
+    EbpfBypassBytes Counter "quickwater_ebpf_bypass_bytes_total" []
+        "Bytes of answers that went from socket to socket, without TCP."
 
     MemoryBudgetBytes Gauge "quickwater_memory_budget_bytes" []
         "Memory the service plans with (setting `memory`)."

@@ -43,6 +43,7 @@ pub(super) enum Part {
     Reuseport,
     Connect,
     Handoff,
+    Bypass,
 }
 
 impl Part {
@@ -52,6 +53,7 @@ impl Part {
             Part::Reuseport => "ebpf.reuseport",
             Part::Connect => "ebpf.connect",
             Part::Handoff => "ebpf.handoff",
+            Part::Bypass => "ebpf.bypass",
         }
     }
 

@@ -24,6 +24,7 @@ use tokio::runtime::Runtime;
 
 use super::access_log::AccessLog;
 use super::budget::Budget;
+use super::bypass;
 use super::conditions::Conditions;
 use super::handover;
 use super::names::Names;
@@ -140,6 +141,12 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
     if let Some(spreading) = &spreading {
         spreading.collect(&parts.metrics);
     }
+    let bypass = bypass::start(
+        &settings.ebpf,
+        entrances.plain_address(),
+        &parts.metrics,
+        &parts.conditions,
+    );
     let neighbours = parts.peers.take();
     let own = neighbours.as_ref().and_then(|(_, sockets)| sockets.first());
     let own = own.and_then(|socket| socket.local_addr().ok());
@@ -167,6 +174,7 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
             stats,
             load: spreading.as_ref().map(|s| s.shard(index)),
             handoff: handoff.clone(),
+            bypass: bypass.clone(),
             limit: Arc::clone(&limit),
             http: http.clone(),
             start,
@@ -251,6 +259,13 @@ impl Entrances {
             tls_address,
             doors,
         })
+    }
+}
+
+impl Entrances {
+    /// Where HTTP without TLS is spoken, if it is.
+    fn plain_address(&self) -> Option<SocketAddr> {
+        (self.tls_address != Some(self.address)).then_some(self.address)
     }
 }
 

@@ -6,6 +6,7 @@ mod announce;
 pub(crate) mod apart;
 mod buckets;
 mod budget;
+mod bypass;
 mod conditions;
 mod control;
 mod data_plane;

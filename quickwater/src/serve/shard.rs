@@ -17,7 +17,9 @@ use quickwater_ufs::UfsClient;
 use quickwater_worker::buffers::Pool;
 use quickwater_worker::environment::ShardEnvironment;
 use quickwater_worker::handoff::Handoff;
-use quickwater_worker::http::{ConnectionLimit, Door, HttpConfig, HttpStats, Intake, Server};
+use quickwater_worker::http::{
+    BypassGate, ConnectionLimit, Door, HttpConfig, HttpStats, Intake, Server,
+};
 use quickwater_worker::peer::{EnginePeers, PeerConfig, Peers};
 use quickwater_worker::runtime::Stop;
 use quickwater_worker::service::{AccessKey, S3Service, ServiceConfig};
@@ -100,6 +102,8 @@ pub(super) struct Seat {
     pub(super) load: Option<ShardLoad>,
     /// Hands connections over, if that is wanted and possible.
     pub(super) handoff: Option<Arc<Handoff>>,
+    /// Answers to clients of this node, if programs see to those.
+    pub(super) bypass: Option<Arc<BypassGate>>,
     pub(super) limit: Arc<ConnectionLimit>,
     pub(super) http: HttpConfig,
     pub(super) start: Instant,
@@ -166,6 +170,7 @@ pub(super) async fn run<M: Names>(common: Common<M>, seat: Seat) {
         stats: seat.stats,
         load: seat.load,
         intake,
+        bypass: seat.bypass,
     };
     match server.run(seat.doors, seat.stop).await {
         Ok(stopped) if stopped.aborted > 0 => {

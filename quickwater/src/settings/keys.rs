@@ -264,6 +264,8 @@ pub(crate) static KEYS: &[Key] = &[
         "Where such connections go: the S3 endpoint, by an address that its clients reach. `auto` = `s3.listen`, or the loopback if that is all addresses. The loopback is for clients in the worker's own network namespace; others are left alone then.")),
     or("auto", key("ebpf.cgroup", "ebpf-cgroup", Kind::Path, "auto",
         "Directory of the cgroup (version 2) whose processes, and those of the cgroups below, are meant. `auto` = the root: all of this node.")),
+    key("ebpf.bypass", "ebpf-bypass", Kind::Choice(&["off", "auto"]), "off",
+        "Experimental. `auto`: answers to clients of this node, by HTTP without TLS, go from socket to socket instead of by TCP, by eBPF programs (CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON at the start, CAP_BPF as long as the worker runs; Linux 6.13; `ebpf.cgroup` says whose, and has to include the worker). Tried with a large answer at the start. Where that cannot be, and with `off`, all go by TCP."),
     or("off", key("ebpf.pins", "ebpf-pins", Kind::Path, "/sys/fs/bpf/quickwater",
         "Directory in a BPF file system with the programs that `quickwater ebpf load` left: they are used where they fit, and then no capability is needed. `off` = none are looked for. Connections that `ebpf.handoff` gave away are kept there, too.")),
     key("ebpf.handoff", "ebpf-handoff", Kind::Choice(&["off", "auto"]), "off",

@@ -247,6 +247,8 @@ pub(crate) struct EbpfSettings {
     pub local: Option<SocketAddr>,
     /// Whose connections; none = the root of cgroup2.
     pub cgroup: Option<PathBuf>,
+    /// Answers to clients of this node go from socket to socket, if that can be had.
+    pub bypass: bool,
     /// Where programs of another process are looked for.
     pub pins: Option<PathBuf>,
     /// Connections are handed to the owner of what they ask for, if that can be had.

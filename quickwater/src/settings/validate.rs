@@ -333,6 +333,7 @@ impl Reader<'_> {
             service: self.unless_special("ebpf.service", parse::address)?,
             local: self.unless_special("ebpf.local", parse::address)?,
             cgroup: self.unless_special("ebpf.cgroup", path)?,
+            bypass: self.word("ebpf.bypass")? == "auto",
             pins: self.unless_special("ebpf.pins", path)?,
             handoff: self.word("ebpf.handoff")? == "auto",
             handoff_min: self.value("ebpf.handoff_min", parse::bytes)?,

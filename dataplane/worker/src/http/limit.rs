@@ -38,6 +38,14 @@ pub(crate) const UNWIND_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) const HANDSHAKES_MAX: usize = 256;
 /// How long a client that does not read keeps us from saying goodbye in TLS.
 pub(crate) const GOODBYE_WAIT: Duration = Duration::from_secs(1);
+/// How long a sender sleeps at first, and at most, while a client of this node reads what
+/// did not go by TCP.
+pub(crate) const BYPASS_PAUSE_MIN: Duration = Duration::from_millis(1);
+pub(crate) const BYPASS_PAUSE_MAX: Duration = Duration::from_millis(16);
+/// Bytes sent so before the sender asks how many wait.
+pub(crate) const BYPASS_ASK_BYTES: usize = 1024 * 1024;
+/// So many stalled clients in a row, and connections go by TCP.
+pub(crate) const BYPASS_STALLS_MAX: usize = 3;
 /// `Retry-After` of a refused connection, seconds.
 pub(crate) const RETRY_AFTER_SECONDS: u32 = 1;
 

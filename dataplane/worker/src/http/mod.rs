@@ -21,6 +21,7 @@ mod respond;
 mod secure;
 mod serve;
 mod service;
+mod shortcut;
 pub(crate) mod transfer;
 pub(crate) mod watch;
 
@@ -38,5 +39,6 @@ pub use service::{
     BodyAborted, ConnectionInfo, NoBody, NoQuick, Payload, QuickAnswer, Response, ResponseBody,
     Service,
 };
+pub use shortcut::BypassGate;
 pub use transfer::TransportError;
 pub use watch::Starved;

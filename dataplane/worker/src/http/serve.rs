@@ -24,6 +24,7 @@ use super::limit::{
 use super::parse::Refusal;
 use super::secure::{Stranger, Vestibule};
 use super::service::{ConnectionInfo, Service};
+use super::shortcut::BypassGate;
 use super::transfer::Socket;
 use super::watch::{Holding, Watchdog, with_borrowed};
 use crate::listener;
@@ -67,6 +68,8 @@ pub struct Server<S> {
     pub load: Option<ShardLoad>,
     /// Other workers' connections come in by it.
     pub intake: Intake,
+    /// Lets clients of this node have answers that do not go by TCP.
+    pub bypass: Option<Arc<BypassGate>>,
 }
 
 /// Where connections come in.
@@ -123,6 +126,7 @@ impl<S: Service + 'static> Server<S> {
             limit: self.limit,
             stats: self.stats,
             load: self.load.map(Rc::new),
+            bypass: self.bypass,
             open: Cell::new(0),
             refusing: Cell::new(0),
             ended: Cell::new(false),
@@ -166,6 +170,7 @@ struct Shard<S> {
     limit: Arc<ConnectionLimit>,
     stats: Arc<HttpStats>,
     load: Option<Rc<ShardLoad>>,
+    bypass: Option<Arc<BypassGate>>,
     open: Cell<usize>,
     refusing: Cell<usize>,
     ended: Cell<bool>,
@@ -261,11 +266,18 @@ impl<S: Service + 'static> Shard<S> {
         if let Err(error) = with_borrowed(&stream, |socket| listener::suit(socket, peer)) {
             tracing::trace!(%error, "options of an accepted socket");
         }
+        let gate = self.bypass.as_ref();
+        let shortcut = gate.and_then(|gate| with_borrowed(&stream, |socket| gate.take(socket)));
         let socket = Socket::new(stream, &self.watchdog, Arc::clone(&self.stats));
+        let socket = socket.go_by(shortcut.clone());
         let guest = Guest::new(self, permit, visit);
         let room = Rc::clone(&self.room);
         monoio::spawn(async move {
+            let patience = room.config.write_timeout;
             converse(room, socket, peer, Vec::new()).await;
+            if let Some(shortcut) = shortcut {
+                shortcut.part(&guest.shard.watchdog, patience).await;
+            }
             drop(guest);
         });
     }

@@ -13,6 +13,8 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
 
 use super::count::{HttpStats, add};
+use super::limit::BYPASS_ASK_BYTES;
+use super::shortcut::{Leash, Paced, Pause, Queue, is_refused};
 use super::watch::{Holding, Waiting, Watch, Watchdog};
 use crate::tls::Session;
 
@@ -75,6 +77,10 @@ impl Pace {
 /// before the descriptor does.
 pub(crate) struct Socket {
     watch: Watch,
+    /// What is sent does not go by TCP.
+    shortcut: Option<Leash>,
+    /// Bytes sent so since the client's queue was asked for.
+    unasked: usize,
     stream: TcpStream,
     stats: Arc<HttpStats>,
     /// Everything but the handshake goes through it, if there is one.
@@ -86,10 +92,18 @@ impl Socket {
         let watch = watchdog.register(stream.as_raw_fd());
         Socket {
             watch,
+            shortcut: None,
+            unasked: 0,
             stream,
             stats,
             session: None,
         }
+    }
+
+    /// From now on, and nothing was sent yet, what is sent goes the short way.
+    pub(crate) fn go_by(mut self, shortcut: Option<Rc<Paced>>) -> Self {
+        self.shortcut = shortcut.map(Leash);
+        self
     }
 
     pub(crate) fn watchdog(&self) -> &Rc<Watchdog> {
@@ -111,9 +125,10 @@ impl Socket {
         self.with_descriptor(|socket| socket.try_clone_to_owned())
     }
 
-    /// The address the client connected to, of a connection without TLS.
+    /// The address the client connected to, of a connection without TLS whose answers go
+    /// by TCP: what went past it cannot be handed over.
     pub(crate) fn plain_address(&self) -> Option<SocketAddr> {
-        if self.session.is_some() {
+        if self.session.is_some() || self.shortcut.is_some() {
             return None;
         }
         let own = self
@@ -208,20 +223,63 @@ impl Socket {
             let before_ms = self.watchdog().now_ms();
             let deadline_ms = before_ms.saturating_add(pace.allowance_ms());
             self.watch.arm_until(Waiting::Write, deadline_ms);
-            let (result, slice) = self.stream.write(buffer.slice(sent..length)).await;
+            let end = match self.shortcut {
+                Some(_) => length.min(sent + BYPASS_ASK_BYTES),
+                None => length,
+            };
+            let (result, slice) = self.stream.write(buffer.slice(sent..end)).await;
             let overdue = self.watch.disarm();
             let waited_ms = self.watchdog().now_ms().saturating_sub(before_ms);
             buffer = slice.into_inner();
             let count = match result {
                 Ok(0) => return (Err(TransportError::Closed), buffer),
                 Ok(count) => count,
+                Err(error) if self.shortcut.is_some() && is_refused(&error) => {
+                    return (Err(TransportError::Closed), buffer);
+                }
                 Err(error) => return (Err(name(&error, overdue)), buffer),
             };
             sent += count;
             add(&self.stats.bytes_sent, count as u64);
             pace.note(count, waited_ms);
+            if let Err(error) = self.keep_pace(count, pace).await {
+                return (Err(error), buffer);
+            }
         }
         (Ok(()), buffer)
+    }
+
+    /// After every mebibyte waits until the client has read most of what was sent, if the
+    /// kernel does not see to that itself: as long as it would be waited for by TCP.
+    async fn keep_pace(&mut self, count: usize, pace: &mut Pace) -> Result<(), TransportError> {
+        let Some(Leash(shortcut)) = &self.shortcut else {
+            return Ok(());
+        };
+        self.unasked += count;
+        if self.unasked < BYPASS_ASK_BYTES {
+            return Ok(());
+        }
+        self.unasked = 0;
+        let (mut left, mut since_ms) = (u32::MAX, self.watchdog().now_ms());
+        let mut pause = Pause::default();
+        while let Queue::Long(bytes) = shortcut.queue()? {
+            let now_ms = self.watchdog().now_ms();
+            if bytes < left {
+                pace.note(0, now_ms.saturating_sub(since_ms));
+                (left, since_ms) = (bytes, now_ms);
+            }
+            let deadline_ms = since_ms.saturating_add(pace.allowance_ms());
+            self.watch.arm_until(Waiting::Write, deadline_ms);
+            monoio::time::sleep(pause.next()).await;
+            if self.watch.disarm() {
+                shortcut.note_stall();
+                return Err(TransportError::TimedOut);
+            }
+        }
+        if left != u32::MAX {
+            shortcut.note_progress();
+        }
+        Ok(())
     }
 
     /// From now on this connection holds what others may want: it may be cut while
@@ -249,6 +307,14 @@ impl Socket {
     pub(crate) fn reset_on_close(&self) {
         if let Err(error) = set_zero_linger(&self.stream) {
             tracing::trace!(%error, "SO_LINGER");
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(Leash(shortcut)) = &self.shortcut {
+            shortcut.hold(|| self.with_descriptor(|socket| socket.try_clone_to_owned()));
         }
     }
 }

@@ -70,6 +70,7 @@ pub(crate) struct Watchdog {
     slots: RefCell<Vec<Option<Slot>>>,
     free: RefCell<Vec<usize>>,
     stopping: Cell<bool>,
+    aborted: Cell<bool>,
 }
 
 impl Watchdog {
@@ -81,6 +82,7 @@ impl Watchdog {
             slots: RefCell::new(Vec::new()),
             free: RefCell::new(Vec::new()),
             stopping: Cell::new(false),
+            aborted: Cell::new(false),
         })
     }
 
@@ -97,6 +99,11 @@ impl Watchdog {
     /// Whether the server is stopping.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.get()
+    }
+
+    /// Whether all connections were broken: nobody is waited for any more.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.aborted.get()
     }
 
     /// Watches a socket until the returned value is dropped.
@@ -166,6 +173,7 @@ impl Watchdog {
 
     /// Breaks every connection.
     pub(crate) fn abort_all(&self) {
+        self.aborted.set(true);
         self.end_where(|slot| {
             slot.waiting = Waiting::Write;
             true

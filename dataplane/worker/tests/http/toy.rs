@@ -321,6 +321,7 @@ impl Running {
                         stats,
                         load: None,
                         intake,
+                        bypass: None,
                     };
                     server.run(vec![Door::plain(socket)], stop).await.unwrap();
                 }

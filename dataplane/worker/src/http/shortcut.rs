@@ -1,0 +1,219 @@
+//! Answers to clients of this node that do not go by TCP: who gets them so, and keeping
+//! to the client's pace, which the kernel does not do here. Absent: sending.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use quickwater_ebpf::{Bypass, BypassTotals, QUEUED_MAX, Shortcut};
+
+use super::limit::{BYPASS_PAUSE_MAX, BYPASS_PAUSE_MIN, BYPASS_STALLS_MAX};
+use super::transfer::TransportError;
+use super::watch::Watchdog;
+
+/// Lets connections take the short way until too many of them stall.
+pub struct BypassGate {
+    bypass: Arc<Bypass>,
+    taken: AtomicU64,
+    stalled: AtomicU64,
+    /// Since the last client that was waited for and read on.
+    in_a_row: AtomicUsize,
+    is_closed: AtomicBool,
+    when_closed: Box<dyn Fn() + Send + Sync>,
+}
+
+impl BypassGate {
+    /// An open one; `when_closed` is called once, by whichever shard closes it.
+    #[must_use]
+    pub fn new(bypass: Arc<Bypass>, when_closed: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
+        Arc::new(BypassGate {
+            bypass,
+            taken: AtomicU64::new(0),
+            stalled: AtomicU64::new(0),
+            in_a_row: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
+            when_closed,
+        })
+    }
+
+    /// Connections that took the short way, and of those the ones that were broken because
+    /// what waited for their client did not move.
+    #[must_use]
+    pub fn connections(&self) -> (u64, u64) {
+        (self.taken.load(Relaxed), self.stalled.load(Relaxed))
+    }
+
+    /// What the programs count.
+    #[must_use]
+    pub fn totals(&self) -> BypassTotals {
+        self.bypass.totals()
+    }
+
+    /// The short way for a connection on which nothing was sent yet, if there is one.
+    pub(super) fn take(self: &Arc<Self>, socket: impl AsFd) -> Option<Rc<Paced>> {
+        if self.is_closed.load(Relaxed) {
+            return None;
+        }
+        let shortcut = match self.bypass.take(socket) {
+            Ok(shortcut) => shortcut?,
+            Err(error) => {
+                // One that has just ended, for one; it goes by TCP.
+                tracing::debug!(%error, "a connection does not take the short way");
+                return None;
+            }
+        };
+        self.taken.fetch_add(1, Relaxed);
+        let gate = Arc::clone(self);
+        Some(Rc::new(Paced {
+            gate,
+            shortcut,
+            held: Cell::new(None),
+            has_stalled: Cell::new(false),
+        }))
+    }
+
+    fn note_progress(&self) {
+        self.in_a_row.store(0, Relaxed);
+    }
+
+    /// A client that stops may be the client's doing. Several, and none in between that
+    /// went on, may be the kernel's: then the rest goes by TCP.
+    fn note_stall(&self) {
+        self.stalled.fetch_add(1, Relaxed);
+        let row = self.in_a_row.fetch_add(1, Relaxed) + 1;
+        if row >= BYPASS_STALLS_MAX && !self.is_closed.swap(true, Relaxed) {
+            (self.when_closed)();
+        }
+    }
+}
+
+/// The short way of one connection.
+pub(crate) struct Paced {
+    gate: Arc<BypassGate>,
+    shortcut: Shortcut,
+    /// The closed socket, which says so to its client only when this is closed, too: the end
+    /// of a connection waits in the client's queue and would count as unread.
+    held: Cell<Option<OwnedFd>>,
+    has_stalled: Cell<bool>,
+}
+
+/// What is to be done about a client's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// There is room for more.
+    Short,
+    /// So many bytes are more than may wait.
+    Long(u32),
+}
+
+impl Paced {
+    /// How much waits for the client.
+    ///
+    /// # Errors
+    /// It has gone, or the kernel does not tell.
+    pub(super) fn queue(&self) -> Result<Queue, TransportError> {
+        match self.shortcut.queued() {
+            Ok(Some(bytes)) if bytes > QUEUED_MAX => Ok(Queue::Long(bytes)),
+            Ok(Some(_)) => Ok(Queue::Short),
+            Ok(None) => Err(TransportError::Closed),
+            Err(error) => Err(TransportError::Io(error.kind())),
+        }
+    }
+
+    pub(super) fn note_progress(&self) {
+        self.gate.note_progress();
+    }
+
+    pub(super) fn note_stall(&self) {
+        self.has_stalled.set(true);
+        self.gate.note_stall();
+    }
+
+    /// The socket is about to be closed: [`Self::part`] may keep it open.
+    pub(super) fn hold(&self, duplicate: impl FnOnce() -> io::Result<OwnedFd>) {
+        if self.has_stalled.get() || self.left().is_none_or(|bytes| bytes == 0) {
+            return;
+        }
+        match duplicate() {
+            Ok(socket) => self.held.set(Some(socket)),
+            Err(error) => tracing::debug!(%error, "a client is not waited for"),
+        }
+    }
+
+    /// Waits until the client of a connection that is over has read all, or reads no more
+    /// for `patience`: what waits would be lost with this process.
+    pub(super) async fn part(&self, watchdog: &Watchdog, patience: Duration) {
+        let Some(_held) = self.held.take() else {
+            return;
+        };
+        let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let (mut left, mut since_ms) = (u32::MAX, watchdog.now_ms());
+        let mut pause = Pause::default();
+        while let Some(bytes) = self.left().filter(|bytes| *bytes > 0) {
+            let now_ms = watchdog.now_ms();
+            if bytes < left {
+                (left, since_ms) = (bytes, now_ms);
+            }
+            if watchdog.is_aborted() || now_ms.saturating_sub(since_ms) > patience_ms {
+                return;
+            }
+            monoio::time::sleep(pause.next()).await;
+        }
+    }
+
+    /// A client about which the kernel does not tell is not waited for.
+    fn left(&self) -> Option<u32> {
+        self.shortcut.queued().ok().flatten()
+    }
+}
+
+/// The end of a socket that sends by the short way. Dropped before the socket is closed:
+/// the next connection may have the same ends.
+pub(super) struct Leash(pub(super) Rc<Paced>);
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.0.shortcut.release();
+    }
+}
+
+/// How long to sleep while a client reads: short at first, it may be as fast as we are.
+#[derive(Debug)]
+pub(super) struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Pause(BYPASS_PAUSE_MIN)
+    }
+}
+
+impl Pause {
+    pub(super) fn next(&mut self) -> Duration {
+        let now = self.0;
+        self.0 = (now * 2).min(BYPASS_PAUSE_MAX);
+        now
+    }
+}
+
+/// Whether a send failed because the client has gone: the program refuses it.
+pub(super) fn is_refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit() {
+        let mut pause = Pause::default();
+        let all: Vec<Duration> = (0..20).map(|_| pause.next()).collect();
+        assert_eq!(all[0], BYPASS_PAUSE_MIN);
+        assert_eq!(all[1], BYPASS_PAUSE_MIN * 2);
+        assert_eq!(all[19], BYPASS_PAUSE_MAX);
+    }
+}
