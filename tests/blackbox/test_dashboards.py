@@ -27,6 +27,9 @@ UNUSED_HERE = {
     "quickwater_tls_certificate_reloads_total",
     "quickwater_ebpf_reuseport_connections_total",
     "quickwater_ebpf_connects_total",
+    "quickwater_ebpf_forward_entries",
+    "quickwater_ebpf_forward_packets_total",
+    "quickwater_ebpf_handoffs_total",
     "quickwater_ebpf_bypass_connections_total",
     "quickwater_ebpf_bypass_bytes_total",
 }
