@@ -373,7 +373,8 @@ def test_what_goes_with_a_removed_worker_is_told_and_never_an_older_version(clus
 def test_the_control_plane_tells_the_optional_parts_of_workers(cluster: Cluster) -> None:
     server = cluster.worker("n1")
     told = lambda: {c["name"]: c for c in cluster.nodes()["n1"]["conditions"]}  # noqa: E731
-    wait_for(cluster, lambda: set(told()) == {"ebpf.reuseport", "ebpf.connect"})
+    parts = {"ebpf.reuseport", "ebpf.connect", "ebpf.handoff", "ebpf.bypass"}
+    wait_for(cluster, lambda: set(told()) == parts)
     connect = told()["ebpf.connect"]
     assert connect == {"name": "ebpf.connect", "state": "off", "detail": "no ebpf.service is set"}
     assert told()["ebpf.reuseport"]["state"] == states(server, "reuseport")
