@@ -2,10 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Upper bounds of the counts, milliseconds: from at once to a day.
-const BOUNDS_MS: [u64; 14] = [
-    10, 50, 100, 500, 1_000, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000, 3_600_000,
-    14_400_000, 86_400_000,
+/// Upper bounds of the counts, milliseconds: from at once to a day. Close to each other
+/// around minutes, where a store that was away for some is told from one that was for an
+/// hour: what is drawn between two bounds is a guess.
+const BOUNDS_MS: [u64; 21] = [
+    10, 50, 100, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 30_000, 60_000, 90_000, 120_000,
+    180_000, 300_000, 600_000, 900_000, 1_800_000, 3_600_000, 14_400_000, 86_400_000,
 ];
 
 /// Counts by length, and their sum.
