@@ -58,22 +58,21 @@ impl Session {
 }
 
 /// By which table the worker goes, and what it cannot give away by it.
-type Went = (u64, Vec<usize>);
+pub(super) type Went = (u64, Vec<usize>);
 
-/// Attends a session until it ends.
+/// Attends a session until it ends. Tables that come go to `tables`; `gone_by` tells what
+/// became of them ([`follow`]).
 pub(super) async fn attend(
     mut client: ClusterClient<Channel>,
     session: Session,
-    table: Arc<SlotTable>,
+    tables: watch::Sender<Arc<SlotTable>>,
+    mut gone_by: watch::Receiver<Went>,
     attendant: Arc<dyn Attendant>,
     shared: Arc<Shared>,
 ) -> Result<(), LinkError> {
     let broken = |status: tonic::Status| LinkError::Ended(status.message().to_owned());
     let mut leave = shared.leave.subscribe();
     let (out, outgoing) = mpsc::channel(OUTBOX);
-    let (tables, seen) = watch::channel(table);
-    let (went, mut gone_by) = watch::channel((0, Vec::new()));
-    let _follower = Follower(tokio::spawn(follow(seen, Arc::clone(&attendant), went)));
     let mut beats = Beats::new(session, out);
     // The answer begins only when something was sent.
     beats.send(&attendant, &gone_by.borrow_and_update(), false)?;
@@ -125,28 +124,21 @@ pub(super) async fn attend(
     }
 }
 
-/// Ends the task with the session.
-struct Follower(tokio::task::JoinHandle<()>);
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Goes by one table after the other; heartbeats do not wait for it.
-async fn follow(
+/// Goes by one table after the other; heartbeats do not wait for it. Is
+/// ended with the session.
+pub(super) async fn follow(
     mut tables: watch::Receiver<Arc<SlotTable>>,
     attendant: Arc<dyn Attendant>,
     went: watch::Sender<Went>,
-) {
+) -> Result<(), LinkError> {
     loop {
         let table = Arc::clone(&tables.borrow_and_update());
         let epoch = table.epoch;
         let kept = attendant.go_by(table).await;
         went.send_replace((epoch, kept));
         if tables.changed().await.is_err() {
-            return;
+            // How the session ended is for `attend` to tell.
+            return std::future::pending().await;
         }
     }
 }

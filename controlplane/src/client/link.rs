@@ -220,19 +220,25 @@ impl Link {
         }));
         let mut tasks = JoinSet::new();
         let (mut streams, mut answers) = self.streams(&opened, &mut tasks).await?;
-        let attending = attend::attend(
+        let (tables, seen) = watch::channel(opened.table);
+        let (went, gone_by) = watch::channel((0, Vec::new()));
+        tasks.spawn(attend::follow(seen, Arc::clone(attendant), went));
+        tasks.spawn(attend::attend(
             opened.client,
             session,
-            opened.table,
+            tables,
+            gone_by,
             Arc::clone(attendant),
             Arc::clone(&self.shared),
-        );
-        tasks.spawn(attending);
+        ));
         self.shared.stats.sessions.fetch_add(1, Ordering::Relaxed);
         self.shared.stats.connected.store(true, Ordering::Relaxed);
         tracing::info!(session = session.number, control = %self.access.address, "session opened");
         *healthy = true;
-        self.pump(&mut streams, &mut answers, &mut tasks).await
+        let ended = self.pump(&mut streams, &mut answers, &mut tasks).await;
+        // The next session must not begin while a table of this one is gone by.
+        tasks.shutdown().await;
+        ended
     }
 
     async fn streams(
