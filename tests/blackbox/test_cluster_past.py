@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Callable
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
@@ -24,24 +23,10 @@ FLAGS = {**SCALED, "metadata-ttl": "300ms", "write-cache-fence": "2s"}
 REFUSED = "quickwater_cluster_refused_workers"
 
 
-def wait_for(cluster: Cluster, what: Callable[[], bool]) -> None:
-    """Waits until something holds."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not what():
-        assert time.monotonic() < end, cluster.logs()
-        time.sleep(0.1)
-
-
-def client(cluster: Cluster, node: str) -> Any:
-    """Of one worker; asks once."""
-    target = cluster.worker(node, start=False).target()
-    return target.client(retries={"max_attempts": 0}, connect_timeout=5, read_timeout=60)
-
-
 def answer(cluster: Cluster, node: str, key: str) -> bytes | int:
     """The body of a key, or the status that came instead; 0: none came."""
     try:
-        return bytes(client(cluster, node).get_object(Bucket="abc", Key=key)["Body"].read())
+        return bytes(cluster.ask_once(node).get_object(Bucket="abc", Key=key)["Body"].read())
     except ClientError as error:
         return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
     except BotoCoreError:
@@ -53,12 +38,12 @@ def put(cluster: Cluster, node: str, key: str, body: bytes) -> None:
 
     def acked() -> bool:
         try:
-            client(cluster, node).put_object(Bucket="abc", Key=key, Body=body)
+            cluster.ask_once(node).put_object(Bucket="abc", Key=key, Body=body)
         except (ClientError, BotoCoreError):
             return False
         return True
 
-    wait_for(cluster, acked)
+    cluster.wait_for(acked)
 
 
 def refused(cluster: Cluster, reason: str = "older_metadata") -> float:
@@ -112,7 +97,7 @@ def run_copy(server: Server, copy: Path) -> str:
 def test_older_metadata_undo_nothing_unless_an_operator_says_so(tmp_path: Path) -> None:
     with settled(tmp_path / "older", "3s", NODES, flags=FLAGS) as cluster:
         ufs, away = cluster.home / "ufs" / "abc", cluster.home / "away"
-        client(cluster, "n1").create_bucket(Bucket="abc")
+        cluster.ask_once("n1").create_bucket(Bucket="abc")
         cluster.policy_of_all("WRITE_BACK", 2)
         assert cluster.cli("async-persist", "wait", "--path", "/", "--timeout", "2m").returncode == 0
         # Nothing gets to the UFS from here on.
@@ -133,12 +118,12 @@ def test_older_metadata_undo_nothing_unless_an_operator_says_so(tmp_path: Path) 
             if before.get(key) != body:
                 put(cluster, "n2", key, body)
         assert not wrong(cluster, acked)
-        wait_for(cluster, lambda: all(terms(cluster)[node] != earlier[node] for node in NODES))
+        cluster.wait_for(lambda: all(terms(cluster)[node] != earlier[node] for node in NODES))
         cluster.control.kill()
         shutil.copytree(cluster.control.dir, newest)
 
         put_back(cluster, backup)
-        wait_for(cluster, lambda: refused(cluster) == len(NODES))
+        cluster.wait_for(lambda: refused(cluster) == len(NODES))
         shown = cluster.cli("status", "--output", "json")
         whys = {one["name"]: one["why"] for one in json.loads(shown.stdout)["refused"]}
         assert sorted(whys) == NODES and "accept-older" in whys["n1"], whys
@@ -155,18 +140,18 @@ def test_older_metadata_undo_nothing_unless_an_operator_says_so(tmp_path: Path) 
         put_back(cluster, newest)
         cluster.worker("n1")
         cluster.settle(NODES)
-        wait_for(cluster, lambda: not wrong(cluster, acked))
+        cluster.wait_for(lambda: not wrong(cluster, acked))
         assert refused(cluster) == 0
 
         # The older ones for good: what was acked since is given up, by name, and kept as files.
         put_back(cluster, backup)
-        wait_for(cluster, lambda: refused(cluster) == len(NODES))
+        cluster.wait_for(lambda: refused(cluster) == len(NODES))
         tried = json.loads(cluster.cli("cluster", "accept-older", "--dry-run", "--output=json").stdout)
         assert tried == {"accepted": False, "workers": NODES}
         done = json.loads(cluster.cli("cluster", "accept-older", "--output=json").stdout)
         assert done == {"accepted": True, "workers": NODES}
         # What runs remembers what was given up.
-        wait_for(cluster, lambda: refused(cluster) == len(NODES))
+        cluster.wait_for(lambda: refused(cluster) == len(NODES))
         for node in NODES:
             cluster.workers[node].kill()
         for node in NODES:
@@ -186,7 +171,7 @@ def test_older_metadata_undo_nothing_unless_an_operator_says_so(tmp_path: Path) 
             assert "was set aside" in cluster.workers[node].log()
         # The state of the backup, for all.
         kept = {key: body for key, body in before.items() if acked[key] == body}
-        wait_for(cluster, lambda: not wrong(cluster, kept))
+        cluster.wait_for(lambda: not wrong(cluster, kept))
         # And once, not with every start.
         shutil.rmtree(cluster.workers["n1"].dir / "set-aside")
         cluster.workers["n1"].kill()
@@ -198,7 +183,7 @@ def test_older_metadata_undo_nothing_unless_an_operator_says_so(tmp_path: Path) 
 def test_a_copy_of_a_worker_is_refused_while_the_worker_answers(tmp_path: Path) -> None:
     with settled(tmp_path / "twins", "60s", NODES, flags=FLAGS) as cluster:
         one = cluster.workers["n1"]
-        client(cluster, "n1").create_bucket(Bucket="abc")
+        cluster.ask_once("n1").create_bucket(Bucket="abc")
         bodies = {f"k{number}": b"v%d" % number for number in range(8)}
         for key, body in bodies.items():
             put(cluster, "n1", key, body)
@@ -214,10 +199,10 @@ def test_a_copy_of_a_worker_is_refused_while_the_worker_answers(tmp_path: Path) 
             said = run_copy(one, copy)
             return "on a copy of that directory" in said
 
-        wait_for(cluster, told)
+        cluster.wait_for(told)
         assert str(one.run["peers"]) in said, said
         assert refused(cluster, "name") == 1
-        wait_for(cluster, lambda: not wrong(cluster, bodies))
+        cluster.wait_for(lambda: not wrong(cluster, bodies))
 
 
 def test_a_wildcard_is_no_address_of_a_worker(tmp_path: Path) -> None:

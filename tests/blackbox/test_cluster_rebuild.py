@@ -33,7 +33,7 @@ RULES = [
 def three_workers(tmp_path: Path) -> Iterator[Cluster]:
     """Three workers, one bucket, and a path for each kind of write."""
     with settled(tmp_path / "rebuilt", "3s", NODES, flags=FLAGS) as cluster:
-        client(cluster, "n1").create_bucket(Bucket="abc")
+        cluster.ask_once("n1").create_bucket(Bucket="abc")
         rules = []
         for path, mode, copies, _ in RULES:
             rule: dict[str, Any] = {"path": f"/abc/{path}", "policyMode": mode}
@@ -44,29 +44,15 @@ def three_workers(tmp_path: Path) -> Iterator[Cluster]:
         for path, _, _, wanted in RULES:
             for node in NODES:
                 keys = [f"{path.removesuffix('**')}asked-{node}-{number}" for number in range(6)]
-                wait_for(cluster, lambda: all(promise(cluster, node, key) == wanted for key in keys))
+                cluster.wait_for(lambda: all(promise(cluster, node, key) == wanted for key in keys))
         persisted(cluster)
         yield cluster
-
-
-def wait_for(cluster: Cluster, what: Callable[[], bool]) -> None:
-    """Waits until something holds."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not what():
-        assert time.monotonic() < end, cluster.logs()
-        time.sleep(0.1)
-
-
-def client(cluster: Cluster, node: str) -> Any:
-    """Of one worker; asks once."""
-    target = cluster.worker(node, start=False).target()
-    return target.client(retries={"max_attempts": 0}, connect_timeout=5, read_timeout=60)
 
 
 def promise(cluster: Cluster, node: str, key: str) -> str | None:
     """What a PUT says of where its bytes are; none: it is not acked, or in the UFS."""
     try:
-        answer = client(cluster, node).put_object(Bucket="abc", Key=key, Body=b"?")
+        answer = cluster.ask_once(node).put_object(Bucket="abc", Key=key, Body=b"?")
     except (ClientError, BotoCoreError):
         return None
     return answer["ResponseMetadata"]["HTTPHeaders"].get("x-quickwater-durability")
@@ -82,25 +68,25 @@ def acked(cluster: Cluster, what: Callable[[], Any]) -> None:
             return False
         return True
 
-    wait_for(cluster, done)
+    cluster.wait_for(done)
 
 
 def put(cluster: Cluster, node: str, key: str, body: bytes, **more: Any) -> None:
     """Until it is acked."""
     acked(
-        cluster, lambda: client(cluster, node).put_object(Bucket="abc", Key=key, Body=body, **more)
+        cluster, lambda: cluster.ask_once(node).put_object(Bucket="abc", Key=key, Body=body, **more)
     )
 
 
 def delete(cluster: Cluster, node: str, key: str) -> None:
     """Until it is acked."""
-    acked(cluster, lambda: client(cluster, node).delete_object(Bucket="abc", Key=key))
+    acked(cluster, lambda: cluster.ask_once(node).delete_object(Bucket="abc", Key=key))
 
 
 def answer(cluster: Cluster, node: str, key: str) -> bytes | int:
     """The body of a key, or the status that came instead; 0: none came."""
     try:
-        return bytes(client(cluster, node).get_object(Bucket="abc", Key=key)["Body"].read())
+        return bytes(cluster.ask_once(node).get_object(Bucket="abc", Key=key)["Body"].read())
     except ClientError as error:
         return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
     except BotoCoreError:
@@ -137,8 +123,8 @@ def noted(cluster: Cluster) -> None:
         files = [cluster.workers[node].dir / "store" / "names" for node in NODES]
         return all(f.exists() and b"two/**" in f.read_bytes() and b"abc" in f.read_bytes() for f in files)
 
-    wait_for(cluster, names)
-    wait_for(cluster, lambda: cluster.sum("quickwater_rebuild_notes_waiting") == 0)
+    cluster.wait_for(names)
+    cluster.wait_for(lambda: cluster.sum("quickwater_rebuild_notes_waiting") == 0)
 
 
 def lose_metadata(cluster: Cluster) -> None:
@@ -200,7 +186,7 @@ def begin_again(cluster: Cluster, nodes: list[str]) -> None:
 
 def multipart(cluster: Cluster, node: str, key: str, parts: list[bytes]) -> None:
     """An upload that is completed."""
-    s3 = client(cluster, node)
+    s3 = cluster.ask_once(node)
     upload = s3.create_multipart_upload(Bucket="abc", Key=key)["UploadId"]
     where = {"Bucket": "abc", "Key": key, "UploadId": upload}
     tags = [s3.upload_part(**where, PartNumber=n, Body=body)["ETag"] for n, body in enumerate(parts, 1)]
@@ -242,7 +228,7 @@ def test_what_was_acked_comes_back(three: Cluster) -> None:
         parts = [payload(MIB, (path, 1)), payload(MIB, (path, 2)), payload(77, (path, 3))]
         wanted[f"{path}/multi"] = b"".join(parts)
         acked(cluster, lambda: multipart(cluster, "n1", f"{path}/multi", parts))
-    client(cluster, "n2").create_multipart_upload(Bucket="abc", Key="back/open")
+    cluster.ask_once("n2").create_multipart_upload(Bucket="abc", Key="back/open")
     put(cluster, "n1", "back/dead", b"never told")
     put(cluster, "n1", "held/dead", b"never told")
     for key in ("back/gone", "back/dead", "held/dead"):
@@ -292,9 +278,9 @@ def test_what_was_acked_comes_back(three: Cluster) -> None:
     begin_again(cluster, NODES)
     assert cluster.cli("pathconfig", "get").stdout == policies
     agree(cluster, {**wanted, **gone})
-    some = client(cluster, "n2").get_object(Bucket="abc", Key="two/k1")
+    some = cluster.ask_once("n2").get_object(Bucket="abc", Key="two/k1")
     assert (some["ContentType"], some["Metadata"], some["TagCount"]) == ("text/x-rich", {"who": "me"}, 1)
-    assert client(cluster, "n1").list_multipart_uploads(Bucket="abc").get("Uploads", []) == []
+    assert cluster.ask_once("n1").list_multipart_uploads(Bucket="abc").get("Uploads", []) == []
     # It is a cluster like any other, and the UFS gets all in the end.
     put(cluster, "n1", "back/again", b"new")
     wanted["back/again"] = b"new"
@@ -319,11 +305,11 @@ def test_nothing_older_comes_back_with_a_worker_that_was_away(three: Cluster) ->
         put(cluster, NODES[number % 2], f"back/k{number}", b"old%d" % number)
     cluster.workers["n3"].kill()
     left = ["n1", "n2"]
-    wait_for(cluster, lambda: cluster.slots().get("n3", 0) == 0)
+    cluster.wait_for(lambda: cluster.slots().get("n3", 0) == 0)
     cluster.settle(left)
     # What only that worker has is out of reach, nothing else.
     only = [key for key in old if answer(cluster, "n1", key) != old[key]]
-    wait_for(cluster, lambda: all(answer(cluster, "n1", key) == 503 for key in only))
+    cluster.wait_for(lambda: all(answer(cluster, "n1", key) == 503 for key in only))
     assert len(only) >= 4, only
     replaced, deleted, kept = only[0], only[1], only[2:]
     put(cluster, "n1", replaced, b"newer")
@@ -401,7 +387,7 @@ def test_files_of_two_clusters_do_not_mix(tmp_path: Path) -> None:
         with settled(tmp_path / name, "3s", ["n1"] if name == "one" else ["n2"], flags=FLAGS) as cluster:
             node = next(iter(cluster.workers))
             store = cluster.workers[node].dir / "store" / "names"
-            wait_for(cluster, store.exists)
+            cluster.wait_for(store.exists)
             running = collect_fails(cluster, node)
             assert "another process" in running or "in use" in running or "runs" in running, running
             cluster.workers[node].stop()

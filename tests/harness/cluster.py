@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, ContextManager, Iterator
+from typing import Any, Callable, ContextManager, Iterator
 
 from . import apart, metadata
 from .server import Server, binary
@@ -128,6 +128,18 @@ class Cluster:
             and all(self.metric(node, "quickwater_slots_owned") == slots[node] for node in nodes),
             seconds,
         )
+
+    def wait_for(self, what: Callable[[], Any]) -> None:
+        """Waits until something holds."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not what():
+            assert time.monotonic() < end, self.logs()
+            time.sleep(0.1)
+
+    def ask_once(self, node: str) -> Any:
+        """A client of one worker that does not try again."""
+        target = self.worker(node, start=False).target()
+        return target.client(retries={"max_attempts": 0}, connect_timeout=5, read_timeout=60)
 
     def logs(self) -> str:
         """Of all."""
