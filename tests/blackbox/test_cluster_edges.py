@@ -179,7 +179,7 @@ def test_leased_reads_ask_nobody_and_outlive_the_control_plane(steady: Cluster) 
         clients[0].put_object(Bucket="abc", Key=key, Body=body)
 
     def calls() -> list[float]:
-        return [steady.worker(node).metric("quickwater_control_calls_total") for node in NODES]
+        return [steady.worker(node).calls_for_clients() for node in NODES]
 
     def read(rounds: int) -> None:
         for _ in range(rounds):

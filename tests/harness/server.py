@@ -271,6 +271,16 @@ class Server:
         assert values, f"no metric {name}"
         return sum(values)
 
+    def calls_for_clients(self) -> float:
+        """Calls a worker made of its control plane, but for those it makes by itself,
+        whatever clients do."""
+        lines = self.metrics_text().splitlines()
+        calls = [line for line in lines if line.startswith("quickwater_control_calls_total{")]
+        assert any('operation="names"' in line for line in calls), calls
+        return sum(
+            float(line.rsplit(" ", 1)[1]) for line in calls if 'operation="names"' not in line
+        )
+
     def peak_rss_bytes(self) -> int:
         """VmHWM."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():

@@ -120,7 +120,7 @@ impl ControlClient {
             asked: Instant::now(),
             reply,
         };
-        self.stats().calls.fetch_add(1, Ordering::Relaxed);
+        self.stats().calls.made(queued.call.operation);
         match self.0.queue.try_send(queued) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use quickwater_proto::{NodeId, SlotTable};
 use quickwater_rpc::cluster::order::What;
-use quickwater_rpc::cluster::{News, OrderAnswer};
+use quickwater_rpc::cluster::{News, Operation, OrderAnswer};
 use tokio::sync::{Notify, mpsc, watch};
 
 pub use calls::KeptNames;
@@ -193,11 +193,44 @@ pub struct Registered {
     pub undone: bool,
 }
 
+/// Kinds of calls: one more than the largest number of an [`Operation`].
+const OPERATIONS: usize = Operation::Names as usize + 1;
+
+/// How often what was asked.
+#[derive(Debug)]
+pub struct CallCounts([AtomicU64; OPERATIONS]);
+
+impl Default for CallCounts {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl CallCounts {
+    fn made(&self, operation: i32) {
+        let counter = usize::try_from(operation)
+            .ok()
+            .and_then(|at| self.0.get(at));
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Each kind of call by its name, as `commit_object`, and how many were made.
+    pub fn each(&self) -> impl Iterator<Item = (String, u64)> {
+        self.0.iter().zip(0..).filter_map(|(made, number)| {
+            let operation = Operation::try_from(number).ok()?;
+            let name = operation.as_str_name().to_lowercase();
+            (operation != Operation::Unspecified).then(|| (name, made.load(Ordering::Relaxed)))
+        })
+    }
+}
+
 /// Counters of a client.
 #[derive(Debug, Default)]
 pub struct ClientStats {
     /// Calls made.
-    pub calls: AtomicU64,
+    pub calls: CallCounts,
     /// Calls sent again after a session ended.
     pub repeated: AtomicU64,
     /// Calls whose outcome nobody knows.
@@ -278,5 +311,25 @@ impl ControlClient {
         let mut registered = self.0.registered.clone();
         let found = registered.wait_for(Option::is_some).await;
         found.ok()?.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_call_is_counted_by_its_name() {
+        let counts = CallCounts::default();
+        counts.made(Operation::Bucket as i32);
+        counts.made(Operation::Names as i32);
+        counts.made(Operation::Names as i32);
+        counts.made(i32::MAX);
+        counts.made(-1);
+        let made: Vec<_> = counts.each().filter(|(_, made)| *made > 0).collect();
+        assert_eq!(made, [("bucket".to_owned(), 1), ("names".to_owned(), 2)]);
+        // A new operation has to have a counter.
+        assert!(Operation::try_from(i32::try_from(OPERATIONS).unwrap()).is_err());
+        assert_eq!(counts.each().count(), OPERATIONS - 1);
     }
 }

@@ -292,8 +292,8 @@ metrics! {
         "Durable batches, and flushes of those before."
     MetadataFlushSeconds Counter "quickwater_metadata_flush_seconds_total" []
         "Time spent in durable batches and flushes."
-    ControlCalls Counter "quickwater_control_calls_total" []
-        "Metadata calls a worker made of its control plane."
+    ControlCalls Counter "quickwater_control_calls_total" ["operation"]
+        "Metadata calls a worker made of its control plane, by what was asked. names: asked now and then for the copy of what a rebuild needs, whatever clients do."
     ControlRepeated Counter "quickwater_control_repeated_total" []
         "Metadata calls sent again after a session ended."
     ControlFailures Counter "quickwater_control_failures_total" ["reason"]

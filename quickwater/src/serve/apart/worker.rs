@@ -481,7 +481,9 @@ fn collect_link(metrics: &Metrics, client: ControlClient) {
     metrics.collect(move |samples| {
         let stats = client.stats();
         let count = |value: &std::sync::atomic::AtomicU64| value.load(Relaxed);
-        samples.count(Metric::ControlCalls, &[], count(&stats.calls));
+        for (operation, made) in stats.calls.each() {
+            samples.count(Metric::ControlCalls, &[&operation], made);
+        }
         samples.count(Metric::ControlRepeated, &[], count(&stats.repeated));
         samples.count(Metric::ControlFailures, &["unknown"], count(&stats.unknown));
         samples.count(
