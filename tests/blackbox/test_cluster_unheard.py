@@ -54,7 +54,20 @@ def page(cluster: Cluster) -> dict[str, Any]:
     url = f"http://{cluster.control.run['admin']}/api/v1/status"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as reply:
-        return json.loads(reply.read())["persist"]
+        return json.loads(reply.read())
+
+
+def rates(cluster: Cluster, what: str) -> dict[str, list[float | None]]:
+    """What workers told of the last minutes, by name, and together; what nobody told is none."""
+    shown = page(cluster)
+    assert shown["traffic"]["step_ms"] > 0
+    told = {node["name"]: (node["traffic"] or {}).get(what, []) for node in shown["nodes"]}
+    return {**told, "all": shown["traffic"][what]}
+
+
+def latest(cluster: Cluster, what: str) -> dict[str, float | None]:
+    """The same of the last step that is over."""
+    return {name: (steps or [None])[-1] for name, steps in rates(cluster, what).items()}
 
 
 def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, store: Sim) -> None:
@@ -73,6 +86,12 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
         code, said = told(cluster, "list", "--worker", name)
         lines = [(line["worker"], line["holders"]) for line in said["changes"]]
         assert code == 0 and lines == [(name, [name])] * queued[name], said
+
+    # Both were asked for objects, by the client or by the other one, and have told of it.
+    until(cluster, lambda: any(rates(cluster, "received_bytes")["n1"]))
+    until(cluster, lambda: None not in latest(cluster, "sent_bytes").values())
+    per_second = cluster.nodes()["n1"]["per_second"]
+    assert per_second and set(per_second) >= {"sent_bytes", "requests"}, per_second
 
     os.kill(cluster.worker(FROZEN).pid, signal.SIGSTOP)
     store.clear_rules()
@@ -103,16 +122,21 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
         code, said = told(cluster, "stat", "--path", f"/abc/back/{key}")
         assert code == 0 and (said["state"], said["worker"]) == ("NOT_PERSISTED", FROZEN), said
         assert "no worker shows it" in said["last_error"] and said["holders"] == [FROZEN]
-    shown = page(cluster)["totals"]
+    shown = page(cluster)["persist"]["totals"]
     assert (shown["puts"], shown["unheard"]) == (queued[FROZEN], [FROZEN])
 
     code, said = told(cluster, "retry", "--path", "/abc")
     assert (code, said["unheard"]) == (1, [FROZEN]), said
+    # Nobody takes it for idle: what it does not tell is none, and not 0.
+    until(cluster, lambda: latest(cluster, "sent_bytes")[FROZEN] is None)
+    assert rates(cluster, "sent_bytes")["n1"], "the other one tells"
+    assert cluster.nodes()[FROZEN]["per_second"] is None
 
     os.kill(cluster.worker(FROZEN).pid, signal.SIGCONT)
     done = cluster.cli("async-persist", "wait", "--path", "/abc/back", "--timeout", "2m")
     assert done.returncode == 0, f"{done}\n{cluster.logs()}"
     assert there() == set(KEYS)
-    until(cluster, lambda: page(cluster)["totals"]["unheard"] == [])
+    until(cluster, lambda: page(cluster)["persist"]["totals"]["unheard"] == [])
+    until(cluster, lambda: latest(cluster, "sent_bytes")[FROZEN] is not None)
     code, said = told(cluster, "retry", "--path", "/abc")
     assert (code, said["unheard"]) == (0, []), said

@@ -100,7 +100,7 @@ def test_what_the_page_shows_is_what_is(
         assert browser.run("document.querySelector('#persist td').kept === true")
         assert browser.run("getSelection().toString()") == f"/abc/{SHOWN}"
         # Two looks make a rate.
-        browser.wait("document.querySelector('#traffic polyline')?.getAttribute('points')")
+        browser.wait("document.querySelector('#traffic path')?.getAttribute('d')")
 
         browser.run(
             f"document.getElementById('path').value = {json.dumps('/abc/' + EVIL)};"

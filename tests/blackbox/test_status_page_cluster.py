@@ -131,14 +131,24 @@ def test_a_cluster_that_lost_a_worker(
         browser.wait(f"{cell(node, 1)} === 'ready'")
         # Clean and dirty apart, and a share of the slots and of what is queued.
         browser.wait(f"/[1-9].* [KM]iB clean, [1-9].* [KM]iB dirty of 2.0 GiB/.test({cell(node, 5)})")
-        browser.wait(f"Number({cell(node, 4)}) > 0 && Number({cell(node, 6)}) > 0")
+        browser.wait(f"Number({cell(node, 4)}) > 0 && Number({cell(node, 7)}) > 0")
         shown = f"[...{line(node)}.querySelectorAll('rect')].map((one) => one.getAttribute('width') >= 1)"
         assert browser.run(f"{shown}.every(Boolean)"), "clean and dirty can be seen"
     slots = browser.run(" + ".join(f"Number({cell(node, 4)})" for node in NODES))
     assert slots == SLOTS
     label = browser.run("document.getElementById('map').getAttribute('aria-label')")
     assert all(node in label for node in NODES), label
-    assert "serves no S3" in browser.run("document.getElementById('traffic').innerText")
+    # Throughput of all and of each, drawn of what workers tell, and said in words.
+    assert browser.run("document.getElementById('traffic-title').innerText") == "Traffic of all workers"
+    for tile in ("S3 bytes received", "S3 requests"):
+        words = f"document.querySelector('#traffic [aria-label^=\"{tile} in the last 10 minutes: \"]')"
+        browser.wait(f"/ [1-9][^,]* at most/.test({words}?.getAttribute('aria-label'))")
+        browser.wait(f"{words}.querySelector('path').getAttribute('d').includes('L')")
+    for node in NODES:
+        picture = f"{line(node)}?.querySelector('.spark')"
+        browser.wait(f"{picture}?.querySelector('path.received').getAttribute('d')")
+        browser.wait(f"{picture}.getAttribute('aria-label').startsWith('{node}: sent ')")
+        browser.wait(f"{cell(node, 6)}.includes('/s received')")
 
     browser.wait(f"document.getElementById('persist-totals').innerText.startsWith('{WRITTEN} changes')")
     browser.wait("document.querySelector('#persist td .bad')?.innerText.includes('507')")
@@ -151,4 +161,8 @@ def test_a_cluster_that_lost_a_worker(
     browser.wait(f"document.getElementById('persist-totals').innerText.includes('No answer from {LOST}')")
     bad = "[...document.querySelectorAll('#nodes .bad')].map((one) => one.innerText)"
     browser.wait(f"JSON.stringify({bad}) === '[\"silent\"]'")
+    # What it does not tell is a gap in its line, and no zero.
+    browser.wait(f"{cell(LOST, 6)} === 'not told'")
+    browser.wait(f"document.getElementById('traffic-note').innerText.includes('without {LOST}')")
+    browser.wait(f"{line(LOST)}.querySelector('.spark').getAttribute('aria-label').includes('not told now')")
     take_pictures(browser, Path(os.environ.get("QUICKWATER_PICTURES", str(tmp_path))))

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use quickwater_proto::SlotTable;
 use quickwater_rpc::cluster::cluster_client::ClusterClient;
-use quickwater_rpc::cluster::{FromControl, FromWorker, Order, OrderAnswer, Part as WirePart};
+use quickwater_rpc::cluster::{
+    FromControl, FromWorker, Moved as WireMoved, Order, OrderAnswer, Part as WirePart,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use super::link::LinkError;
 use super::{Attendant, Shared};
-use crate::cluster::{Part, boottime};
+use crate::cluster::{Moved, Part, boottime};
 use crate::rpc::{bits, peers_from_wire, position_from_wire, slots, table_from_wire};
 
 /// Longest pause between two heartbeats.
@@ -44,6 +46,15 @@ fn parts_to_wire(parts: Vec<Part>) -> Vec<WirePart> {
         detail: part.detail,
     });
     told.collect()
+}
+
+fn moved_to_wire(moved: Moved) -> WireMoved {
+    WireMoved {
+        sent_bytes: moved.sent_bytes,
+        received_bytes: moved.received_bytes,
+        requests: moved.requests,
+        persisted_bytes: moved.persisted_bytes,
+    }
 }
 
 impl Session {
@@ -192,6 +203,7 @@ impl Beats {
             parts: parts_to_wire(condition.parts),
             ready: bits(&condition.ready),
             stopping: condition.stopping,
+            moved: condition.moved.map(moved_to_wire),
         };
         let sent = boottime();
         if self.out.try_send(beat).is_err() {

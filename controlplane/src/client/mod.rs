@@ -20,7 +20,7 @@ pub use calls::KeptNames;
 pub use link::{Link, LinkError};
 pub use queue::{CALL_WAIT, UNREACHED_WAIT};
 
-pub use crate::cluster::{Part, Peers, Position};
+pub use crate::cluster::{Moved, Part, Peers, Position};
 
 use queue::Queued;
 
@@ -96,6 +96,8 @@ pub struct Condition {
     pub ready: Vec<usize>,
     /// It ends soon, and wants no slots.
     pub stopping: bool,
+    /// What its process has done since it began; `None`: not known yet.
+    pub moved: Option<Moved>,
 }
 
 /// What the worker does with what the control plane says. Nothing here may wait long:

@@ -10,6 +10,7 @@ use std::time::Duration;
 use quickwater_proto::{NodeId, SlotTable};
 
 use super::placement::{Candidate, owner};
+use super::traffic::Moved;
 use crate::records::Member;
 
 /// How long slots that a worker could not give away stay with it before it is asked
@@ -44,6 +45,8 @@ pub struct Beat {
     pub draining: bool,
     /// Optional parts of it.
     pub parts: Vec<Part>,
+    /// What its process has done; `None`: it does not say.
+    pub moved: Option<Moved>,
 }
 
 /// Whether an optional part of a worker is in use.

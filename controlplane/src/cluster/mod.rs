@@ -17,6 +17,7 @@ mod simulation;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod traffic;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub use leaving::{ClusterError, LostPage};
 pub use membership::{Beat, Membership, Move, Part, Seat};
 pub use rebuilt::Rebuilt;
 pub use terms::Position;
+pub use traffic::{History, Moved, Rates};
 
 use crate::Namespace;
 use crate::keyspace;
@@ -44,6 +46,7 @@ use crate::records::{Fence, Terms, Witness};
 use crate::store::{Fenced, Store};
 use memo::{Known, Memo};
 use orders::Orders;
+use traffic::Traffic;
 use wire::Mistaken;
 
 /// Longest pause between two looks at who owns what.
@@ -114,6 +117,7 @@ struct Inner<S> {
     /// Processes of workers, by name of the worker.
     processes: Mutex<BTreeMap<NodeId, Vec<u8>>>,
     refused: Mutex<RefusedWorkers>,
+    traffic: Mutex<Traffic>,
 }
 
 impl<S> Clone for Cluster<S> {
@@ -177,6 +181,7 @@ impl<S: Store> Cluster<S> {
             changed: AtomicBool::new(false),
             processes: Mutex::default(),
             refused: Mutex::default(),
+            traffic: Mutex::default(),
         })))
     }
 
@@ -277,9 +282,24 @@ impl<S: Store> Cluster<S> {
     /// Takes a heartbeat; `false`: its session has ended.
     #[must_use]
     pub fn beat(&self, node: &NodeId, session: u64, beat: Beat) -> bool {
-        let taken = self.members().beat(node, session, beat, self.0.clock.now());
+        let (now, moved) = (self.0.clock.now(), beat.moved);
+        let taken = self.members().beat(node, session, beat, now);
+        if let (true, Some(moved)) = (taken, moved) {
+            self.traffic().told(node, session, moved, now);
+        }
         self.0.wake.notify_one();
         taken
+    }
+
+    /// What workers moved in the last ten minutes.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.traffic().history(self.0.clock.now())
+    }
+
+    fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        let traffic = self.0.traffic.lock();
+        traffic.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Slots of a worker that others should have: it is asked for them.

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tonic::{Request, Status};
 
 use super::conf::{Desk, Failure, admit, refuse, respond};
+use crate::cluster::{History, Rates};
 use crate::rpc::AdminService;
 use crate::store::Store;
 
@@ -144,13 +145,15 @@ async fn gather<S: Store>(service: &AdminService<S>) -> Result<Value, Failure> {
         }
     };
     let policies = service.policies(None).await?;
+    let history = service.views.node.history();
     let counter = |name: &str| Some((name.to_owned(), json!(status.counters.get(name)?)));
     let counters: serde_json::Map<_, _> = COUNTERS.into_iter().filter_map(counter).collect();
     Ok(json!({
         "version": status.version,
         "uptime_ms": status.uptime_ms,
-        "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+        "nodes": status.nodes.iter().map(|n| node(n, history.as_ref())).collect::<Vec<_>>(),
         "counters": counters,
+        "traffic": history.as_ref().map(traffic),
         "mounts": mounts.into_inner().mounts.iter().map(mount).collect::<Vec<_>>(),
         "jobs": jobs.iter().map(job).collect::<Vec<_>>(),
         "persist": {
@@ -198,7 +201,8 @@ fn totals(totals: &PersistTotals) -> Value {
     })
 }
 
-fn node(node: &Node) -> Value {
+fn node(node: &Node, history: Option<&History>) -> Value {
+    let steps = history.and_then(|history| history.workers.get(&node.name));
     json!({
         "name": node.name,
         "state": node.state,
@@ -213,6 +217,33 @@ fn node(node: &Node) -> Value {
         "dirty_bytes": node.dirty_bytes,
         "changes": node.changes,
         "transient_objects": node.transient_objects,
+        "traffic": steps.map(|steps| rates(steps)),
+    })
+}
+
+/// What all workers moved together.
+fn traffic(history: &History) -> Value {
+    let mut all = rates(&history.sum());
+    all["step_ms"] = json!(history.step.as_millis() as u64);
+    all
+}
+
+/// Per second, whole; null for a step that nobody told of.
+fn rates(steps: &[Option<Rates>]) -> Value {
+    let all = |of: fn(&Rates) -> f64| {
+        let each = steps.iter().map(|step| step.as_ref().map(of));
+        each.map(|rate| rate.map(|rate| rate.round() as u64))
+            .collect::<Vec<_>>()
+    };
+    let one_decimal = |rate: f64| (rate * 10.0).round() / 10.0;
+    let requests = steps
+        .iter()
+        .map(|step| step.map(|r| one_decimal(r.requests)));
+    json!({
+        "sent_bytes": all(|r| r.sent_bytes),
+        "received_bytes": all(|r| r.received_bytes),
+        "requests": requests.collect::<Vec<_>>(),
+        "persisted_bytes": all(|r| r.persisted_bytes),
     })
 }
 

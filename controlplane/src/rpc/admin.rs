@@ -39,7 +39,7 @@ pub(super) const PAGE_LINES_MAX: u32 = 1_000;
 pub struct AdminService<S> {
     pub(super) namespace: Namespace<S>,
     pub(super) jobs: Jobs<S>,
-    pub(super) views: AdminViews,
+    pub(crate) views: AdminViews,
     /// The last sum over rows of the metadata, shared by all calls.
     pub(super) row_sum: Arc<tokio::sync::Mutex<Option<RowSum>>>,
 }

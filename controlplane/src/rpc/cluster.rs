@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::identity::Role;
 use crate::cluster::wire::MESSAGE_BYTES_MAX;
-use crate::cluster::{Beat, Cluster, News, Part, Past, Peers, Position, RegisterError};
+use crate::cluster::{Beat, Cluster, Moved, News, Part, Past, Peers, Position, RegisterError};
 use crate::records::Member;
 use crate::store::Store;
 
@@ -160,6 +160,15 @@ fn parts(told: Vec<wire::Part>) -> Vec<Part> {
         detail: cut(part.detail),
     });
     kept.collect()
+}
+
+fn moved(told: wire::Moved) -> Moved {
+    Moved {
+        sent_bytes: told.sent_bytes,
+        received_bytes: told.received_bytes,
+        requests: told.requests,
+        persisted_bytes: told.persisted_bytes,
+    }
 }
 
 /// One bit per slot; empty when there is none.
@@ -400,6 +409,7 @@ async fn taken<S: Store>(
         parts: parts(message.parts),
         ready: slots(&message.ready),
         stopping: message.stopping,
+        moved: message.moved.map(moved),
     };
     match cluster.beat(node, message.session, beat) {
         true => Ok(wire::FromControl {

@@ -28,6 +28,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Status};
 
 use super::*;
+use crate::cluster::History;
 use crate::store::EmbeddedStore;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -37,6 +38,8 @@ struct World {
     pending: persist::Queue,
     /// A cluster before its first worker.
     workerless: AtomicBool,
+    /// What its workers told.
+    history: Mutex<Option<History>>,
     mount_changes: AtomicUsize,
     accepted: Mutex<Vec<String>>,
     policies: Mutex<(u64, PolicyTable)>,
@@ -58,6 +61,9 @@ impl NodeView for World {
             state: "ready".into(),
             ..Node::default()
         }]
+    }
+    fn history(&self) -> Option<History> {
+        self.history.lock().unwrap().clone()
     }
     fn counters(&self) -> Vec<(String, f64)> {
         vec![("requests_total".into(), 3.0)]

@@ -10,7 +10,7 @@ use quickwater_proto::{
 use quickwater_rpc::admin::{Condition, Node, PersistTotals, Setting};
 
 use crate::Namespace;
-use crate::cluster::{Cluster, ClusterError, LostPage, RefusedWorker};
+use crate::cluster::{Cluster, ClusterError, History, LostPage, RefusedWorker};
 use crate::namespace::{Listing, ListingMarker};
 use crate::store::Store;
 
@@ -40,6 +40,10 @@ pub trait NodeView: Send + Sync + 'static {
     /// Most copies of an object they make: policies that ask for more are refused.
     fn copies_max(&self) -> u8 {
         1
+    }
+    /// What workers that run elsewhere moved; `None`: there is only this process.
+    fn history(&self) -> Option<History> {
+        None
     }
     /// Totals by metric name.
     fn counters(&self) -> Vec<(String, f64)>;

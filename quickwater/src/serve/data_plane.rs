@@ -83,6 +83,8 @@ pub(super) struct DataPlane {
     pub(super) store: Store,
     /// State all shards share.
     pub(super) shared: Arc<Shared>,
+    /// What each shard counts of its connections.
+    pub(super) http: Vec<Arc<HttpStats>>,
     /// When the shards' monotonic clock was zero.
     pub(super) start: Instant,
     stop: Stop,
@@ -164,7 +166,11 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
     let (address, tls_address) = (entrances.address, entrances.tls_address);
     let (peers, peer_doors) = neighbours.unzip();
     let mut peer_doors = peer_doors.unwrap_or_default().into_iter();
-    let seats = entrances.doors.into_iter().zip(pools).zip(stats);
+    let seats = entrances
+        .doors
+        .into_iter()
+        .zip(pools)
+        .zip(stats.iter().cloned());
     let mains = seats.enumerate().map(|(index, ((doors, pool), stats))| {
         let seat = shard::Seat {
             index,
@@ -201,6 +207,7 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
         tls_address,
         store,
         shared,
+        http: stats,
         start,
         stop,
         shards,

@@ -4,13 +4,17 @@
 
 const PAUSE_MS = 2000;
 const SAMPLES = 60;
+// That the control plane keeps of each worker.
+const STEPS = 120;
 const TOKEN = "quickwater-admin-token";
 const SLOTS = 16384;
+// Of a cluster its workers tell, and the control plane keeps; a single process is looked at
+// twice. [name in `traffic`, name of the counter, title, text of a rate]
 const RATES = [
-  ["quickwater_s3_bytes_sent_total", "S3 bytes sent", bytesPerSecond],
-  ["quickwater_s3_bytes_received_total", "S3 bytes received", bytesPerSecond],
-  ["quickwater_s3_http_requests_total", "S3 requests", (n) => `${n.toFixed(n < 10 ? 1 : 0)} /s`],
-  ["quickwater_persist_bytes_total", "Persisted to storage", bytesPerSecond],
+  ["sent_bytes", "quickwater_s3_bytes_sent_total", "S3 bytes sent", bytesPerSecond],
+  ["received_bytes", "quickwater_s3_bytes_received_total", "S3 bytes received", bytesPerSecond],
+  ["requests", "quickwater_s3_http_requests_total", "S3 requests", perSecond],
+  ["persisted_bytes", "quickwater_persist_bytes_total", "Persisted to storage", bytesPerSecond],
 ];
 const history = new Map();
 let before = null;
@@ -47,6 +51,8 @@ function bytes(n) {
 }
 
 function bytesPerSecond(n) { return `${bytes(Math.round(n))}/s`; }
+
+function perSecond(n) { return `${n.toFixed(n < 10 ? 1 : 0)} /s`; }
 
 function span(ms) {
   const seconds = Math.max(0, Math.round(ms / 1000));
@@ -112,7 +118,52 @@ function state(word) {
   return make("span", { class: /suspect|failed|gone|silent/.test(word) ? "bad" : /ready|done|live/.test(word) ? "good" : "" }, word);
 }
 
-function showNodes(nodes, unheard) {
+// Rates by time as a path; null is a gap in it, never a zero. One rate alone is a dot.
+function course(values, length, top) {
+  let path = "";
+  let open = false;
+  values.forEach((value, i) => {
+    if (value !== null) {
+      const x = (100 * (i + length - values.length) / (length - 1)).toFixed(2);
+      const y = (29 - 28 * value / top).toFixed(2);
+      path += open ? `L${x} ${y}` : `M${x} ${y}h0`;
+    }
+    open = value !== null;
+  });
+  return path;
+}
+
+function known(values) { return values.filter((value) => value !== null); }
+
+function last(values) { return values.length ? values[values.length - 1] : null; }
+
+// lines: [kind, values]
+function sparkline(lines, length, top, label) {
+  const paths = lines.map(([kind, values]) => svg("path", { class: kind, d: course(values, length, top) }));
+  return svg("svg", { class: "spark", viewBox: "0 0 100 30", preserveAspectRatio: "none", role: "img", "aria-label": label }, ...paths);
+}
+
+// What the picture says, for those who do not see it.
+function inWords(values, text) {
+  const told = known(values);
+  if (!told.length) return "nothing was told";
+  const gaps = values.length - told.length;
+  return `${last(values) === null ? "not told" : text(last(values))} now, ${text(Math.max(...told))} at most` +
+    (gaps ? `, not told in ${gaps} of ${values.length} steps` : "");
+}
+
+function nodeTraffic(node, span, top) {
+  const traffic = node.traffic || { sent_bytes: [], received_bytes: [], requests: [] };
+  const { sent_bytes: sent, received_bytes: received, requests } = traffic;
+  const label = `${node.name}: sent ${inWords(sent, bytesPerSecond)}; received ${inWords(received, bytesPerSecond)}`;
+  const now = last(sent) === null ? "not told" :
+    `${bytesPerSecond(last(sent))} sent, ${bytesPerSecond(last(received))} received, ${perSecond(last(requests))}`;
+  return make("div", {},
+    sparkline([["received", received], ["sent", sent]], span, top, label),
+    make("span", { class: "quiet" }, now));
+}
+
+function showNodes(nodes, unheard, traffic) {
   const owners = nodes.filter((node) => node.slots > 0);
   const map = at("map");
   map.hidden = owners.length === 0;
@@ -123,16 +174,26 @@ function showNodes(nodes, unheard) {
     piece.style.flexBasis = "0";
     return piece;
   }));
-  settleChildren(at("nodes"), [table("One line for each worker", [
+  const caption = traffic ? "; traffic of the last minutes, sent blue and received orange, on one scale for all" : "";
+  settleChildren(at("nodes"), [table(`One line for each worker${caption}`, [
     ["Name", (n) => n.name],
     ["State", (n) => (unheard.includes(n.name) && n.lease_ms > 0 ? state(`${n.state}, silent now`) : state(n.state))],
     ["Zone", (n) => n.zone],
     ["S3", (n) => n.s3_address],
     ["Slots", (n) => (n.advertise ? String(n.slots) : "all"), "number"],
     ["Cache", bar, "cache"],
+    ...trafficColumn(nodes, traffic),
     ["Changes queued", (n) => String(n.changes), "number"],
     ["TRANSIENT objects", (n) => String(n.transient_objects), "number"],
   ], nodes, "No worker has registered.")]);
+}
+
+function trafficColumn(nodes, traffic) {
+  if (!traffic) return [];
+  const all = nodes.flatMap((n) => (n.traffic ? [...n.traffic.sent_bytes, ...n.traffic.received_bytes] : []));
+  // One scale for all, so that they can be compared.
+  const top = Math.max(...known(all), 1);
+  return [["S3 traffic", (n) => nodeTraffic(n, STEPS, top), "traffic"]];
 }
 
 // What a worker that does not answer has queued is not listed: never "nothing". Besides
@@ -193,9 +254,30 @@ function showMounts(mounts) {
   ], mounts, "No mounts.")]);
 }
 
-function showTraffic(counters, now) {
-  const known = RATES.filter(([name]) => name in counters);
-  const tiles = known.map(([name, title, text]) => {
+function tile(title, values, length, minutes, text) {
+  const told = known(values);
+  const now = last(values);
+  const period = `in the last ${minutes} minutes`;
+  return make("div", { class: "tile" }, title, make("strong", {}, now === null ? "not told" : text(now)),
+    sparkline([["sent", values]], length, Math.max(...told, 1), `${title} ${period}: ${inWords(values, text)}`));
+}
+
+// Of all workers, as they told; who did not is named, because the sums are without it.
+function showWorkersTraffic(traffic, nodes) {
+  const minutes = Math.round(STEPS * traffic.step_ms / 60000);
+  const tiles = RATES.map(([name, , title, text]) => tile(title, traffic[name], STEPS, minutes, text));
+  settleChildren(at("traffic"), tiles);
+  const silent = nodes.filter((n) => n.state !== "removed" && last(n.traffic ? n.traffic.sent_bytes : []) === null);
+  const without = silent.length ? ` Now without ${silent.map((n) => n.name).join(", ")}: not told.` : "";
+  say("traffic-note", nodes.length ? `Told by the workers; each number is the mean of ${span(traffic.step_ms)}.${without}` : "No worker has registered.");
+}
+
+function showTraffic(status, now) {
+  const { counters } = status;
+  say("traffic-title", status.traffic ? "Traffic of all workers" : "Traffic of this process");
+  if (status.traffic) { showWorkersTraffic(status.traffic, status.nodes); return; }
+  const counted = RATES.filter(([, name]) => name in counters);
+  const tiles = counted.map(([, name, title, text]) => {
     const values = history.get(name) || [];
     if (before && name in before.counters) {
       const seconds = Math.max(0.001, (now - before.now) / 1000);
@@ -203,23 +285,16 @@ function showTraffic(counters, now) {
       if (values.length > SAMPLES) values.shift();
       history.set(name, values);
     }
-    const last = values.length ? values[values.length - 1] : 0;
-    const top = Math.max(...values, 1);
-    const points = values.map((v, i) => `${100 * (i + SAMPLES - values.length) / (SAMPLES - 1)},${29 - 28 * v / top}`);
-    return make("div", { class: "tile" }, title, make("strong", {}, text(last)),
-      svg("svg", { viewBox: "0 0 100 30", preserveAspectRatio: "none", role: "img",
-        "aria-label": `${title}: ${text(last)} now, ${text(Math.max(...values, 0))} at most in the last two minutes` },
-      svg("polyline", { points: points.join(" ") })));
+    return tile(title, values, SAMPLES, 2, text);
   });
-  at("traffic").replaceChildren(...(tiles.length ? tiles : [make("p", { class: "quiet" },
-    "This process serves no S3: the workers' traffic is in their metrics.")]));
+  settleChildren(at("traffic"), tiles);
   before = { counters, now };
 }
 
 function show(status) {
   const now = performance.now();
-  showTraffic(status.counters, now);
-  showNodes(status.nodes, status.persist.totals.unheard || []);
+  showTraffic(status, now);
+  showNodes(status.nodes, status.persist.totals.unheard || [], status.traffic);
   showPersist(status.persist, status.nodes);
   showJobs(status.jobs);
   showMounts(status.mounts);
@@ -261,7 +336,7 @@ function forget(why) {
   say("trouble", "");
   before = null;
   history.clear();
-  for (const id of ["traffic", "map", "nodes", "persist-totals", "persist", "jobs", "mounts", "tested", "document"])
+  for (const id of ["traffic", "traffic-note", "map", "nodes", "persist-totals", "persist", "jobs", "mounts", "tested", "document"])
     at(id).replaceChildren();
 }
 

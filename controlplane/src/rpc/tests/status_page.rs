@@ -5,6 +5,7 @@ use quickwater_proto::PendingChange;
 use super::persist::change;
 use super::rest::bearer;
 use super::*;
+use crate::cluster::Rates;
 
 #[tokio::test]
 async fn the_document_wants_the_token_and_holds_what_admins_see() {
@@ -72,6 +73,45 @@ async fn a_cluster_before_its_first_worker_is_shown() {
     let shown = reply.json();
     assert_eq!(shown["nodes"], serde_json::json!([]));
     assert_eq!(shown["persist"]["totals"]["puts"], 0);
+}
+
+#[tokio::test]
+async fn what_workers_moved_is_shown_with_its_gaps() {
+    let served = Served::start().await;
+    let shown = async || {
+        let reply = served.http("GET /api/v1/status", &[&bearer()], "").await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        reply.json()
+    };
+    // One process: the page looks at its counters.
+    let page = shown().await;
+    assert!(page["traffic"].is_null() && page["nodes"][0]["traffic"].is_null());
+    let moved = |each: f64| {
+        Some(Rates {
+            sent_bytes: each,
+            received_bytes: each / 2.0,
+            requests: each / 16.0,
+            persisted_bytes: 0.0,
+        })
+    };
+    let workers = [
+        ("n1", vec![moved(10.4), None, moved(20.0)]),
+        ("n2", vec![None, None, moved(1.0)]),
+    ];
+    let named = workers.map(|(name, steps)| (name.to_owned(), steps));
+    *served.world.history.lock().unwrap() = Some(History {
+        step: Duration::from_secs(5),
+        workers: named.into(),
+    });
+    let page = shown().await;
+    let one = &page["nodes"][0]["traffic"];
+    assert_eq!(one["sent_bytes"], serde_json::json!([10, null, 20]));
+    assert_eq!(one["received_bytes"], serde_json::json!([5, null, 10]));
+    assert_eq!(one["requests"], serde_json::json!([0.7, null, 1.3]));
+    let all = &page["traffic"];
+    assert_eq!(all["step_ms"], 5_000);
+    assert_eq!(all["sent_bytes"], serde_json::json!([10, null, 21]));
+    assert_eq!(all["persisted_bytes"], serde_json::json!([0, null, 0]));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
-use quickwater_rpc::admin::{Node, StatusRequest};
+use quickwater_rpc::admin::{Node, Rates, StatusRequest};
 use serde_json::json;
 
 use crate::cli::output::{size, table};
@@ -61,8 +61,15 @@ fn node_json(node: &Node) -> serde_json::Value {
         "lease_ms": node.lease_ms, "shards": node.shards, "capacity_bytes": node.capacity_bytes,
         "used_bytes": node.used_bytes, "dirty_bytes": node.dirty_bytes,
         "changes": node.changes, "transient_objects": node.transient_objects,
-        "draining": node.draining, "holds": node.holds,
+        "draining": node.draining, "holds": node.holds, "per_second": node.rates.map(rates_json),
         "conditions": node.conditions.iter().map(condition_json).collect::<Vec<_>>(),
+    })
+}
+
+fn rates_json(rates: Rates) -> serde_json::Value {
+    json!({
+        "sent_bytes": rates.sent_bytes, "received_bytes": rates.received_bytes,
+        "requests": rates.requests, "persisted_bytes": rates.persisted_bytes,
     })
 }
 

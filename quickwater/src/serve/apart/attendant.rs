@@ -2,12 +2,12 @@
 //! rights of the shards. Slots are taken in and given away here.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use quickwater_controlplane::client::{Attendant, Condition, ControlClient, Part, Peers};
-use quickwater_controlplane::cluster::boottime;
+use quickwater_controlplane::cluster::{Moved, boottime};
 use quickwater_controlplane::records::JournalEntry;
 use quickwater_engine::io::Environment as _;
 use quickwater_engine::{QueueScope, Shared};
@@ -16,6 +16,7 @@ use quickwater_rpc::cluster::OrderAnswer;
 use quickwater_rpc::cluster::order::What;
 use quickwater_ufs::Standing;
 use quickwater_worker::environment::ShardEnvironment;
+use quickwater_worker::http::HttpStats;
 use quickwater_worker::peer::Directory;
 use quickwater_worker::store::Store;
 use tokio::sync::watch;
@@ -46,6 +47,8 @@ pub(super) struct Body {
     pub(super) client: ControlClient,
     pub(super) store: Store,
     pub(super) shared: Arc<Shared>,
+    /// What each shard counts of its connections.
+    pub(super) http: Vec<Arc<HttpStats>>,
     /// When the shards' monotonic clock was zero.
     pub(super) start: Instant,
     pub(super) fence: Duration,
@@ -239,6 +242,20 @@ impl Body {
         movable.count()
     }
 
+    /// What this process has done since it began.
+    fn moved(&self) -> Moved {
+        let sum = |of: fn(&HttpStats) -> &AtomicU64| {
+            let each = self.http.iter().map(|shard| of(shard));
+            each.map(|count| count.load(Ordering::Relaxed)).sum()
+        };
+        Moved {
+            sent_bytes: sum(|shard| &shard.bytes_sent),
+            received_bytes: sum(|shard| &shard.bytes_received),
+            requests: sum(|shard| &shard.requests),
+            persisted_bytes: self.shared.stats.persisted_bytes.load(Ordering::Relaxed),
+        }
+    }
+
     /// Blobs that the store keeps because no UFS has them.
     fn pinned(&self) -> HashSet<BlobId> {
         let pinned = self.store.pinned();
@@ -410,6 +427,7 @@ impl Attendant for Attending {
             parts: body.conditions.all().into_iter().map(part).collect(),
             ready,
             stopping: body.shared.clearing.is_all(),
+            moved: Some(body.moved()),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use quickwater_controlplane::cluster::orders::change_of;
-use quickwater_controlplane::cluster::{Cluster, Part};
+use quickwater_controlplane::cluster::{Cluster, History, Part, Rates};
 use quickwater_controlplane::jobs::{JobFailure, JobWorker, Retry, StopFlag};
 use quickwater_controlplane::rpc::{
     NodeView, PersistChange, PersistFilter, PersistPlace, PersistView,
@@ -16,7 +16,7 @@ use quickwater_proto::{
     BucketId, BucketName, JobAction, JobOutcome, LeftAlone, NodeId, ObjectKey, PolicyTable,
     WRITE_REPLICAS_MAX, slot_of, slot_of_text,
 };
-use quickwater_rpc::admin::{Condition, Node, PersistTotals, Setting};
+use quickwater_rpc::admin::{self, Condition, Node, PersistTotals, Setting};
 use quickwater_rpc::cluster::act::Kind;
 use quickwater_rpc::cluster::order::What;
 use quickwater_rpc::cluster::{Act, Compare, KeyOf, ListChanges, OrderAnswer, Scope};
@@ -40,6 +40,15 @@ fn condition(part: Part) -> Condition {
         name: part.name,
         state: part.state,
         detail: part.detail,
+    }
+}
+
+fn rates(rates: Rates) -> admin::Rates {
+    admin::Rates {
+        sent_bytes: rates.sent_bytes,
+        received_bytes: rates.received_bytes,
+        requests: rates.requests,
+        persisted_bytes: rates.persisted_bytes,
     }
 }
 
@@ -67,6 +76,7 @@ impl NodeView for Workers {
     }
 
     fn nodes(&self) -> Vec<Node> {
+        let history = self.cluster.history();
         let table = self.cluster.tables().borrow().clone();
         let nodes = self.cluster.nodes().into_iter().map(|(seat, left)| {
             let beat = &seat.beat;
@@ -101,9 +111,14 @@ impl NodeView for Workers {
                 holds: seat.beat.holds,
                 drained,
                 conditions: seat.beat.parts.into_iter().map(condition).collect(),
+                rates: history.latest(seat.member.node.as_str()).map(rates),
             }
         });
         nodes.collect()
+    }
+
+    fn history(&self) -> Option<History> {
+        Some(self.cluster.history())
     }
 
     fn counters(&self) -> Vec<(String, f64)> {

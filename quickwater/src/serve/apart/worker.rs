@@ -263,6 +263,7 @@ fn start(
         client: client.clone(),
         store: data_plane.store.clone(),
         shared: Arc::clone(&data_plane.shared),
+        http: data_plane.http.clone(),
         start: data_plane.start,
         fence: settings.write_cache.fence,
         standing: Arc::clone(&meeting.standing),
