@@ -15,7 +15,7 @@ from typing import Any, Iterator
 import jsonschema
 import pytest
 
-from harness import container, manifests, metadata, pods
+from harness import container, manifests, metadata, pods, prometheus_operator
 from harness.certificates import make_pair
 from harness.container import SECCOMP, Container, owned
 from harness.manifests import EXAMPLES, KUBERNETES, Document, one, rendered
@@ -23,8 +23,8 @@ from harness.server import REPOSITORY, binary
 
 # The oldest that the chart takes, and some after it.
 VERSIONS = ["1.30", "1.33", "1.37"]
-# The operators' of Prometheus and FoundationDB; no schema of Kubernetes.
-OF_OTHERS = {"ServiceMonitor", "PrometheusRule", "FoundationDBCluster"}
+# The operator's of FoundationDB: see test_its_operator_takes_the_cluster.
+OF_OTHERS = {"FoundationDBCluster"}
 OBJECT_SCRIPT = """
 import sys, boto3
 from botocore.config import Config
@@ -68,6 +68,11 @@ def test_every_example_is_rendered() -> None:
 def _validate(document: Document, version: str) -> None:
     import kubernetes_validate  # pinned in requirements.txt
 
+    if document["kind"] in OF_OTHERS:
+        return
+    if document["kind"] in prometheus_operator.KINDS:
+        prometheus_operator.validate(document)
+        return
     kubernetes_validate.validate(document, version, strict=True)
 
 
@@ -77,8 +82,7 @@ def test_kubernetes_takes_the_manifests(example: str, version: str) -> None:
     kinds = set()
     for document in rendered(example):
         kinds.add(document["kind"])
-        if document["kind"] not in OF_OTHERS:
-            _validate(document, version)
+        _validate(document, version)
     assert {"DaemonSet", "Service", "NetworkPolicy", "PodDisruptionBudget"} <= kinds
 
 
@@ -103,6 +107,46 @@ def test_the_validator_sees_mistakes() -> None:
             at[name] = value
         with pytest.raises(Exception, match="(?i)required|additional|not of type"):
             _validate(bad, VERSIONS[0])
+
+
+def test_the_prometheus_operator_takes_its_objects(helm_home: Path) -> None:
+    """And a control: what it would refuse, or drop without a word, is seen."""
+    values: Document = {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "p"}, "interval": "90s"},
+        "prometheusRule": {"enabled": True, "labels": {"release": "p"}},
+    }
+    code, text = manifests.template(helm_home, values, "embedded")
+    assert code == 0, text
+    found = manifests.documents(text)
+    monitor = one(found, "ServiceMonitor", "quickwater")
+    rule = one(found, "PrometheusRule", "quickwater")
+    for document in (monitor, rule):
+        _validate(document, VERSIONS[0])
+    first = ("spec", "groups", 0, "rules", 0)
+    for document, path, name, value in [
+        (monitor, ("spec", "endpoints", 0), "interval", "1min"),
+        (monitor, ("spec", "endpoints", 0), "intervall", "15s"),
+        (monitor, ("spec",), "selector", None),
+        (monitor, ("metadata", "labels"), "release", 1),
+        (rule, first, "for", "5 minutes"),
+        (rule, first, "expr", None),
+        (rule, first, "severity", "page"),
+        (rule, first, "record", "both"),
+        (rule, ("spec", "groups", 0), "name", ""),
+    ]:
+        bad = copy.deepcopy(document)
+        at: Any = bad
+        for step in path:
+            at = at[step]
+        if value is None:
+            del at[name]
+        else:
+            at[name] = value
+        with pytest.raises(jsonschema.ValidationError):
+            _validate(bad, VERSIONS[0])
+    rule["spec"]["groups"].append(rule["spec"]["groups"][0])
+    with pytest.raises(jsonschema.ValidationError, match="same name"):
+        _validate(rule, VERSIONS[0])
 
 
 # -- what they may ------------------------------------------------------------
@@ -147,8 +191,7 @@ def test_an_ebpf_loader_must_be_asked_for_and_has_three_capabilities(helm_home: 
     assert code == 0, text
     found = manifests.documents(text)
     for document in found:
-        if document["kind"] not in OF_OTHERS:
-            _validate(document, VERSIONS[0])
+        _validate(document, VERSIONS[0])
     spec = dict(manifests.pods(found))["quickwater-worker"]["spec"]
     ((worker,), (loader,)) = spec["containers"], spec["initContainers"]
     assert worker["securityContext"]["capabilities"] == {"drop": ["ALL"]}
@@ -180,6 +223,22 @@ def test_an_ebpf_loader_must_be_asked_for_and_has_three_capabilities(helm_home: 
         ({"worker": {"hostNetwork": True}}, "networkPolicy.nodeCidrs"),
         ({"worker": {"minAvailable": "50%"}}, "worker/minAvailable"),
         ({"control": {"foundationdb": {"operator": {"enabled": True}}}}, "control.metadata"),
+        ({"control": {"lease": "1s"}}, "control.lease: 1s: use 2s to 10m"),
+        ({"control": {"lease": "1h"}}, "control.lease: 1h: use 2s to 10m"),
+        ({"control": {"memory": "1B"}}, "control.memory: 1B is too little"),
+        ({"worker": {"memory": "255MiB"}}, "worker.memory: 255MiB is too little"),
+        ({"worker": {"memory": "6GiB"}}, "worker.memory: 6GiB needs more than"),
+        ({"worker": {"resources": {"cpu": 1, "memory": "1500M"}}}, "worker.memory: 4GiB needs"),
+        ({"control": {"memory": "2GB", "resources": {"cpu": 1, "memory": "2.1G"}}}, "2.1G"),
+        ({"ufs": {"persistentVolumeClaim": ""}}, "ufs.uri: no volume is mounted at /srv/ufs"),
+        ({"ufs": {"uri": "file:///srv/ufsother"}}, "no volume is mounted at /srv/ufsother"),
+        ({"ufs": {"uri": "file:///srv/ufs/../x"}}, "no volume is mounted at /srv/x"),
+        ({"mounts": ["nas=file:///mnt/nas,a=b"]}, "no volume is mounted at /mnt/nas"),
+        (
+            {"worker": {"hostNetwork": True, "hostPort": 29998},
+             "networkPolicy": {"nodeCidrs": ["10.0.0.0/16"]}},
+            "worker.hostPort: with worker.hostNetwork",
+        ),
     ],
 )
 def test_values_that_cannot_work_are_refused(
@@ -187,6 +246,29 @@ def test_values_that_cannot_work_are_refused(
 ) -> None:
     code, text = manifests.template(helm_home, values, "embedded")
     assert code != 0 and hint in text
+
+
+def test_values_at_the_edge_of_what_can_work_are_taken(helm_home: Path) -> None:
+    values: Document = {
+        "control": {"lease": "10min", "memory": "256MiB", "resources": {"cpu": 1, "memory": "282Mi"}},
+        "worker": {
+            "memory": "1000MB", "resources": {"cpu": "500m", "memory": "1.1G"},
+            "graceSeconds": 1, "hostPort": 80,
+        },
+        "ufs": {"uri": "file:///srv/ufs/a/../b"},
+        "mounts": ["nas=file:///mnt/nas/photos,a=b", "far=s3://b"],
+        "extraVolumes": [{"name": "nas", "nfs": {"server": "nas", "path": "/"}}],
+        "extraVolumeMounts": [{"name": "nas", "mountPath": "/mnt/nas/"}],
+        "serviceMonitor": {"enabled": True, "interval": "1m"},
+    }  # fmt: skip
+    code, text = manifests.template(helm_home, values, "embedded")
+    assert code == 0, text
+    pod = dict(manifests.pods(manifests.documents(text)))["quickwater-worker"]
+    (s3,) = [p for p in pod["spec"]["containers"][0]["ports"] if p["name"] == "s3"]
+    assert s3["hostPort"] == 80
+    values["control"]["lease"] = "2000ms"
+    code, text = manifests.template(helm_home, values, "embedded")
+    assert code == 0, text
 
 
 # -- what belongs together ----------------------------------------------------
@@ -350,8 +432,7 @@ def test_what_is_added_reaches_all_pods(helm_home: Path) -> None:
     assert code == 0, text
     found = manifests.documents(text)
     for document in found:
-        if document["kind"] not in OF_OTHERS:
-            _validate(document, VERSIONS[0])
+        _validate(document, VERSIONS[0])
     for name, pod in manifests.pods(found):
         container = pod["spec"]["containers"][0]
         assert {"name": "more", "secret": {"secretName": "more"}} in pod["spec"]["volumes"]
@@ -413,6 +494,11 @@ def test_rules_and_dashboards_can_be_installed_as_objects(helm_home: Path) -> No
         ({"worker": {"seccomp": {"type": "None"}}}, "seccomp"),
         ({"control": {"metadata": "etcd"}}, "metadata"),
         ({"control": {"lease": 75}}, "lease"),
+        ({"worker": {"graceSeconds": 0}}, "graceSeconds"),
+        ({"worker": {"capacity": "1PiB"}}, "capacity"),
+        ({"worker": {"capacity": "0"}}, "capacity"),
+        ({"serviceMonitor": {"interval": "1min"}}, "interval"),
+        ({"serviceMonitor": {"interval": "0s"}}, "interval"),
         ({"ufs": {"uri": "/srv/ufs"}}, "uri"),
         ({"mounts": ["photos"]}, "mounts"),
         ({"networkPolicy": {"nodeCidrs": ["10.0.0.1"]}}, "nodeCidrs"),
