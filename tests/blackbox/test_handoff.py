@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import random
-import re
 import subprocess
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Iterator
 
 import pytest
 
 from conftest import EXTERNAL
-from harness import ebpf, netns
 from harness.cluster import KEYS
 from harness.payload import payload
-from harness.segment import CLIENT, Segment, WORKERS
+from harness.segment import CLIENT, Segment, WORKERS, made
 from harness.target import Target
 
 pytestmark = [
@@ -23,24 +21,7 @@ pytestmark = [
     pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
 ]
 BUCKET = "handed"
-OUTCOME = r'quickwater_ebpf_handoffs_total\{outcome="%s"\} (\d+)'
 SIZES = [0, 1, 100_000, (1 << 20) - 1, 1 << 20, 5_000_000, 9_000_000]
-
-
-def made(tmp_path: Path, **how: Any) -> Segment:
-    """Two workers that hand connections over; skips where that cannot be."""
-    if why := netns.missing():
-        pytest.skip(why)
-    cluster = Segment(tmp_path / "c", **how)
-    try:
-        cluster.start()
-        for node in WORKERS:
-            with cluster.at(node):
-                ebpf.need(cluster.workers[node], "handoff")
-    except BaseException:
-        cluster.close()
-        raise
-    return cluster
 
 
 @pytest.fixture
@@ -51,13 +32,6 @@ def cluster(tmp_path: Path) -> Iterator[Segment]:
         yield cluster
     finally:
         cluster.close()
-
-
-def count(cluster: Segment, node: str, outcome: str) -> int:
-    """Connections of a worker by what came of them."""
-    with cluster.at(node):
-        found = re.search(OUTCOME % outcome, cluster.workers[node].metrics_text())
-    return int(found[1]) if found else 0
 
 
 def fill(cluster: Segment) -> dict[str, bytes]:
@@ -87,8 +61,8 @@ def test_large_objects_come_from_their_owner_byte_for_byte(cluster: Segment) -> 
             url = v4.generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": "k6"})
             done = subprocess.run(["curl", "-sS", url], capture_output=True, timeout=60, check=True)
             assert done.stdout == bodies["k6"], done.stdout[:600]
-    given = {node: count(cluster, node, "given") for node in WORKERS}
-    taken = {node: count(cluster, node, "taken") for node in WORKERS}
+    given = {node: cluster.outcomes(node, "given") for node in WORKERS}
+    taken = {node: cluster.outcomes(node, "taken") for node in WORKERS}
     assert min(given.values()) > 0, (given, cluster.logs())
     assert given["n1"] == taken["n2"] and given["n2"] == taken["n1"]
 
@@ -103,9 +77,9 @@ def test_an_owner_that_does_not_let_the_client_in_is_relayed(tmp_path: Path) -> 
             s3 = cluster.target().client()
             for key in list(bodies) * 2:
                 assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == bodies[key], key
-        assert count(cluster, "n1", "declined") > 0, cluster.logs()
+        assert cluster.outcomes("n1", "declined") > 0, cluster.logs()
         for node in WORKERS:
-            assert [count(cluster, node, what) for what in ["given", "taken", "lost"]] == [0] * 3
+            assert [cluster.outcomes(node, what) for what in ["given", "taken", "lost"]] == [0] * 3
         # Where it is let in, nothing is the other way round either.
         cluster.go_to("n2")
         with cluster.at(CLIENT):
@@ -114,6 +88,6 @@ def test_an_owner_that_does_not_let_the_client_in_is_relayed(tmp_path: Path) -> 
             s3 = Target(target.endpoint, *keys).client()
             for key in bodies:
                 assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == bodies[key], key
-        assert count(cluster, "n2", "declined") > 0, cluster.logs()
+        assert cluster.outcomes("n2", "declined") > 0, cluster.logs()
     finally:
         cluster.close()

@@ -8,17 +8,20 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import ContextManager
+from typing import Any, ContextManager
 
-from . import apart
+import pytest
+
+from . import apart, ebpf, netns
 from .cluster import Cluster
 from .netns import _namespace, inside_of
 from .server import binary
 from .target import Target
 
 WORKERS = ["n1", "n2"]
+THREE = [*WORKERS, "n3"]
 CLIENT, CONTROL, BRIDGE = "client", "control", "bridge"
-HOSTS = [CLIENT, CONTROL, *WORKERS]
+HOSTS = [CLIENT, CONTROL, *THREE]
 SERVICE, PORT = "10.60.0.1", 9000
 
 
@@ -36,6 +39,8 @@ class Segment(Cluster):
         handoff: str = "auto",
         least: str = "1MiB",
         own_env: dict[str, dict[str, str]] | None = None,
+        members: list[str] | None = None,
+        flags: dict[str, str] | None = None,
     ) -> None:
         """`own_env`: more environment for one worker."""
         home.mkdir(parents=True, exist_ok=True)
@@ -43,15 +48,17 @@ class Segment(Cluster):
         (home / "ufs").mkdir(exist_ok=True)
         self.ufs = f"file://{home / 'ufs'}"
         self.flags = {"ufs": self.ufs, "ebpf-handoff": handoff, "ebpf-handoff-min": least}
+        self.flags |= flags or {}
+        self.members = members or WORKERS
         self.env: dict[str, str] = {}
         self.own_env = own_env or {}
         self.workers = {}
         self.mounts: list[Path] = []
-        self.namespaces = {host: _namespace() for host in [BRIDGE, *HOSTS]}
+        self.namespaces = {host: _namespace() for host in [BRIDGE, CLIENT, CONTROL, *self.members]}
         try:
             self._plug()
             self.control = apart.Control(
-                home, binary(), WORKERS,
+                home, binary(), self.members,
                 [f"--ufs={self.ufs}", f"--cluster-lease={lease}"], self.address(CONTROL),
             )
             with self.at(CONTROL):
@@ -72,23 +79,27 @@ class Segment(Cluster):
         """Of a host."""
         return f"10.50.0.{HOSTS.index(host) + 1}"
 
+    def hosts(self) -> list[str]:
+        """All of them."""
+        return [CLIENT, CONTROL, *self.members]
+
     def _plug(self) -> None:
         with self.at(BRIDGE):
             _run("ip", "link", "add", "b0", "type", "bridge")
             _run("ip", "link", "set", "b0", "up")
-            for host in HOSTS:
+            for host in self.hosts():
                 there = f"/proc/{os.getpid()}/fd/{self.namespaces[host]}"
                 _run("ip", "link", "add", host, "type", "veth", "peer", "name", "e0", "netns", there)
                 _run("ip", "link", "set", host, "master", "b0", "up")
-        for host in HOSTS:
+        for host in self.hosts():
             with self.at(host):
                 _run("ip", "address", "add", f"{self.address(host)}/24", "dev", "e0")
                 _run("ip", "link", "set", "e0", "up")
-                if host in WORKERS:
+                if host in self.members:
                     Path("/proc/sys/net/ipv4/conf/all/arp_ignore").write_text("1")
                     Path("/proc/sys/net/ipv4/conf/all/arp_announce").write_text("2")
                     _run("ip", "address", "add", f"{SERVICE}/32", "dev", "lo")
-        for node in WORKERS:
+        for node in self.members:
             pins = self.home / "pins" / node
             pins.mkdir(parents=True)
             _run("mount", "-t", "bpf", "bpf", str(pins))
@@ -103,14 +114,14 @@ class Segment(Cluster):
 
     def start(self) -> "Segment":
         """All workers."""
-        for node in WORKERS:
+        for node in self.members:
             self.flags["ebpf-pins"] = str(self.home / "pins" / node / "quickwater")
             server = self.worker(node, start=False)
             listen = f"--s3-listen={SERVICE}:{PORT}"
             words = [listen if w.startswith("--s3-listen=") else w for w in server.command()]
             server.command = lambda words=words: words  # type: ignore[method-assign]
             self.worker(node)
-        self.settle(WORKERS)
+        self.settle(self.members)
         return self
 
     def go_to(self, node: str) -> None:
@@ -122,8 +133,59 @@ class Segment(Cluster):
         """Where clients find the service."""
         return self.workers[WORKERS[0]].target()
 
+    def outcomes(self, node: str, outcome: str) -> int:
+        """Connections of a worker by what came of them."""
+        return self.count(node, f'quickwater_ebpf_handoffs_total{{outcome="{outcome}"}}')
+
+    def served(self, node: str, task: str) -> int:
+        """Calls of other workers that one answered."""
+        return self.count(node, f'quickwater_peer_served_total{{task="{task}"}}')
+
+    def count(self, node: str, sample: str) -> int:
+        """A sample with its labels."""
+        with self.at(node):
+            lines = self.workers[node].metrics_text().splitlines()
+        (found,) = [line for line in lines if line.startswith(f"{sample} ")]
+        return int(found.rsplit(" ", 1)[1])
+
+    def owner(self, bucket: str, key: str) -> str:
+        """The worker that answers for a key; nobody else may ask for anything meanwhile."""
+        asked = self.members[0]
+        before = {node: self.served(node, "relay") for node in self.members}
+        self.go_to(asked)
+        with self.at(CLIENT):
+            self.target().client().head_object(Bucket=bucket, Key=key)
+        grown = [node for node in self.members if self.served(node, "relay") > before[node]]
+        assert len(grown) <= 1, grown
+        return grown[0] if grown else asked
+
+    def sockets(self, node: str) -> list[str]:
+        """Connections of clients that the kernel of a worker's host has."""
+        with self.at(node):
+            done = subprocess.run(
+                ["ss", "-Htan", f"sport = :{PORT}"], check=True, capture_output=True, text=True
+            )
+        quiet = ("LISTEN", "TIME-WAIT")
+        return [line for line in done.stdout.splitlines() if not line.startswith(quiet)]
+
     def close(self) -> None:
         try:
             super().close()
         finally:
             self._unplug()
+
+
+def made(tmp_path: Path, **how: Any) -> Segment:
+    """Workers that hand connections over; skips where that cannot be."""
+    if why := netns.missing():
+        pytest.skip(why)
+    cluster = Segment(tmp_path / "c", **how)
+    try:
+        cluster.start()
+        for node in cluster.members:
+            with cluster.at(node):
+                ebpf.need(cluster.workers[node], "handoff")
+    except BaseException:
+        cluster.close()
+        raise
+    return cluster

@@ -397,6 +397,44 @@ fn entries_of_connections_that_ended_go_and_their_ports_come_again() {
 }
 
 #[test]
+fn packets_are_turned_by_who_knows_where_they_go() {
+    let Some(segment) = segment() else {
+        return;
+    };
+    let entry = Node::new(&segment, &segment.entry).unwrap();
+    let forwarding = &entry.forwarding;
+    let ends = Ends {
+        client: "10.60.1.1:7000".parse().unwrap(),
+        service: FOUR.parse().unwrap(),
+    };
+    let (holder, next, other) = ([2; 6], [4; 6], [6; 6]);
+    let turn = |from, to, last| forwarding.redirect(&ends, (from, to), last).unwrap();
+    assert!(!turn(holder, next, false), "they come here");
+    forwarding.keep_away(&ends).unwrap();
+    assert!(!forwarding.is_sent_on(&ends) && !turn([0; 6], next, false));
+    // What is expected here does not wait for what it was kept away for before.
+    forwarding.expect(&ends).unwrap();
+    assert_eq!(forwarding.sweep(), (0, 0));
+    forwarding.send_on(&ends, holder).unwrap();
+    forwarding.expect(&ends).unwrap();
+    assert!(forwarding.is_sent_on(&ends), "it may never come");
+    assert!(!turn(other, next, false) && !turn(next, other, true));
+    assert!(turn(holder, next, false) && !turn(holder, other, false));
+    assert!(turn(next, holder, false) && turn(holder, next, false));
+    // Whichever of the two has it when it is over.
+    assert!(turn(holder, next, true) && forwarding.is_sent_on(&ends));
+    assert!(!turn(next, holder, false), "its client has ended it");
+    let until = Instant::now() + PATIENCE;
+    while forwarding.is_sent_on(&ends) {
+        assert!(Instant::now() < until, "the entry stays");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!forwarding.has_arrived(&ends));
+    forwarding.note_arrival(&ends);
+    assert!(forwarding.has_arrived(&ends));
+}
+
+#[test]
 fn packets_are_kept_away_for_a_moment_only() {
     let Some(segment) = segment() else {
         return;

@@ -87,6 +87,9 @@ pub enum Task {
     /// Continue a client's connection: [`TakeConnection`], answered by yes or no. A no is a
     /// promise not to.
     TakeConnection = 14,
+    /// Send the packets of a client's connection on to another worker than before:
+    /// [`SendOn`], answered by yes or no.
+    SendOn = 15,
 }
 
 /// A request of a client, let in and not yet begun.
@@ -132,6 +135,21 @@ pub struct Relay {
     /// to. Empty: it may not.
     #[prost(string, tag = "13")]
     pub service: String,
+    /// Of a GET by a connection that was handed over to who asks, and may be handed over
+    /// again.
+    #[prost(message, optional, tag = "14")]
+    pub held: Option<Held>,
+}
+
+/// A connection that is at another worker than the one it came to.
+#[derive(Clone, PartialEq, Message)]
+pub struct Held {
+    /// The address its client connected to.
+    #[prost(string, tag = "1")]
+    pub service: String,
+    /// The worker whose host the client's packets reach.
+    #[prost(string, tag = "2")]
+    pub entry: String,
 }
 
 /// A header field.
@@ -255,6 +273,27 @@ pub struct TakeConnection {
     /// As `quickwater-handoff` encodes it; the bytes that wait are the request.
     #[prost(bytes = "vec", tag = "1")]
     pub state: Vec<u8>,
+}
+
+/// A connection whose packets the worker that is asked sends on to who has it.
+#[derive(Clone, PartialEq, Message)]
+pub struct SendOn {
+    /// The client's address.
+    #[prost(string, tag = "1")]
+    pub client: String,
+    /// The address it connected to.
+    #[prost(string, tag = "2")]
+    pub service: String,
+    /// Ethernet address that they go to now; if it is another one, nothing changes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub from: Vec<u8>,
+    /// Ethernet address that they go to from now on.
+    #[prost(bytes = "vec", tag = "4")]
+    pub to: Vec<u8>,
+    /// The connection was reset: they go where they go now, whichever of the two that is,
+    /// for a moment only.
+    #[prost(bool, tag = "5")]
+    pub last: bool,
 }
 
 /// Head of a refusal: nothing was begun, no byte of a body was asked for.

@@ -47,9 +47,25 @@ pub(crate) enum Outcome {
 pub struct Handoff {
     forwarding: Forwarding,
     bytes_min: u64,
-    expected: Mutex<HashMap<Ends, Instant>>,
+    expected: Mutex<HashMap<Ends, Guest>>,
     trials: Trials,
     outcomes: [AtomicU64; OUTCOMES.len()],
+}
+
+/// A connection that may come.
+#[derive(Debug, Clone)]
+pub(crate) struct Guest {
+    pub(crate) ends: Ends,
+    /// The worker whose host its client's packets reach; `None`: this one.
+    pub(crate) entry: Option<NodeId>,
+    /// When it was asked about.
+    pub(crate) since: Instant,
+}
+
+impl Guest {
+    fn is_welcome(&self) -> bool {
+        self.since.elapsed() < WINDOW
+    }
 }
 
 /// Where a connection is to go.
@@ -129,22 +145,31 @@ impl Handoff {
     }
 
     /// Packets of a connection may come before it does. `false`: there is no place.
-    pub(crate) fn expect(&self, ends: &Ends) -> bool {
+    pub(crate) fn expect(&self, guest: &Guest) -> bool {
         let mut expected = lock(&self.expected);
         if expected.len() >= EXPECTED_MAX {
-            expected.retain(|_, since| since.elapsed() < WINDOW);
+            expected.retain(|_, guest| guest.is_welcome());
         }
-        let room = expected.len() < EXPECTED_MAX && self.forwarding.expect(ends).is_ok();
+        let room = expected.len() < EXPECTED_MAX && self.forwarding.expect(&guest.ends).is_ok();
         if room {
-            expected.insert(*ends, Instant::now());
+            expected.insert(guest.ends, guest.clone());
         }
         room
     }
 
-    /// Whether it was expected, and is not any more: it can come once.
-    pub(crate) fn redeem(&self, ends: &Ends) -> bool {
-        let since = lock(&self.expected).remove(ends);
-        since.is_some_and(|since| since.elapsed() < WINDOW)
+    /// What is expected, and is not any more: it can come once.
+    pub(crate) fn redeem(&self, ends: &Ends) -> Option<Guest> {
+        let guest = lock(&self.expected).remove(ends);
+        guest.filter(Guest::is_welcome)
+    }
+
+    /// A connection's socket is here: its packets are this host's from now on.
+    pub(crate) fn admit(&self, guest: &Guest) {
+        if guest.entry.is_none() {
+            self.forwarding.note_arrival(&guest.ends);
+        }
+        self.forwarding.forget(&guest.ends);
+        self.forwarding.expect_no_more(&guest.ends);
     }
 }
 

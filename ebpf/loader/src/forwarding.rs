@@ -157,6 +157,50 @@ impl Forwarding {
         self.put(ends, Forward::CLOSING, mac)
     }
 
+    /// From now on the packets of a connection that go to one device go to another one,
+    /// for a moment only if it is the `last`: then they stay where they go now, which may
+    /// be either. `false`: they go elsewhere, nowhere, or the client has ended its side.
+    ///
+    /// # Errors
+    /// All is as before.
+    pub fn redirect(
+        &self,
+        ends: &Ends,
+        (from, to): ([u8; 6], [u8; 6]),
+        last: bool,
+    ) -> Result<bool, Unavailable> {
+        let mut maps = self.maps();
+        let Some(mut entry) = sent_on(&maps, ends) else {
+            return Ok(false);
+        };
+        let known = entry.mac == from || last && entry.mac == to;
+        if entry.what != Forward::TO_OWNER || !known {
+            return Ok(false);
+        }
+        match last {
+            true => entry.what = Forward::CLOSING,
+            false => entry.mac = to,
+        }
+        entry.seen_ns = now_ns();
+        let put = maps.forwards.insert(key(ends), value(&entry), 0);
+        put.map_err(Unavailable::refused("an entry for a connection"))?;
+        Ok(true)
+    }
+
+    /// Whether packets of a connection go to another device now.
+    #[must_use]
+    pub fn is_sent_on(&self, ends: &Ends) -> bool {
+        sent_on(&self.maps(), ends).is_some()
+    }
+
+    /// Packets of a connection come by the program, though their first one was not seen
+    /// by this one of its processes.
+    pub fn note_arrival(&self, ends: &Ends) {
+        // Refused only for want of memory: then the connection stays here.
+        let noted = self.maps().arrivals.insert(key(ends), now_ns(), 0);
+        drop_entry(noted);
+    }
+
     fn put(&self, ends: &Ends, what: u16, mac: [u8; 6]) -> Result<(), Unavailable> {
         let entry = Forward {
             seen_ns: now_ns(),
@@ -174,14 +218,22 @@ impl Forwarding {
     }
 
     /// For [`WINDOW`], or until [`Self::expect_no_more`], packets of a connection that
-    /// another host sends on are dropped: its socket is not there yet.
+    /// another host sends on are dropped: its socket is not there yet. It may have left
+    /// from here a moment ago.
     ///
     /// # Errors
     /// They are not, and would be answered by a reset.
     pub fn expect(&self, ends: &Ends) -> Result<(), Unavailable> {
         let until = now_ns().saturating_add(WINDOW_NS);
-        let put = self.maps().expected.insert(key(ends), until, 0);
-        put.map_err(Unavailable::refused("an entry for an expected connection"))
+        let mut maps = self.maps();
+        let put = maps.expected.insert(key(ends), until, 0);
+        put.map_err(Unavailable::refused("an entry for an expected connection"))?;
+        // It would end in the midst of it, and its last packet pass.
+        let found = maps.forwards.get(&key(ends), 0);
+        if found.is_ok_and(|entry| forward(entry).what == Forward::KEEP_AWAY) {
+            drop_entry(maps.forwards.remove(&key(ends)));
+        }
+        Ok(())
     }
 
     /// The socket is there.
@@ -248,6 +300,13 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// The entry of a connection whose packets go to another device.
+fn sent_on(maps: &Maps, ends: &Ends) -> Option<Forward> {
+    let entry = forward(maps.forwards.get(&key(ends), 0).ok()?);
+    let live = entry.what != Forward::KEEP_AWAY && !entry.is_over(now_ns());
+    live.then_some(entry)
 }
 
 /// It may not have been there: that is what is wanted.

@@ -21,6 +21,7 @@ use super::service::{ConnectionInfo, NoBody, Payload, Response, Service};
 use super::transfer::{Socket, TransportError};
 use super::watch::{Holding, Waiting};
 use crate::handoff::{Departure, Parting};
+use quickwater_proto::NodeId;
 use quickwater_s3::RequestView;
 
 /// What all connections of a shard share.
@@ -38,6 +39,7 @@ impl<S: Service> Room<S> {
         ConnectionInfo {
             peer,
             service: None,
+            entry: None,
             request_id,
             host_id,
         }
@@ -57,11 +59,12 @@ enum After {
     Close,
 }
 
-/// Serves a connection to its end. `inbound` came on it already.
+/// Serves a connection to its end. `inbound` came on it already, by the host of `entry`
+/// if that is another one.
 pub(crate) async fn converse<S: Service>(
     room: Rc<Room<S>>,
     mut socket: Socket,
-    peer: SocketAddr,
+    (peer, entry): (SocketAddr, Option<NodeId>),
     mut inbound: Vec<u8>,
 ) {
     loop {
@@ -79,7 +82,7 @@ pub(crate) async fn converse<S: Service>(
             None => {}
         }
         // Boxed, so that an idle connection does not hold the memory of a busy one.
-        let exchange = Box::pin(exchange(&room, &mut socket, peer, inbound, end));
+        let exchange = Box::pin(exchange(&room, &mut socket, (peer, &entry), inbound, end));
         match exchange.await {
             After::Keep(rest) => inbound = rest,
             After::Close => return,
@@ -246,13 +249,14 @@ fn ending(socket: &Socket, result: Result<usize, TransportError>, idle: bool) ->
 async fn exchange<S: Service>(
     room: &Room<S>,
     socket: &mut Socket,
-    peer: SocketAddr,
+    (peer, entry): (SocketAddr, &Option<NodeId>),
     inbound: Vec<u8>,
     end: usize,
 ) -> After {
     let mut info = room.info(peer);
     if room.service.hands_over() {
         info.service = socket.plain_address();
+        info.entry.clone_from(entry);
     }
     let (front, early) = inbound.split_at(end);
     let mut slots = header_slots();

@@ -6,14 +6,28 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use quickwater_proto::NodeId;
+
 use super::limit::ConnectionPermit;
 
 /// A server's side.
 pub(super) trait Reception {
     /// A place for one more.
     fn permit(&self) -> Option<ConnectionPermit>;
-    /// Goes on with a connection whose first bytes are these.
-    fn welcome(&self, socket: OwnedFd, peer: SocketAddr, inbound: Vec<u8>, place: Place);
+    /// Goes on with a connection.
+    fn welcome(&self, arrival: Arrival, place: Place);
+}
+
+/// A connection that another worker gave.
+pub struct Arrival {
+    /// Its socket.
+    pub socket: OwnedFd,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// The worker whose host the client's packets reach; `None`: this one.
+    pub entry: Option<NodeId>,
+    /// Bytes that were received and not answered.
+    pub inbound: Vec<u8>,
 }
 
 /// A place for a connection.
@@ -39,9 +53,9 @@ impl Intake {
     }
 
     /// Goes on with a connection. Of a server that stopped meanwhile it is closed.
-    pub fn welcome(&self, socket: OwnedFd, peer: SocketAddr, inbound: Vec<u8>, at: Place) {
+    pub fn welcome(&self, arrival: Arrival, at: Place) {
         if let Some(reception) = self.0.borrow().as_ref() {
-            reception.welcome(socket, peer, inbound, at);
+            reception.welcome(arrival, at);
         }
     }
 }

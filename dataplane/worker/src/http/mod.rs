@@ -28,7 +28,7 @@ pub(crate) mod watch;
 pub use count::HttpStats;
 pub use documents::{DOCUMENT_BYTES_FREE, DocumentCharge, DocumentMemory};
 pub use identify::{HostId, RequestId};
-pub use intake::{Intake, Place};
+pub use intake::{Arrival, Intake, Place};
 pub(crate) use limit::INLINE_BODY_BYTES_MAX;
 pub use limit::{ConnectionLimit, FRAMING_READ_BYTES, HEAD_BYTES_MAX, HEADERS_MAX, HttpConfig};
 pub(crate) use parse::is_head;

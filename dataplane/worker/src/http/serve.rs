@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use rustix::net::Shutdown;
 use super::converse::{Room, converse, refuse};
 use super::count::{HttpStats, OpenConnection, add, bump};
 use super::identify::IdSource;
-use super::intake::{Intake, Place, Reception};
+use super::intake::{Arrival, Intake, Place, Reception};
 use super::limit::{
     ACCEPT_PAUSE, ConnectionLimit, ConnectionPermit, HttpConfig, REFUSALS_MAX, UNWIND_LIMIT,
 };
@@ -274,7 +273,7 @@ impl<S: Service + 'static> Shard<S> {
         let room = Rc::clone(&self.room);
         monoio::spawn(async move {
             let patience = room.config.write_timeout;
-            converse(room, socket, peer, Vec::new()).await;
+            converse(room, socket, (peer, None), Vec::new()).await;
             if let Some(shortcut) = shortcut {
                 shortcut.part(&guest.shard.watchdog, patience).await;
             }
@@ -296,7 +295,7 @@ impl<S: Service + 'static> Shard<S> {
             // Boxed, so that a connection does not hold a handshake's memory for life.
             let secured = Box::pin(socket.secure(&hall, &room.config)).await;
             match secured {
-                Ok(()) => converse(room, socket, peer, Vec::new()).await,
+                Ok(()) => converse(room, socket, (peer, None), Vec::new()).await,
                 Err(stranger) => {
                     stranger.count(&guest.shard.stats);
                     tracing::debug!(%peer, ?stranger, "no TLS session");
@@ -324,6 +323,7 @@ impl<S: Service + 'static> Shard<S> {
             let info = ConnectionInfo {
                 peer,
                 service: None,
+                entry: None,
                 request_id,
                 host_id,
             };
@@ -361,8 +361,8 @@ impl<S: Service + 'static> Reception for Rc<Shard<S>> {
         self.limit.enter()
     }
 
-    fn welcome(&self, socket: OwnedFd, peer: SocketAddr, inbound: Vec<u8>, place: Place) {
-        let stream = std::net::TcpStream::from(socket);
+    fn welcome(&self, arrival: Arrival, place: Place) {
+        let stream = std::net::TcpStream::from(arrival.socket);
         let stream = stream
             .set_nonblocking(monoio::utils::is_legacy())
             .and_then(|()| TcpStream::from_std(stream));
@@ -375,7 +375,8 @@ impl<S: Service + 'static> Reception for Rc<Shard<S>> {
         let guest = Guest::new(self, place.0, visit);
         let room = Rc::clone(&self.room);
         monoio::spawn(async move {
-            converse(room, socket, peer, inbound).await;
+            let caller = (arrival.peer, arrival.entry);
+            converse(room, socket, caller, arrival.inbound).await;
             drop(guest);
         });
     }

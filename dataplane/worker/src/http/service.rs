@@ -13,6 +13,7 @@ use super::receive::RequestBody;
 use super::watch::Starved;
 use crate::buffers::PoolBuf;
 use crate::handoff::{Departure, Parting};
+use quickwater_proto::NodeId;
 use quickwater_s3::RequestView;
 
 /// Answers requests on one shard.
@@ -196,6 +197,9 @@ pub struct ConnectionInfo {
     pub peer: SocketAddr,
     /// The address it connected to, if the connection may be handed over.
     pub service: Option<SocketAddr>,
+    /// The worker whose host the client's packets reach; `None`: this one, unless it is
+    /// not known.
+    pub entry: Option<NodeId>,
     /// `x-amz-request-id` of the response.
     pub request_id: RequestId,
     /// `x-amz-id-2` of the response.

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use quickwater_peer::Task;
 
 /// Tasks by name, in the order they are counted in.
-pub const TASKS: [&str; 14] = [
+pub const TASKS: [&str; 15] = [
     "relay",
     "look_again",
     "hides_below",
@@ -21,6 +21,7 @@ pub const TASKS: [&str; 14] = [
     "count_chunks",
     "forget_chunks",
     "take_connection",
+    "send_on",
 ];
 
 /// Ways to fail by name, in the order they are counted in.
@@ -109,6 +110,7 @@ pub(crate) fn task_number(task: Task) -> Option<usize> {
         Task::CountChunks => Some(11),
         Task::ForgetChunks => Some(12),
         Task::TakeConnection => Some(13),
+        Task::SendOn => Some(14),
     }
 }
 

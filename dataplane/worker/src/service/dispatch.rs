@@ -1,6 +1,5 @@
 //! From a request head to the operation that answers it.
 
-use quickwater_ebpf::Ends;
 use quickwater_engine::{CacheResult, World};
 use quickwater_peer::Layout;
 use quickwater_proto::BucketName;
@@ -12,6 +11,7 @@ use super::documents::count_document;
 use super::incoming::Incoming;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
+use crate::handoff::Guest;
 use crate::http::{ConnectionInfo, RequestBody};
 
 /// What was learnt of a request on the way, for logs and metrics.
@@ -27,7 +27,7 @@ pub(super) struct Seen {
     /// What it is told, instead of the bytes.
     pub(super) layout: Option<Layout>,
     /// The connection of who asks, if it could come here.
-    pub(super) guest: Option<Ends>,
+    pub(super) guest: Option<Guest>,
     /// It is to come, instead of the bytes going there.
     pub(super) invited: bool,
 }

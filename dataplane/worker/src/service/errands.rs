@@ -92,7 +92,8 @@ where
             | Task::ReadStripe
             | Task::CountChunks
             | Task::ForgetChunks
-            | Task::TakeConnection => Err(WireError::Unexpected(Kind::Call)),
+            | Task::TakeConnection
+            | Task::SendOn => Err(WireError::Unexpected(Kind::Call)),
         }
     }
 

@@ -1,43 +1,38 @@
-//! A client's connection goes to the owner of what it asked for, or comes from who let
-//! it in (decisions/0035). Absent: what is said on it.
+//! A client's connection goes to the owner of what it asked for, or on from one owner to
+//! the next (decisions/0035). Absent: how it comes (`arrival.rs`), what is said on it.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quickwater_ebpf::Ends;
 use quickwater_engine::World;
 use quickwater_engine::io::Disk;
-use quickwater_handoff::{Hearing, STATE_BYTES_MAX, State, freeze, hearing, restore};
-use quickwater_peer::{Answer, FrameError, Kind, Relay, TakeConnection, Task, decode};
+use quickwater_handoff::{Frozen, freeze};
+use quickwater_peer::{
+    Answer, FrameError, Held, Kind, Relay, SendOn, TakeConnection, Task, decode,
+};
 use quickwater_proto::NodeId;
 
-use super::dispatch::Seen;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
 use crate::handoff::{Departure, Handoff, Outcome, Parting, ends};
-use crate::http::{ConnectionInfo, Place, is_head};
-use crate::peer::{CallFailure, Wire, WireError};
+use crate::http::ConnectionInfo;
+use crate::peer::{CallFailure, Peers, Wire, WireError};
 
-/// How long an owner may take to say that it has a connection. Shorter than packets are
-/// kept away.
-const TAKE_WAIT: Duration = Duration::from_secs(1);
-/// How long bytes may be unacknowledged until nobody seems to hear them: several times
-/// what the kernel waits before it sends them again.
-const SILENCE_WAIT: Duration = Duration::from_secs(5);
-/// How long a connection is watched, and how often it is looked at.
-const WATCH_WAIT: Duration = Duration::from_secs(60);
-const WATCH_PAUSE: Duration = Duration::from_millis(10);
-/// Of the message around a state.
-const MESSAGE_BYTES: usize = 64;
+/// How long another worker may take to say that it has a connection, or that it sends its
+/// packets on. Shorter than packets are kept away.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// Of a message about a connection's packets.
+const SEND_ON_BYTES_MAX: usize = 256;
 
-/// A connection that came.
-pub(super) struct Arrived {
-    socket: OwnedFd,
-    peer: SocketAddr,
-    inbound: Vec<u8>,
-    place: Place,
+/// A connection that leaves.
+struct Leaving<'a> {
+    handoff: &'a Handoff,
+    peers: &'a Peers,
+    to: &'a Departure,
+    ends: Ends,
+    /// The worker whose host the client's packets reach; `None`: this one.
+    entry: Option<&'a NodeId>,
 }
 
 impl<W, O> S3Service<W, O>
@@ -46,12 +41,26 @@ where
     W::Disk: Disk<Buffer = PoolBuf> + Clone,
     O: Observer,
 {
-    /// The address a request's client connected to, for the owner, if its connection may
-    /// be handed over.
-    pub(super) fn may_leave(&self, info: &ConnectionInfo) -> Option<SocketAddr> {
-        let handoff = self.handoff.as_ref()?;
-        let ends = handoff.may_leave(info.peer, info.service?)?;
-        Some(ends.service)
+    /// Says in a request for its owner that its connection may be handed over, if so.
+    pub(super) fn offer(&self, info: &ConnectionInfo, relay: &mut Relay) {
+        let (Some(handoff), Some(service)) = (&self.handoff, info.service) else {
+            return;
+        };
+        match &info.entry {
+            None => {
+                if let Some(ends) = handoff.may_leave(info.peer, service) {
+                    relay.service = ends.service.to_string();
+                }
+            }
+            // The one that is watched stays until its client is heard.
+            Some(entry) if handoff.trials().is_open(entry) => {}
+            Some(entry) => {
+                relay.held = Some(Held {
+                    service: ends(info.peer, service).service.to_string(),
+                    entry: entry.as_str().to_owned(),
+                });
+            }
+        }
     }
 
     /// Hands a connection over. Every way out leaves one socket that speaks, or none.
@@ -62,17 +71,20 @@ where
         socket: OwnedFd,
         unread: &[u8],
     ) -> Parting {
-        let (Some(handoff), Some(service)) = (&self.handoff, info.service) else {
+        let (Some(handoff), Some(neighbours), Some(service)) =
+            (&self.handoff, &self.neighbours, info.service)
+        else {
             return Parting::Stayed;
         };
-        let ends = ends(info.peer, service);
-        let outcome = self.give(handoff, to, &ends, socket, unread).await;
-        match outcome {
-            Outcome::Given => {}
-            // What the client makes of the reset ends the owner's socket, if there is one.
-            Outcome::Lost if handoff.forwarding().send_last(&ends, to.mac).is_ok() => {}
-            _ => handoff.forwarding().forget(&ends),
-        }
+        let leaving = Leaving {
+            handoff,
+            peers: &neighbours.peers,
+            to,
+            ends: ends(info.peer, service),
+            entry: info.entry.as_ref(),
+        };
+        let outcome = leaving.give(socket, unread).await;
+        leaving.settle(outcome);
         handoff.count(outcome);
         match outcome {
             Outcome::Given => Parting::Gone,
@@ -81,18 +93,39 @@ where
         }
     }
 
-    async fn give(
-        &self,
-        handoff: &Handoff,
-        to: &Departure,
-        ends: &Ends,
-        socket: OwnedFd,
-        unread: &[u8],
-    ) -> Outcome {
-        let Some(neighbours) = &self.neighbours else {
-            return Outcome::Declined;
+    /// Another worker has a connection whose packets reach this host, and gives it away.
+    pub(super) async fn host_send_on(&self, wire: &mut Wire) -> Result<(), WireError> {
+        if wire.left() > SEND_ON_BYTES_MAX {
+            return Err(FrameError::TooLong.into());
+        }
+        let asked: SendOn = decode(&wire.take_all().await?)?;
+        let answer = Answer {
+            yes: self.redirect(&asked).unwrap_or(false),
+            ..Answer::default()
         };
-        if let Err(error) = handoff.forwarding().keep_away(ends) {
+        wire.send(Kind::Answer, &answer, &[], Duration::ZERO).await
+    }
+
+    /// `None`: not understood, or nothing is handed over here.
+    fn redirect(&self, asked: &SendOn) -> Option<bool> {
+        let handoff = self.handoff.as_ref()?;
+        let ends = ends(asked.client.parse().ok()?, asked.service.parse().ok()?);
+        let from = asked.from.as_slice().try_into().ok()?;
+        let to = asked.to.as_slice().try_into().ok()?;
+        let turned = handoff.forwarding().redirect(&ends, (from, to), asked.last);
+        turned
+            .inspect_err(
+                |error| tracing::warn!(%error, "a connection's packets go where they went"),
+            )
+            .ok()
+    }
+}
+
+impl Leaving<'_> {
+    async fn give(&self, socket: OwnedFd, unread: &[u8]) -> Outcome {
+        let forwarding = self.handoff.forwarding();
+        // Also of packets that others send on: what still comes here would be answered.
+        if let Err(error) = forwarding.keep_away(&self.ends) {
             tracing::warn!(%error, "a connection is not handed over");
             return Outcome::Busy;
         }
@@ -103,190 +136,149 @@ where
                 return Outcome::Unrested;
             }
         };
-        let sent_on = handoff.forwarding().send_on(ends, to.mac);
-        let state = frozen.state().encode();
-        let taken = match sent_on {
-            Ok(()) => {
-                let message = TakeConnection { state };
-                let right = to.right.clone();
-                let asked = neighbours
-                    .peers
-                    .ask_within(&to.node, Task::TakeConnection, right, &message, TAKE_WAIT)
-                    .await;
-                is_taken(&asked)
+        match self.send_on().await {
+            Some(true) => {}
+            Some(false) => return stay(frozen),
+            // Only this worker has the state. At worst its client is reset elsewhere.
+            None => {
+                let outcome = stay(frozen);
+                self.tell(self.message((self.to.mac, forwarding.device().mac), false));
+                return outcome;
             }
-            Err(_) => Some(false),
+        }
+        let message = TakeConnection {
+            state: frozen.state().encode(),
         };
-        match taken {
+        let right = self.to.right.clone();
+        let asked = self
+            .peers
+            .ask_within(
+                &self.to.node,
+                Task::TakeConnection,
+                right,
+                &message,
+                ANSWER_WAIT,
+            )
+            .await;
+        match says_yes(&asked) {
             Some(true) if frozen.is_unchanged() => {
                 frozen.release();
                 Outcome::Given
             }
-            Some(false) => match frozen.thaw() {
-                Ok(_) => Outcome::Declined,
-                Err(_) => Outcome::Lost,
-            },
-            // Not known, or the owner lacks bytes: what could be two sockets becomes none.
-            Some(true) | None => {
+            Some(false) if self.send_back().await => stay(frozen),
+            // Not known, or the other worker lacks bytes: what could be two sockets becomes
+            // none. Or packets do not come here any more.
+            _ => {
                 frozen.reset();
                 Outcome::Lost
             }
         }
     }
 
-    /// The connection that a request came by at another worker, if it could come here.
-    pub(super) fn could_come(&self, caller: &NodeId, relay: &Relay) -> Option<Ends> {
-        let handoff = self.handoff.as_ref()?;
-        if relay.service.is_empty() || relay.method != "GET" || !handoff.trials().allow(caller) {
-            return None;
-        }
-        let (client, service) = (relay.client.parse().ok()?, relay.service.parse().ok()?);
-        let here = quickwater_ebpf::is_own(SocketAddr::ip(&service)).unwrap_or(false);
-        here.then(|| ends(client, service))
+    /// Whether the entry has to be asked to send packets to another worker: it does
+    /// nothing for a connection that comes back to it until it has it.
+    fn guide(&self) -> Option<&NodeId> {
+        self.entry.filter(|entry| **entry != self.to.node)
     }
 
-    /// Whether a body of so many bytes is better answered on the connection itself, which
-    /// is expected from now on.
-    pub(super) fn invites(&self, seen: &mut Seen, length: u64) -> bool {
-        let (Some(handoff), Some(guest)) = (&self.handoff, &seen.guest) else {
-            return false;
-        };
-        seen.invited = length >= handoff.bytes_min() && handoff.expect(guest);
-        seen.invited
-    }
-
-    /// Has a connection handed over instead of answering.
-    pub(super) async fn send_invitation(
-        &self,
-        caller: &NodeId,
-        wire: &mut Wire,
-    ) -> Result<(), WireError> {
-        let Some(handoff) = &self.handoff else {
-            return Err(WireError::Unexpected(Kind::Call));
-        };
-        handoff.trials().begin(caller);
-        let answer = Answer {
-            status: 200,
-            hand_over: handoff.forwarding().device().mac.to_vec(),
-            ..Answer::default()
-        };
-        wire.send(Kind::Answer, &answer, &[], Duration::ZERO).await
-    }
-
-    /// Another worker hands a client's connection over.
-    pub(super) async fn host_take(
-        &self,
-        caller: &NodeId,
-        wire: &mut Wire,
-    ) -> Result<(), WireError> {
-        if wire.left() > STATE_BYTES_MAX + MESSAGE_BYTES {
-            return Err(FrameError::TooLong.into());
-        }
-        let take: TakeConnection = decode(&wire.take_all().await?)?;
-        let arrived = self.take(&take.state);
-        let answer = Answer {
-            yes: arrived.is_ok(),
-            text: arrived.as_ref().err().cloned().unwrap_or_default(),
-            ..Answer::default()
-        };
-        let sent = wire.send(Kind::Answer, &answer, &[], Duration::ZERO).await;
-        // Whoever does not hear of it resets the connection: it is over here, too.
-        if let (Ok(arrived), Some(handoff)) = (arrived, &self.handoff) {
-            if handoff.trials().is_open(caller) {
-                watch(handoff, caller, &arrived.socket);
+    /// Has packets go to the other worker before it has the socket: acknowledgements that
+    /// are lost cost more than packets that wait. `None`: nobody knows where they go.
+    async fn send_on(&self) -> Option<bool> {
+        let forwarding = self.handoff.forwarding();
+        match (self.entry, self.guide()) {
+            (None, _) => Some(forwarding.send_on(&self.ends, self.to.mac).is_ok()),
+            (Some(_), None) => Some(true),
+            (Some(_), Some(guide)) => {
+                let message = self.message((forwarding.device().mac, self.to.mac), false);
+                says_yes(&self.ask(guide, &message).await)
             }
-            let Arrived {
-                socket,
-                peer,
-                inbound,
-                place,
-            } = arrived;
-            self.intake.welcome(socket, peer, inbound, place);
         }
-        sent
     }
 
-    /// The text says why it is not taken; then nothing of it is here.
-    fn take(&self, state: &[u8]) -> Result<Arrived, String> {
-        let handoff = self
-            .handoff
-            .as_ref()
-            .ok_or("connections are not taken here")?;
-        let state = State::decode(state).map_err(|bad| bad.to_string())?;
-        let ends = ends(state.remote, state.local);
-        if !handoff.redeem(&ends) {
-            return Err("it is not expected".into());
+    /// Has packets come here again. `false`: they may not.
+    async fn send_back(&self) -> bool {
+        let Some(guide) = self.guide() else {
+            return true;
+        };
+        let forwarding = self.handoff.forwarding();
+        if forwarding.keep_away(&self.ends).is_err() {
+            return false;
         }
-        // Its access key may be another one here, and later requests are judged here, too.
-        let judged = is_head(&state.unread, |view| self.identify(view).is_ok());
-        if !judged {
-            return Err("its request is not let in here".into());
+        let message = self.message((self.to.mac, forwarding.device().mac), false);
+        says_yes(&self.ask(guide, &message).await) == Some(true)
+    }
+
+    /// What becomes of the connection's packets.
+    fn settle(&self, outcome: Outcome) {
+        let forwarding = self.handoff.forwarding();
+        match (outcome, self.entry) {
+            // They go on; or those that were on their way to here are still dropped.
+            (Outcome::Given, _) => {}
+            // What the client makes of the reset ends the owner's socket, if there is one.
+            (Outcome::Lost, None) if forwarding.send_last(&self.ends, self.to.mac).is_ok() => {}
+            (Outcome::Lost, Some(_)) => {
+                self.tell(self.message((forwarding.device().mac, self.to.mac), true));
+                forwarding.forget(&self.ends);
+            }
+            _ => forwarding.forget(&self.ends),
         }
-        let place = self.intake.place().ok_or("too many connections")?;
-        let socket = restore(&state).map_err(|error| error.to_string())?;
-        handoff.forwarding().expect_no_more(&ends);
-        handoff.count(Outcome::Taken);
-        Ok(Arrived {
-            socket,
-            peer: state.remote,
-            inbound: state.unread,
-            place,
-        })
+    }
+
+    fn message(&self, (from, to): ([u8; 6], [u8; 6]), last: bool) -> SendOn {
+        SendOn {
+            client: self.ends.client.to_string(),
+            service: self.ends.service.to_string(),
+            from: from.to_vec(),
+            to: to.to_vec(),
+            last,
+        }
+    }
+
+    /// The same to the entry, if that is another worker; nobody waits for it.
+    fn tell(&self, message: SendOn) {
+        let Some(entry) = self.entry.cloned() else {
+            return;
+        };
+        let (peers, right) = (self.peers.clone(), self.to.right.clone());
+        monoio::spawn(async move {
+            let asked = peers
+                .ask_within(&entry, Task::SendOn, right, &message, ANSWER_WAIT)
+                .await;
+            if says_yes(&asked) != Some(true) {
+                tracing::debug!(%entry, "a connection's packets go where they went");
+            }
+        });
+    }
+
+    /// Asks the entry.
+    async fn ask(
+        &self,
+        guide: &NodeId,
+        message: &SendOn,
+    ) -> Result<(Answer, Vec<u8>), CallFailure> {
+        let right = self.to.right.clone();
+        self.peers
+            .ask_within(guide, Task::SendOn, right, message, ANSWER_WAIT)
+            .await
     }
 }
 
-/// Whether an owner has a connection that it was asked to take; `None`: nobody knows.
-fn is_taken(asked: &Result<(Answer, Vec<u8>), CallFailure>) -> Option<bool> {
+/// The connection is answered here.
+fn stay(frozen: Frozen) -> Outcome {
+    match frozen.thaw() {
+        Ok(_) => Outcome::Declined,
+        Err(_) => Outcome::Lost,
+    }
+}
+
+/// Whether another worker did what it was asked for; `None`: nobody knows.
+fn says_yes(asked: &Result<(Answer, Vec<u8>), CallFailure>) -> Option<bool> {
     match asked {
         Ok((answer, _)) => Some(answer.yes),
         Err(failed) if failed.begun => None,
-        // It never saw the state.
+        // It never heard of it.
         Err(_) => Some(false),
     }
-}
-
-/// Watches the first connection of a worker until its client is heard. It is another
-/// descriptor of it that is held meanwhile.
-fn watch(handoff: &Arc<Handoff>, from: &NodeId, socket: &OwnedFd) {
-    let Ok(socket) = socket.try_clone() else {
-        return handoff.trials().end(from, None);
-    };
-    let (handoff, from) = (Arc::clone(handoff), from.clone());
-    monoio::spawn(async move {
-        let heard = listen(&socket).await;
-        handoff.trials().end(&from, heard);
-        if heard == Some(false) {
-            handoff.count(Outcome::Unheard);
-            tracing::warn!(
-                node = %from,
-                "clients of another worker do not hear this one: their connections are not taken \
-                 for a while (does the network drop what has the address of the service?)"
-            );
-            // Who answers it stops waiting.
-            let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
-        }
-    });
-}
-
-/// Whether a client hears; `None`: there was nothing to hear.
-async fn listen(socket: &OwnedFd) -> Option<bool> {
-    let until = Instant::now() + WATCH_WAIT;
-    let mut silent = None;
-    while Instant::now() < until {
-        match hearing(socket) {
-            Ok(Hearing::Heard) => return Some(true),
-            Ok(Hearing::Ended) | Err(_) => return None,
-            Ok(Hearing::Unasked) => {}
-            Ok(Hearing::Silent) => {
-                let since = *silent.get_or_insert_with(Instant::now);
-                if since.elapsed() >= SILENCE_WAIT {
-                    return Some(false);
-                }
-            }
-        }
-        monoio::time::sleep(WATCH_PAUSE).await;
-    }
-    None
 }
 
 #[cfg(test)]
@@ -309,9 +301,9 @@ mod tests {
                 ..CallFailure::new(Failure::Broken, "")
             })
         };
-        assert_eq!(is_taken(&answer(true)), Some(true));
-        assert_eq!(is_taken(&answer(false)), Some(false));
-        assert_eq!(is_taken(&failed(false)), Some(false), "never asked");
-        assert_eq!(is_taken(&failed(true)), None);
+        assert_eq!(says_yes(&answer(true)), Some(true));
+        assert_eq!(says_yes(&answer(false)), Some(false));
+        assert_eq!(says_yes(&failed(false)), Some(false), "never asked");
+        assert_eq!(says_yes(&failed(true)), None);
     }
 }

@@ -56,7 +56,8 @@ where
             Task::ReadStripe => self.host_stripe(&hosting, wire).await,
             Task::CountChunks => self.host_count(wire).await,
             Task::ForgetChunks => self.host_forget(wire).await,
-            Task::TakeConnection => self.host_take(caller, wire).await,
+            Task::TakeConnection => self.host_take(wire).await,
+            Task::SendOn => self.host_send_on(wire).await,
             task => self.host_errand(&hosting, task, wire).await,
         }
     }
@@ -159,7 +160,7 @@ where
         let code = code.unwrap_or_default();
         match seen.layout.take() {
             Some(layout) => send_layout(wire, response, layout, owed).await,
-            None if seen.invited => self.send_invitation(caller, wire).await,
+            None if seen.invited => self.send_invitation(seen.guest.as_ref(), wire).await,
             None => send_answer(wire, response, (code, seen.cache), owed).await,
         }
     }
@@ -196,6 +197,7 @@ fn who(relay: &Relay) -> Option<(Identity, ConnectionInfo)> {
     let info = ConnectionInfo {
         peer: relay.client.parse().unwrap_or(nobody),
         service: None,
+        entry: None,
         request_id: RequestId::from_text(&relay.request_id)?,
         host_id: HostId::from_text(&relay.host_id)?,
     };

@@ -4,6 +4,7 @@
 
 mod across;
 mod answer;
+mod arrival;
 mod body;
 mod buckets;
 mod copies;

@@ -4,7 +4,6 @@
 //! The signature of the head was judged before. Bodies pass as they are; of signed
 //! chunks each signature is judged as it passes, for the owner does not have the key.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use quickwater_engine::io::Disk;
@@ -135,11 +134,11 @@ where
         };
         let message = {
             let read = matches!(relaying.request.operation, Operation::GetObject(_));
-            let service = match read && body.length() == Some(0) {
-                true => self.may_leave(relaying.info),
-                false => None,
-            };
-            message(relaying, revalidate, body.length(), service)
+            let mut message = message(relaying, revalidate, body.length());
+            if read && body.length() == Some(0) {
+                self.offer(relaying.info, &mut message);
+            }
+            message
         };
         let message = quickwater_peer::encode(&message)
             .map_err(|_| S3Error::from(S3ErrorCode::RequestHeaderSectionTooLarge))?;
@@ -409,12 +408,7 @@ fn right(relaying: &Relaying<'_>) -> Capability {
     }
 }
 
-fn message(
-    relaying: &Relaying<'_>,
-    revalidate: bool,
-    body_bytes: Option<u64>,
-    service: Option<SocketAddr>,
-) -> Relay {
+fn message(relaying: &Relaying<'_>, revalidate: bool, body_bytes: Option<u64>) -> Relay {
     let (view, identity) = (relaying.view, relaying.identity);
     let headers = view.headers.iter().filter(|header| matters(header.name));
     let headers = headers.map(|header| Header {
@@ -434,7 +428,8 @@ fn message(
         client: relaying.info.peer.to_string(),
         reads_stripes: matches!(relaying.request.operation, Operation::GetObject(_)),
         revalidate,
-        service: service.map_or_else(String::new, |address| address.to_string()),
+        service: String::new(),
+        held: None,
     }
 }
 

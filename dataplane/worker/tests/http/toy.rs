@@ -261,7 +261,13 @@ impl Service for Toy {
                 let Some(place) = self.intake.place() else {
                     return Parting::Stayed;
                 };
-                self.intake.welcome(socket, info.peer, inbound, place);
+                let arrival = Arrival {
+                    socket,
+                    peer: info.peer,
+                    entry: info.entry.clone(),
+                    inbound,
+                };
+                self.intake.welcome(arrival, place);
                 Parting::Gone
             }
             _ => Parting::Stayed,

@@ -1,0 +1,187 @@
+//! A client's connection comes from another worker, which has it or let it in
+//! (decisions/0035). Absent: how it leaves (`handoff.rs`), what is said on it.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quickwater_engine::World;
+use quickwater_engine::io::Disk;
+use quickwater_handoff::{Hearing, STATE_BYTES_MAX, State, hearing, restore};
+use quickwater_peer::{Answer, FrameError, Kind, Relay, TakeConnection, decode};
+use quickwater_proto::NodeId;
+
+use super::dispatch::Seen;
+use super::{Observer, S3Service};
+use crate::buffers::PoolBuf;
+use crate::handoff::{Guest, Handoff, Outcome, ends};
+use crate::http::{Arrival, Place, is_head};
+use crate::peer::{Wire, WireError};
+
+/// How long bytes may be unacknowledged until nobody seems to hear them: several times
+/// what the kernel waits before it sends them again.
+const SILENCE_WAIT: Duration = Duration::from_secs(5);
+/// How long a connection is watched, and how often it is looked at.
+const WATCH_WAIT: Duration = Duration::from_secs(60);
+const WATCH_PAUSE: Duration = Duration::from_millis(10);
+/// Of the message around a state.
+const MESSAGE_BYTES: usize = 64;
+
+impl<W, O> S3Service<W, O>
+where
+    W: World,
+    W::Disk: Disk<Buffer = PoolBuf> + Clone,
+    O: Observer,
+{
+    /// The connection that a request came by at another worker, if it could come here.
+    pub(super) fn could_come(&self, caller: &NodeId, relay: &Relay) -> Option<Guest> {
+        let (handoff, neighbours) = (self.handoff.as_ref()?, self.neighbours.as_ref()?);
+        let (service, entry) = match &relay.held {
+            Some(held) => (&held.service, NodeId::new(&held.entry).ok()?),
+            None => (&relay.service, caller.clone()),
+        };
+        if service.is_empty() || relay.method != "GET" {
+            return None;
+        }
+        let ends = ends(relay.client.parse().ok()?, service.parse().ok()?);
+        let entry = (entry != *neighbours.peers.directory().node()).then_some(entry);
+        let here = quickwater_ebpf::is_own(ends.service.ip()).unwrap_or(false);
+        let welcome = match &entry {
+            // It has come by here before.
+            None => true,
+            // Two that send a connection's packets to each other would never end.
+            Some(entry) => handoff.trials().allow(entry) && !handoff.forwarding().is_sent_on(&ends),
+        };
+        (here && welcome).then(|| Guest {
+            ends,
+            entry,
+            since: Instant::now(),
+        })
+    }
+
+    /// Whether a body of so many bytes is better answered on the connection itself, which
+    /// is expected from now on.
+    pub(super) fn invites(&self, seen: &mut Seen, length: u64) -> bool {
+        let (Some(handoff), Some(guest)) = (&self.handoff, &seen.guest) else {
+            return false;
+        };
+        seen.invited = length >= handoff.bytes_min() && handoff.expect(guest);
+        seen.invited
+    }
+
+    /// Has a connection handed over instead of answering.
+    pub(super) async fn send_invitation(
+        &self,
+        guest: Option<&Guest>,
+        wire: &mut Wire,
+    ) -> Result<(), WireError> {
+        let (Some(handoff), Some(guest)) = (&self.handoff, guest) else {
+            return Err(WireError::Unexpected(Kind::Call));
+        };
+        if let Some(entry) = &guest.entry {
+            handoff.trials().begin(entry);
+        }
+        let answer = Answer {
+            status: 200,
+            hand_over: handoff.forwarding().device().mac.to_vec(),
+            ..Answer::default()
+        };
+        wire.send(Kind::Answer, &answer, &[], Duration::ZERO).await
+    }
+
+    /// Another worker hands a client's connection over.
+    pub(super) async fn host_take(&self, wire: &mut Wire) -> Result<(), WireError> {
+        if wire.left() > STATE_BYTES_MAX + MESSAGE_BYTES {
+            return Err(FrameError::TooLong.into());
+        }
+        let take: TakeConnection = decode(&wire.take_all().await?)?;
+        let arrived = self.take(&take.state);
+        let answer = Answer {
+            yes: arrived.is_ok(),
+            text: arrived.as_ref().err().cloned().unwrap_or_default(),
+            ..Answer::default()
+        };
+        let sent = wire.send(Kind::Answer, &answer, &[], Duration::ZERO).await;
+        // Whoever does not hear of it resets the connection: it is over here, too.
+        if let (Ok((arrival, place)), Some(handoff)) = (arrived, &self.handoff) {
+            if let Some(entry) = &arrival.entry
+                && handoff.trials().is_open(entry)
+            {
+                watch(handoff, entry, &arrival.socket);
+            }
+            self.intake.welcome(arrival, place);
+        }
+        sent
+    }
+
+    /// The text says why it is not taken; then nothing of it is here.
+    fn take(&self, state: &[u8]) -> Result<(Arrival, Place), String> {
+        let handoff = self
+            .handoff
+            .as_ref()
+            .ok_or("connections are not taken here")?;
+        let state = State::decode(state).map_err(|bad| bad.to_string())?;
+        let guest = handoff.redeem(&ends(state.remote, state.local));
+        let guest = guest.ok_or("it is not expected")?;
+        // Its access key may be another one here, and later requests are judged here, too.
+        let judged = is_head(&state.unread, |view| self.identify(view).is_ok());
+        if !judged {
+            return Err("its request is not let in here".into());
+        }
+        let place = self.intake.place().ok_or("too many connections")?;
+        let socket = restore(&state).map_err(|error| error.to_string())?;
+        handoff.admit(&guest);
+        handoff.count(Outcome::Taken);
+        let arrival = Arrival {
+            socket,
+            peer: state.remote,
+            entry: guest.entry,
+            inbound: state.unread,
+        };
+        Ok((arrival, place))
+    }
+}
+
+/// Watches the first connection of a worker until its client is heard. It is another
+/// descriptor of it that is held meanwhile.
+fn watch(handoff: &Arc<Handoff>, from: &NodeId, socket: &OwnedFd) {
+    let Ok(socket) = socket.try_clone() else {
+        return handoff.trials().end(from, None);
+    };
+    let (handoff, from) = (Arc::clone(handoff), from.clone());
+    monoio::spawn(async move {
+        let heard = listen(&socket).await;
+        handoff.trials().end(&from, heard);
+        if heard == Some(false) {
+            handoff.count(Outcome::Unheard);
+            tracing::warn!(
+                node = %from,
+                "clients of another worker do not hear this one: their connections are not taken \
+                 for a while (does the network drop what has the address of the service?)"
+            );
+            // Who answers it stops waiting.
+            let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
+        }
+    });
+}
+
+/// Whether a client hears; `None`: there was nothing to hear.
+async fn listen(socket: &OwnedFd) -> Option<bool> {
+    let until = Instant::now() + WATCH_WAIT;
+    let mut silent = None;
+    while Instant::now() < until {
+        match hearing(socket) {
+            Ok(Hearing::Heard) => return Some(true),
+            Ok(Hearing::Ended) | Err(_) => return None,
+            Ok(Hearing::Unasked) => {}
+            Ok(Hearing::Silent) => {
+                let since = *silent.get_or_insert_with(Instant::now);
+                if since.elapsed() >= SILENCE_WAIT {
+                    return Some(false);
+                }
+            }
+        }
+        monoio::time::sleep(WATCH_PAUSE).await;
+    }
+    None
+}

@@ -1,0 +1,153 @@
+"""A connection goes on to whoever owns what its client asks for next, and back."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import EXTERNAL
+from harness.cluster import KEYS
+from harness.payload import payload
+from harness.segment import CLIENT, THREE, Segment, made
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.needs("ip", "curl"),
+    pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
+]
+BUCKET = "onward"
+DEADLINE_SECONDS = 120
+SIZES = [0, 100_000, (1 << 20) - 1, 1 << 20, 1_500_000, 3_000_000]
+
+
+def fill(cluster: Segment, count: int = 24) -> dict[str, bytes]:
+    """Objects of all sizes, some of each at each worker."""
+    bodies = {f"k{at}": payload(SIZES[at % len(SIZES)], seed=at) for at in range(count)}
+    cluster.go_to(cluster.members[0])
+    with cluster.at(CLIENT):
+        s3 = cluster.target().client()
+        s3.create_bucket(Bucket=BUCKET)
+        for key, body in bodies.items():
+            s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+    return bodies
+
+
+def large(cluster: Segment, bodies: dict[str, bytes]) -> dict[str, list[str]]:
+    """Keys that connections are handed over for, by owner."""
+    keys: dict[str, list[str]] = {node: [] for node in cluster.members}
+    for key, body in bodies.items():
+        if len(body) >= 1 << 20:
+            keys[cluster.owner(BUCKET, key)].append(key)
+    assert all(keys.values()), keys
+    return keys
+
+
+def by_curl(cluster: Segment, into: Path, keys: list[str], bodies: dict[str, bytes]) -> int:
+    """Gets these one after the other; how many connections it took. All bytes are right."""
+    with cluster.at(CLIENT):
+        signer = cluster.target().client(signature_version="s3v4")
+        words = ["curl", "-sS", "--fail", "--max-time", "60", "--retry", "9", "--retry-all-errors"]
+        for at, key in enumerate(keys):
+            where = {"Bucket": BUCKET, "Key": key}
+            words += ["-o", str(into / f"got{at}"), "-w", "%{num_connects}\n"]
+            words += [signer.generate_presigned_url("get_object", Params=where)]
+            words += ["--next", *words[1:8]]
+        for _ in range(8):
+            words.pop()
+        done = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, (done, cluster.logs())
+    for at, key in enumerate(keys):
+        assert (into / f"got{at}").read_bytes() == bodies[key], key
+    return sum(int(line) for line in done.stdout.split())
+
+
+def test_one_connection_is_at_every_worker_in_turn(tmp_path: Path) -> None:
+    cluster = made(tmp_path, members=THREE)
+    try:
+        bodies = fill(cluster)
+        keys = large(cluster, bodies)
+        rand = random.Random(1)
+        end = time.monotonic() + DEADLINE_SECONDS
+
+        def taken() -> dict[str, int]:
+            return {node: cluster.outcomes(node, "taken") for node in THREE}
+
+        cluster.go_to("n1")
+        while True:
+            # At n2, at n3, back at n1, and so on; then anything.
+            turns = [rand.choice(keys[node]) for node in ["n2", "n3", "n1", "n3", "n2", "n1"] * 2]
+            wanted = [*turns, *rand.choices(list(bodies), k=20)]
+            before, told = taken(), cluster.served("n1", "send_on")
+            connections = by_curl(cluster, tmp_path, wanted, bodies)
+            after = taken()
+            moved = all(after[node] - before[node] >= 4 for node in THREE)
+            if connections == 1 and moved and cluster.served("n1", "send_on") > told:
+                break
+            # The first connection to each worker is watched, and others wait for it.
+            assert time.monotonic() < end, (connections, before, after, cluster.logs())
+        given = sum(cluster.outcomes(node, "given") for node in THREE)
+        lost = sum(cluster.outcomes(node, "lost") for node in THREE)
+        assert given <= sum(taken().values()) <= given + lost
+    finally:
+        cluster.close()
+
+
+def test_a_connection_stays_where_it_is_if_the_next_owner_refuses_it(tmp_path: Path) -> None:
+    """The access key of n3 is another one: it says no when packets go to it already."""
+    other = {name: value + "X" for name, value in KEYS.items()}
+    cluster = made(tmp_path, members=THREE, own_env={"n3": other})
+    try:
+        bodies = fill(cluster)
+        keys = large(cluster, bodies)
+        end = time.monotonic() + DEADLINE_SECONDS
+        cluster.go_to("n1")
+        while True:
+            refused = cluster.outcomes("n2", "declined")
+            wanted = [keys["n2"][0], keys["n3"][0], keys["n2"][0], keys["n3"][0]] * 3
+            connections = by_curl(cluster, tmp_path, wanted, bodies)
+            if connections == 1 and cluster.outcomes("n2", "declined") > refused:
+                break
+            assert time.monotonic() < end, (connections, cluster.logs())
+        assert cluster.outcomes("n3", "taken") == 0
+        # There, and back again.
+        assert cluster.served("n1", "send_on") >= 2
+    finally:
+        cluster.close()
+
+
+def test_without_its_entry_a_connection_stays_where_it_is(tmp_path: Path) -> None:
+    """The entry's program goes on without its process, and nobody changes its entries."""
+    cluster = made(tmp_path, members=THREE, lease="60s")
+    try:
+        bodies = fill(cluster)
+        keys = large(cluster, bodies)
+        end = time.monotonic() + DEADLINE_SECONDS
+        cluster.go_to("n1")
+        s3 = None
+        while s3 is None:
+            # The first one of an entry stays until its client was heard.
+            by_curl(cluster, tmp_path, [keys["n2"][0], keys["n3"][0]] * 2, bodies)
+            with cluster.at(CLIENT):
+                one = cluster.target().client(retries={"max_attempts": 0}, max_pool_connections=1)
+                taken = cluster.outcomes("n2", "taken")
+                got = one.get_object(Bucket=BUCKET, Key=keys["n2"][0])["Body"].read()
+            assert got == bodies[keys["n2"][0]]
+            if cluster.outcomes("n2", "taken") > taken:
+                s3 = one
+            assert time.monotonic() < end, cluster.logs()
+        cluster.workers["n1"].kill()
+        given = cluster.outcomes("n2", "given")
+        declined = cluster.outcomes("n2", "declined")
+        # While n3 waits for the first one of this entry it takes no other.
+        while cluster.outcomes("n2", "declined") == declined:
+            assert time.monotonic() < end, cluster.logs()
+            with cluster.at(CLIENT):
+                for key in keys["n3"] + keys["n2"]:
+                    assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == bodies[key], key
+        assert cluster.outcomes("n2", "given") == given
+    finally:
+        cluster.close()
