@@ -263,7 +263,10 @@ impl<S: Store> Cluster<S> {
 
     async fn open_session(&self, member: Member) -> Result<u64, RegisterError> {
         let node = member.node.clone();
-        let _changing = self.0.changing.lock().await;
+        let mut row = self.0.changing.lock().await;
+        // It may have lost slots while it was dead: it has to see that before it is there again.
+        let settled = self.settle(&mut row).await;
+        settled.map_err(|error| RegisterError::Unavailable(error.to_string()))?;
         // A drain is ended by who began it, not by a restart.
         let known = self.members().seat(&node).map(|seat| seat.member.clone());
         let member = Member {

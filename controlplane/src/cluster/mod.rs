@@ -13,6 +13,8 @@ pub mod placement;
 mod rebuilt;
 mod rows;
 #[cfg(test)]
+mod settle_tests;
+#[cfg(test)]
 mod simulation;
 mod terms;
 #[cfg(test)]
@@ -104,7 +106,7 @@ struct Inner<S> {
     news: watch::Sender<News>,
     /// Held while the row of a member or the table is changed: none is written from
     /// what another change has made old.
-    changing: tokio::sync::Mutex<()>,
+    changing: tokio::sync::Mutex<TableRow>,
     peers: watch::Sender<Arc<Peers>>,
     /// Which control processes wrote the metadata; this one is the last.
     terms: Mutex<Terms>,
@@ -118,6 +120,16 @@ struct Inner<S> {
     processes: Mutex<BTreeMap<NodeId, Vec<u8>>>,
     refused: Mutex<RefusedWorkers>,
     traffic: Mutex<Traffic>,
+}
+
+/// What is in the table's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TableRow {
+    /// The table in force.
+    InForce,
+    /// That, or one whose write ended nobody knows how: whoever lost slots by it commits
+    /// nothing any more.
+    Unknown,
 }
 
 impl<S> Clone for Cluster<S> {
@@ -141,6 +153,8 @@ impl<S: Store> Cluster<S> {
         clock: LeaseClock,
     ) -> Result<Self, MetadataError> {
         let name = rows::name(namespace.store()).await?;
+        // A table that a process of before was writing comes now or never.
+        rows::settle(namespace.store()).await?;
         let (terms, version) = begin_term(namespace.store()).await?;
         let witnesses = rows::witnesses(namespace.store()).await?;
         let (table, members) = rows::load(namespace.store()).await?;
@@ -173,7 +187,7 @@ impl<S: Store> Cluster<S> {
                 policies,
             })
             .0,
-            changing: tokio::sync::Mutex::new(()),
+            changing: tokio::sync::Mutex::new(TableRow::InForce),
             peers: watch::channel(peers).0,
             terms: Mutex::new(terms),
             witnesses,
@@ -244,7 +258,8 @@ impl<S: Store> Cluster<S> {
     async fn look(&self) -> Result<(), MetadataError> {
         // Who registers meanwhile would be told the table of before as if it were in
         // force: it may have been dead when this one was planned.
-        let _changing = self.0.changing.lock().await;
+        let mut row = self.0.changing.lock().await;
+        self.settle(&mut row).await?;
         // A lease ended, or a drain began.
         self.tell_peers();
         let planned = self.members().plan(self.0.clock.now());
@@ -253,13 +268,10 @@ impl<S: Store> Cluster<S> {
         };
         // Whose lease it found to be over is known before anybody gets its slots.
         self.tell_peers();
+        *row = TableRow::Unknown;
         match rows::publish(self.0.namespace.store(), &planned).await {
-            Ok(()) => {}
-            Err(rows::RowError::Changed) => {
-                let (table, _) = rows::load(self.0.namespace.store()).await?;
-                self.set_table(table);
-                return Ok(());
-            }
+            Ok(()) => *row = TableRow::InForce,
+            Err(rows::RowError::Changed) => return self.settle(&mut row).await,
             Err(error) => return Err(error.into()),
         }
         tracing::info!(
@@ -269,6 +281,25 @@ impl<S: Store> Cluster<S> {
         );
         self.set_table(planned.table);
         self.0.wake.notify_one();
+        Ok(())
+    }
+
+    /// Puts the table in force that the row has, if that is not known. By the plan alone it
+    /// might stay unknown for ever: what asked for the table may be over by now.
+    async fn settle(&self, row: &mut TableRow) -> Result<(), MetadataError> {
+        if *row == TableRow::InForce {
+            return Ok(());
+        }
+        let table = rows::settle(self.0.namespace.store()).await?;
+        *row = TableRow::InForce;
+        if table.epoch != self.0.table.borrow().epoch {
+            tracing::info!(
+                epoch = table.epoch,
+                "placement, of an attempt whose end was not known"
+            );
+            self.set_table(table);
+            self.0.wake.notify_one();
+        }
         Ok(())
     }
 

@@ -208,6 +208,38 @@ async fn try_load<S: Store>(store: &S) -> Result<(SlotTable, Vec<(Member, u64)>)
     Ok((table, members))
 }
 
+/// The table that is in the row. An attempt to put one there of which nobody knows how it ended
+/// has come by then, or comes to nothing: the row it read was written again.
+pub(super) async fn settle<S: Store>(store: &S) -> Result<SlotTable, RowError> {
+    let mut attempt = 1;
+    loop {
+        match try_settle(store).await {
+            // Written twice it is the same.
+            Err(error) if error.is_retryable() && attempt < ATTEMPTS_MAX => {
+                pause(&mut attempt).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn try_settle<S: Store>(store: &S) -> Result<SlotTable, RowError> {
+    let mut transaction = store.begin();
+    let key = keyspace::slot_table();
+    let table = match transaction.get(&key).await? {
+        Some(row) => {
+            transaction.set(&key, &row);
+            decode_slot_table(&row)?
+        }
+        None => {
+            transaction.clear(&key);
+            SlotTable::default()
+        }
+    };
+    transaction.commit().await?;
+    Ok(table)
+}
+
 /// Opens a session of a member: what an earlier one sends is void from here on.
 pub(super) async fn register<S: Store>(store: &S, member: &Member) -> Result<u64, RowError> {
     let mut attempt = 1;
