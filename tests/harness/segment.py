@@ -40,15 +40,15 @@ class Segment(Cluster):
         least: str = "1MiB",
         own_env: dict[str, dict[str, str]] | None = None,
         members: list[str] | None = None,
-        flags: dict[str, str] | None = None,
+        own_flags: dict[str, dict[str, str]] | None = None,
     ) -> None:
-        """`own_env`: more environment for one worker."""
+        """`own_env` and `own_flags`: more environment and flags for one worker."""
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
         (home / "ufs").mkdir(exist_ok=True)
         self.ufs = f"file://{home / 'ufs'}"
         self.flags = {"ufs": self.ufs, "ebpf-handoff": handoff, "ebpf-handoff-min": least}
-        self.flags |= flags or {}
+        self.own_flags = own_flags or {}
         self.members = members or WORKERS
         self.env: dict[str, str] = {}
         self.own_env = own_env or {}
@@ -119,6 +119,9 @@ class Segment(Cluster):
             server = self.worker(node, start=False)
             listen = f"--s3-listen={SERVICE}:{PORT}"
             words = [listen if w.startswith("--s3-listen=") else w for w in server.command()]
+            own = {f"--{name}": value for name, value in self.own_flags.get(node, {}).items()}
+            words = [word for word in words if word.split("=")[0] not in own]
+            words += [f"{name}={value}" for name, value in own.items()]
             server.command = lambda words=words: words  # type: ignore[method-assign]
             self.worker(node)
         self.settle(self.members)
