@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
+import threading
 import time
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
+from botocore.exceptions import BotoCoreError
 
 from conftest import EXTERNAL
 from harness.cluster import KEYS
@@ -21,6 +25,10 @@ pytestmark = [
 ]
 BUCKET = "onward"
 DEADLINE_SECONDS = 120
+LONG = os.environ.get("QUICKWATER_HANDOFF") == "all"
+GETS, CLIENTS = (10_000, 8) if LONG else (160, 8)
+OBJECTS, GETS_LARGEST = (60, 64 << 20) if LONG else (24, 8 << 20)
+OUTCOMES = ["given", "taken", "declined", "busy", "unrested", "lost", "unheard"]
 SIZES = [0, 100_000, (1 << 20) - 1, 1 << 20, 1_500_000, 3_000_000]
 
 
@@ -44,6 +52,16 @@ def large(cluster: Segment, bodies: dict[str, bytes]) -> dict[str, list[str]]:
             keys[cluster.owner(BUCKET, key)].append(key)
     assert all(keys.values()), keys
     return keys
+
+
+def heard(get: Callable[[], Any]) -> bytes:
+    """The bytes of an answer, asked for again if its connection broke."""
+    for _ in range(5):
+        try:
+            return bytes(get()["Body"].read())
+        except (BotoCoreError, OSError) as error:
+            print(f"once more: {error!r}")
+    return bytes(get()["Body"].read())
 
 
 def by_curl(cluster: Segment, into: Path, keys: list[str], bodies: dict[str, bytes]) -> int:
@@ -149,5 +167,66 @@ def test_without_its_entry_a_connection_stays_where_it_is(tmp_path: Path) -> Non
                 for key in keys["n3"] + keys["n2"]:
                     assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == bodies[key], key
         assert cluster.outcomes("n2", "given") == given
+    finally:
+        cluster.close()
+
+
+def test_many_gets_by_many_clients_are_exact(tmp_path: Path) -> None:
+    """boto3 and curl, as they are, with objects of any size that any worker has."""
+    rand = random.Random(5)
+    largest = GETS_LARGEST
+    sizes = [0, 1, largest, *(int(largest ** rand.random()) for _ in range(OBJECTS - 3))]
+    bodies = {f"k{at}": payload(size, seed=at) for at, size in enumerate(sizes)}
+    # More of the clients' choices are of those that connections are handed over for.
+    choices = [*bodies, *(key for key, body in bodies.items() if len(body) >= 1 << 20)]
+    cluster = made(tmp_path, members=THREE)
+    failures: list[str] = []
+    try:
+        cluster.go_to("n1")
+        with cluster.at(CLIENT):
+            s3 = cluster.target().client()
+            s3.create_bucket(Bucket=BUCKET)
+            for key, body in bodies.items():
+                s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+
+        def client(seed: int) -> None:
+            own = random.Random(seed)
+            into = tmp_path / f"client{seed}"
+            into.mkdir()
+            try:
+                with cluster.at(CLIENT):
+                    one = cluster.target().client()
+                left = GETS // CLIENTS
+                while left > 0:
+                    keys = own.choices(choices, k=min(left, 10))
+                    left -= len(keys)
+                    if seed % 2:
+                        by_curl(cluster, into, keys, bodies)
+                        continue
+                    for key in keys:
+                        body, ranged = bodies[key], {}
+                        first = own.randrange(len(body) + 1)
+                        if own.random() < 0.3 and first < len(body):
+                            body, ranged = body[first:], {"Range": f"bytes={first}-"}
+                        with cluster.at(CLIENT):
+                            got = heard(lambda: one.get_object(Bucket=BUCKET, Key=key, **ranged))
+                        if got != body:
+                            failures.append(f"{key} {ranged}: {len(got)} of {len(body)} bytes")
+            except BaseException as error:
+                failures.append(f"client {seed}: {error!r}"[:2000])
+
+        begun = time.monotonic()
+        threads = [threading.Thread(target=client, args=(seed,)) for seed in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took = time.monotonic() - begun
+        assert failures == [], (failures[:3], cluster.logs())
+        for node in THREE:
+            outcomes = {what: cluster.outcomes(node, what) for what in OUTCOMES}
+            print(node, {what: count for what, count in outcomes.items() if count})
+        print(f"{GETS} GETs in {took:.0f} s")
+        assert all(cluster.outcomes(node, "taken") > 0 for node in THREE), cluster.logs()
     finally:
         cluster.close()
