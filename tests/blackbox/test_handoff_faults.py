@@ -1,0 +1,301 @@
+"""Connections that are handed over while clients end them, packets get lost and workers die:
+a client sees the right bytes or a broken connection, and nothing is left behind."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable
+from urllib.parse import urlsplit
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from conftest import EXTERNAL
+from harness.loss import Loss
+from harness.payload import payload
+from harness.segment import CLIENT, THREE, Segment, made
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.needs("ip", "ss"),
+    pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
+]
+LONG = os.environ.get("QUICKWATER_HANDOFF") == "all"
+BUCKET = "faulty"
+DEADLINE_SECONDS = 180
+ABORTS = 300 if LONG else 20
+ROUNDS = 15
+LOSSY_GETS = 100
+LOSS = 0.05
+KEYS = [f"k{at}" for at in range(16)]
+BODIES = {key: payload((1 << 20) + 300_000 * at, seed=at) for at, key in enumerate(KEYS)}
+# Minutes, most of them waits of clients for answers that do not come.
+long = pytest.mark.skipif(not LONG, reason="takes minutes: QUICKWATER_HANDOFF=all runs it")
+# What a kernel says when something of it is broken.
+COMPLAINTS = ("BUG:", "WARNING:", "Oops", "refcount", "Call Trace")
+
+
+def filled(tmp_path: Path, **how: Any) -> Segment:
+    """Three workers with objects that connections are handed over for."""
+    cluster = made(tmp_path, members=THREE, **how)
+    try:
+        cluster.go_to("n1")
+        with cluster.at(CLIENT):
+            s3 = cluster.target().client()
+            s3.create_bucket(Bucket=BUCKET)
+            for key, body in BODIES.items():
+                s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+    except BaseException:
+        cluster.close()
+        raise
+    return cluster
+
+
+def urls(cluster: Segment) -> dict[str, str]:
+    """Signed GETs."""
+    signer = cluster.target().client(signature_version="s3v4")
+
+    def url(key: str) -> str:
+        where = {"Bucket": BUCKET, "Key": key}
+        return str(signer.generate_presigned_url("get_object", Params=where))
+
+    return {key: url(key) for key in KEYS}
+
+
+def until(holds: Callable[[], bool], cluster: Segment) -> None:
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not holds():
+        assert time.monotonic() < end, cluster.logs()
+        time.sleep(0.02)
+
+
+def given(cluster: Segment) -> int:
+    """Connections that were handed over so far, by workers that run."""
+    running = [node for node in THREE if cluster.workers[node].alive()]
+    return sum(cluster.outcomes(node, "given") for node in running)
+
+
+class KernelLog:
+    """What the kernel says from now on."""
+
+    def __init__(self) -> None:
+        try:
+            self._log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            self._log = -1
+            return
+        os.lseek(self._log, 0, os.SEEK_END)
+
+    def complaints(self) -> list[str]:
+        found = []
+        while self._log >= 0:
+            try:
+                line = os.read(self._log, 8192).decode(errors="replace")
+            except BlockingIOError:
+                break
+            except BrokenPipeError:
+                continue  # It says more than it keeps.
+            if any(word in line for word in COMPLAINTS):
+                found.append(line)
+        if self._log >= 0:
+            os.close(self._log)
+        return found
+
+
+def test_clients_that_end_anywhere_leave_no_socket_and_no_entry(tmp_path: Path) -> None:
+    kernel = KernelLog()
+    cluster = filled(tmp_path)
+    rand = random.Random(2)
+    try:
+        with cluster.at(CLIENT):
+            links = urls(cluster)
+
+        def abort() -> None:
+            """One to three whole answers, then a part of one; half of them by RST."""
+            keys = rand.choices(KEYS, k=rand.randint(2, 4))
+            netloc = urlsplit(links[keys[0]]).netloc
+            with cluster.at(CLIENT):
+                client = http.client.HTTPConnection(netloc, timeout=60)
+                client.connect()
+                for key in keys[:-1]:
+                    client.request("GET", links[key].split(netloc, 1)[1])
+                    try:
+                        got = client.getresponse().read()
+                    except (http.client.HTTPException, OSError):
+                        # An end, too: a worker had to wait for another one too long.
+                        client.close()
+                        return
+                    assert got == BODIES[key], key
+                client.request("GET", links[keys[-1]].split(netloc, 1)[1])
+                sock = client.sock
+                want = rand.choice([0, 0, 1, rand.randrange(1 << 20)])
+                if want == 0:
+                    time.sleep(rand.random() * 0.01)
+                while want > 0:
+                    want -= len(sock.recv(min(want, 65536)) or b" " * want)
+                if rand.random() < 0.5:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+                sock.close()
+
+        until(lambda: abort() is None and given(cluster) > 0, cluster)
+        before = given(cluster)
+        for _ in range(ABORTS):
+            abort()
+        until(lambda: abort() is None and given(cluster) > before, cluster)
+        for node in THREE:
+            until(lambda: not cluster.sockets(node), cluster)
+            entries = lambda: cluster.metric(node, "quickwater_ebpf_forward_entries")  # noqa: E731
+            until(lambda: entries() == 0, cluster)
+        assert kernel.complaints() == []
+        print(f"{ABORTS} aborts, {given(cluster) - before} hand-overs among them")
+    finally:
+        cluster.close()
+
+
+class Load:
+    """Clients that get objects and try again what failed."""
+
+    def __init__(self, cluster: Segment, clients: int) -> None:
+        self.cluster = cluster
+        self.right = self.failed = 0
+        self.wrong: list[str] = []
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._get, args=(seed,)) for seed in range(clients)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _get(self, seed: int) -> None:
+        rand = random.Random(seed)
+        with self.cluster.at(CLIENT):
+            s3 = self.cluster.target().client(
+                retries={"max_attempts": 0}, connect_timeout=2, read_timeout=10
+            )
+            while not self._stop.is_set():
+                key = rand.choice(KEYS)
+                try:
+                    body = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+                except (BotoCoreError, ClientError, OSError):
+                    with self._lock:
+                        self.failed += 1
+                    self._stop.wait(0.02)
+                    continue
+                with self._lock:
+                    self.right += 1
+                    if body != BODIES[key]:
+                        self.wrong.append(f"{key}: {len(body)} of {len(BODIES[key])} bytes")
+
+    def goes_on(self, gets: int = 10) -> None:
+        """So many more are answered."""
+        wanted = self.right + gets
+        until(lambda: self.right >= wanted, self.cluster)
+        assert self.wrong == []
+
+    def end(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@long
+def test_a_worker_that_dies_or_stands_still_breaks_connections_at_worst(tmp_path: Path) -> None:
+    cluster = filled(tmp_path)
+    rand = random.Random(3)
+    load = Load(cluster, 4)
+    try:
+        for _ in range(ROUNDS):
+            for node in ["n1", "n2"]:
+                for how in [signal.SIGKILL, signal.SIGSTOP]:
+                    before = given(cluster)
+                    until(lambda: given(cluster) > before + 2, cluster)
+                    # In the middle of whatever they do.
+                    time.sleep(rand.random() * 0.03)
+                    server = cluster.workers[node]
+                    if how == signal.SIGKILL:
+                        server.kill()
+                        with cluster.at(node):
+                            server.start()
+                    else:
+                        os.kill(server.pid, how)
+                        # Shorter and longer than others wait for an answer.
+                        time.sleep(rand.choice([0.1, 1.5]))
+                        os.kill(server.pid, signal.SIGCONT)
+                    load.goes_on()
+        load.end()
+        assert load.wrong == []
+        for node in THREE:
+            until(lambda: not cluster.sockets(node), cluster)
+        print(f"{load.right} right, {load.failed} failed and tried again")
+    finally:
+        load.end()
+        cluster.close()
+
+
+def silences(links: dict[str, str], keys: list[str]) -> list[float]:
+    """Gets these by one connection; the longest silence in each answer, sorted, seconds."""
+    netloc = urlsplit(links[keys[0]]).netloc
+    client = http.client.HTTPConnection(netloc, timeout=60)
+    found = []
+    for key in keys:
+        last, longest = time.monotonic(), 0.0
+        client.request("GET", links[key].split(netloc, 1)[1])
+        answer, got = client.getresponse(), b""
+        while len(got) < len(BODIES[key]):
+            got += answer.read1(1 << 20)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+        assert answer.read() == b"" and got == BODIES[key], key
+        found.append(longest)
+    client.close()
+    return sorted(found)
+
+
+@long
+def test_packets_that_get_lost_cost_time_and_no_bytes(tmp_path: Path) -> None:
+    cluster = filled(tmp_path)
+    rand = random.Random(4)
+    try:
+        own = [key for key in KEYS if cluster.owner(BUCKET, key) == "n1"]
+        assert own
+        cluster.go_to("n1")
+        for node in THREE:
+            # Else 64 KiB at a time are lost.
+            with cluster.at(node):
+                subprocess.run(["ip", "link", "set", "e0", "gso_max_segs", "1"], check=True)
+        with cluster.at(CLIENT):
+            links = urls(cluster)
+
+        def measured(keys: list[str], share: float) -> list[float]:
+            with cluster.at(CLIENT):
+                loss = Loss("e0", share) if share else None
+                try:
+                    return silences(links, rand.choices(keys, k=LOSSY_GETS))
+                finally:
+                    if loss:
+                        loss.close()
+
+        # Until all take connections of this entry.
+        until(lambda: bool(measured(KEYS, 0)) and given(cluster) > 6, cluster)
+        before = given(cluster)
+        moved = measured(KEYS, LOSS)
+        handed = given(cluster) - before
+        stayed = measured(own, LOSS)
+        for name, found in [("handed over", moved), ("at the entry", stayed)]:
+            told = {share: f"{1000 * found[int(share * len(found))]:.0f} ms" for share in (0.5, 0.9, 0.99)}
+            print(f"{name}: longest silence of each GET {told}")
+        print(f"{handed} hand-overs in {LOSSY_GETS} GETs")
+        assert handed > 0
+    finally:
+        cluster.close()

@@ -1,0 +1,77 @@
+"""Packets that get lost: a program of a few instructions at a device (TCX: Linux 6.6), for
+kernels without `netem`. Gone with `close`, and with the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import socket
+import struct
+
+_BPF = {"x86_64": 321, "aarch64": 280}
+_PROG_LOAD, _LINK_CREATE = 5, 28
+_SCHED_CLS = 3
+_TCX_INGRESS, _TCX_EGRESS = 46, 47
+_ATTRIBUTES = 128
+_SHOT, _NEXT = 2, -1
+_RANDOM_NUMBER = 7  # bpf_get_prandom_u32
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(command: int, attributes: bytes) -> int:
+    """bpf(2); a descriptor."""
+    number = _BPF.get(platform.machine())
+    if number is None:
+        raise OSError(f"bpf(2) of {platform.machine()} is not known")
+    padded = ctypes.create_string_buffer(attributes.ljust(_ATTRIBUTES, b"\0"), _ATTRIBUTES)
+    made = int(_libc.syscall(number, command, padded, _ATTRIBUTES))
+    if made < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"bpf({command}): {os.strerror(error)}")
+    return made
+
+
+def _program(share: float) -> bytes:
+    """Drops this share of packets, and lets others see the rest."""
+    instruction = struct.Struct("<BBhi")
+    below = int(share * (1 << 31))
+    return b"".join(
+        instruction.pack(*words)
+        for words in (
+            (0x85, 0, 0, _RANDOM_NUMBER),
+            (0x54, 0, 0, (1 << 31) - 1),  # w0 &= 0x7fffffff
+            (0xA5, 0, 2, below),  # if r0 < below goto drop
+            (0xB4, 0, 0, _NEXT),
+            (0x95, 0, 0, 0),
+            (0xB4, 0, 0, _SHOT),
+            (0x95, 0, 0, 0),
+        )
+    )
+
+
+class Loss:
+    """This share of packets that come in or go out by a device here is lost."""
+
+    def __init__(self, device: str, share: float) -> None:
+        assert 0 < share < 1, share
+        code = ctypes.create_string_buffer(_program(share))
+        licence = ctypes.create_string_buffer(b"GPL")
+        attributes = struct.pack(
+            "<IIQQ", _SCHED_CLS, (len(code) - 1) // 8, ctypes.addressof(code), ctypes.addressof(licence)
+        )
+        self._open = [_call(_PROG_LOAD, attributes)]
+        index = socket.if_nametoindex(device)
+        try:
+            for where in (_TCX_INGRESS, _TCX_EGRESS):
+                wanted = struct.pack("<IIII", self._open[0], index, where, 0)
+                self._open.append(_call(_LINK_CREATE, wanted))
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """No more are lost."""
+        while self._open:
+            os.close(self._open.pop())
