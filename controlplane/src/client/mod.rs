@@ -106,9 +106,10 @@ pub struct Condition {
 pub trait Attendant: Send + Sync + 'static {
     /// How it is.
     fn condition(&self) -> Condition;
-    /// A session is open, its number, and this was the table then. If the lease ended before,
-    /// others may hold what that table does not give to this worker.
-    fn opened(&self, session: u64, table: &SlotTable);
+    /// A session is open, its number, and this was the table then. `false`: others may have
+    /// got slots of the session before without this worker having let go of them, so what
+    /// was begun in it must not be committed any more.
+    fn opened(&self, session: u64, table: &SlotTable) -> bool;
     /// Whether what became of a change has not been known since the session opened: the
     /// next session fences the change, and what it left is asked then.
     fn is_stuck(&self) -> bool;

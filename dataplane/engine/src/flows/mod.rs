@@ -15,6 +15,7 @@ pub(crate) mod job;
 pub(crate) mod keep_copy;
 pub(crate) mod list;
 pub(crate) mod load;
+mod lose_slots;
 pub(crate) mod multipart;
 pub(crate) mod note;
 pub(crate) mod opened;

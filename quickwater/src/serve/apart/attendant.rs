@@ -1,69 +1,31 @@
 //! What a worker does with what the control plane says: leases and tables become
 //! rights of the shards. Slots are taken in and given away here.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use quickwater_controlplane::client::{Attendant, Condition, ControlClient, Part, Peers};
-use quickwater_controlplane::cluster::{Moved, boottime};
-use quickwater_controlplane::records::JournalEntry;
+use quickwater_controlplane::client::{Attendant, Condition, Part, Peers};
+use quickwater_controlplane::cluster::boottime;
 use quickwater_engine::io::Environment as _;
-use quickwater_engine::{QueueScope, Shared};
-use quickwater_proto::{BlobId, CopyOf, NodeId, ObjectKey, SLOTS, SlotTable, slot_of};
+use quickwater_proto::{SLOTS, SlotTable};
 use quickwater_rpc::cluster::OrderAnswer;
 use quickwater_rpc::cluster::order::What;
 use quickwater_ufs::Standing;
 use quickwater_worker::environment::ShardEnvironment;
-use quickwater_worker::http::HttpStats;
 use quickwater_worker::peer::Directory;
-use quickwater_worker::store::Store;
 use tokio::sync::watch;
 
-use super::super::conditions::Conditions;
-use super::super::health::Readiness;
-use super::super::recover::take_in;
-use super::claims::Claims;
+use super::body::{Body, claim};
+use super::lost::{Leavings, lost_meanwhile};
 use super::obey::{obey, refused};
-
-/// Longest wait for changes under way in slots that are taken away; what takes longer
-/// keeps its slots for now.
-const QUIESCE_WAIT: Duration = Duration::from_secs(5);
-/// How often it is looked whether a change that is under way in a new slot, begun when the
-/// slot was held before, became one of unknown outcome.
-const STUCK_LOOK: Duration = Duration::from_millis(100);
-/// How long a slot that others should have waits for its UFS to have all of it, if other
-/// workers have it already; it moves as it is then.
-const CLEAR_WAIT: Duration = Duration::from_secs(10);
-/// How often it is looked what is left to be handed over at the end.
-const HAND_OVER_LOOK: Duration = Duration::from_millis(20);
-/// Pause before the metadata are asked again what is pending of new slots.
-const TAKE_PAUSE: Duration = Duration::from_secs(1);
-
-/// The worker behind its attendant, once it runs.
-pub(super) struct Body {
-    pub(super) node: NodeId,
-    pub(super) client: ControlClient,
-    pub(super) store: Store,
-    pub(super) shared: Arc<Shared>,
-    /// What each shard counts of its connections.
-    pub(super) http: Vec<Arc<HttpStats>>,
-    /// When the shards' monotonic clock was zero.
-    pub(super) start: Instant,
-    pub(super) fence: Duration,
-    pub(super) standing: Arc<Standing>,
-    pub(super) readiness: Readiness,
-    pub(super) conditions: Conditions,
-    /// Which slots it has owned last.
-    pub(super) claims: Arc<Claims>,
-}
 
 /// The attendant of a worker. It holds nothing until its body is there.
 pub(super) struct Attending {
-    directory: Arc<Directory>,
+    pub(super) directory: Arc<Directory>,
     standing: Arc<Standing>,
-    body: OnceLock<Body>,
+    pub(super) body: OnceLock<Body>,
     here: watch::Sender<bool>,
     /// The table gone by; 0: none yet.
     gone_by: watch::Sender<u64>,
@@ -79,6 +41,8 @@ pub(super) struct Attending {
     known: Mutex<Vec<usize>>,
     /// Whether it was ready once: what is not after that is about to end.
     was_ready: AtomicBool,
+    /// What lost slots have left here is being looked through.
+    leavings: Leavings,
 }
 
 impl Attending {
@@ -94,6 +58,7 @@ impl Attending {
             fenced: Mutex::default(),
             known: Mutex::default(),
             was_ready: AtomicBool::new(false),
+            leavings: Leavings::default(),
             wanted: Mutex::default(),
         })
     }
@@ -112,54 +77,6 @@ impl Attending {
         if self.body.set(body).is_ok() {
             self.here.send_replace(true);
         }
-    }
-
-    /// Has the slots go to others, and what only this worker has to its UFS, for at most
-    /// `longest`; requests are served meanwhile. Answers whether something of it is left
-    /// that others cannot have.
-    pub(super) async fn hand_over(&self, longest: Duration) -> bool {
-        let Some(body) = self.body.get() else {
-            return false;
-        };
-        let shared = &body.shared;
-        let others = || {
-            let mut all = self.directory.neighbours().into_iter();
-            all.any(|one| one.node != body.node && one.live && !one.draining)
-        };
-        let deadline = tokio::time::Instant::now() + longest;
-        if !others() {
-            return body.is_dirty();
-        }
-        if !longest.is_zero() {
-            shared.clearing.all();
-            let now = ShardEnvironment::new(body.start).monotonic();
-            shared.persist.retry_all(&QueueScope::everything(), now);
-            body.client.beat();
-        }
-        loop {
-            let queued = shared.persist.totals();
-            let waits = queued.puts + queued.deletes;
-            let slots = match others() {
-                true => body.movable(),
-                false => 0,
-            };
-            if waits == 0 && slots == 0 {
-                break;
-            }
-            // Nothing ends without it.
-            let alone = !body.client.is_connected();
-            if alone || tokio::time::Instant::now() >= deadline {
-                tracing::warn!(
-                    changes = waits,
-                    bytes = queued.bytes,
-                    slots = shared.rights.owned(),
-                    "the end came before everything was handed over; what no UFS has comes back with this worker"
-                );
-                break;
-            }
-            tokio::time::sleep(HAND_OVER_LOOK).await;
-        }
-        body.is_dirty() && !others()
     }
 
     /// Waits until a table is gone by.
@@ -192,200 +109,6 @@ fn part((name, state, detail): (&str, &str, String)) -> Part {
         name: name.into(),
         state: state.into(),
         detail,
-    }
-}
-
-/// Notes which slots are owned from now on. Without that a rebuild of the metadata may not
-/// know who has the last word, and does not take this worker's for it.
-fn claim(claims: &Claims, store: &Store, (session, table): (u64, &SlotTable), slots: &[usize]) {
-    if let Err(error) = claims.take(session, table, slots) {
-        store.distrust_marks();
-        tracing::error!(
-            error = format!("{error:#}"),
-            "which slots are owned cannot be noted: the metadata could not be rebuilt of this worker"
-        );
-    }
-}
-
-impl Body {
-    fn claim(&self, session: u64, table: &SlotTable, slots: &[usize]) {
-        claim(&self.claims, &self.store, (session, table), slots);
-    }
-
-    /// Gives slots away: nothing of them is answered or changed here from now on.
-    /// Answers those that must stay.
-    async fn give(&self, lost: Vec<usize>) -> Vec<usize> {
-        let clock = ShardEnvironment::new(self.start);
-        let patience = tokio::time::sleep(QUIESCE_WAIT);
-        let must_stay = || self.must_stay();
-        let given = self
-            .shared
-            .give_slots(lost, must_stay, || clock.monotonic(), patience);
-        given.await
-    }
-
-    /// Slots of which only this worker has something, or is sending something.
-    fn must_stay(&self) -> BTreeSet<usize> {
-        // What hangs in the kernel nobody can take back, and the next owner would not know
-        // of it.
-        if self.standing.stragglers() > 0 {
-            return (0..SLOTS).collect();
-        }
-        self.shared.must_stay(|| self.pinned())
-    }
-
-    /// How many slots others could have now.
-    fn movable(&self) -> usize {
-        let must = self.must_stay();
-        let rights = &self.shared.rights;
-        let movable = (0..SLOTS).filter(|slot| rights.owns(*slot) && !must.contains(slot));
-        movable.count()
-    }
-
-    /// What this process has done since it began.
-    fn moved(&self) -> Moved {
-        let sum = |of: fn(&HttpStats) -> &AtomicU64| {
-            let each = self.http.iter().map(|shard| of(shard));
-            each.map(|count| count.load(Ordering::Relaxed)).sum()
-        };
-        Moved {
-            sent_bytes: sum(|shard| &shard.bytes_sent),
-            received_bytes: sum(|shard| &shard.bytes_received),
-            requests: sum(|shard| &shard.requests),
-            persisted_bytes: self.shared.stats.persisted_bytes.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Blobs that the store keeps because no UFS has them.
-    fn pinned(&self) -> HashSet<BlobId> {
-        let pinned = self.store.pinned();
-        pinned.into_iter().map(|chunk| chunk.blob).collect()
-    }
-
-    /// Which of the slots that others should have can be given away.
-    fn ready(&self, wanted: &BTreeMap<usize, Instant>) -> Vec<usize> {
-        if wanted.is_empty() {
-            return Vec::new();
-        }
-        let must = self.must_stay();
-        let queued = self.shared.persist.slots();
-        let ready = wanted.iter().filter(|(slot, since)| {
-            let waits = queued.contains_key(slot) && since.elapsed() < CLEAR_WAIT;
-            !must.contains(slot) && !waits
-        });
-        ready.map(|(slot, _)| *slot).collect()
-    }
-
-    /// Whether there are bytes or changes that no UFS has.
-    pub(super) fn is_dirty(&self) -> bool {
-        let queued = self.shared.persist.totals();
-        queued.puts + queued.deletes > 0
-            || self.shared.transient.objects() > 0
-            || !self.store.pinned().is_empty()
-    }
-
-    /// Takes slots: what is pending of them is known before anything is answered.
-    async fn take(&self, gained: &[usize]) {
-        let clock = ShardEnvironment::new(self.start);
-        let look = |slots: Vec<usize>| self.look_into(slots);
-        let pause = || tokio::time::sleep(STUCK_LOOK);
-        self.shared
-            .take_slots(gained, || clock.monotonic(), look, pause)
-            .await;
-    }
-
-    /// Reads what is pending of slots, and does not give up.
-    async fn look_into(&self, slots: Vec<usize>) {
-        let clock = ShardEnvironment::new(self.start);
-        let mine = |slot: usize| slots.binary_search(&slot).is_ok();
-        // What is known of them is of an earlier time.
-        self.shared.transient.let_go(mine);
-        loop {
-            let when = (self.fence, clock.monotonic());
-            match take_in(
-                &self.client,
-                &self.store,
-                &self.shared,
-                when,
-                (&self.node, &mine),
-            )
-            .await
-            {
-                Ok(_) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "what is pending of new slots cannot be read; tried again");
-                    tokio::time::sleep(TAKE_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// Of slots that were taken away while this worker did not answer: what it has of
-    /// them and no UFS had is kept for whoever sees to it by now, like any copy, and goes
-    /// when the metadata do not name it. Nothing of an earlier session is committed in this
-    /// one to slots that are another's.
-    fn leave_to_others(&self) {
-        let shared = Arc::clone(&self.shared);
-        let foreign = |of: &Shared, at, key: &ObjectKey| of.rights.is_foreign(slot_of(at, key));
-        shared
-            .persist
-            .forget(|bucket, key| foreign(&shared, bucket, key));
-        shared
-            .transient
-            .let_go(|slot| shared.rights.is_foreign(slot));
-        shared.notes.give(|slot| shared.rights.is_foreign(slot));
-        let (store, start) = (self.store.clone(), self.start);
-        tokio::task::spawn_blocking(move || {
-            let now = ShardEnvironment::new(start).monotonic();
-            let mut left = 0_u64;
-            let entries = match store.journal() {
-                Ok(entries) => entries,
-                Err(error) => {
-                    tracing::warn!(%error, "what is kept of lost slots is not known before a restart");
-                    return;
-                }
-            };
-            for entry in entries {
-                let commit = match entry {
-                    Ok(entry) if entry.data.is_empty() => continue,
-                    Ok(entry) => {
-                        JournalEntry::decode(&entry.data).map(|commit| (entry.blob, commit))
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "an entry of the journal cannot be read");
-                        continue;
-                    }
-                };
-                let Ok((blob, commit)) = commit else { continue };
-                if !foreign(&shared, commit.bucket, &commit.key) || shared.kept.has(blob) {
-                    continue;
-                }
-                let of = CopyOf {
-                    bucket: commit.bucket,
-                    key: commit.key,
-                    blob,
-                    owner: None,
-                };
-                shared.kept.keep(of, commit.object.size, false, now);
-                left += 1;
-            }
-            tracing::info!(left, "slots were lost; what was kept of them is looked at");
-        });
-    }
-
-    /// Gives up what is stuck of the slots that are held, to be taken in anew: the
-    /// metadata know what became of it, as after a restart.
-    fn give_up(&self, stuck: &[usize]) {
-        for slot in stuck {
-            self.shared.rights.set(*slot, false);
-        }
-        if !stuck.is_empty() {
-            tracing::info!(
-                slots = stuck.len(),
-                "what became of some changes was unknown; asked"
-            );
-            self.shared.forget_objects();
-        }
     }
 }
 
@@ -458,34 +181,30 @@ impl Attendant for Attending {
         self.directory.meet(peers.key, &peers.members);
     }
 
-    fn opened(&self, session: u64, table: &SlotTable) {
-        self.session.send_replace(session);
+    fn opened(&self, session: u64, table: &SlotTable) -> bool {
+        let before = self.session.send_replace(session);
         self.directory.set_table(Arc::new(table.clone()));
         let Some(body) = self.body.get() else {
             self.standing.opened(session, true);
-            return;
+            return false;
         };
         let left = body.shared.rights.left(boottime());
-        let lapsed = left.is_none_or(|left| left.is_zero());
+        // One in between was not ours: an operator took this worker for dead, and nobody
+        // waited for its lease.
+        let interrupted = left.is_none_or(|left| left.is_zero()) || session > before + 1;
         // A request of before must find itself refused before there is a lease again.
-        self.standing.opened(session, lapsed);
+        self.standing.opened(session, interrupted);
         let stuck = body.shared.stuck();
         self.known().clone_from(&stuck);
         *self.fenced() = stuck;
         let now = ShardEnvironment::new(body.start).monotonic();
         body.shared.kept.fence(now);
-        let rights = &body.shared.rights;
-        if !lapsed {
-            return;
+        if interrupted {
+            let gone_by = *self.gone_by.borrow();
+            let lost = lost_meanwhile(table, self.directory.node(), gone_by);
+            self.leavings.lose(body, &lost);
         }
-        let lost = |slot: &usize| table.owner(*slot) != Some(self.directory.node());
-        for slot in (0..SLOTS).filter(lost) {
-            rights.set(slot, false);
-        }
-        // Nobody kept others from changing what is remembered.
-        rights.lapse();
-        body.shared.forget_objects();
-        body.leave_to_others();
+        !interrupted
     }
 
     fn is_stuck(&self) -> bool {
@@ -513,11 +232,17 @@ impl Attendant for Attending {
         let Some(body) = self.body().await else {
             return Vec::new();
         };
-        let rights = &body.shared.rights;
-        let mine = |slot: &usize| table.owner(*slot) == Some(self.directory.node());
-        let lost: Vec<usize> = (0..SLOTS)
+        let (rights, node) = (&body.shared.rights, Some(self.directory.node()));
+        let mine = |slot: &usize| table.owner(*slot) == node;
+        // What others have already nobody waits for, whatever only this worker has of it.
+        let (lost, taken): (Vec<usize>, Vec<usize>) = (0..SLOTS)
             .filter(|slot| rights.owns(*slot) && !mine(slot))
-            .collect();
+            .partition(|slot| table.yielding(*slot) == node);
+        if !taken.is_empty() {
+            self.leavings.lose(body, &taken);
+        }
+        // Of a slot that comes back it has to be known what is left here of before.
+        self.leavings.known().await;
         let mut stuck = std::mem::take(&mut *self.fenced());
         stuck.retain(|slot| rights.owns(*slot) && mine(slot));
         body.give_up(&stuck);
@@ -527,9 +252,7 @@ impl Attendant for Attending {
         let mut kept = Vec::new();
         // A process that ended while it gave slots away left its data here. What only it
         // had is kept as copies of what others own are.
-        let left = |slot: &usize| {
-            table.yielding(*slot) == Some(self.directory.node()) && !rights.owns(*slot)
-        };
+        let left = |slot: &usize| table.yielding(*slot) == node && !rights.owns(*slot);
         let left: Vec<usize> = (0..SLOTS).filter(left).collect();
         let left: Vec<usize> = match left.is_empty() {
             true => left,

@@ -3,9 +3,12 @@
 
 mod attendant;
 pub(in crate::serve) mod belonging;
+mod body;
 pub(in crate::serve) mod claims;
 mod control;
 mod elsewhere;
+mod leaving;
+mod lost;
 mod metadata;
 mod obey;
 mod worker;

@@ -14,7 +14,7 @@ use quickwater_rpc::cluster::{Act, Compare, KeyOf, ListChanges, OrderAnswer, Sco
 
 use super::super::jobs::Shards;
 use super::super::pending::Pending;
-use super::attendant::Body;
+use super::body::Body;
 
 /// An answer that nothing was done.
 pub(super) fn refused(why: impl ToString, retry: u32) -> OrderAnswer {

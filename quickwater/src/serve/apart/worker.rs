@@ -28,8 +28,9 @@ use super::super::{
     persist_watch, raise_file_limit, recover, sources,
 };
 use super::Certificates;
-use super::attendant::{Attending, Body};
+use super::attendant::Attending;
 use super::belonging::Belonging;
+use super::body::Body;
 use super::claims::Claims;
 use super::metadata::RemoteMetadata;
 use crate::cli::{SettingsArgs, Usage};
