@@ -106,7 +106,13 @@ pub struct KeptNames {
 
 impl ControlClient {
     /// Makes a call and waits for its answer; the wait is bounded by the link.
-    async fn ask(&self, mut call: Call) -> Got<Answer> {
+    async fn ask(&self, call: Call) -> Got<Answer> {
+        self.ask_in(call, None).await
+    }
+
+    /// The same of a change that was begun in the session `begun`, and is not to be made if
+    /// others may have had the key since.
+    async fn ask_in(&self, mut call: Call, begun: Option<CopyAt>) -> Got<Answer> {
         let operation = O::try_from(call.operation);
         if operation.is_ok_and(changes) {
             if call.once.is_empty() {
@@ -117,6 +123,7 @@ impl ControlClient {
         let (reply, answer) = oneshot::channel();
         let queued = Queued {
             call,
+            begun,
             asked: Instant::now(),
             reply,
         };
@@ -291,15 +298,17 @@ impl ControlClient {
         }
     }
 
-    /// As [`crate::Namespace::commit_entry`]; the entry's operation is the call's.
-    pub async fn commit_entry(&self, entry: &[u8]) -> Got<Committed> {
+    /// As [`crate::Namespace::commit_entry`]; the entry's operation is the call's. `begun`:
+    /// the session of this worker in which it was begun. Refused if others may have had the
+    /// key since; sessions between which nothing was lost count as one.
+    pub async fn commit_entry(&self, entry: &[u8], begun: Option<CopyAt>) -> Got<Committed> {
         let operation = decode_journal_entry(entry).map_err(unread)?.operation;
         let call = Call {
             row: entry.to_vec(),
             once: number_to_wire(operation),
             ..of_bucket(O::CommitEntry, BucketId(0))
         };
-        committed(&self.ask(call).await?)
+        committed(&self.ask_in(call, begun).await?)
     }
 
     /// The same, when other workers have flushed copies: refused if one of them was

@@ -206,7 +206,9 @@ impl Link {
         }
         // First of all: a copy taken in after others know of this session must not be
         // looked at as one of before.
-        attendant.opened(session.number, &opened.table);
+        if !attendant.opened(session.number, &opened.table) {
+            self.calls.begin_anew(session.number);
+        }
         if let Some(peers) = opened.peers.clone() {
             attendant.met(peers);
         }

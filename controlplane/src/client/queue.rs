@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use quickwater_proto::MetadataError;
+use quickwater_proto::{CopyAt, MetadataError};
 use quickwater_rpc::cluster::{Answer, Call, Operation};
 use tokio::sync::oneshot;
 
@@ -23,6 +23,9 @@ pub(super) const FLYING_MAX: usize = 2_048;
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) call: Call,
+    /// The session in which the change was begun, if it must not be made once others may
+    /// have had the slot since.
+    pub(super) begun: Option<CopyAt>,
     pub(super) asked: Instant,
     pub(super) reply: oneshot::Sender<Result<Answer, MetadataError>>,
 }
@@ -73,6 +76,8 @@ pub(super) struct Calls {
     waiting: VecDeque<Queued>,
     flying: HashMap<u64, (Queued, Instant)>,
     last: u64,
+    /// Since this session nothing was lost.
+    unbroken: u64,
 }
 
 impl Calls {
@@ -99,6 +104,10 @@ impl Calls {
         {
             self.last += 1;
             queued.call.id = self.last;
+            if let Some(begun) = queued.begun.take_if(|begun| begun.session < self.unbroken) {
+                // Unless it was made in time, the control plane refuses it, for good.
+                queued.call.copies = vec![wire::copy_to_wire(&begun)];
+            }
             calls.push(queued.call.clone());
             // Whatever happens from here on, it may have been made.
             queued.call.again = true;
@@ -119,6 +128,12 @@ impl Calls {
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
         let mut sent = self.flying.values().map(|(_, sent)| *sent);
         sent.any(|sent| now.saturating_duration_since(sent) >= ANSWER_WAIT)
+    }
+
+    /// Slots may have been lost before this session began: what was begun earlier is not
+    /// made any more.
+    pub(super) fn begin_anew(&mut self, session: u64) {
+        self.unbroken = session;
     }
 
     /// The session is over: what had no answer is sent again by the next.
@@ -150,6 +165,8 @@ impl Calls {
 
 #[cfg(test)]
 mod tests {
+    use quickwater_proto::NodeId;
+
     use super::*;
 
     type Reply = oneshot::Receiver<Result<Answer, MetadataError>>;
@@ -160,7 +177,52 @@ mod tests {
             operation: operation.into(),
             ..Call::default()
         };
-        (Queued { call, asked, reply }, answer)
+        let queued = Queued {
+            call,
+            begun: None,
+            asked,
+            reply,
+        };
+        (queued, answer)
+    }
+
+    /// The sessions that the calls sent next have to be of.
+    fn bound(calls: &mut Calls) -> Vec<Vec<u64>> {
+        let sent = calls.take(9, Instant::now());
+        let of = |call: &Call| call.copies.iter().map(|copy| copy.session).collect();
+        sent.iter().map(of).collect()
+    }
+
+    #[test]
+    fn what_was_begun_before_slots_may_have_been_lost_is_of_its_session_only() {
+        let now = Instant::now();
+        let mut calls = Calls::default();
+        calls.begin_anew(4);
+        let begun = |session| {
+            let (mut queued, reply) = queued(Operation::CommitEntry, now);
+            let node = NodeId::new("n1").unwrap();
+            queued.begun = Some(CopyAt { node, session });
+            (queued, reply)
+        };
+        let (sent, _sent) = begun(4);
+        let (waits, _waits) = begun(5);
+        let (free, _free) = queued(Operation::CommitObject, now);
+        calls.push(sent);
+        assert_eq!(bound(&mut calls), [[0; 0]]);
+        // The control plane was started anew, and nobody got anything: all are made.
+        calls.session_ended();
+        assert_eq!(bound(&mut calls), [[0; 0]]);
+        calls.push(waits);
+        calls.push(free);
+        calls.session_ended();
+        calls.begin_anew(6);
+        let (later, _later) = begun(6);
+        calls.push(later);
+        assert_eq!(bound(&mut calls), [vec![4], vec![5], vec![], vec![]]);
+        // However often it is sent.
+        calls.session_ended();
+        calls.begin_anew(9);
+        assert_eq!(bound(&mut calls), [vec![4], vec![5], vec![], vec![6]]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quickwater_controlplane::namespace::Namespace;
 use quickwater_engine::io::Metadata;
 use quickwater_proto::{
-    Bucket, BucketId, BucketName, Committed, ETag, MetadataError, ObjectKey, ObjectRecord,
+    Bucket, BucketId, BucketName, Committed, CopyAt, ETag, MetadataError, ObjectKey, ObjectRecord,
     OpenedUpload, PartRecord, PendingPage, PendingRecord, PutCondition, ScanPage, UfsIdentity,
     UploadId, UploadRecord, Version,
 };
@@ -144,7 +144,7 @@ impl Metadata for LocalMetadata {
         note.map(Some)
     }
 
-    async fn commit_journaled(&self, entry: Bytes) -> Answer<Committed> {
+    async fn commit_journaled(&self, entry: Bytes, _: Option<&CopyAt>) -> Answer<Committed> {
         self.run(move |n| async move { n.commit_journaled(&entry).await })
             .await
     }

@@ -294,6 +294,9 @@ impl<W: World> Engine<W> {
     ) -> Result<Arc<ObjectRecord>, FlowError> {
         let guard = self.lock_key(bucket.id, key).await;
         let guard = guard.inspect_err(|_| pinned.discard())?;
+        // Before the entry is there: should the slot be lost, it is let go of as one that
+        // is not committed any more.
+        let begun = self.peers().itself();
         let holds = self.check_condition(bucket, key, condition, &guard).await;
         holds.inspect_err(|_| pinned.discard())?;
         guard.mark_changed();
@@ -334,7 +337,7 @@ impl<W: World> Engine<W> {
                 let slot = Slots::of_key(bucket.id, key);
                 self.shared().anchor(pinned.blob, slot);
                 let sessions: Vec<CopyAt> = copies.iter().cloned().chain(owner).collect();
-                let applied = self.apply(entry, &sessions).await;
+                let applied = self.apply(entry, &sessions, begun.as_ref()).await;
                 (copies, applied)
             }
             Err(error) => (Vec::new(), Err(Unapplied::Never(error))),
@@ -443,11 +446,16 @@ impl<W: World> Engine<W> {
     }
 
     /// Applies a flushed entry to the metadata.
-    async fn apply(&self, entry: Bytes, copies: &[CopyAt]) -> Result<Committed, Unapplied> {
+    async fn apply(
+        &self,
+        entry: Bytes,
+        copies: &[CopyAt],
+        begun: Option<&CopyAt>,
+    ) -> Result<Committed, Unapplied> {
         let mut why = String::new();
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             let applied = match copies {
-                [] => self.metadata().commit_journaled(entry.clone()).await,
+                [] => self.metadata().commit_journaled(entry.clone(), begun).await,
                 copies => self.metadata().commit_copied(entry.clone(), copies).await,
             };
             match applied {

@@ -77,8 +77,14 @@ pub trait Metadata {
         Ok(None)
     }
     /// Commits what `entry` says: visible to all on return, flushed some time
-    /// later. The caller holds the key's slot and has flushed the entry.
-    async fn commit_journaled(&self, entry: Bytes) -> Result<Committed, MetadataError>;
+    /// later. The caller holds the key's slot and has flushed the entry. `begun`: this
+    /// worker in the session in which it took the slot; refused if others may have had the
+    /// slot since.
+    async fn commit_journaled(
+        &self,
+        entry: Bytes,
+        begun: Option<&CopyAt>,
+    ) -> Result<Committed, MetadataError>;
 
     /// The same when other workers have flushed copies, which the commit names. Refused
     /// if one of them was started anew since.

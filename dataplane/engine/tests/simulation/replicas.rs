@@ -329,6 +329,51 @@ fn bytes_of_a_change_that_was_not_made_go_when_their_session_is_over() {
 }
 
 #[test]
+fn bytes_let_go_with_a_lost_slot_are_never_acked_when_it_is_back() {
+    in_a_cluster(1, |cluster| async move {
+        let a = cluster.start("a", false);
+        a.shared().rights.started();
+        own_all(&a);
+        cluster.run(&a);
+        // The commit waits for a control plane that is away, until the lease is over.
+        let away = Duration::from_secs(120);
+        cluster.metadata.journaled_waits.set(away);
+        let (late, put) = (cluster.clone(), a.clone());
+        let ended = Rc::new(Cell::new(false));
+        let seen = Rc::clone(&ended);
+        cluster.sim.spawn(async move {
+            late.put(&put, "k", 2).await.unwrap_err();
+            seen.set(true);
+        });
+        cluster.wait(30).await;
+        let blob = cluster.metadata.blob_of_entry(1);
+        assert!(a.has_copy(blob, size_of(2)));
+        let lost: Vec<usize> = (0..SLOTS).collect();
+        a.shared().lose_slots(&lost);
+        let left = CopyOf {
+            bucket: cluster.bucket.id,
+            key: key("k"),
+            blob,
+            owner: None,
+        };
+        let now = cluster.sim.now();
+        a.shared().kept.keep(left, size_of(2), false, now);
+        cluster.next_session("a");
+        own_all(&a);
+        cluster
+            .until("let go", || !a.has_copy(blob, size_of(2)))
+            .await;
+        assert!(!ended.get(), "the commit comes later");
+        cluster.until("refused", || ended.get()).await;
+        assert!(cluster.metadata.objects.borrow().is_empty());
+        // The slot is as good as before.
+        cluster.metadata.journaled_waits.set(Duration::ZERO);
+        cluster.put(&a, "k", 3).await.unwrap();
+        assert_eq!(cluster.read(&a, "k").await, content_of(3));
+    });
+}
+
+#[test]
 fn copies_let_go_are_never_named_by_a_commit_that_comes_later() {
     in_a_cluster(2, |cluster| async move {
         let a = cluster.start("a", false);

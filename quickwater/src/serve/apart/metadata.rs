@@ -110,8 +110,8 @@ impl Metadata for RemoteMetadata {
     }
 
     /// Flushed on return: the control plane may lose power alone.
-    async fn commit_journaled(&self, entry: Bytes) -> Answer<Committed> {
-        self.0.commit_entry(&entry).await
+    async fn commit_journaled(&self, entry: Bytes, begun: Option<&CopyAt>) -> Answer<Committed> {
+        self.0.commit_entry(&entry, begun.cloned()).await
     }
 
     async fn commit_copied(&self, entry: Bytes, copies: &[CopyAt]) -> Answer<Committed> {

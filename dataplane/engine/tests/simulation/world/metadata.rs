@@ -38,6 +38,8 @@ pub struct SimMetadata {
     pub copied_late: Rc<Cell<Duration>>,
     /// How long a commit that names copies is on its way.
     pub copied_waits: Rc<Cell<Duration>>,
+    /// How long a commit by an entry alone is on its way.
+    pub journaled_waits: Rc<Cell<Duration>>,
     /// Nobody is told what became of commits by an entry: they are made, or not.
     pub journaled_unknown: Rc<Cell<Option<bool>>>,
     /// Calls that concern copies and are refused before they do anything.
@@ -62,6 +64,7 @@ impl SimMetadata {
             sessions: Rc::default(),
             copied_late: Rc::default(),
             copied_waits: Rc::default(),
+            journaled_waits: Rc::default(),
             journaled_unknown: Rc::default(),
             copies_refused: Rc::default(),
         }
@@ -209,7 +212,13 @@ impl Metadata for SimMetadata {
         Ok(Bytes::copy_from_slice(&entries.len().to_be_bytes()))
     }
 
-    async fn commit_journaled(&self, entry: Bytes) -> Result<Committed, MetadataError> {
+    async fn commit_journaled(
+        &self,
+        entry: Bytes,
+        begun: Option<&CopyAt>,
+    ) -> Result<Committed, MetadataError> {
+        self.sim.sleep(self.journaled_waits.get()).await;
+        self.check_copies(begun.map_or(&[], std::slice::from_ref))?;
         let (mut apply, mut answer) = self.commit().await;
         if let Some(made) = self.journaled_unknown.get() {
             (apply, answer) = (made, false);
@@ -239,7 +248,7 @@ impl Metadata for SimMetadata {
         self.check_copies(copies)?;
         let number = usize::from_be_bytes(entry.as_ref().try_into().unwrap());
         let key = self.entries.borrow()[number - 1].0.clone();
-        let committed = self.commit_journaled(entry).await;
+        let committed = self.commit_journaled(entry, None).await;
         self.holders.borrow_mut().insert(key, copies.to_vec());
         self.sim.sleep(self.copied_late.get()).await;
         committed

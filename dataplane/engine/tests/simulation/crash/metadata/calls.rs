@@ -81,7 +81,11 @@ impl Metadata for CrashMetadata {
         Ok(Bytes::copy_from_slice(&operation.to_be_bytes()))
     }
 
-    async fn commit_journaled(&self, entry: Bytes) -> Result<Committed, MetadataError> {
+    async fn commit_journaled(
+        &self,
+        entry: Bytes,
+        _: Option<&CopyAt>,
+    ) -> Result<Committed, MetadataError> {
         self.sim.jitter().await;
         let faults = self.faults.get();
         if self.sim.below(100) < faults.metadata_refuses {
