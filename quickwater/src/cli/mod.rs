@@ -1,5 +1,6 @@
 //! The command line: verbs, their help, exit codes.
 
+mod admin_token;
 mod async_persist;
 mod cluster;
 mod conf;
@@ -77,6 +78,9 @@ enum Verb {
         after_help = "Examples:\n  quickwater status --dir ./data\n  quickwater status --control 10.0.0.7:29990 --token-file token --output json"
     )]
     Status(Target),
+    /// Print the admin token of a service, which the status page and remote verbs ask for
+    #[command(after_help = ADMIN_TOKEN_HELP)]
+    AdminToken(admin_token::AdminTokenArgs),
     /// Look at the objects of a bucket, delete them
     #[command(subcommand)]
     Fs(fs::FsVerb),
@@ -111,6 +115,15 @@ enum Verb {
         output: Output,
     },
 }
+
+const ADMIN_TOKEN_HELP: &str = "\
+Whoever has it has all rights of an admin: it is printed to stdout and nowhere else. The
+first start of `serve` or `control` makes it; a worker has none.
+
+Examples:
+  quickwater admin-token --dir ./data
+  sudo -u quickwater quickwater admin-token --dir /var/lib/quickwater
+  QUICKWATER_ADMIN_TOKEN=$(ssh NODE quickwater admin-token --dir DIR) quickwater status --control NODE:29990";
 
 const SERVE_HELP: &str = "\
 Settings come from flags, then QUICKWATER_* variables, then the TOML file, then
@@ -224,6 +237,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Node(verb) => node::run(verb),
         Verb::Mount(verb) => mount::run(verb),
         Verb::Status(target) => status::run(&target),
+        Verb::AdminToken(args) => admin_token::run(&args),
         Verb::Fs(verb) => fs::run(verb),
         Verb::Pathconfig(verb) => pathconfig::run(verb),
         Verb::AsyncPersist(verb) => async_persist::run(verb),

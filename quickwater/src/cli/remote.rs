@@ -111,11 +111,18 @@ impl Target {
             anyhow!("the service in {dir} is a worker; ask its control plane: --dir or --control of that one")
                 .context(Kind::Unreachable)
         })?;
-        let token = match self.given_token()? {
-            Some(token) => token,
-            None => home::read_token(&home::token_path(&self.dir))?,
-        };
-        Ok((admin.to_string(), token))
+        Ok((admin.to_string(), self.local_token()?))
+    }
+
+    /// The token that is given, or else that of the directory.
+    ///
+    /// # Errors
+    /// It cannot be read; the text says what to do.
+    pub(crate) fn local_token(&self) -> Result<Secret> {
+        match self.given_token()? {
+            Some(token) => Ok(token),
+            None => home::token_of(&self.dir),
+        }
     }
 
     fn given_token(&self) -> Result<Option<Secret>> {

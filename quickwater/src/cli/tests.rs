@@ -79,6 +79,7 @@ fn admin_verbs_parse() {
         "quickwater mount list --control 127.0.0.1:1 --token-file /t --output json",
         "quickwater mount remove b",
         "quickwater status --output json",
+        "quickwater admin-token --dir /d --output json",
         "quickwater fs ls b/p/ -r --limit 5",
         "quickwater fs ls",
         "quickwater fs ls /",

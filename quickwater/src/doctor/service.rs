@@ -1,20 +1,23 @@
 //! The service of the directory: ports when it is down, answers when it is up.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use quickwater_rpc::admin;
+use tonic::{Code, Status};
 
-use super::Check;
 use super::ufs::{self, Asker};
+use super::{Check, Verdict};
 use crate::cli::{Target, explain};
 use crate::home::RunFile;
 use crate::settings::Settings;
 
 /// Longest wait for the answer of a worker.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for what a service tells of itself, which asks its mounts for two seconds.
+const TOLD_MAX: Duration = Duration::from_secs(10);
 /// Longest answer of it that is read, bytes: of metrics a line for each bucket and operation.
 const ANSWER_BYTES_MAX: u64 = 8 << 20;
 /// Says of how many directories of UFSs a worker does without, because they are not the ones
@@ -60,8 +63,14 @@ pub(super) fn checks(
 ) -> Vec<Check> {
     match run {
         Ok(Some(run)) if role == Role::Worker => {
-            let mut checks = vec![worker(&run)];
-            checks.extend(misplaced(&run));
+            let worker = ready(&run, "worker");
+            // Who does not answer is not asked twice.
+            let misplaced = match worker.verdict {
+                Verdict::Ok => misplaced(&run),
+                _ => None,
+            };
+            let mut checks = vec![worker];
+            checks.extend(misplaced);
             checks.extend(ufs::planned(settings, ufs));
             checks
         }
@@ -90,10 +99,11 @@ pub(super) fn checks(
     }
 }
 
-/// Whether a worker says that it is ready. It has no admin API: its control plane has.
-fn worker(run: &RunFile) -> Check {
+/// Whether a process says that it is ready. Of a worker that is all: it has no admin API,
+/// its control plane has.
+fn ready(run: &RunFile, what: &str) -> Check {
     let address = reachable(run.metrics);
-    let name = format!("worker, pid {}", run.pid);
+    let name = format!("{what}, pid {}", run.pid);
     match get(address, "/readyz") {
         Ok(answer) if answer.starts_with("HTTP/1.1 200") => {
             Check::ok("service", format!("{name}, ready"))
@@ -103,15 +113,68 @@ fn worker(run: &RunFile) -> Check {
             Check::fail(
                 "service",
                 format!("{name}: {said}"),
-                "look at its log; `quickwater node list` at its control plane says how that sees it",
+                "look at its log; of a worker, `quickwater node list` at its control plane says how that sees it",
             )
         }
+        Err(error) if is_late(&error) => silent(run.pid, what, ANSWER_MAX),
         Err(error) => Check::fail(
             "service",
             format!("{name} does not answer at {address}: {error}"),
             "look at its log; restart it",
         ),
     }
+}
+
+/// A read timeout of a socket is `EAGAIN`.
+fn is_late(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// A process that is there and says nothing.
+fn silent(pid: u32, what: &str, waited: Duration) -> Check {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    let state = stat.ok().and_then(|stat| state_of(&stat));
+    let name = format!("{what}, pid {pid}");
+    let waited = waited.as_secs();
+    match state {
+        Some('T' | 't') => Check::fail(
+            "service",
+            format!("{name} does not answer: it is stopped (a signal, or a debugger)"),
+            &format!(
+                "let it go on: `kill -CONT {pid}`; in a cluster its slots have gone to others once its lease was over"
+            ),
+        ),
+        Some('D') => Check::fail(
+            "service",
+            format!("{name} has not answered for {waited} s: it waits for a disk or a file system"),
+            "see dmesg for the disk, and whether a network file system of a mount hangs",
+        ),
+        _ => Check::fail(
+            "service",
+            format!("{name} has not answered for {waited} s"),
+            "is the machine overloaded, or the container paused (its cgroup frozen)? Look at its log; restart it if it stays so",
+        ),
+    }
+}
+
+/// The state in a line of `/proc/PID/stat`: behind the name, which may hold anything.
+pub(super) fn state_of(stat: &str) -> Option<char> {
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+fn token_unread(error: &anyhow::Error) -> Check {
+    let text = format!("{error:#}");
+    let (found, advice) = text.split_once("; ").unwrap_or((&text, ""));
+    let found = format!("{found}: the service was not asked for its workers and mounts");
+    Check::fail("admin token", found, advice)
+}
+
+fn token_refused() -> Check {
+    Check::fail(
+        "admin token",
+        "the service takes another one: its workers and mounts were not asked for",
+        "QUICKWATER_ADMIN_TOKEN may be that of another service: unset it. If DIR/admin-token was changed, put the old one back, or restart the service, which reads it at its start",
+    )
 }
 
 /// Whether a worker does without directories; nothing if it does not, or does not answer,
@@ -180,18 +243,51 @@ fn port(key: &str, address: SocketAddr) -> Check {
     }
 }
 
+/// Why the admin API of a service that runs did not tell how it is.
+enum Untold {
+    /// The time for an answer is over.
+    Late,
+    /// It takes another token.
+    Refused,
+    /// It is not reached, or says something else.
+    Broken(anyhow::Error),
+}
+
+impl From<Status> for Untold {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::Unauthenticated => Self::Refused,
+            _ => Self::Broken(explain(&status)),
+        }
+    }
+}
+
+type Told = (admin::StatusReply, Vec<admin::Mount>);
+
+fn ask(target: &Target) -> Result<Told, Untold> {
+    let asked = target.with(|mut remote| async move {
+        let asking = async {
+            let status = remote.status(admin::StatusRequest {}).await?;
+            let mounts = remote.mount_list(admin::MountListRequest {}).await?;
+            Ok((status.into_inner(), mounts.into_inner().mounts))
+        };
+        let asked = tokio::time::timeout(TOLD_MAX, asking).await;
+        Ok(asked.unwrap_or(Err(Untold::Late)))
+    });
+    asked.unwrap_or_else(|error| Err(Untold::Broken(error)))
+}
+
 fn running(settings: &Settings, run: &RunFile, ufs: &Result<Asker, Check>) -> Vec<Check> {
     let target = Target::local(PathBuf::from(&settings.dir));
-    let asked = target.with(|mut remote| async move {
-        let status = remote.status(admin::StatusRequest {}).await;
-        let status = status.map_err(|s| explain(&s))?.into_inner();
-        let mounts = remote.mount_list(admin::MountListRequest {}).await;
-        let mounts = mounts.map_err(|s| explain(&s))?.into_inner().mounts;
-        Ok((status, mounts))
-    });
-    let (status, mounts) = match asked {
+    if let Err(error) = target.local_token() {
+        // How it is it tells everyone.
+        return vec![ready(run, "service"), token_unread(&error)];
+    }
+    let (status, mounts) = match ask(&target) {
         Ok(answers) => answers,
-        Err(error) => {
+        Err(Untold::Late) => return vec![silent(run.pid, "service", TOLD_MAX)],
+        Err(Untold::Refused) => return vec![ready(run, "service"), token_refused()],
+        Err(Untold::Broken(error)) => {
             let found = format!("pid {} does not answer: {error:#}", run.pid);
             return vec![Check::fail("service", found, "look at its log; restart it")];
         }

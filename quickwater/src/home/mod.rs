@@ -12,10 +12,10 @@ mod secret;
 mod tests;
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 pub(crate) use credentials::Credentials;
 pub(crate) use run::RunFile;
@@ -25,6 +25,8 @@ pub(crate) use secret::Secret;
 const FORMAT: &str = "quickwater-dir 1";
 /// Largest small text file we read back, bytes.
 const SMALL_FILE_BYTES_MAX: u64 = 64 << 10;
+/// What to do about a token that the service cannot take.
+pub(crate) const TOKEN_ADVICE: &str = "put 32 to 1024 visible ASCII characters there (`openssl rand -hex 32`) and restart; a file that is mounted there (on Kubernetes that of control.adminTokenSecret) is to be mended where it comes from, one of the service's own may be removed: the next start makes a new one";
 /// Random bytes behind an admin token.
 const TOKEN_BYTES: usize = 32;
 
@@ -102,6 +104,28 @@ pub(crate) fn token_path(dir: &Path) -> PathBuf {
     dir.join("admin-token")
 }
 
+/// The admin token of a directory, for those who call its service.
+///
+/// # Errors
+/// It cannot be read; the text says what to do.
+pub(crate) fn token_of(dir: &Path) -> Result<Secret> {
+    let error = match read_token(&token_path(dir)) {
+        Ok(token) => return Ok(token),
+        Err(error) => error,
+    };
+    let kind = error.root_cause().downcast_ref::<io::Error>();
+    let advice = match kind.map(io::Error::kind) {
+        Some(io::ErrorKind::NotFound) => {
+            "the first start of `quickwater serve` or `control` there makes it, and the next one if it was removed; a worker has none, its control plane has"
+        }
+        Some(io::ErrorKind::PermissionDenied) => {
+            "it is for the service's user: run this as that user (sudo -u USER) or as root, or give the token by --token-file or QUICKWATER_ADMIN_TOKEN"
+        }
+        _ => return Err(error),
+    };
+    Err(anyhow!("{error:#}; {advice}"))
+}
+
 /// Reads an admin token file.
 ///
 /// # Errors
@@ -112,7 +136,7 @@ pub(crate) fn read_token(path: &Path) -> Result<Secret> {
     let token = text.trim();
     if token.is_empty() {
         bail!(
-            "the admin token file {} is empty; remove it and restart the service to get a new one",
+            "the admin token file {} is empty; {TOKEN_ADVICE}",
             path.display()
         );
     }

@@ -26,7 +26,7 @@ use super::files::Files;
 use super::health::Readiness;
 use super::mount_looks::MountLooks;
 use super::places::check_free;
-use crate::home::Secret;
+use crate::home::{Secret, TOKEN_ADVICE, token_path};
 use crate::settings::{Values, keys};
 use crate::store::MetadataStore;
 
@@ -59,8 +59,10 @@ pub(super) fn serve<V: NodeView, P: PersistView>(
     parts: Parts<V, P>,
     listener: TcpListener,
 ) -> Result<impl Future<Output = ()> + Send + 'static> {
-    let token = AdminToken::new(parts.token.reveal())
-        .context("the file admin-token was changed; remove it and restart to get a new one")?;
+    let token = AdminToken::new(parts.token.reveal()).with_context(|| {
+        let path = token_path(&parts.dir);
+        format!("{} cannot be used; {TOKEN_ADVICE}", path.display())
+    })?;
     let views = AdminViews {
         node: Arc::new(parts.node),
         mounts: Arc::new(Reach {
