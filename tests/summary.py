@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,12 @@ def of_pytest(report: Path) -> Count:
     if not report.exists():
         return Count()
     count = Count()
-    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+    root = ElementTree.parse(report).getroot()
+    # By their reasons: at the end of a run nobody looks for them in its middle.
+    reasons = Counter(skip.get("message", "") for skip in root.iter("skipped"))
+    for reason, tests in sorted(reasons.items()):
+        print(f"SKIPPED {tests} of {report.stem}: {reason}")
+    for suite in root.iter("testsuite"):
         number = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
         failed = number["failures"] + number["errors"]
         passed = max(0, number["tests"] - failed - number["skipped"])
