@@ -204,6 +204,7 @@ def test_processes_of_a_cluster_are_looked_at(tmp_path: Path) -> None:
         code, found = doctor(tmp_path, given)
         assert code == 0, found
         assert found["control plane"]["verdict"] == found["cluster certificates"]["verdict"] == "ok"
+        assert found["clock of the control plane"]["verdict"] == "ok", found
         code, found = doctor(tmp_path, {**given, "node-id": "n2"})
         assert code == 1 and "n2" in found["cluster certificates"]["found"], found
         code, found = doctor(tmp_path, {**given, "cluster-certificates": str(tmp_path / "none")})

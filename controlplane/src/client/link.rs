@@ -343,13 +343,7 @@ fn ended(status: &Status) -> LinkError {
 
 async fn open(access: Access, request: RegisterRequest) -> Result<Opened, LinkError> {
     let endpoint = endpoint(&access)?;
-    let unreached = |why: String| match is_about_certificates(&why) {
-        true => LinkError::Certificates(why),
-        false => LinkError::Unreached {
-            address: access.address.clone(),
-            why,
-        },
-    };
+    let unreached = |why: String| unreached(&access, why);
     let mut channels = Vec::with_capacity(STREAMS);
     for _ in 0..STREAMS {
         let connecting = tokio::time::timeout(CONNECT_WAIT, endpoint.connect()).await;
@@ -382,6 +376,35 @@ async fn open(access: Access, request: RegisterRequest) -> Result<Opened, LinkEr
         answer,
         table: Arc::new(table),
     })
+}
+
+/// What time it is at the control plane, as the `Date` of an answer (RFC 9110, 5.6.7): to a
+/// call that it refuses, since it is of no session. `None`: it does not say.
+///
+/// # Errors
+/// [`LinkError::Certificates`], [`LinkError::Unreached`].
+pub async fn clock_of(access: &Access) -> Result<Option<String>, LinkError> {
+    let channel = endpoint(access)?.connect().await;
+    let channel = channel.map_err(|error| unreached(access, causes(&error)))?;
+    let nothing = tokio_stream::empty::<Batch>();
+    let date = match client(channel).metadata(Request::new(nothing)).await {
+        Ok(answer) => answer.metadata().get("date").cloned(),
+        Err(status) if status.metadata().is_empty() => {
+            return Err(unreached(access, causes(&status)));
+        }
+        Err(status) => status.metadata().get("date").cloned(),
+    };
+    Ok(date.and_then(|date| Some(date.to_str().ok()?.to_owned())))
+}
+
+fn unreached(access: &Access, why: String) -> LinkError {
+    match is_about_certificates(&why) {
+        true => LinkError::Certificates(why),
+        false => LinkError::Unreached {
+            address: access.address.clone(),
+            why,
+        },
+    }
 }
 
 /// Tells this process from another one with a copy of the directory. Without randomness

@@ -17,7 +17,7 @@ use quickwater_rpc::cluster::{News, Operation, OrderAnswer};
 use tokio::sync::{Notify, mpsc, watch};
 
 pub use calls::KeptNames;
-pub use link::{Link, LinkError};
+pub use link::{Link, LinkError, clock_of};
 pub use queue::{CALL_WAIT, UNREACHED_WAIT};
 
 pub use crate::cluster::{Moved, Part, Peers, Position};

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use quickwater_proto::{Bucket, BucketId, UfsError, UfsErrorKind, UfsObject};
 use tokio::runtime::Handle;
@@ -50,6 +50,17 @@ pub struct UfsReport {
     pub writable: Option<bool>,
     /// Remarks for an administrator, one line each.
     pub remarks: Vec<String>,
+}
+
+/// What time it was at a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreClock {
+    /// As the store said, in whole seconds.
+    pub date: SystemTime,
+    /// By our clock, when that came.
+    pub at: SystemTime,
+    /// From when it was asked until then.
+    pub took: Duration,
 }
 
 /// What becomes of a call whose caller went away.
@@ -164,6 +175,23 @@ impl UfsClient {
             match mount.backend().await? {
                 Backend::Posix(posix) => posix.check(write_probe).await,
                 Backend::S3(s3) => s3.check(write_probe).await,
+            }
+        })
+        .await
+    }
+
+    /// What time it is at a bucket's store; `None`: it does not say, or it is a directory,
+    /// whose clock nobody asks.
+    ///
+    /// # Errors
+    /// It did not answer.
+    pub async fn clock(&self, bucket: &Bucket) -> Result<Option<StoreClock>, UfsError> {
+        let mount = self.mount(bucket)?;
+        let deadline = self.config().request_timeout;
+        self.call(UfsOperation::Check, deadline, Orphan::Stop, async move {
+            match mount.backend().await? {
+                Backend::Posix(_) => Ok(None),
+                Backend::S3(s3) => s3.clock().await,
             }
         })
         .await

@@ -20,7 +20,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use client::{UfsClient, UfsReport};
+pub use client::{StoreClock, UfsClient, UfsReport};
 pub use config::UfsConfig;
 pub use identities::Identities;
 pub use mailbox::{Listing, Reader, Upload};

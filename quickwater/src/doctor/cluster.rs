@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use quickwater_controlplane::rpc::identity::Role as Identified;
 use quickwater_worker::tls::{Identity, Validity};
 
-use super::Check;
 use super::service::Role;
+use super::{Check, Verdict, clock};
 use crate::settings::Settings;
 
 /// Longest wait for a connection to the control plane, for each of its addresses.
@@ -26,7 +26,14 @@ pub(super) fn checks(settings: &Settings, role: Role) -> Vec<Check> {
         checks.push(certificates(settings, role));
     }
     match &cluster.control {
-        Some(address) => checks.push(control(address)),
+        Some(address) => {
+            let control = control(address);
+            let is_reached = control.verdict == Verdict::Ok;
+            checks.push(control);
+            if is_reached {
+                checks.extend(clock::beside_control(settings));
+            }
+        }
         None if role == Role::Worker => checks.push(Check::warn(
             "control plane",
             "not looked at: its address was not given",

@@ -18,6 +18,11 @@ const FLUSHES: usize = 16;
 const FLUSH_SLOW: Duration = Duration::from_millis(20);
 
 pub(super) fn checks(settings: &Settings, role: Role) -> Vec<Check> {
+    if let Some(file) = no_directory(&settings.dir) {
+        let found = format!("{} is no directory", file.display());
+        let advice = "name a directory with --dir: that of a service, or one to be made";
+        return vec![Check::fail("directory", found, advice)];
+    }
     let dir = existing(&settings.dir);
     let probe = Probe(dir.join(format!(".doctor-{}", std::process::id())));
     let mut checks = vec![writable(&dir, &probe)];
@@ -41,6 +46,12 @@ impl Drop for Probe {
         // Not there when the directory cannot be written.
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+/// What is there in the way of the directory, and is none.
+fn no_directory(dir: &Path) -> Option<&Path> {
+    let nearest = dir.ancestors().find(|place| place.exists())?;
+    (!nearest.is_dir()).then_some(nearest)
 }
 
 /// The directory, or the nearest one above it that exists.

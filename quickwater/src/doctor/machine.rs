@@ -1,10 +1,9 @@
-//! Kernel, io_uring, limits, memory and clock.
-
-use std::time::{Duration, SystemTime};
+//! Kernel, io_uring, limits and memory.
 
 use quickwater_worker::runtime::{Driver, probe};
 use rustix::process::{Resource, getrlimit};
 
+use super::clock;
 use super::privileges::status_field;
 use super::service::Role;
 use super::{Check, Verdict};
@@ -18,10 +17,6 @@ const KERNEL_LEAST: (u32, u32) = (5, 10);
 const RING_ENTRIES: u32 = 8;
 /// Descriptors besides connections: segments, metadata, UFS.
 const OTHER_FILES: u64 = 1024;
-/// A wall clock before this (2026-01-01) was never set.
-const CLOCK_LEAST: Duration = Duration::from_secs(1_767_225_600);
-/// A wall clock after this (2100-01-01) is set wrong.
-const CLOCK_MOST: Duration = Duration::from_secs(4_102_444_800);
 
 pub(super) fn checks(settings: &Settings, role: Role, is_running: bool) -> Vec<Check> {
     let mut checks = vec![kernel()];
@@ -29,7 +24,7 @@ pub(super) fn checks(settings: &Settings, role: Role, is_running: bool) -> Vec<C
     checks.extend([
         files(settings.s3.connections_max as u64),
         memory(settings.memory_bytes),
-        clock(SystemTime::now()),
+        clock::own(),
     ]);
     checks
 }
@@ -211,16 +206,4 @@ fn cgroup_limit() -> Option<u64> {
     ];
     let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse().ok();
     files.into_iter().find_map(read)
-}
-
-pub(super) fn clock(now: SystemTime) -> Check {
-    let advice = "set the clock (chrony, systemd-timesyncd): requests are refused when client and server differ by more than 15 minutes";
-    let Ok(since) = now.duration_since(SystemTime::UNIX_EPOCH) else {
-        return Check::fail("clock", "before 1970", advice);
-    };
-    let found = format!("{} s since 1970", since.as_secs());
-    if since < CLOCK_LEAST || since > CLOCK_MOST {
-        return Check::fail("clock", found, advice);
-    }
-    Check::ok("clock", found)
 }

@@ -2,10 +2,12 @@
 //! should be, and what to do about it. Absent on purpose: changing anything.
 
 mod certificate;
+mod clock;
 mod cluster;
 mod device;
 mod disk;
 mod foundation;
+mod kernel_clock;
 mod machine;
 mod privileges;
 mod service;

@@ -16,11 +16,86 @@ fn kernel_releases_are_read() {
 fn an_unset_clock_fails() {
     let verdict = |seconds| {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        machine::clock(time).verdict
+        clock::judge(time, None).verdict
     };
     assert_eq!(verdict(0), Verdict::Fail);
     assert_eq!(verdict(1_800_000_000), Verdict::Ok);
     assert_eq!(verdict(5_000_000_000), Verdict::Fail);
+}
+
+#[test]
+fn what_the_kernel_says_of_its_clock_is_told() {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let found = |synchronized| {
+        let kernel = kernel_clock::Discipline {
+            synchronized,
+            estimated_error: Duration::from_micros(1_500),
+            largest_error: Duration::from_millis(30),
+        };
+        clock::judge(time, Some(kernel)).found
+    };
+    assert!(found(true).contains("kept in step, estimated error 1.5ms, 30.0ms at most"));
+    assert!(found(false).contains("unsynchronized"));
+    // The call itself.
+    assert!(kernel_clock::discipline().is_some());
+}
+
+#[test]
+fn clocks_are_compared_as_far_as_an_answer_tells() {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let fail = Duration::from_secs(300);
+    let beside = |date, took| {
+        let took = Duration::from_secs(took);
+        clock::beside("clock of the UFS", "s3://b", date, at, took, fail)
+    };
+    let apart = |seconds: i64, took| {
+        let by = Duration::from_secs(seconds.unsigned_abs());
+        beside(if seconds < 0 { at - by } else { at + by }, took)
+    };
+    for (seconds, took, verdict) in [
+        (0, 0, Verdict::Ok),
+        (6, 0, Verdict::Ok),
+        (7, 0, Verdict::Warn),
+        (-7, 0, Verdict::Warn),
+        // An answer that took as long says nothing.
+        (7, 1, Verdict::Ok),
+        (301, 0, Verdict::Warn),
+        (302, 0, Verdict::Fail),
+        (-302, 0, Verdict::Fail),
+    ] {
+        let check = apart(seconds, took);
+        assert_eq!(check.verdict, verdict, "{seconds} s in {took} s");
+        assert_eq!(check.advice.is_empty(), verdict == Verdict::Ok);
+    }
+    assert!(
+        apart(-400, 0)
+            .found
+            .contains("400 s ahead of that of s3://b")
+    );
+    assert!(apart(400, 0).found.contains("400 s behind that of"));
+    assert!(apart(400, 0).advice.contains("RequestTimeTooSkewed"));
+}
+
+#[test]
+fn the_state_of_a_process_is_read_behind_its_name() {
+    assert_eq!(service::state_of("12 (quickwater) T 1 12"), Some('T'));
+    assert_eq!(service::state_of("12 (a) S (b) D 1"), Some('D'));
+    assert_eq!(service::state_of("odd"), None);
+}
+
+#[test]
+fn a_file_is_no_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "text").unwrap();
+    for given in [file.clone(), file.join("below")] {
+        let checks = disk::checks(&settings(&given, "64MiB"), Role::Whole);
+        assert_eq!(checks.len(), 1);
+        assert_eq!(checks[0].verdict, Verdict::Fail);
+        let found = format!("{} is no directory", file.display());
+        assert_eq!(checks[0].found, found);
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "text");
 }
 
 #[test]

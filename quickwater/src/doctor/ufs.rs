@@ -3,23 +3,33 @@
 //! directory marks it, which is the service's to do.
 
 use std::path::Path;
+use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use quickwater_proto::{Bucket, BucketId, BucketName, InvalidName, UfsError, UfsErrorKind};
 use quickwater_rpc::admin;
-use quickwater_ufs::{UfsClient, UfsConfig, UfsReport};
+use quickwater_ufs::{StoreClock, UfsClient, UfsConfig, UfsReport};
 use rustix::fs::Access;
 use rustix::io::Errno;
 use tokio::runtime::Runtime;
+use tokio::time::timeout;
 
-use super::{Check, Verdict};
+use super::{Check, Verdict, clock};
 use crate::settings::Settings;
 
+/// Longest wait for a location.
+const ASK_WAIT: Duration = Duration::from_secs(15);
+/// Longest wait for the time at a store.
+const CLOCK_WAIT: Duration = Duration::from_secs(5);
+/// Locations asked at a time.
+const ASKED_MAX: usize = 16;
 /// A name to ask the default UFS under; it is in no metadata.
 const DEFAULT_NAME: &str = "default-ufs";
 
 /// Asks with the settings' time limits, from a runtime of its own.
 pub(super) struct Asker {
-    runtime: Runtime,
+    /// There until it is dropped.
+    runtime: Option<Runtime>,
     ufs: UfsClient,
     probe_writes: bool,
 }
@@ -40,15 +50,67 @@ impl Asker {
         };
         let ufs = UfsClient::new(runtime.handle().clone(), config);
         Ok(Self {
-            runtime,
+            runtime: Some(runtime),
             ufs,
             probe_writes,
         })
     }
 
-    fn ask(&self, row: &Bucket) -> Result<UfsReport, UfsError> {
+    /// Asks locations side by side, each for a bounded time.
+    fn ask(&self, rows: &[Bucket]) -> Vec<Answer> {
+        let Some(runtime) = &self.runtime else {
+            return Vec::new();
+        };
+        let asking = stream::iter(rows).map(|row| self.ask_one(row));
+        runtime.block_on(asking.buffered(ASKED_MAX).collect())
+    }
+
+    async fn ask_one(&self, row: &Bucket) -> Answer {
         let probe = self.probe_writes && is_store(&row.ufs);
-        self.runtime.block_on(self.ufs.check(row, probe))
+        let late = || {
+            let seconds = ASK_WAIT.as_secs();
+            UfsError::new(
+                UfsErrorKind::Timeout,
+                format!("no answer within {seconds} s"),
+            )
+        };
+        let Ok(report) = timeout(ASK_WAIT, self.ufs.check(row, probe)).await else {
+            return Answer {
+                report: Err(late()),
+                clock: None,
+            };
+        };
+        // Why it does not answer, if it does not, the report has told.
+        let clock = timeout(CLOCK_WAIT, self.ufs.clock(row)).await;
+        Answer {
+            report,
+            clock: clock.ok().and_then(Result::ok).flatten(),
+        }
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        // A file system that hangs is not waited for.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What a location said.
+struct Answer {
+    report: Result<UfsReport, UfsError>,
+    clock: Option<StoreClock>,
+}
+
+impl Answer {
+    /// The clock of a store is told once, however many locations it has.
+    fn clock(&self, label: &str, told: &mut Vec<String>) -> Option<Check> {
+        let check = clock::beside_store(label, self.clock.as_ref()?);
+        let again = check.verdict == Verdict::Ok && !told.is_empty();
+        told.push(label.to_owned());
+        (!again).then_some(check)
     }
 }
 
@@ -69,6 +131,8 @@ pub(super) fn planned(settings: &Settings, asker: &Result<Asker, Check>) -> Vec<
         .iter()
         .map(|m| (m.bucket.as_str(), &m.uri, &m.options));
     let mut checks = Vec::new();
+    let mut rows = Vec::new();
+    let mut labels = Vec::new();
     for (at, (name, uri, options)) in [default].into_iter().chain(mounts).enumerate() {
         let (what, label) = match at {
             0 => ("ufs.uri", uri.clone()),
@@ -80,36 +144,69 @@ pub(super) fn planned(settings: &Settings, asker: &Result<Asker, Check>) -> Vec<
             checks.push(to_be_made(what, path));
             continue;
         }
-        checks.push(match row(name, uri, options.clone()) {
-            Ok(row) => judge(what, &label, uri, asker.ask(&row), true),
-            Err(error) => Check::fail(what, error.to_string(), "choose a bucket's name"),
-        });
+        match row(name, uri, options.clone()) {
+            Ok(row) => {
+                rows.push(row);
+                labels.push((what, label));
+            }
+            Err(error) => {
+                checks.push(Check::fail(
+                    what,
+                    error.to_string(),
+                    "choose a bucket's name",
+                ));
+            }
+        }
+    }
+    let mut told = Vec::new();
+    let answers = asker.ask(&rows);
+    for ((answer, row), (what, label)) in answers.into_iter().zip(&rows).zip(labels) {
+        let clock = answer.clock(&label, &mut told);
+        checks.push(judge(what, &label, &row.ufs, answer.report, true));
+        checks.extend(clock);
     }
     checks
 }
 
 /// The mounts of a running service, with this process's credentials.
 pub(super) fn mounted(asker: &Result<Asker, Check>, mounts: &[admin::Mount]) -> Vec<Check> {
-    match asker {
-        Ok(asker) => mounts.iter().map(|m| mount(asker, m)).collect(),
-        Err(check) => vec![check.clone()],
+    let asker = match asker {
+        Ok(asker) => asker,
+        Err(check) => return vec![check.clone()],
+    };
+    let mut checks = Vec::new();
+    let mut asked = Vec::new();
+    for mount in mounts {
+        if !mount.trouble.is_empty() && !is_store(&mount.uri) {
+            let advice = "mount its file system; the service takes it up within seconds";
+            checks.push(Check::fail("mount", mount.trouble.clone(), advice));
+            continue;
+        }
+        let options = mount.options.clone().into_iter().collect();
+        match row(&mount.bucket, &mount.uri, options) {
+            Ok(row) => asked.push((mount, row)),
+            Err(error) => {
+                checks.push(Check::fail(
+                    "mount",
+                    error.to_string(),
+                    "is the service newer?",
+                ));
+            }
+        }
     }
+    let rows: Vec<Bucket> = asked.iter().map(|(_, row)| row.clone()).collect();
+    let mut told = Vec::new();
+    for (answer, (of, _)) in asker.ask(&rows).into_iter().zip(asked) {
+        let label = format!("{} -> {}", of.bucket, of.uri);
+        let clock = answer.clock(&label, &mut told);
+        checks.push(mount(of, &label, answer.report));
+        checks.extend(clock);
+    }
+    checks
 }
 
-fn mount(asker: &Asker, mount: &admin::Mount) -> Check {
-    if !mount.trouble.is_empty() && !is_store(&mount.uri) {
-        return Check::fail(
-            "mount",
-            mount.trouble.clone(),
-            "mount its file system; the service takes it up within seconds",
-        );
-    }
-    let label = format!("{} -> {}", mount.bucket, mount.uri);
-    let options = mount.options.clone().into_iter().collect();
-    let seen = match row(&mount.bucket, &mount.uri, options) {
-        Ok(row) => judge("mount", &label, &mount.uri, asker.ask(&row), false),
-        Err(error) => Check::fail("mount", error.to_string(), "is the service newer?"),
-    };
+fn mount(mount: &admin::Mount, label: &str, asked: Result<UfsReport, UfsError>) -> Check {
+    let seen = judge("mount", label, &mount.uri, asked, false);
     match seen.verdict {
         // What counts is what the service sees.
         Verdict::Ok | Verdict::Warn if !mount.trouble.is_empty() => Check::fail(

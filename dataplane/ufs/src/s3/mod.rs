@@ -5,6 +5,7 @@
 //! store is the location's prefix plus the key.
 
 mod body;
+mod clock;
 mod connect;
 mod errors;
 mod large;
