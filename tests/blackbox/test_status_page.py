@@ -75,6 +75,10 @@ def test_what_the_page_shows_is_what_is(
         assert browser.run("document.getElementById('page').hidden")
         log_in(browser, server, "wrong-token-of-some-length")
         browser.wait("document.getElementById('refusal').textContent")
+        # What no header can hold is refused here, in words.
+        log_in(browser, server, "t\u00f6ken-\u65e5\u672c-of-some-length-at-least")
+        browser.wait("document.getElementById('refusal').textContent.includes('visible ASCII')")
+        assert browser.run("sessionStorage.length") == 0
         log_in(browser, server)
         browser.wait("document.querySelector('#persist td')")
         # Failing by now or soon: the page looks again and again.
@@ -87,7 +91,7 @@ def test_what_the_page_shows_is_what_is(
         assert "abc" in text(browser, "#mounts")
         # The store is away, and the page has asked it.
         browser.wait("document.querySelector('#mounts .bad')?.textContent")
-        browser.wait("document.getElementById('summary').textContent.includes('in trouble')")
+        browser.wait("document.getElementById('summary').textContent.includes(', 1 mount in trouble')")
         assert "WRITE_BACK" in text(browser, "#document")
         # What a person has selected stays so when the page looks again.
         browser.run(

@@ -16,6 +16,7 @@ mod status;
 mod tests;
 mod views;
 
+use axum::middleware;
 use quickwater_rpc::admin::admin_server::AdminServer;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
@@ -53,5 +54,6 @@ pub fn admin_routes<S: Store>(
     let rest = crate::rest::routes(service.clone(), token.clone());
     let server = AdminServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX);
     let server = InterceptedService::new(server, Authenticator::new(token));
-    Routes::new(server).into_axum_router().merge(rest).into()
+    let router = Routes::new(server).into_axum_router().merge(rest);
+    router.layer(middleware::from_fn(crate::rest::plain)).into()
 }

@@ -304,7 +304,7 @@ function show(status) {
   const troubles = status.mounts.filter((m) => m.trouble).length;
   at("summary").textContent = `${status.version}, up for ${span(status.uptime_ms)}, ` +
     `${status.nodes.length} ${status.nodes.length === 1 ? "worker" : "workers"}` +
-    (troubles ? `, ${troubles} mounts in trouble` : "");
+    (troubles ? `, ${count(troubles, "mount")} in trouble` : "");
   at("login").hidden = true;
   at("page").hidden = false;
   at("forget").hidden = false;
@@ -359,8 +359,14 @@ async function look() {
 
 at("login").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(TOKEN, at("token").value.trim());
+  const token = at("token").value.trim();
   at("token").value = "";
+  // What else there may be in a field cannot be sent in a header.
+  if (!/^[!-~]+$/.test(token)) {
+    at("refusal").textContent = "An admin token has visible ASCII characters only: look at what was pasted.";
+    return;
+  }
+  sessionStorage.setItem(TOKEN, token);
   at("refusal").textContent = "";
   look();
 });

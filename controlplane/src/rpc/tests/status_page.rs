@@ -147,9 +147,34 @@ async fn the_page_is_open_and_lets_nothing_foreign_run() {
 #[tokio::test]
 async fn the_address_alone_leads_to_the_page() {
     let served = Served::start().await;
-    let reply = served.http("GET /", &[], "").await;
-    assert_eq!(reply.status, 307);
-    assert!(reply.head.contains("location: /status"), "{}", reply.head);
+    for path in ["/", "/status/"] {
+        let reply = served.http(&format!("GET {path}"), &[], "").await;
+        assert_eq!(reply.status, 307);
+        assert!(
+            reply.head.contains("location: /status\r\n"),
+            "{}",
+            reply.head
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_plainly_said_to_be_not_there() {
+    let served = Served::start().await;
+    let token = bearer();
+    for path in [
+        "/statusx",
+        "/favicon.ico",
+        "/status/x",
+        "/api/v1/none",
+        "/quickwater.admin.v1.Admin/Status",
+    ] {
+        for headers in [&[][..], &[token.as_str()]] {
+            let reply = served.http(&format!("GET {path}"), headers, "").await;
+            assert_eq!(reply.status, 404, "{path}: {}", reply.head);
+            assert!(!reply.head.contains("grpc"), "{path}: {}", reply.head);
+        }
+    }
 }
 
 #[tokio::test]
