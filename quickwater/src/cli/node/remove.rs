@@ -132,3 +132,64 @@ async fn remove(mut remote: Remote, args: &RemoveArgs) -> Result<Lost> {
         token = page.next_page_token;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost(count: u64) -> Lost {
+        let object = |number| LostObject {
+            bucket: "abc".into(),
+            key: format!("k{number}"),
+            size: 1024,
+            transient: false,
+        };
+        Lost {
+            objects: count,
+            bytes: count * 1024,
+            named: (0..count).map(object).collect(),
+        }
+    }
+
+    fn words(count: u64, dry_run: bool) -> String {
+        let args = RemoveArgs {
+            name: "n1".into(),
+            dry_run,
+            target: Target::local("/d".into()),
+        };
+        text(&args, &lost(count))
+    }
+
+    #[test]
+    fn what_is_lost_is_told_in_words() {
+        assert_eq!(
+            words(0, false),
+            "nothing is lost with n1: every object of it is in its UFS\n\
+             n1 is removed; its slots go to others\n"
+        );
+        assert_eq!(
+            words(1, false),
+            "this is lost, because only n1 has it: 1 object (1.0 KiB)\n  /abc/k0 (1.0 KiB)\n\
+             n1 is removed; its slots go to others\n"
+        );
+    }
+
+    #[test]
+    fn a_dry_run_says_that_nothing_was_done() {
+        let told = words(2, true);
+        assert!(
+            told.starts_with("this would be lost, because only n1 has it: 2 objects (2.0 KiB)\n")
+        );
+        assert!(told.ends_with("n1 was not removed\n"));
+    }
+
+    #[test]
+    fn twenty_are_named_and_the_others_are_said_to_be_in_json() {
+        for (count, more) in [(NAMED_MAX as u64, false), (NAMED_MAX as u64 + 1, true)] {
+            let told = words(count, false);
+            let named = told.lines().filter(|line| line.starts_with("  /abc/"));
+            assert_eq!(named.count(), NAMED_MAX);
+            assert_eq!(told.contains("  ...; --output json names them\n"), more);
+        }
+    }
+}

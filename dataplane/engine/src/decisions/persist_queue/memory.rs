@@ -12,6 +12,8 @@ use super::lanes::{Lane, Past};
 pub const CHANGE_BYTES: u64 = 330;
 /// Most bytes kept of the text of an error.
 pub(super) const ERROR_BYTES_MAX: usize = 256;
+/// What shows that a text was cut.
+const CUT: &str = " ...";
 /// What must be free for a change whose key is not known yet.
 pub(super) const NEXT_BYTES: u64 = CHANGE_BYTES + KEY_BYTES_MAX as u64;
 
@@ -24,11 +26,16 @@ pub(super) fn of((_, key): &Place, lane: &Lane) -> u64 {
     CHANGE_BYTES + (key.as_str().len() + past) as u64
 }
 
-/// The text of an error, cut: with a UFS that is down every change has one.
+/// The text of an error, cut between words if it has any: with a UFS that is down every
+/// change has one.
 pub(super) fn bounded(mut error: String) -> String {
     if error.len() > ERROR_BYTES_MAX {
-        let end = (0..=ERROR_BYTES_MAX).rfind(|at| error.is_char_boundary(*at));
-        error.truncate(end.unwrap_or(0));
+        let room = ERROR_BYTES_MAX - CUT.len();
+        let room = (0..=room).rfind(|at| error.is_char_boundary(*at));
+        let room = room.unwrap_or(0);
+        let words = error.get(..room).and_then(|text| text.rfind(' '));
+        error.truncate(words.unwrap_or(room));
+        error.push_str(CUT);
     }
     error.shrink_to_fit();
     error

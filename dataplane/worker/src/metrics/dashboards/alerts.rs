@@ -358,7 +358,7 @@ pub(super) const ALERTS: &[Alert] = &[
         severity: "critical",
         expression: "quickwater_ufs_misplaced_mounts > 0",
         hold: "1m",
-        summary: "{{ $value }} mounts of {{ $labels.instance }} are not the directory they were written to.",
+        summary: "Mounts of {{ $labels.instance }} that are not the directory they were written to: {{ $value }}.",
         meaning: "The directory lacks its mark: most likely its file system is not mounted. It is neither read nor written.",
         action: "`quickwater mount list` names it. Mount the file system; it heals within seconds. If the directory was replaced on purpose: `quickwater mount accept BUCKET`.",
         fires: &[series(
@@ -425,7 +425,7 @@ pub(super) const ALERTS: &[Alert] = &[
         severity: "critical",
         expression: r#"max by (instance) (quickwater_cluster_nodes{state="silent"}) > 0"#,
         hold: "2m",
-        summary: "{{ $value }} workers do not renew their leases at {{ $labels.instance }}.",
+        summary: "Workers that do not renew their leases at {{ $labels.instance }}: {{ $value }}.",
         meaning: "Their leases are over, and their slots are those of the workers that are left: what a UFS has is read and written there. What only they had is answered with 503, never with an older version, until they are back.",
         action: "`quickwater node list` names them. Start them again: what they have is taken in. Only if a machine and its disk are lost for good: `quickwater node remove ID --dry-run` says what is lost with it, and without --dry-run lets those keys be answered with 410.",
         fires: &[series(
@@ -442,7 +442,7 @@ pub(super) const ALERTS: &[Alert] = &[
         severity: "warning",
         expression: "quickwater_copies_missing_objects > 0",
         hold: "15m",
-        summary: "{{ $value }} objects of {{ $labels.instance }} have fewer copies than they were acked with.",
+        summary: "Objects of {{ $labels.instance }} with fewer copies than they were acked with: {{ $value }}.",
         meaning: "A worker that kept copies is gone, or came back without them. They are made again, the oldest first, as long as there are enough workers; until then the loss of one more disk may lose acked bytes.",
         action: "Is `quickwater_copies_missing_objects` falling? Then wait. Else start workers that are away (`quickwater node list`): `writeReplicas` of the path wants so many, in different zones if there are. `quickwater_copies_failed_total` that rises means that copying fails: the log says why, mostly for want of dirty space at the others. What the UFS gets needs no copies: `quickwater async-persist retry`.",
         fires: &[series(

@@ -102,6 +102,14 @@ impl Panel {
             .zip(&self.queries)
             .map(|(r, q)| q.json(r))
             .collect();
+        let mut custom = json!({
+            "fillOpacity": 10, "lineWidth": 1, "showPoints": "auto", "spanNulls": true,
+        });
+        // A line of zeros alone would have an axis up to 10,000 %; what is more than this
+        // still makes it longer.
+        if self.unit == "percentunit" {
+            custom["axisSoftMax"] = json!(0.1);
+        }
         json!({
             "id": id,
             "type": "timeseries",
@@ -113,7 +121,7 @@ impl Panel {
                 "defaults": {
                     "unit": self.unit,
                     "min": 0,
-                    "custom": { "fillOpacity": 10, "lineWidth": 1, "showPoints": "auto", "spanNulls": true },
+                    "custom": custom,
                 },
                 "overrides": [],
             },
