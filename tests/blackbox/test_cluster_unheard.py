@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
+from botocore.exceptions import ClientError
 
 from conftest import EXTERNAL
 from harness.cluster import PATIENCE_SECONDS, Cluster, settled
@@ -140,3 +142,23 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
     until(cluster, lambda: latest(cluster, "sent_bytes")[FROZEN] is not None)
     code, said = told(cluster, "retry", "--path", "/abc")
     assert (code, said["unheard"]) == (0, []), said
+
+
+def test_who_keeps_a_bucket_from_being_removed_is_named(cluster: Cluster) -> None:
+    s3 = cluster.ask_once("n1")
+    s3.create_bucket(Bucket="abc")
+    os.kill(cluster.workers[FROZEN].pid, signal.SIGSTOP)
+    with pytest.raises(ClientError) as told:
+        s3.delete_bucket(Bucket="abc")
+    os.kill(cluster.workers[FROZEN].pid, signal.SIGCONT)
+    assert told.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    assert f"orker {FROZEN}" in told.value.response["Error"]["Message"], told.value
+    failed = [line for line in cluster.workers["n1"].log().splitlines() if "failed" in line]
+    assert any(f"node={FROZEN}" in line or f'node="{FROZEN}"' in line for line in failed), failed
+
+    def removed() -> bool:
+        with contextlib.suppress(ClientError):
+            s3.delete_bucket(Bucket="abc")
+        return not s3.list_buckets()["Buckets"]
+
+    until(cluster, removed)

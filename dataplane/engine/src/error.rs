@@ -1,6 +1,6 @@
 //! Why a request could not be served, by what the client is told.
 
-use quickwater_proto::{MetadataError, UfsError, UfsErrorKind};
+use quickwater_proto::{MetadataError, NodeId, UfsError, UfsErrorKind};
 
 use crate::io::DiskError;
 
@@ -58,6 +58,16 @@ pub enum FlowError {
     /// Another worker answers for it, or this one's right to has ended.
     #[error("not answered here: {0}")]
     NotHere(&'static str),
+    /// Another worker has to do its part first, and does not now.
+    #[error("worker {node} has to {what} first, and does not now: {why}")]
+    Awaits {
+        /// Which one.
+        node: NodeId,
+        /// What it has to do.
+        what: &'static str,
+        /// What it says, or why nothing comes.
+        why: String,
+    },
     /// An earlier request for the key got no answer from the UFS and may still be
     /// applied; nothing changed, another change is taken in so many seconds.
     #[error(

@@ -100,7 +100,7 @@ pub trait Peers {
     /// Waits until the UFS has all that others hold of a bucket.
     ///
     /// # Errors
-    /// It takes too long, or one was not reached.
+    /// [`FlowError::Awaits`]: it takes one too long, or it was not reached.
     async fn settle_bucket(&self, bucket: &Bucket) -> Result<(), FlowError>;
 }
 

@@ -287,7 +287,15 @@ impl quickwater_engine::io::Peers for EnginePeers {
         let settled = others.iter().map(async |node| {
             let right = right_to(bucket, "SettleBucket");
             let asked = peers.ask(node, Task::SettleBucket, right, &SettleBucket {});
-            done(&asked.await.map_err(|failure| failed(&failure))?.0)
+            let settled = match asked.await {
+                Ok((answer, _)) => done(&answer),
+                Err(failure) => Err(failed(&failure)),
+            };
+            settled.map_err(|error| FlowError::Awaits {
+                node: node.clone(),
+                what: "send what it has of the bucket to the UFS",
+                why: error.to_string(),
+            })
         });
         try_join_all(settled).await.map(|_| ())
     }

@@ -87,6 +87,7 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
         FlowError::Unavailable(_)
         | FlowError::Unknown(_)
         | FlowError::TooFewWorkers { .. }
+        | FlowError::Awaits { .. }
         | FlowError::Unsettled(_)
         | FlowError::NotPersisted
         | FlowError::NeverPersisted
@@ -110,6 +111,14 @@ pub(super) fn flow_error(error: FlowError) -> S3Error {
                  workers are there and have room. Try again."
             ),
         ),
+        FlowError::Awaits { ref node, what, .. } => {
+            tracing::warn!(code = code.as_str(), %node, %error, "request failed");
+            let text = format!(
+                "Worker {node} has to {what} first, and does not now. Try again; `quickwater \
+                 node list` shows how it is."
+            );
+            S3Error::new(code, text)
+        }
         FlowError::NotHere(why) => S3Error::new(
             code,
             format!("This worker cannot answer for it now: {why}. Try again, or another worker."),

@@ -352,7 +352,7 @@ where
                 Ok(Where::There(node)) => return Ok(Some(node)),
                 Ok(_) => return Ok(None),
                 Err(_) if self.engine.permit_lease().is_err() => return Ok(None),
-                Err(failed) if Instant::now() >= until => return Err(refusal(&failed)),
+                Err(failed) if Instant::now() >= until => return Err(refusal(&failed, None)),
                 Err(_) => monoio::time::sleep(RETRY_PAUSE).await,
             }
         }
@@ -387,10 +387,11 @@ where
         let opened = peers.open(node, Task::CopySource, right, &message).await;
         // Nothing was changed, whatever became of it.
         let opened = opened.map_err(|failed| {
-            refusal(&CallFailure {
+            let failed = CallFailure {
                 begun: false,
                 ..failed
-            })
+            };
+            refusal(&failed, Some(node))
         });
         let (mut call, answer, record) = opened?;
         if !answer.code.is_empty() {

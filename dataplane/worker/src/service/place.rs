@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use quickwater_engine::{FlowError, World};
-use quickwater_proto::{Bucket, slot_of, slot_of_text};
-use quickwater_s3::{Operation, Request};
+use quickwater_proto::{Bucket, NodeId, slot_of, slot_of_text};
+use quickwater_s3::{Operation, Request, S3Error, S3ErrorCode};
 
 use super::answer::Refusal;
 use super::permits::Permits;
@@ -76,14 +76,25 @@ where
     }
 }
 
-/// What a client is told when a call of another worker came to nothing.
-pub(super) fn refusal(failed: &CallFailure) -> Refusal {
-    tracing::warn!(error = %failed, failure = ?failed.failure, begun = failed.begun, "a call of another worker failed");
-    let error = match failed.begun {
-        true => FlowError::Unsettled(format!("the worker that owns the key: {failed}")),
-        false => FlowError::NotHere("the worker that owns the key cannot be reached"),
-    };
-    error.into()
+/// What a client is told when a call of another worker came to nothing. `node`: which one;
+/// none: nobody was found to be asked.
+pub(super) fn refusal(failed: &CallFailure, node: Option<&NodeId>) -> Refusal {
+    let named = node.map_or("nobody", NodeId::as_str);
+    tracing::warn!(node = named, error = %failed, failure = ?failed.failure, begun = failed.begun, "a call of another worker failed");
+    if failed.begun {
+        let text = format!("worker {named}, which owns the key: {failed}");
+        return FlowError::Unsettled(text).into();
+    }
+    match node {
+        Some(node) => {
+            let text = format!(
+                "This worker cannot answer for it now: worker {node}, which owns the key, cannot \
+                 be reached. Try again, or another worker."
+            );
+            S3Error::new(S3ErrorCode::SlowDown, text).into()
+        }
+        None => FlowError::NotHere("the worker that owns the key cannot be reached").into(),
+    }
 }
 
 /// What a client did to its body, in the words of the peer protocol.

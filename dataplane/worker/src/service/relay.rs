@@ -81,7 +81,12 @@ where
         let mut repeatable = !relaying.request.operation.is_write();
         let mut revalidate = false;
         loop {
-            let failed = match self.place(relaying.neighbours, relaying.slot) {
+            let place = self.place(relaying.neighbours, relaying.slot);
+            let asked = match &place {
+                Ok(Where::There(node)) => Some(node.clone()),
+                _ => None,
+            };
+            let failed = match place {
                 Ok(Where::There(node)) => {
                     let relayed = self.relay_to(&node, relaying, revalidate, body, seen);
                     match relayed.await {
@@ -105,7 +110,7 @@ where
             };
             let again = !failed.begun || std::mem::take(&mut repeatable);
             if !again || failed.failure == Failure::Busy || Instant::now() >= until {
-                return Err(refusal(&failed));
+                return Err(refusal(&failed, asked.as_ref()));
             }
             monoio::time::sleep(RETRY_PAUSE).await;
         }
