@@ -353,6 +353,7 @@ def test_a_worker_that_was_not_there_is_not_taken_in_silently(three: Cluster) ->
     assert refused.returncode == 1 and "n3 owned slots" in refused.stderr, refused
     done = rebuild(cluster, files, "--without=n3")
     assert done.returncode == 0, done
+    assert "worker n3, said to be lost, owned" in done.stdout, done
     begin_again(cluster, left)
     # What had a copy is there, wherever it was.
     agree(cluster, twos)

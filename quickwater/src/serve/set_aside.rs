@@ -203,3 +203,120 @@ fn write_index(dir: &Path, lines: &BTreeMap<String, Line>) -> Result<()> {
 fn index(dir: &Path) -> PathBuf {
     dir.join(INDEX)
 }
+
+#[cfg(test)]
+mod tests {
+    use quickwater_controlplane::Namespace;
+    use quickwater_proto::{
+        BucketId, BucketName, ETag, Extent, ObjectHeaders, ObjectKey, ObjectRecord, PersistState,
+        Version,
+    };
+
+    use super::*;
+    use crate::store::MetadataStore;
+
+    const BUCKET: BucketId = BucketId(7);
+
+    fn bucket() -> Bucket {
+        Bucket {
+            id: BUCKET,
+            name: BucketName::new("photos").unwrap(),
+            ufs: "file:///photos".into(),
+            created_ms: 0,
+            metadata_ttl_ms: 0,
+            options: Vec::new(),
+            tags: Vec::new(),
+            owned: false,
+        }
+    }
+
+    fn entry(blob: BlobId) -> JournalEntry {
+        let record = ObjectRecord {
+            version: Version::default(),
+            size: 5,
+            etag: ETag::from_md5(&[7; 16]),
+            modified_ms: 0,
+            headers: ObjectHeaders::default(),
+            checksums: Vec::new(),
+            tags: Vec::new(),
+            extents: vec![Extent { blob, size: 5 }],
+            parts: Vec::new(),
+            ufs: None,
+            persist: PersistState::NotPersisted,
+            partial: false,
+        };
+        let names = Namespace::new(MetadataStore::in_memory().unwrap());
+        let key = ObjectKey::new("a/b").unwrap();
+        let bytes = names.journal_entry(BUCKET, &key, &record, 1).unwrap();
+        JournalEntry::decode(&bytes).unwrap()
+    }
+
+    fn line(file: &str, bytes: u64) -> Line {
+        Line {
+            file: file.into(),
+            bucket: "photos".into(),
+            key: "a \"quoted\"\nkey".into(),
+            bytes,
+            whole: true,
+            written_ms: 9,
+            etag: "etag".into(),
+        }
+    }
+
+    #[test]
+    fn a_line_says_what_its_entry_does() {
+        let blob = BlobId(3);
+        let known = describe(blob, Some(&entry(blob)), &[bucket()]).unwrap();
+        let place = (known.bucket.as_str(), known.key.as_str(), known.bytes);
+        assert_eq!(place, ("photos", "a/b", 5));
+        assert!(
+            known.etag.contains("0707") && known.written_ms > 0,
+            "{known:?}"
+        );
+        assert_eq!(known.file, blob.to_string());
+        // Older metadata may not know the bucket: then its number is all there is.
+        let nameless = describe(blob, Some(&entry(blob)), &[]).unwrap();
+        assert_eq!((nameless.bucket.as_str(), nameless.key), ("7", known.key));
+        // A part has no entry.
+        let part = describe(blob, None, &[bucket()]).unwrap();
+        assert_eq!((part.bucket.as_str(), part.key.as_str()), ("", ""));
+        assert_eq!(part.file, blob.to_string());
+    }
+
+    #[test]
+    fn an_entry_whose_record_is_damaged_is_no_line() {
+        let mut damaged = entry(BlobId(3));
+        damaged.object.row = vec![0xff; 9];
+        let error = describe(BlobId(3), Some(&damaged), &[bucket()]).unwrap_err();
+        assert!(
+            error.to_string().contains("the journal entry of"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_was_set_aside_before_stays_in_the_index() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read_index(dir.path()).unwrap().is_empty(), "none yet");
+        let first = BTreeMap::from([("1".to_owned(), line("1", 5))]);
+        write_index(dir.path(), &first).unwrap();
+        let mut lines = read_index(dir.path()).unwrap();
+        assert_eq!(lines, first);
+        // The same file again takes the place of its line.
+        lines.insert("1".into(), line("1", 6));
+        lines.insert("2".into(), line("2", 7));
+        write_index(dir.path(), &lines).unwrap();
+        assert_eq!(read_index(dir.path()).unwrap(), lines);
+    }
+
+    #[test]
+    fn a_damaged_index_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(index(dir.path()), "{\"file\":\n").unwrap();
+        let error = read_index(dir.path()).unwrap_err();
+        assert!(
+            error.to_string().contains("is damaged; move it away"),
+            "{error}"
+        );
+    }
+}

@@ -86,17 +86,19 @@ enum Word {
 }
 
 /// Who owned each slot last, of what workers noted: by which table they took it, and the
-/// table they went by. `nodes`: their names, in the same order.
+/// table they went by. `nodes`: their names, in the same order. Also how many slots each
+/// of those had last that there is to be done `without`.
 fn last_words(
     claims: &[(&SlotTable, &[u64])],
     nodes: &[&NodeId],
     without: &[NodeId],
-) -> Result<Vec<Word>> {
+) -> Result<(Vec<Word>, BTreeMap<NodeId, usize>)> {
     let newest = claims.iter().map(|(table, _)| *table);
     let Some(newest) = newest.max_by_key(|table| table.epoch) else {
         bail!("no file is given");
     };
     let mut absent: BTreeMap<&NodeId, u64> = BTreeMap::new();
+    let mut lost: BTreeMap<NodeId, usize> = without.iter().map(|node| (node.clone(), 0)).collect();
     let mut words = Vec::with_capacity(SLOTS);
     for slot in 0..SLOTS {
         let claimed = claims.iter().map(|(_, epochs)| epochs.get(slot).copied());
@@ -109,8 +111,9 @@ fn last_words(
         words.push(match (owner, last) {
             // It took the slot by that table, or an earlier one: not later than the rest.
             (Some(owner), last) if last.is_none_or(|(epoch, _)| epoch < newest.epoch) => {
-                if !without.contains(owner) {
-                    *absent.entry(owner).or_default() += 1;
+                match lost.get_mut(owner) {
+                    Some(slots) => *slots += 1,
+                    None => *absent.entry(owner).or_default() += 1,
                 }
                 Word::Lost
             }
@@ -127,7 +130,20 @@ fn last_words(
              --without: what only they had is lost then"
         );
     }
-    Ok(words)
+    Ok((words, lost))
+}
+
+/// What goes with a worker that is said to be lost.
+fn loss_of(node: &NodeId, slots: usize) -> String {
+    match slots {
+        0 => format!("worker {node}, said to be lost, owned nothing at the end"),
+        _ => format!(
+            "worker {node}, said to be lost, owned {slots} of {SLOTS} slots at the end: writes \
+             and deletes of their keys that only it had are left out. Nobody else knows which \
+             these are: such a key is as its UFS has it, or as an older write left it on the \
+             workers that were collected"
+        ),
+    }
 }
 
 /// A rebuild under way.
@@ -145,7 +161,7 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     /// Looks whether the files are whole and belong together.
-    fn open(sources: &Sources<'_>, telling: Telling<'a>) -> Result<Self> {
+    fn open(sources: &Sources<'_>, mut telling: Telling<'a>) -> Result<Self> {
         let mut opened: Vec<Facts> = Vec::new();
         for path in sources.from {
             let facts = Facts::open(path);
@@ -179,7 +195,10 @@ impl<'a> Work<'a> {
             .map(|head| (&head.table, &*head.epochs))
             .collect();
         let nodes: Vec<_> = heads.map(|head| &head.witness.node).collect();
-        let words = last_words(&claims, &nodes, sources.without)?;
+        let (words, lost) = last_words(&claims, &nodes, sources.without)?;
+        for (node, slots) in &lost {
+            telling.tell(&loss_of(node, *slots))?;
+        }
         let mut newest: Option<(u64, usize)> = None;
         for (at, facts) in opened.iter().enumerate() {
             let node = &facts.head.witness.node;
@@ -421,19 +440,25 @@ mod tests {
         let (mine, theirs) = (of(7, 2), of(3, 5));
         let (older, newer) = (table(7, &one), table(8, &two));
         let claims = [(&older, &*mine), (&newer, &*theirs)];
-        let words = last_words(&claims, &[&one, &two], &[]).unwrap();
+        let (words, lost) = last_words(&claims, &[&one, &two], &[]).unwrap();
+        assert!(lost.is_empty());
         assert_eq!((words[0], words[1]), (Word::Of(0), Word::Of(1)));
         // An owner at the end who does not tell is asked for, by name.
         let newest = table(9, &gone);
         let claims = [(&older, &*mine), (&newest, &*theirs)];
         let error = last_words(&claims, &[&one, &two], &[]).unwrap_err();
         assert!(error.to_string().contains("workers n3 owned"), "{error}");
-        let words = last_words(&claims, &[&one, &two], &[gone]).unwrap();
+        let without = [gone.clone(), node("n4")];
+        let (words, lost) = last_words(&claims, &[&one, &two], &without).unwrap();
         assert_eq!(words, vec![Word::Lost; SLOTS]);
+        // What goes with them is told.
+        assert_eq!((lost[&gone], lost[&without[1]]), (SLOTS, 0));
+        assert!(loss_of(&gone, SLOTS).contains("owned 16384 of 16384 slots"));
+        assert!(loss_of(&without[1], 0).contains("owned nothing"));
         // Nobody ever had it.
         let none = vec![0; SLOTS];
         let claims = [(&older, &*none)];
-        let words = last_words(&claims, &[&one], &[]).unwrap();
+        let (words, _) = last_words(&claims, &[&one], &[]).unwrap();
         assert_eq!(words[9], Word::Lost);
         assert!(last_words(&[], &[], &[]).is_err());
     }
