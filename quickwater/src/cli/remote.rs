@@ -21,6 +21,10 @@ use crate::home::{self, RunFile, Secret};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for one admin call; adding a mount reaches out to its UFS.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
+/// Time between two questions whether the service still runs, while a call waits, and time for
+/// the answer: a process that was stopped, or whose machine hangs, is not waited for.
+const PING_EVERY: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Variable of the admin token.
 const TOKEN_VARIABLE: &str = "QUICKWATER_ADMIN_TOKEN";
 
@@ -146,6 +150,8 @@ async fn connect(address: &str, token: &Secret) -> Result<Remote> {
         .with_context(|| format!("'{address}' is not an address; write HOST:PORT"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(CALL_TIMEOUT)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
         .connect()
         .await
         .map_err(|e| {
@@ -172,8 +178,18 @@ pub(crate) fn explain(status: &Status) -> anyhow::Error {
 /// of a failure of the connection.
 fn broken(code: Code, cause: &(dyn std::error::Error + 'static)) -> anyhow::Error {
     let mut deepest = cause;
+    let mut is_silent = false;
     while let Some(next) = deepest.source() {
         deepest = next;
+        // What hyper calls a ping without an answer.
+        is_silent |= deepest.to_string() == "keep-alive timed out";
+    }
+    if is_silent {
+        return anyhow!(
+            "the service does not answer: its process is stopped (`kill -CONT` wakes it), or its \
+             machine hangs; look at the result before you try again"
+        )
+        .context(Kind::Unreachable);
     }
     let what = match code {
         Code::DeadlineExceeded | Code::Cancelled => "no answer in time",
