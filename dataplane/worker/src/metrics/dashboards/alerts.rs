@@ -438,6 +438,23 @@ pub(super) const ALERTS: &[Alert] = &[
         )],
     },
     Alert {
+        name: "QuickwaterWorkerRefused",
+        severity: "critical",
+        expression: "max by (instance, reason) (quickwater_cluster_refused_workers) > 0",
+        hold: "1m",
+        summary: "Workers that {{ $labels.instance }} does not take in ({{ $labels.reason }}): {{ $value }}.",
+        meaning: "reason `older`: a worker has seen newer metadata than there are, so those were put back or lost; nobody gets its slots, and what it has is kept. `name`: two processes call themselves the same, as after a directory was copied. `cluster`: a worker of another cluster.",
+        action: "`quickwater status` names them and says why. `older`: put the newest metadata back and restart the control plane; only if there are none, `quickwater cluster accept-older --dry-run` says what is given up. `name`: stop one of the two, and give it a directory and a name of its own. `cluster`: start it with the certificates and the directory of one cluster.",
+        fires: &[series(
+            r#"quickwater_cluster_refused_workers{instance="c",reason="older"}"#,
+            "1x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_cluster_refused_workers{instance="c",reason="older"}"#,
+            "0x30",
+        )],
+    },
+    Alert {
         name: "QuickwaterCopiesMissing",
         severity: "warning",
         expression: "quickwater_copies_missing_objects > 0",
