@@ -465,7 +465,7 @@ impl<S: Store> Cluster<S> {
         };
         if SystemClock.wall_ms().abs_diff(ticket.began_ms) > CLOCKS_APART_MAX_MS {
             let why = "the clocks of worker and control plane are more than a minute apart";
-            return Err(MetadataError::Unavailable(why.into()));
+            return Err(refused(&call, why));
         }
         loop {
             let promise = match self.0.memo.look(ticket.id) {
@@ -509,8 +509,7 @@ impl<S: Store> Cluster<S> {
         if let Some((bucket, key)) = calls::changed_key(operation, call)?
             && table.owner(slot_of(bucket, &key)) != Some(node)
         {
-            let why = "the key belongs to another worker now";
-            return Err(MetadataError::Unavailable(why.into()));
+            return Err(refused(call, "the key belongs to another worker now"));
         }
         let fence = Fence {
             session,
@@ -569,6 +568,15 @@ fn holders(node: &NodeId, call: &messages::Call) -> Result<Vec<NodeId>, Mistaken
         holders.push(copy.node);
     }
     Ok(holders)
+}
+
+/// A call that is not made now. One that was sent before may have been made then: whoever takes
+/// it for not made lets go of bytes that a row may name.
+fn refused(call: &messages::Call, why: &str) -> MetadataError {
+    match call.again {
+        true => MetadataError::Unknown(why.into()),
+        false => MetadataError::Unavailable(why.into()),
+    }
 }
 
 /// Where members that did not leave are reached.

@@ -207,6 +207,16 @@ async fn only_the_owner_of_a_key_changes_it() {
     };
     let refused = world.send(other, others, world.put(1, "other")).await;
     assert!(matches!(refused, Err(MetadataError::Unavailable(_))));
+    // Sent before, it may have been made while the key was its own.
+    let again = messages::Call {
+        again: true,
+        ..world.put(1, "other")
+    };
+    let unknown = world.send(other, others, again).await;
+    assert!(
+        matches!(unknown, Err(MetadataError::Unknown(_))),
+        "{unknown:?}"
+    );
     if before.is_none() {
         let beat = Beat {
             epoch: table.epoch,
@@ -415,6 +425,14 @@ async fn a_clock_that_is_far_off_is_told_so() {
     };
     let told = world.send("n1", session, late).await.unwrap_err();
     assert!(told.to_string().contains("clocks"), "{told}");
+    assert!(matches!(told, MetadataError::Unavailable(_)));
+    let again = messages::Call {
+        began_ms: SystemClock.wall_ms() - 120_000,
+        again: true,
+        ..world.put(1, "one")
+    };
+    let told = world.send("n1", session, again).await.unwrap_err();
+    assert!(matches!(told, MetadataError::Unknown(_)), "{told}");
 }
 
 #[tokio::test]
