@@ -2,17 +2,22 @@
 //! what it remembers of keys. It follows the rules of the real one
 //! (`quickwater/src/serve/apart/attendant.rs`, `client/link.rs`, the engine's rights).
 
+mod alone;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quickwater_proto::{MetadataError, NodeId, PutCondition, SlotTable};
+use futures_util::future::select;
+use quickwater_proto::{MetadataError, NodeId, PersistState, PutCondition, SlotTable};
 use quickwater_rpc::cluster as messages;
 use quickwater_simulation::Sim;
 use tokio::sync::Mutex;
 
+use super::disk::{Disk, Stage};
 use super::history::Seen;
 use super::network::Network;
 use super::{Control, Mistake, Scene};
@@ -25,6 +30,8 @@ const MARGIN: u32 = 10;
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
 /// Limit of a call, all repetitions included.
 const CALL_WAIT: Duration = Duration::from_secs(12);
+/// How long it hands over at its end.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(5);
 /// Pause between two looks for a session.
 const LOOK_PAUSE: Duration = Duration::from_millis(40);
 
@@ -41,6 +48,16 @@ struct Mind {
     heard: Option<Arc<SlotTable>>,
     gone_by: u64,
     kept: BTreeSet<usize>,
+    /// What is to be sent to the UFS, by key; what is being sent.
+    queue: BTreeMap<usize, (u128, String)>,
+    running: BTreeSet<usize>,
+    /// Slots that others should have.
+    wanted: BTreeSet<usize>,
+    /// It ends soon; it answers nobody any more.
+    stopping: bool,
+    closed: bool,
+    /// It said goodbye: there is no other session.
+    left: bool,
 }
 
 pub(super) struct Worker {
@@ -55,6 +72,7 @@ pub(super) struct Worker {
     frozen_until: Cell<Duration>,
     life: Cell<u64>,
     mind: RefCell<Mind>,
+    disk: Disk,
     locks: RefCell<Vec<Arc<Mutex<()>>>>,
 }
 
@@ -79,6 +97,7 @@ impl Worker {
             frozen_until: Cell::default(),
             life: Cell::default(),
             mind: RefCell::default(),
+            disk: Disk::default(),
             locks: RefCell::default(),
         });
         worker.restart();
@@ -89,11 +108,13 @@ impl Worker {
     pub(super) fn restart(self: &Rc<Self>) {
         self.life.set(self.life.get() + 1);
         self.mind.take();
+        self.disk.restarted();
         let locks = self.scene.slots.iter().map(|_| Arc::default());
         self.locks.replace(locks.collect());
-        let (link, follower) = (Rc::clone(self), Rc::clone(self));
+        let (link, persister, keeper) = (Rc::clone(self), Rc::clone(self), Rc::clone(self));
         self.sim.spawn(async move { link.link().await });
-        self.sim.spawn(async move { follower.follow().await });
+        self.sim.spawn(async move { persister.persist().await });
+        self.sim.spawn(async move { keeper.keep().await });
     }
 
     /// Nothing of the process moves, but the world does.
@@ -133,6 +154,9 @@ impl Worker {
             if let Some(session) = self.register(life).await {
                 self.attend(life, session).await;
             }
+            if self.mind.borrow().left {
+                return;
+            }
             let pause = Duration::from_millis(50 + self.sim.below(500));
             self.sleep(life, pause).await;
         }
@@ -155,6 +179,7 @@ impl Worker {
         self.wake(life).await;
         let (session, lease, table) = answer?;
         self.opened(&table);
+        self.disk.fenced();
         self.granted(sent, lease);
         let mut mind = self.mind.borrow_mut();
         mind.session = Some(session);
@@ -186,15 +211,42 @@ impl Worker {
         mind.until = mind.until.max(sent + trusted);
     }
 
-    async fn attend(&self, life: u64, (session, lease): (u64, Duration)) {
+    /// A session: tables are gone by beside the heartbeats, and no longer than they.
+    async fn attend(self: &Rc<Self>, life: u64, (session, lease): (u64, Duration)) {
+        {
+            let mut mind = self.mind.borrow_mut();
+            mind.gone_by = 0;
+            mind.kept.clear();
+        }
+        let follower = Rc::clone(self);
+        let follower = async move { follower.follow(life, session).await };
+        let beats = self.beats(life, session, lease);
+        match self.scene.mistake {
+            Some(Mistake::FollowsOn) => {
+                self.sim.spawn(follower);
+                beats.await;
+            }
+            _ => {
+                select(pin!(beats), pin!(follower)).await;
+            }
+        }
+    }
+
+    async fn beats(&self, life: u64, session: u64, lease: Duration) {
         while self.mind.borrow().session == Some(session) {
             let sent = self.clock();
             let beat = {
                 let mind = self.mind.borrow();
-                let kept = mind.kept.iter().map(|key| self.scene.slots[*key]);
+                let slots = |keys: &BTreeSet<usize>| -> BTreeSet<usize> {
+                    keys.iter().map(|key| self.scene.slots[*key]).collect()
+                };
+                let must = self.must_stay(&mind);
                 Beat {
                     epoch: mind.gone_by,
-                    kept: kept.collect(),
+                    kept: slots(&mind.kept),
+                    holds: !self.disk.is_empty() || !mind.queue.is_empty(),
+                    ready: slots(&mind.wanted.difference(&must).copied().collect()),
+                    stopping: mind.stopping,
                     ..Beat::default()
                 }
             };
@@ -203,11 +255,17 @@ impl Worker {
                 let cluster = control.cluster()?;
                 let taken = cluster.beat(&node, session, beat);
                 let table = cluster.tables().borrow().clone();
-                Some((taken, table))
+                let wanted = cluster.wanted(&node);
+                Some((taken, table, wanted))
             };
             let answer = self.network.call(self.at, ANSWER_WAIT, handle).await;
             self.wake(life).await;
-            let Some((true, table)) = answer else { break };
+            let Some((true, table, wanted)) = answer else {
+                break;
+            };
+            let slots = self.scene.slots.iter().enumerate();
+            let wanted = slots.filter(|(_, slot)| wanted.contains(slot));
+            self.mind.borrow_mut().wanted = wanted.map(|(key, _)| key).collect();
             self.granted(sent, lease);
             let newer = |heard: &Arc<SlotTable>| heard.epoch < table.epoch;
             if self.mind.borrow().heard.as_ref().is_none_or(newer) {
@@ -223,9 +281,8 @@ impl Worker {
     }
 
     /// Goes by one table after the other.
-    async fn follow(self: Rc<Self>) {
-        let life = self.life.get();
-        loop {
+    async fn follow(&self, life: u64, session: u64) {
+        while self.mind.borrow().session == Some(session) {
             let heard = self.mind.borrow().heard.clone();
             let gone_by = self.mind.borrow().gone_by;
             match heard {
@@ -248,23 +305,99 @@ impl Worker {
         let gained: Vec<usize> = all
             .filter(|key| !owned.contains(key) && mine(*key))
             .collect();
-        let early = self.scene.mistake == Some(Mistake::SaysItLetGo);
-        if early {
+        if self.scene.mistake == Some(Mistake::SaysItLetGo) && !lost.is_empty() {
             self.mind.borrow_mut().gone_by = table.epoch;
             self.sleep(life, Duration::from_secs(5)).await;
         }
-        for key in &lost {
-            self.mind.borrow_mut().owned.remove(key);
-        }
-        for key in &lost {
-            self.quiesce(life, *key).await;
-        }
-        if !lost.is_empty() {
-            self.mind.borrow_mut().remembered.clear();
+        let mut kept = self.give(life, lost).await;
+        // A process that ended while it gave slots away left its data here.
+        let left = self.disk.keys().into_iter().filter(|key| {
+            table.yielding(self.scene.slots[*key]) == Some(&self.node) && !owned.contains(key)
+        });
+        kept.extend(left);
+        for key in &gained {
+            self.take(life, *key).await;
         }
         let mut mind = self.mind.borrow_mut();
         mind.owned.extend(gained);
+        mind.kept = kept;
         mind.gone_by = table.epoch;
+    }
+
+    /// See `Body::must_stay`.
+    fn must_stay(&self, mind: &Mind) -> BTreeSet<usize> {
+        let mut must = match self.scene.mistake {
+            Some(Mistake::GivesDirty) => BTreeSet::new(),
+            _ => self.disk.keys(),
+        };
+        must.extend(mind.running.iter().copied());
+        must
+    }
+
+    /// See `Body::give`.
+    async fn give(&self, life: u64, lost: Vec<usize>) -> BTreeSet<usize> {
+        let must = self.must_stay(&self.mind.borrow());
+        let lost: BTreeSet<usize> = lost.into_iter().collect();
+        let mut kept: BTreeSet<usize> = lost.intersection(&must).copied().collect();
+        let going: BTreeSet<usize> = lost.difference(&must).copied().collect();
+        for key in &going {
+            self.mind.borrow_mut().owned.remove(key);
+        }
+        for key in &going {
+            self.quiesce(life, *key).await;
+        }
+        let mut mind = self.mind.borrow_mut();
+        let must = self.must_stay(&mind);
+        for key in going {
+            match must.contains(&key) {
+                true => {
+                    mind.owned.insert(key);
+                    kept.insert(key);
+                }
+                false => {
+                    mind.queue.remove(&key);
+                    // There is nothing, or it is taken for nothing.
+                    self.disk.clear(key);
+                }
+            }
+        }
+        if !lost.is_empty() {
+            mind.remembered.clear();
+        }
+        kept
+    }
+
+    /// See `Body::take`: what is pending of a key, if its bytes are here.
+    async fn take(&self, life: u64, key: usize) {
+        self.mind.borrow_mut().queue.remove(&key);
+        loop {
+            if let Ok((version, value, pending)) = self.look(life, key).await {
+                if pending && self.reaches(key, &value) {
+                    let mut mind = self.mind.borrow_mut();
+                    mind.queue.insert(key, (version, value));
+                }
+                return;
+            }
+            self.sleep(life, LOOK_PAUSE).await;
+        }
+    }
+
+    /// The current version of a key, its value, and whether it is still pending.
+    async fn look(&self, life: u64, key: usize) -> Result<(u128, String, bool), MetadataError> {
+        let call = wire::about(
+            messages::Operation::Object,
+            self.scene.bucket,
+            &self.scene.keys[key],
+        );
+        let answer = self.call(life, call).await?;
+        Ok(match &answer.object {
+            Some(found) => {
+                let record = wire::object(found).unwrap();
+                let pending = record.persist != PersistState::Persisted;
+                (record.version.0, record.etag.as_str().to_owned(), pending)
+            }
+            None => (0, String::new(), false),
+        })
     }
 
     async fn quiesce(&self, life: u64, key: usize) {
@@ -277,7 +410,7 @@ impl Worker {
     fn permits(&self, key: usize) -> bool {
         let mind = self.mind.borrow();
         let lives = self.clock() < mind.until || self.scene.mistake == Some(Mistake::NoLease);
-        mind.owned.contains(&key) && lives
+        mind.owned.contains(&key) && lives && !mind.closed
     }
 
     /// A metadata call, sent again by the next session when one ends.
@@ -345,10 +478,20 @@ impl Worker {
             return Err(Refused);
         }
         let since = self.mind.borrow().lapses;
+        let back = self.writes_back(key);
+        match back {
+            true => self.disk.set(key, value, Stage::Begun),
+            false if self.scene.ufs.is_away(self.sim.now()) => return Err(Refused),
+            false => self.scene.ufs.put(value),
+        }
+        let persist = match back {
+            true => PersistState::NotPersisted,
+            false => PersistState::Persisted,
+        };
         let call = messages::Call {
             once: wire::number_to_wire(self.sim.random_u128()),
             began_ms: SystemClock.wall_ms(),
-            object: Some(wire::object_to_wire(&super::record(value)).unwrap()),
+            object: Some(wire::object_to_wire(&super::record(value, persist)).unwrap()),
             condition: Some(wire::condition_to_wire(&PutCondition::None)),
             ..wire::about(
                 messages::Operation::CommitObject,
@@ -359,12 +502,28 @@ impl Worker {
         match self.call(life, call).await {
             Ok(answer) => {
                 let version = wire::number(&answer.version).unwrap();
+                let mut mind = self.mind.borrow_mut();
+                mind.queue.remove(&key);
+                if back {
+                    self.disk.set(key, value, Stage::Final);
+                    mind.queue.insert(key, (version, value.to_owned()));
+                }
+                drop(mind);
                 self.remember(key, (version, value.to_owned()), since);
                 Ok(Seen::Wrote(version))
             }
-            Err(MetadataError::Unavailable(_)) => Err(Refused),
+            Err(MetadataError::Unavailable(_)) => {
+                self.disk.remove(key, value);
+                Err(Refused)
+            }
             Err(_) => {
-                self.mind.borrow_mut().remembered.remove(&key);
+                if back {
+                    self.disk.set(key, value, Stage::Unknown);
+                }
+                let mut mind = self.mind.borrow_mut();
+                mind.remembered.remove(&key);
+                // The next session fences it.
+                mind.session = None;
                 Ok(Seen::Unknown)
             }
         }
@@ -383,7 +542,7 @@ impl Worker {
                 return Err(Refused);
             }
             if self.mind.borrow().lapses == since {
-                return Ok(Seen::Read(version, value));
+                return self.bytes_of(key, version, value);
             }
         }
         let lock = Arc::clone(&self.locks.borrow()[key]);
@@ -393,7 +552,7 @@ impl Worker {
             return Err(Refused);
         }
         if let Some((version, value)) = self.mind.borrow().remembered.get(&key).cloned() {
-            return Ok(Seen::Read(version, value));
+            return self.bytes_of(key, version, value);
         }
         let since = self.mind.borrow().lapses;
         let call = wire::about(
@@ -413,7 +572,7 @@ impl Worker {
             self.remember(key, found.clone(), since);
         }
         match self.permits(key) {
-            true => Ok(Seen::Read(found.0, found.1)),
+            true => self.bytes_of(key, found.0, found.1),
             false => Err(Refused),
         }
     }
