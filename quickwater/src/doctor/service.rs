@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use super::ufs::{self, Asker};
 use super::{Check, Verdict};
 use crate::cli::{Target, explain};
-use crate::home::RunFile;
+use crate::home::{RunFile, state_of};
 use crate::settings::Settings;
 
 /// Longest wait for the answer of a worker.
@@ -155,11 +155,6 @@ fn silent(pid: u32, what: &str, waited: Duration) -> Check {
             "is the machine overloaded, or the container paused (its cgroup frozen)? Look at its log; restart it if it stays so",
         ),
     }
-}
-
-/// The state in a line of `/proc/PID/stat`: behind the name, which may hold anything.
-pub(super) fn state_of(stat: &str) -> Option<char> {
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 fn token_unread(error: &anyhow::Error) -> Check {

@@ -77,13 +77,6 @@ fn clocks_are_compared_as_far_as_an_answer_tells() {
 }
 
 #[test]
-fn the_state_of_a_process_is_read_behind_its_name() {
-    assert_eq!(service::state_of("12 (quickwater) T 1 12"), Some('T'));
-    assert_eq!(service::state_of("12 (a) S (b) D 1"), Some('D'));
-    assert_eq!(service::state_of("odd"), None);
-}
-
-#[test]
 fn a_file_is_no_directory() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");

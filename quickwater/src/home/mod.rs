@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 
 pub(crate) use credentials::Credentials;
-pub(crate) use run::RunFile;
+pub(crate) use run::{RunFile, state_of};
 pub(crate) use secret::Secret;
 
 /// Version of the layout of the directory.

@@ -66,9 +66,13 @@ impl RunFile {
         Ok(RunGuard(path))
     }
 
-    /// Whether its process exists; a killed one leaves the file behind.
+    /// Whether its process exists; a killed one leaves the file behind. One that waits for
+    /// its parent to hear of its end (a zombie) is there no more.
     pub(crate) fn is_alive(&self) -> bool {
-        Path::new(&format!("/proc/{}", self.pid)).exists()
+        match std::fs::read_to_string(format!("/proc/{}/stat", self.pid)) {
+            Ok(stat) => !matches!(state_of(&stat), Some('Z' | 'X')),
+            Err(_) => Path::new(&format!("/proc/{}", self.pid)).exists(),
+        }
     }
 
     /// Reads it; `None` when no service is ready there.
@@ -87,6 +91,11 @@ impl RunFile {
             .with_context(|| format!("{} is damaged; restart the service", path.display()))?;
         Ok(Some(run))
     }
+}
+
+/// The state in a line of `/proc/PID/stat`: behind the name, which may hold anything.
+pub(crate) fn state_of(stat: &str) -> Option<char> {
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 impl Drop for RunGuard {

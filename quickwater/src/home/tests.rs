@@ -152,6 +152,41 @@ fn the_run_file_comes_and_goes() {
 }
 
 #[test]
+fn the_state_of_a_process_is_read_behind_its_name() {
+    assert_eq!(state_of("12 (quickwater) T 1 12"), Some('T'));
+    assert_eq!(state_of("12 (a) S (b) D 1"), Some('D'));
+    assert_eq!(state_of("odd"), None);
+}
+
+#[test]
+fn a_zombie_is_not_alive() {
+    let mut child = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
+    let run = RunFile {
+        pid: child.id(),
+        s3: None,
+        s3_tls: None,
+        admin: None,
+        metrics: "127.0.0.1:1".parse().unwrap(),
+        cluster: None,
+        peers: None,
+    };
+    assert!(run.is_alive());
+    child.kill().unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while run.is_alive() {
+        assert!(std::time::Instant::now() < end, "its end was not seen");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // Nobody waited for it.
+    assert!(Path::new(&format!("/proc/{}", run.pid)).exists());
+    child.wait().unwrap();
+    assert!(!run.is_alive());
+}
+
+#[test]
 fn nothing_half_written_stays_behind() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("taken");
