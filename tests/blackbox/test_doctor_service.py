@@ -138,10 +138,12 @@ def test_a_token_of_somebody_else_is_told_as_that() -> None:
             assert found["admin token"]["verdict"] == "fail", found
             assert "ermission denied" in found["admin token"]["found"]
             assert "run this as that user" in found["admin token"]["advice"]
+            assert "--token-file" not in found["admin token"]["advice"], "it takes none"
             assert found["service"]["verdict"] == "ok", found["service"]
             done = admin_token(server.dir, program=program, prepare=nobody)
             assert done.returncode == 1 and not done.stdout
             assert "run this as that user" in done.stderr
+            assert "QUICKWATER_ADMIN_TOKEN" not in done.stderr, "it takes none"
         finally:
             server.close()
 

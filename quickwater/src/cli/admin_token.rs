@@ -32,7 +32,7 @@ pub(crate) struct AdminTokenArgs {
 /// # Errors
 /// There is none, this user may not read it, or it is one that no service takes.
 pub(super) fn run(args: &AdminTokenArgs) -> Result<ExitCode> {
-    let token = home::token_of(&args.dir)?;
+    let token = home::token_of(&args.dir, "")?;
     AdminToken::new(token.reveal()).with_context(|| {
         format!(
             "{} holds no token that a service takes",

@@ -27,6 +27,8 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Variable of the admin token.
 const TOKEN_VARIABLE: &str = "QUICKWATER_ADMIN_TOKEN";
+/// How else than from the directory a verb takes it.
+const OTHERWISE: &str = ", or give the token by --token-file or QUICKWATER_ADMIN_TOKEN";
 
 /// Which service, and how to print its answers.
 #[derive(Debug, Clone, Args)]
@@ -115,17 +117,18 @@ impl Target {
             anyhow!("the service in {dir} is a worker; ask its control plane: --dir or --control of that one")
                 .context(Kind::Unreachable)
         })?;
-        Ok((admin.to_string(), self.local_token()?))
+        Ok((admin.to_string(), self.local_token(OTHERWISE)?))
     }
 
-    /// The token that is given, or else that of the directory.
+    /// The token that is given, or else that of the directory; `otherwise` as for
+    /// [`home::token_of`].
     ///
     /// # Errors
     /// It cannot be read; the text says what to do.
-    pub(crate) fn local_token(&self) -> Result<Secret> {
+    pub(crate) fn local_token(&self, otherwise: &str) -> Result<Secret> {
         match self.given_token()? {
             Some(token) => Ok(token),
-            None => home::token_of(&self.dir),
+            None => home::token_of(&self.dir, otherwise),
         }
     }
 

@@ -24,6 +24,9 @@ const ANSWER_BYTES_MAX: u64 = 8 << 20;
 /// that it wrote to.
 const MISPLACED: &str = "quickwater_ufs_misplaced_mounts";
 
+/// How else this verb takes the admin token.
+const OTHERWISE: &str = ", or give the token by QUICKWATER_ADMIN_TOKEN";
+
 /// Which process of Quickwater a directory is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -274,7 +277,7 @@ fn ask(target: &Target) -> Result<Told, Untold> {
 
 fn running(settings: &Settings, run: &RunFile, ufs: &Result<Asker, Check>) -> Vec<Check> {
     let target = Target::local(PathBuf::from(&settings.dir));
-    if let Err(error) = target.local_token() {
+    if let Err(error) = target.local_token(OTHERWISE) {
         // How it is it tells everyone.
         return vec![ready(run, "service"), token_unread(&error)];
     }

@@ -104,11 +104,12 @@ pub(crate) fn token_path(dir: &Path) -> PathBuf {
     dir.join("admin-token")
 }
 
-/// The admin token of a directory, for those who call its service.
+/// The admin token of a directory, for those who call its service. `otherwise`: how else the
+/// caller takes one, to be told when the file is not for this user.
 ///
 /// # Errors
 /// It cannot be read; the text says what to do.
-pub(crate) fn token_of(dir: &Path) -> Result<Secret> {
+pub(crate) fn token_of(dir: &Path, otherwise: &str) -> Result<Secret> {
     let error = match read_token(&token_path(dir)) {
         Ok(token) => return Ok(token),
         Err(error) => error,
@@ -116,10 +117,10 @@ pub(crate) fn token_of(dir: &Path) -> Result<Secret> {
     let kind = error.root_cause().downcast_ref::<io::Error>();
     let advice = match kind.map(io::Error::kind) {
         Some(io::ErrorKind::NotFound) => {
-            "the first start of `quickwater serve` or `control` there makes it, and the next one if it was removed; a worker has none, its control plane has"
+            "the first start of `quickwater serve` or `control` there makes it, and the next one if it was removed; a worker has none, its control plane has".to_owned()
         }
         Some(io::ErrorKind::PermissionDenied) => {
-            "it is for the service's user: run this as that user (sudo -u USER) or as root, or give the token by --token-file or QUICKWATER_ADMIN_TOKEN"
+            format!("it is for the service's user: run this as that user (sudo -u USER) or as root{otherwise}")
         }
         _ => return Err(error),
     };

@@ -112,13 +112,13 @@ fn the_token_is_private_and_stays() {
     assert_eq!(token.reveal().len(), 2 * TOKEN_BYTES);
     assert_eq!(mode(&token_path(dir.path())), 0o600);
     assert_eq!(home.admin_token().unwrap(), token);
-    assert_eq!(token_of(dir.path()).unwrap(), token);
+    assert_eq!(token_of(dir.path(), "").unwrap(), token);
     std::fs::write(token_path(dir.path()), "\n").unwrap();
     let empty = home.admin_token().unwrap_err().to_string();
     assert!(empty.contains("adminTokenSecret"), "{empty}");
-    assert_eq!(token_of(dir.path()).unwrap_err().to_string(), empty);
+    assert_eq!(token_of(dir.path(), "").unwrap_err().to_string(), empty);
     std::fs::remove_file(token_path(dir.path())).unwrap();
-    let none = token_of(dir.path()).unwrap_err().to_string();
+    let none = token_of(dir.path(), "").unwrap_err().to_string();
     assert!(
         none.contains("No such file") && none.contains("a worker has none"),
         "{none}"
