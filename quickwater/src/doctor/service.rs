@@ -27,6 +27,9 @@ const MISPLACED: &str = "quickwater_ufs_misplaced_mounts";
 /// How else this verb takes the admin token.
 const OTHERWISE: &str = ", or give the token by QUICKWATER_ADMIN_TOKEN";
 
+/// What a worker is called.
+pub(super) const WORKER: &str = "worker";
+
 /// Which process of Quickwater a directory is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -66,7 +69,7 @@ pub(super) fn checks(
 ) -> Vec<Check> {
     match run {
         Ok(Some(run)) if role == Role::Worker => {
-            let worker = ready(&run, "worker");
+            let worker = ready(&run, WORKER);
             // Who does not answer is not asked twice.
             let misplaced = match worker.verdict {
                 Verdict::Ok => misplaced(&run),
@@ -143,9 +146,7 @@ fn silent(pid: u32, what: &str, waited: Duration) -> Check {
         Some('T' | 't') => Check::fail(
             "service",
             format!("{name} does not answer: it is stopped (a signal, or a debugger)"),
-            &format!(
-                "let it go on: `kill -CONT {pid}`; in a cluster its slots have gone to others once its lease was over"
-            ),
+            &go_on(pid, what),
         ),
         Some('D') => Check::fail(
             "service",
@@ -158,6 +159,15 @@ fn silent(pid: u32, what: &str, waited: Duration) -> Check {
             "is the machine overloaded, or the container paused (its cgroup frozen)? Look at its log; restart it if it stays so",
         ),
     }
+}
+
+/// What to do about a process that is stopped.
+pub(super) fn go_on(pid: u32, what: &str) -> String {
+    let meanwhile = match what {
+        WORKER => "; its slots have gone to others once its lease was over",
+        _ => "",
+    };
+    format!("let it go on: `kill -CONT {pid}`{meanwhile}")
 }
 
 fn token_unread(error: &anyhow::Error) -> Check {

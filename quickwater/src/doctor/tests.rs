@@ -77,6 +77,13 @@ fn clocks_are_compared_as_far_as_an_answer_tells() {
 }
 
 #[test]
+fn only_a_worker_has_slots_that_go_to_others() {
+    assert!(service::go_on(7, service::WORKER).contains("slots"));
+    let other = service::go_on(7, "service");
+    assert_eq!(other, "let it go on: `kill -CONT 7`");
+}
+
+#[test]
 fn a_file_is_no_directory() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
