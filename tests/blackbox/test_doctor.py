@@ -297,6 +297,7 @@ def test_a_store_is_asked_and_a_missing_bucket_is_named(tmp_path: Path, moto: Mo
     code, found = doctor(tmp_path, flags)
     assert code == 1 and found["ufs.uri"]["verdict"] == "fail", "no credentials"
     assert "UNDER_ACCESS_KEY_ID" in found["ufs.uri"]["found"]
+    assert found["ufs.uri"]["advice"].startswith("set both in the environment"), found["ufs.uri"]
 
 
 def test_missing_credentials_are_named_as_that(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ const ASK_WAIT: Duration = Duration::from_secs(15);
 const CLOCK_WAIT: Duration = Duration::from_secs(5);
 /// Locations asked at a time.
 const ASKED_MAX: usize = 16;
+/// Says that variables of credentials are missing, which the text names.
+const UNSET: &str = "are not both set";
 /// A name to ask the default UFS under; it is in no metadata.
 const DEFAULT_NAME: &str = "default-ufs";
 
@@ -278,8 +280,11 @@ fn refused(what: &str, label: &str, error: &UfsError, own: bool) -> Check {
         UfsErrorKind::Unavailable | UfsErrorKind::Timeout => {
             "is the UFS up, is its endpoint right, and do its network and name service reach here? Until then only cached objects are read"
         }
+        UfsErrorKind::AccessDenied if error.message.contains(UNSET) => {
+            "set both in the environment of the service (and of this shell), or mend the option `credentials`"
+        }
         UfsErrorKind::AccessDenied => {
-            "give its credentials list, read and write of the location, or the service's user rights in the directory; are they in the environment of the service (and of this shell)?"
+            "are its credentials those that were meant, in the environment of the service and of this shell? Then give them list, read and write of the location, or the service's user rights in the directory"
         }
         UfsErrorKind::NotFound => "make the directory or bucket, or mend the location",
         _ => "mend the location or its options: `quickwater mount add --help`",
