@@ -236,8 +236,13 @@ def test_processes_of_a_cluster_are_looked_at(tmp_path: Path) -> None:
         assert code == 1 and found["control plane"]["verdict"] == "fail", found
         os.kill(worker.pid, signal.SIGKILL)
         worker.kill()
-        code, found = doctor(tmp_path, flags)
-        assert "left by a process" in found["run.json"]["found"], found
+        code, found = doctor(tmp_path, {"dir": str(worker.dir)})
+        assert "the worker is not running" in found["service"]["found"], found
+        assert found["ufs.uri"]["verdict"] == "warn", "the control plane makes it"
+        assert "admin.listen" not in found and "s3.listen" in found
+        code, found = doctor(tmp_path, {"dir": str(control.dir), "cluster-listen": "127.0.0.1:0"})
+        assert "the control plane is not running" in found["service"]["found"], found
+        assert "s3.listen" not in found and found["cluster.listen"]["verdict"] == "ok"
 
 
 def test_more_memory_than_there_is_fails(tmp_path: Path) -> None:

@@ -87,9 +87,9 @@ impl Check {
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let (values, unread) = values(args)?;
     let settings = Settings::from_values(&values).context(crate::cli::Usage)?;
-    let run = service::found(&settings);
-    let role = service::role(&settings, &run);
-    let is_running = matches!(run, Ok(Some(_)));
+    let found = service::found(&settings);
+    let role = service::role(&settings, &found);
+    let is_running = matches!(&found, Ok(Some(found)) if found.is_alive);
     let mut checks: Vec<Check> = unread.into_iter().collect();
     checks.extend(machine::checks(&settings, role, is_running));
     checks.extend(privileges::checks());
@@ -98,7 +98,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     checks.extend(foundation::checks(&settings));
     checks.extend(cluster::checks(&settings, role));
     let ufs = ufs::Asker::new(&settings, args.probe_writes);
-    checks.extend(service::checks(&settings, role, run, &ufs));
+    checks.extend(service::checks(&settings, role, found, &ufs));
     let json = json!({ "checks": checks.iter().map(check_json).collect::<Vec<_>>() });
     args.output.show(&json, || text(&checks))?;
     let failed = checks.iter().any(|c| c.verdict == Verdict::Fail);

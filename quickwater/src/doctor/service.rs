@@ -41,20 +41,40 @@ pub(super) enum Role {
     Worker,
 }
 
-/// The run file of a process that is there.
-///
-/// # Errors
-/// It cannot be read or understood.
-pub(super) fn found(settings: &Settings) -> anyhow::Result<Option<RunFile>> {
-    Ok(RunFile::read(&settings.dir)?.filter(RunFile::is_alive))
+impl Role {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Whole => "service",
+            Self::Control => "control plane",
+            Self::Worker => WORKER,
+        }
+    }
 }
 
-/// As the process says that runs, or as the settings say.
-pub(super) fn role(settings: &Settings, run: &anyhow::Result<Option<RunFile>>) -> Role {
+/// The run file of a process.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) run: RunFile,
+    /// Whether the process is still there.
+    pub(super) is_alive: bool,
+}
+
+/// # Errors
+/// The run file cannot be read or understood.
+pub(super) fn found(settings: &Settings) -> anyhow::Result<Option<Found>> {
+    let run = RunFile::read(&settings.dir)?;
+    Ok(run.map(|run| Found {
+        is_alive: run.is_alive(),
+        run,
+    }))
+}
+
+/// As the run file says, also that of a process that was killed; or as the settings say.
+pub(super) fn role(settings: &Settings, found: &anyhow::Result<Option<Found>>) -> Role {
     let cluster = &settings.cluster;
-    match run {
-        Ok(Some(run)) if run.admin.is_none() => Role::Worker,
-        Ok(Some(run)) if run.s3.is_none() && run.s3_tls.is_none() => Role::Control,
+    match found {
+        Ok(Some(Found { run, .. })) if run.admin.is_none() => Role::Worker,
+        Ok(Some(Found { run, .. })) if run.s3.is_none() && run.s3_tls.is_none() => Role::Control,
         Ok(Some(_)) => Role::Whole,
         _ if cluster.control.is_some() || cluster.node.is_some() => Role::Worker,
         _ => Role::Whole,
@@ -64,33 +84,34 @@ pub(super) fn role(settings: &Settings, run: &anyhow::Result<Option<RunFile>>) -
 pub(super) fn checks(
     settings: &Settings,
     role: Role,
-    run: anyhow::Result<Option<RunFile>>,
+    found: anyhow::Result<Option<Found>>,
     ufs: &Result<Asker, Check>,
 ) -> Vec<Check> {
-    match run {
-        Ok(Some(run)) if role == Role::Worker => {
-            let worker = ready(&run, WORKER);
-            // Who does not answer is not asked twice.
-            let misplaced = match worker.verdict {
-                Verdict::Ok => misplaced(&run),
-                _ => None,
-            };
-            let mut checks = vec![worker];
-            checks.extend(misplaced);
-            checks.extend(ufs::planned(settings, ufs));
-            checks
-        }
-        Ok(Some(run)) => running(settings, &run, ufs),
+    match found {
+        Ok(Some(Found { run, is_alive })) => match (is_alive, role) {
+            (false, _) => {
+                let mut checks = vec![gone(&run, role)];
+                checks.extend(ports(settings, role));
+                checks.extend(ufs::planned(settings, role, ufs));
+                checks
+            }
+            (true, Role::Worker) => {
+                let worker = ready(&run, WORKER);
+                // Who does not answer is not asked twice.
+                let misplaced = match worker.verdict {
+                    Verdict::Ok => misplaced(&run),
+                    _ => None,
+                };
+                let mut checks = vec![worker];
+                checks.extend(misplaced);
+                checks.extend(ufs::planned(settings, role, ufs));
+                checks
+            }
+            (true, _) => running(settings, &run, ufs),
+        },
         Ok(None) => {
             let mut checks = ports(settings, role);
-            checks.extend(ufs::planned(settings, ufs));
-            if RunFile::path(&settings.dir).exists() {
-                checks.push(Check::warn(
-                    "run.json",
-                    "left by a process that is gone",
-                    "the next start replaces it",
-                ));
-            }
+            checks.extend(ufs::planned(settings, role, ufs));
             checks
         }
         Err(error) => {
@@ -99,10 +120,22 @@ pub(super) fn checks(
                 format!("{error:#}"),
                 "run doctor as the service's user or as root; if it can be read and is damaged, restart the service",
             )];
-            checks.extend(ufs::planned(settings, ufs));
+            checks.extend(ufs::planned(settings, role, ufs));
             checks
         }
     }
+}
+
+/// A process that left its run file behind.
+pub(super) fn gone(run: &RunFile, role: Role) -> Check {
+    let (what, pid) = (role.word(), run.pid);
+    Check::warn(
+        "service",
+        format!(
+            "the {what} is not running: run.json was left by a process that is gone, pid {pid}"
+        ),
+        "it was killed or crashed: see the end of its log, and dmesg for a kill for lack of memory; start it again, which replaces run.json",
+    )
 }
 
 /// Whether a process says that it is ready. Of a worker that is all: it has no admin API,
@@ -226,16 +259,18 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn ports(settings: &Settings, role: Role) -> Vec<Check> {
-    let mut all = vec![
-        ("s3.listen", settings.s3.listen),
-        ("metrics.listen", settings.metrics_listen),
-    ];
+    let mut all = vec![("metrics.listen", settings.metrics_listen)];
     if role != Role::Worker {
         all.push(("admin.listen", settings.admin_listen));
     }
-    let tls = settings.s3.tls.as_ref().and_then(|tls| tls.listen);
+    if role == Role::Control {
+        all.push(("cluster.listen", settings.cluster.listen));
+    } else {
+        all.push(("s3.listen", settings.s3.listen));
+        let tls = settings.s3.tls.as_ref().and_then(|tls| tls.listen);
+        all.extend(tls.map(|address| ("s3.tls.listen", address)));
+    }
     all.into_iter()
-        .chain(tls.map(|address| ("s3.tls.listen", address)))
         .map(|(key, address)| port(key, address))
         .collect()
 }

@@ -169,6 +169,43 @@ fn the_right_to_load_ebpf_is_read_from_capabilities() {
     assert!(without.starts_with("not built"));
 }
 
+#[test]
+fn the_role_of_a_process_that_was_killed_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path(), "64MiB");
+    assert!(service::found(&settings).unwrap().is_none());
+    // No process has this number: it is above what the kernel gives.
+    let left = |addresses: &str| {
+        let text = format!(r#"{{"pid":2000000000,"metrics":"127.0.0.1:1"{addresses}}}"#);
+        std::fs::write(dir.path().join("run.json"), text).unwrap();
+        let found = service::found(&settings);
+        let role = service::role(&settings, &found);
+        let found = found.unwrap().unwrap();
+        assert!(!found.is_alive);
+        let gone = service::gone(&found.run, role);
+        assert_eq!(gone.verdict, Verdict::Warn);
+        (role, gone.found)
+    };
+    let (s3, admin) = (r#","s3":"127.0.0.1:2""#, r#","admin":"127.0.0.1:3""#);
+    for (addresses, role, said) in [
+        (s3.to_owned(), Role::Worker, "the worker is not running"),
+        (
+            admin.to_owned(),
+            Role::Control,
+            "the control plane is not running",
+        ),
+        (
+            format!("{s3}{admin}"),
+            Role::Whole,
+            "the service is not running",
+        ),
+    ] {
+        let (seen, found) = left(&addresses);
+        assert_eq!(seen, role);
+        assert!(found.starts_with(said), "{found}");
+    }
+}
+
 fn settings(dir: &std::path::Path, capacity: &str) -> Settings {
     let mut values = crate::settings::Values::defaults();
     let flag = |name: &str, text: &str| {

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+use super::service::Role;
 use super::{Check, Verdict, clock};
 use crate::settings::Settings;
 
@@ -121,7 +122,7 @@ fn is_store(uri: &str) -> bool {
 }
 
 /// What a service that is to start with these settings will ask.
-pub(super) fn planned(settings: &Settings, asker: &Result<Asker, Check>) -> Vec<Check> {
+pub(super) fn planned(settings: &Settings, role: Role, asker: &Result<Asker, Check>) -> Vec<Check> {
     let asker = match asker {
         Ok(asker) => asker,
         Err(check) => return vec![check.clone()],
@@ -143,7 +144,10 @@ pub(super) fn planned(settings: &Settings, asker: &Result<Asker, Check>) -> Vec<
         // The service makes the directory of the default UFS.
         let path = uri.strip_prefix("file://").map(Path::new);
         if let Some(path) = path.filter(|path| at == 0 && !path.exists()) {
-            checks.push(to_be_made(what, path));
+            checks.push(match role {
+                Role::Worker => not_seen(what, path),
+                Role::Whole | Role::Control => to_be_made(what, path),
+            });
             continue;
         }
         match row(name, uri, options.clone()) {
@@ -317,6 +321,18 @@ fn not_writable(what: &str, label: &str, errno: Errno) -> Check {
         }
     };
     Check::warn(what, found, advice)
+}
+
+/// A directory that the control plane makes, and this worker does not see.
+fn not_seen(what: &str, path: &Path) -> Check {
+    Check::warn(
+        what,
+        format!(
+            "{} is not here, and a worker does not make it",
+            path.display()
+        ),
+        "if it is the ufs.uri of the cluster, mount its file system on this node; if not, give doctor the settings that the worker has",
+    )
 }
 
 /// A directory that is not there yet; the nearest one above it must take it.
