@@ -23,6 +23,7 @@ use serde_json::json;
 
 use crate::cli::{Output, SettingsArgs, count};
 use crate::settings::{Settings, Values};
+use service::Role;
 
 /// Flags of `doctor`: every setting, because the checks depend on them.
 #[derive(Debug, Args)]
@@ -91,6 +92,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let role = service::role(&settings, &found);
     let is_running = matches!(&found, Ok(Some(found)) if found.is_alive);
     let mut checks: Vec<Check> = unread.into_iter().collect();
+    checks.extend(not_given(&settings, role));
     checks.extend(machine::checks(&settings, role, is_running));
     checks.extend(privileges::checks());
     checks.extend(disk::checks(&settings, role));
@@ -125,6 +127,18 @@ fn values(args: &DoctorArgs) -> Result<(Values, Option<Check>)> {
         "mend the file, or run doctor as the service's user or as root; what follows is judged without the file",
     );
     Ok((values, Some(unread)))
+}
+
+/// A worker has the address of its control plane among its settings: where it was not given
+/// here, neither were the others.
+fn not_given(settings: &Settings, role: Role) -> Option<Check> {
+    (role == Role::Worker && settings.cluster.control.is_none()).then(|| {
+        Check::warn(
+            "settings of the worker",
+            "not known here: memory, space, ports, open files and ufs.uri are judged by what this command was given, and else by the defaults",
+            "give the worker's settings as it has them: its flags, or --config",
+        )
+    })
 }
 
 fn check_json(check: &Check) -> serde_json::Value {

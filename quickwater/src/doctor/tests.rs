@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::service::Role;
 use super::*;
 
 #[test]
@@ -204,6 +203,17 @@ fn the_role_of_a_process_that_was_killed_is_known() {
         assert_eq!(seen, role);
         assert!(found.starts_with(said), "{found}");
     }
+}
+
+#[test]
+fn a_worker_whose_settings_are_not_known_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(dir.path(), "64MiB");
+    let told = not_given(&settings, Role::Worker).unwrap();
+    assert!(told.verdict == Verdict::Warn && told.found.contains("defaults"));
+    assert!(not_given(&settings, Role::Whole).is_none());
+    settings.cluster.control = Some("control:29990".into());
+    assert!(not_given(&settings, Role::Worker).is_none());
 }
 
 fn settings(dir: &std::path::Path, capacity: &str) -> Settings {
