@@ -89,8 +89,12 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
         lines = [(line["worker"], line["holders"]) for line in said["changes"]]
         assert code == 0 and lines == [(name, [name])] * queued[name], said
 
-    # Both were asked for objects, by the client or by the other one, and have told of it.
-    until(cluster, lambda: any(rates(cluster, "received_bytes")["n1"]))
+    def asked() -> bool:
+        """Again and again: what was moved before a worker first told of it is in no step."""
+        s3.get_object(Bucket="abc", Key=f"back/{KEYS[0]}")["Body"].read()
+        return any(rates(cluster, "sent_bytes")["n1"])
+
+    until(cluster, asked)
     until(cluster, lambda: None not in latest(cluster, "sent_bytes").values())
     per_second = cluster.nodes()["n1"]["per_second"]
     assert per_second and set(per_second) >= {"sent_bytes", "requests"}, per_second
