@@ -2,8 +2,8 @@
 
 use futures_util::FutureExt as _;
 
+use super::tests::{member, node};
 use super::*;
-use crate::records::Member;
 use crate::store::{EmbeddedStore, Fault, FaultPlan, FaultyStore};
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -13,10 +13,6 @@ struct World {
     inner: EmbeddedStore,
     store: FaultyStore<EmbeddedStore>,
     cluster: Cluster<FaultyStore<EmbeddedStore>>,
-}
-
-fn node(name: &str) -> NodeId {
-    NodeId::new(name).unwrap()
 }
 
 async fn world() -> World {
@@ -32,21 +28,7 @@ async fn world() -> World {
 
 impl World {
     async fn register(&self, name: &str) -> u64 {
-        let member = Member {
-            node: node(name),
-            advertise: format!("{name}:1"),
-            zone: String::new(),
-            capacity_bytes: 1 << 30,
-            s3_address: format!("{name}:2"),
-            store: name.as_bytes().to_vec(),
-            shards: 1,
-            version: "0".into(),
-            gone: false,
-            draining: false,
-            removed: false,
-            lease_ms: 0,
-        };
-        let admission = self.cluster.register(member, &Past::default()).await;
+        let admission = self.cluster.register(member(name), &Past::default()).await;
         admission.unwrap().session
     }
 

@@ -11,11 +11,11 @@ use crate::store::EmbeddedStore;
 
 const LEASE: Duration = Duration::from_secs(30);
 
-fn node(name: &str) -> NodeId {
+pub(super) fn node(name: &str) -> NodeId {
     NodeId::new(name).unwrap()
 }
 
-fn member(name: &str) -> Member {
+pub(super) fn member(name: &str) -> Member {
     Member {
         node: node(name),
         advertise: "127.0.0.1:1".into(),
