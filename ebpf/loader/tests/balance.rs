@@ -182,6 +182,51 @@ fn connections_that_nobody_accepts_are_forgotten() {
     }
 }
 
+/// A packet of no connection: source port 1, acknowledging something.
+fn send_stray(to: SocketAddr) {
+    let SocketAddr::V4(to) = to else {
+        panic!("{to} is not IPv4");
+    };
+    let mut packet = [0u8; 20];
+    packet[..2].copy_from_slice(&1u16.to_be_bytes());
+    packet[2..4].copy_from_slice(&to.port().to_be_bytes());
+    packet[12] = 5 << 4;
+    packet[13] = 0x10;
+    // RFC 9293 §3.1: over a pseudo-header too, whose other fields are the two addresses.
+    let mut sum = 6 + packet.len() as u32;
+    let words = to.ip().octets();
+    let words = words.iter().chain(&words).chain(&packet);
+    for (at, byte) in words.enumerate() {
+        sum += u32::from(*byte) << if at % 2 == 0 { 8 } else { 0 };
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    packet[16..18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    let raw = SocketType::RAW;
+    let tcp = Some(rustix::net::ipproto::TCP);
+    let socket = rustix::net::socket(AddressFamily::INET, raw, tcp).unwrap();
+    let to = SocketAddr::from((*to.ip(), 0));
+    let sent = rustix::net::sendto(&socket, &packet, rustix::net::SendFlags::empty(), &to);
+    assert_eq!(sent.unwrap(), packet.len());
+}
+
+#[test]
+fn packets_of_no_connection_count_for_nobody() {
+    let sockets = listeners(SHARDS);
+    let Some(balancer) = attach(&[&sockets]) else {
+        return;
+    };
+    let address = sockets[0].local_addr().unwrap();
+    let mut house = House::new(vec![sockets], &balancer);
+    for guests in 1..=16 {
+        house.connect(0);
+        assert!(house.spread() <= 1);
+        send_stray(address);
+        assert_eq!(balancer.counts(), (guests, 0));
+    }
+}
+
 #[test]
 fn more_than_the_layout_holds_is_refused() {
     let one = listeners(1);

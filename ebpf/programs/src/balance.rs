@@ -24,10 +24,20 @@ static BALANCE: Array<Balance> = Array::with_max_entries(1, MAPPABLE);
 static SOCKETS: ReusePortSockArray =
     ReusePortSockArray::with_max_entries((DOORS_MAX * SHARDS_MAX) as u32, 0);
 
+/// Where the flags of a TCP header are, and two of them (RFC 9293 §3.1).
+const FLAGS: usize = 13;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
 /// Chooses the listener of a new connection. Without a choice the kernel's hash
 /// decides; nothing is ever dropped.
 #[sk_reuseport]
 pub fn balance(context: SkReuseportContext) -> u32 {
+    // Whatever belongs to no connection comes by here as well, like the last packets of one
+    // that is gone: nobody will accept those, so they must not count.
+    if !begins(&context) {
+        return SK_PASS;
+    }
     if let Some(balance) = BALANCE.get(0) {
         match place(&context, balance) {
             true => add(&balance.chosen, 1),
@@ -35,6 +45,18 @@ pub fn balance(context: SkReuseportContext) -> u32 {
         };
     }
     SK_PASS
+}
+
+/// Whether the packet asks for a connection. The data begin with the TCP header.
+#[inline(always)]
+fn begins(context: &SkReuseportContext) -> bool {
+    let (start, end) = (context.data(), context.data_end());
+    if start + FLAGS + 1 > end {
+        return false;
+    }
+    // SAFETY: the kernel lets it be read up to `end`.
+    let flags = unsafe { ((start + FLAGS) as *const u8).read_volatile() };
+    flags & (SYN | ACK) == SYN
 }
 
 #[inline(always)]
