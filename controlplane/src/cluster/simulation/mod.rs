@@ -540,6 +540,7 @@ fn mistakes_are_seen() {
         (Trouble::Alone, Mistake::AnswersAfterGoodbye, 15),
         (Trouble::Alone, Mistake::GivesDirty, 0),
         (Trouble::Alone, Mistake::ClearsNothing, 0),
+        (Trouble::Alone, Mistake::BreaksOff, 2574),
     ];
     for (trouble, mistake, first) in mistakes {
         let seen = caught((trouble, mistake), first..first + SEEDS_MAX, &runtimes);

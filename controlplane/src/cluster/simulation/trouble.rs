@@ -29,6 +29,8 @@ pub(super) enum Mistake {
     GivesDirty,
     /// What is to be given away is written back as ever.
     ClearsNothing,
+    /// When a session ends, slots that were being given away count as given.
+    BreaksOff,
 }
 
 /// What goes wrong with the world.
@@ -91,7 +93,7 @@ impl Trouble {
 }
 
 /// All of them.
-pub(super) const MISTAKES: [Mistake; 9] = [
+pub(super) const MISTAKES: [Mistake; 10] = [
     Mistake::NoLease,
     Mistake::LeaseIsTooLong,
     Mistake::NoLapse,
@@ -101,4 +103,5 @@ pub(super) const MISTAKES: [Mistake; 9] = [
     Mistake::AnswersAfterGoodbye,
     Mistake::GivesDirty,
     Mistake::ClearsNothing,
+    Mistake::BreaksOff,
 ];

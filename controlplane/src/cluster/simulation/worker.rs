@@ -79,6 +79,24 @@ pub(super) struct Worker {
 /// How a request ended that did nothing.
 pub(super) struct Refused;
 
+/// Slots that are being given away, for when that ends before its time: see the engine's
+/// `Going`.
+struct BrokenOff<'a> {
+    worker: &'a Worker,
+    life: u64,
+    going: BTreeSet<usize>,
+}
+
+impl Drop for BrokenOff<'_> {
+    fn drop(&mut self) {
+        let worker = self.worker;
+        let lives = worker.life.get() == self.life;
+        if lives && worker.scene.mistake != Some(Mistake::BreaksOff) {
+            worker.mind.borrow_mut().owned.extend(&self.going);
+        }
+    }
+}
+
 impl Worker {
     pub(super) fn start(
         at: usize,
@@ -343,9 +361,15 @@ impl Worker {
         for key in &going {
             self.mind.borrow_mut().owned.remove(key);
         }
+        let mut broken_off = BrokenOff {
+            worker: self,
+            life,
+            going: going.clone(),
+        };
         for key in &going {
             self.quiesce(life, *key).await;
         }
+        broken_off.going.clear();
         let mut mind = self.mind.borrow_mut();
         let must = self.must_stay(&mind);
         for key in going {
@@ -367,7 +391,8 @@ impl Worker {
         kept
     }
 
-    /// See `Body::take`: what is pending of a key, if its bytes are here.
+    /// See `Body::take`: what is pending of a key, if its bytes are here. The real one forgets what
+    /// it remembers, too; not here, so that everything that makes that needless is seen to.
     async fn take(&self, life: u64, key: usize) {
         self.mind.borrow_mut().queue.remove(&key);
         loop {

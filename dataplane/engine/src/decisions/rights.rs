@@ -27,7 +27,7 @@ struct Leased {
     taken: Vec<AtomicU64>,
     /// Slots of which it is being read what is pending: not owned yet, and not another's.
     taking: Vec<AtomicU64>,
-    /// How often there was a time without a lease.
+    /// How often others may have had slots meanwhile.
     lapses: AtomicU64,
 }
 
@@ -67,8 +67,8 @@ impl Rights {
         }
     }
 
-    /// There was a time without a lease: what was read in it does not count, even if
-    /// it is asked about later.
+    /// Others may have had slots meanwhile: there was a time without a lease, or slots come
+    /// from others. What was read before does not count, even if it is asked about later.
     pub fn lapse(&self) {
         if let Some(leased) = &self.0 {
             leased.lapses.fetch_add(1, Ordering::AcqRel);
@@ -81,7 +81,7 @@ impl Rights {
         leased.map_or(0, |leased| leased.lapses.load(Ordering::Acquire))
     }
 
-    /// Whether there was a lease ever since.
+    /// Whether nobody else had a slot since then.
     pub(crate) fn holds_since(&self, since: u64) -> bool {
         self.since() == since
     }

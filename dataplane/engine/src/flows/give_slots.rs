@@ -14,11 +14,41 @@ use crate::decisions::copy_holders::Copied;
 use crate::engine::Shared;
 use crate::flows::take_slots::Taking;
 
+/// Slots that are being given away: nothing begins in them. Until they are, or if that is
+/// broken off, nobody else has them, and they are ours as before.
+struct Going<'a> {
+    shared: &'a Shared,
+    slots: Vec<usize>,
+}
+
+impl<'a> Going<'a> {
+    fn begin(shared: &'a Shared, slots: Vec<usize>) -> Self {
+        for slot in &slots {
+            shared.rights.set(*slot, false);
+        }
+        Self { shared, slots }
+    }
+
+    /// They go, but for those.
+    fn end(mut self, kept: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let gone = self.slots.extract_if(.., |slot| !kept.contains(slot));
+        gone.collect()
+    }
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        for slot in &self.slots {
+            self.shared.rights.set(*slot, true);
+        }
+    }
+}
+
 impl Shared {
     /// Gives the slots `lost` away. Answers those that this worker keeps for now: those that
     /// `must_stay` names before, or when nothing is under way in them any more, and those in
     /// which something still is when `patience` is over. Nobody else may have any of them
-    /// before this has answered. `now`: monotonic.
+    /// before this has answered; dropped before that, it gives none away. `now`: monotonic.
     pub async fn give_slots(
         &self,
         lost: Vec<usize>,
@@ -31,33 +61,27 @@ impl Shared {
         let must = must_stay();
         let (mut kept, going): (Vec<usize>, Vec<usize>) =
             lost.iter().copied().partition(|slot| must.contains(slot));
-        for slot in &going {
-            self.rights.set(*slot, false);
-        }
+        let going = Going::begin(self, going);
         let mut patience = pin!(patience.fuse());
         let mut over = false;
-        let mut quiet = BTreeSet::new();
-        for slot in going {
-            let mut ended = pin!(self.quiesce(slot));
+        let mut stay = BTreeSet::new();
+        for slot in &going.slots {
+            let mut ended = pin!(self.quiesce(*slot));
             let is_quiet = match over {
                 true => ended.as_mut().now_or_never().is_some(),
                 false => matches!(select(ended, patience.as_mut()).await, Either::Left(_)),
             };
-            match is_quiet {
-                true => drop(quiet.insert(slot)),
-                false => {
-                    over = true;
-                    kept.push(slot);
-                }
+            if !is_quiet {
+                over = true;
+                stay.insert(*slot);
             }
         }
         // A change that was under way may have left something that no UFS has.
         let must = must_stay();
-        for slot in quiet.extract_if(.., |slot| must.contains(slot)) {
-            self.rights.set(slot, true);
-            kept.push(slot);
-        }
-        self.let_go(|slot| quiet.contains(&slot), now());
+        stay.extend(going.slots.iter().filter(|slot| must.contains(slot)));
+        let gone = going.end(&stay);
+        kept.extend(stay);
+        self.let_go(|slot| gone.contains(&slot), now());
         self.forget_objects();
         kept
     }

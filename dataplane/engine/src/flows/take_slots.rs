@@ -54,20 +54,31 @@ impl Shared {
         let _taking = Taking::begin(self, gained);
         let stuck = self.stuck();
         look(gained.to_vec()).await;
-        let mut busy = Vec::new();
+        let (mut quiet, mut busy) = (Vec::new(), Vec::new());
         for slot in gained {
             if stuck.contains(slot) {
                 self.release(*slot);
             }
             match self.note_taken(*slot, now()).now_or_never() {
-                Some(()) => self.rights.set(*slot, true),
+                Some(()) => quiet.push(*slot),
                 None => busy.push(*slot),
             }
         }
+        self.own(&quiet);
         // Those do not keep the others waiting.
         for slot in busy {
             self.take_busy(slot, &now, &look, &pause).await;
-            self.rights.set(slot, true);
+            self.own(&[slot]);
+        }
+    }
+
+    /// From now on these are ours. What is remembered of them is of a time when others could
+    /// change them, or was read then and is yet to be looked at.
+    fn own(&self, slots: &[usize]) {
+        self.rights.lapse();
+        self.forget_objects();
+        for slot in slots {
+            self.rights.set(*slot, true);
         }
     }
 
@@ -193,6 +204,24 @@ mod tests {
         let broken = shared.take_slots(&[7], || Duration::ZERO, look, pause);
         assert!(broken.now_or_never().is_none());
         assert!(shared.rights.is_foreign(7));
+    }
+
+    #[test]
+    fn what_was_read_before_does_not_count_in_slots_that_are_taken() {
+        let sim = Sim::new(1);
+        let shared = Shared::leased(config());
+        // One that waits for a change of before, and one that does not.
+        let writing = shared.slots.lock(7).now_or_never().unwrap();
+        let since = shared.rights.since();
+        taking(&sim, &shared, &Looks::default());
+        let first = sim.now() + Duration::from_secs(2);
+        sim.run_while(|| sim.now() < first);
+        assert!(shared.rights.owns(8) && !shared.rights.owns(7));
+        assert!(!shared.rights.holds_since(since));
+        let since = shared.rights.since();
+        drop(writing);
+        sim.run();
+        assert!(shared.rights.owns(7) && !shared.rights.holds_since(since));
     }
 
     #[test]
