@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, Iterator
 
+import pytest
 import yaml
 
 from .server import REPOSITORY
@@ -71,9 +72,11 @@ def _unpack(package: Path) -> Path:
 def template(
     home: Path, values: Document | None = None, example: str = "", release: str = "quickwater"
 ) -> tuple[int, str]:
-    """`helm template` with an example, and values laid over it: exit code and output."""
+    """`helm template` with an example, and values laid over it: exit code and output. Skips
+    where there is no helm."""
     program = helm()
-    assert program is not None
+    if program is None:
+        pytest.skip("helm is not installed, nor the package that has it (tests/programs.txt)")
     words = [str(program), "template", release, str(KUBERNETES / "chart")]
     words += ["--namespace", "quickwater"]
     if example:
