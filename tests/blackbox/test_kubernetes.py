@@ -354,14 +354,15 @@ def _closed(schema: Any) -> Any:
 
 
 def test_what_is_added_reaches_all_pods(tmp_path: Path) -> None:
-    odd = "s=s3://b,endpoint=http://x,option=a: #b"
+    odd = "odd=s3://b,endpoint=http://x,region=a: #b"
+    credentials = "credentials=file:/etc/quickwater/ufs/credentials"
     values: Document = {
         "mounts": [odd],
         "extraVolumes": [{"name": "more", "secret": {"secretName": "more"}}],
         "extraVolumeMounts": [{"name": "more", "mountPath": "/etc/more", "readOnly": True}],
         "worker": {"preStopSeconds": 0, "podAnnotations": {"checksum": "1"}},
         "control": {"podAnnotations": {"checksum": "2"}},
-        "ufs": {"options": "a: #b"},
+        "ufs": {"options": f"region=a: #b,{credentials}"},
     }
     code, text = manifests.template(tmp_path, values, "foundationdb")
     assert code == 0, text
@@ -372,7 +373,7 @@ def test_what_is_added_reaches_all_pods(tmp_path: Path) -> None:
         container = pod["spec"]["containers"][0]
         assert {"name": "more", "secret": {"secretName": "more"}} in pod["spec"]["volumes"]
         assert values["extraVolumeMounts"][0] in container["volumeMounts"]
-        assert "--ufs-options=a: #b" in container["args"]
+        assert f"--ufs-options=region=a: #b,{credentials}" in container["args"]
         is_worker = name.endswith("worker")
         assert pod["metadata"]["annotations"] == {"checksum": "1" if is_worker else "2"}
         assert (f"--mount={odd}" in container["args"]) is not is_worker

@@ -1,22 +1,34 @@
-{{/* Values that a schema cannot judge: what belongs together, and numbers behind units. */}}
-
-{{/* Bytes of a size as settings have it (4GiB, 1TB, 4096) or as Kubernetes has it (6Gi, 1.5G). */}}
-{{- define "quickwater.bytes" -}}
-{{- $number := regexFind "^[0-9]+([.][0-9]+)?" . | float64 -}}
-{{- $unit := regexReplaceAll "^[0-9.]+ ?" . "" -}}
-{{- $factors := dict "" 1 "B" 1 "k" 1000 "kB" 1000 "KB" 1000 "M" 1000000 "MB" 1000000 "G" 1000000000 "GB" 1000000000 "T" 1000000000000 "TB" 1000000000000 "P" 1000000000000000 "E" 1000000000000000000 -}}
-{{- $binary := dict "K" 1024 "M" 1048576 "G" 1073741824 "T" 1099511627776 "P" 1125899906842624 "E" 1152921504606846976 -}}
-{{- if regexMatch "^[KMGTPE]i" $unit -}}
-{{- mulf $number (get $binary (substr 0 1 $unit)) | int64 -}}
-{{- else -}}
-{{- mulf $number (get $factors $unit) | int64 -}}
-{{- end -}}
+{{/* Values that a schema cannot judge: what belongs together, and what is behind units. What
+would render and then not start, or not do what was asked for, is refused here, with what to do. */}}
+{{- define "quickwater.checks" -}}
+{{- include "quickwater.checkControl" . -}}
+{{- include "quickwater.checkWorker" . -}}
+{{- include "quickwater.checkEbpf" . -}}
+{{- include "quickwater.checkVolumes" . -}}
+{{- include "quickwater.checkUfs" . -}}
+{{- include "quickwater.checkNetworks" . -}}
 {{- end -}}
 
-{{/* Milliseconds of a duration as settings have it. */}}
-{{- define "quickwater.milliseconds" -}}
-{{- $factors := dict "ms" 1 "s" 1000 "m" 60000 "min" 60000 "h" 3600000 "d" 86400000 -}}
-{{- mul (regexFind "^[0-9]+" . | int64) (get $factors (regexFind "[a-z]+$" .)) -}}
+{{- define "quickwater.checkControl" -}}
+{{- $control := .Values.control -}}
+{{- $lease := include "quickwater.milliseconds" $control.lease | int64 -}}
+{{- if or (lt $lease (int64 2000)) (gt $lease (int64 600000)) -}}
+{{- fail (printf "control.lease: %s: use 2s to 10m" $control.lease) -}}
+{{- end -}}
+{{- include "quickwater.checkMemory" (dict "name" "control" "values" $control) -}}
+{{- include "quickwater.checkExtraArgs" (dict "name" "control" "extra" $control.extraArgs "own" (include "quickwater.controlArgs" .)) -}}
+{{- $operator := $control.foundationdb.operator -}}
+{{- if $operator.enabled -}}
+{{- if ne $control.metadata "foundationdb" -}}
+{{- fail "control.foundationdb.operator: with control.metadata: foundationdb only" -}}
+{{- end -}}
+{{- $library := $control.foundationdb.libraryVersion -}}
+{{- if not (hasPrefix (printf "%s." $library) (printf "%s." $operator.version)) -}}
+{{- fail (printf "control.foundationdb.libraryVersion: %s is not the client of servers of %s (operator.version): make them the same" $library $operator.version) -}}
+{{- end -}}
+{{- else if and (eq $control.metadata "foundationdb") (not $control.foundationdb.clusterFileSecret) -}}
+{{- fail "control.foundationdb.clusterFileSecret: name the Secret with fdb.cluster, or enable control.foundationdb.operator" -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The memory that a process plans with: dict "name" "worker" "values" .Values.worker */}}
@@ -31,45 +43,20 @@
 {{- end -}}
 {{- end -}}
 
-{{/* A directory must come from a volume: the root file systems of the containers cannot be
-written, and are not shared. dict "root" $ "what" "ufs.uri" "uri" "file:///..." */}}
-{{- define "quickwater.checkDirectory" -}}
-{{- $path := .uri | trimPrefix "file://" | clean -}}
-{{- $places := list -}}
-{{- if .root.Values.ufs.persistentVolumeClaim -}}
-{{- $places = append $places "/srv/ufs" -}}
+{{/* A flag that is given twice ends the process at its start, so extraArgs may have none of the
+chart's: dict "name" "worker" "extra" .Values.worker.extraArgs "own" "a list of arguments" */}}
+{{- define "quickwater.checkExtraArgs" -}}
+{{- $taken := list "--control" "--cluster-control" -}}
+{{- range fromYamlArray .own -}}
+{{- $taken = append $taken (regexFind "^--[a-z0-9-]+" .) -}}
 {{- end -}}
-{{- range .root.Values.extraVolumeMounts -}}
-{{- $places = append $places (clean (default "/" .mountPath)) -}}
+{{- range $word := .extra -}}
+{{- $flag := regexFind "^--[a-z0-9-]+" $word -}}
+{{- if and $flag (ne $flag "--mount") -}}
+{{- if has $flag $taken -}}
+{{- fail (printf "%s.extraArgs: %s: the chart gives %s already, or it stands there twice: the process would not start. See which value of values.yaml sets it" $.name $word $flag) -}}
 {{- end -}}
-{{- $found := false -}}
-{{- range $places -}}
-{{- if or (eq $path .) (hasPrefix (printf "%s/" .) $path) -}}
-{{- $found = true -}}
+{{- $taken = append $taken $flag -}}
 {{- end -}}
-{{- end -}}
-{{- if not $found -}}
-{{- fail (printf "%s: no volume is mounted at %s: name a claim in ufs.persistentVolumeClaim (it is mounted at /srv/ufs), or a volume in extraVolumes and extraVolumeMounts" .what $path) -}}
-{{- end -}}
-{{- end -}}
-
-{{- define "quickwater.checks" -}}
-{{- $lease := include "quickwater.milliseconds" .Values.control.lease | int64 -}}
-{{- if or (lt $lease (int64 2000)) (gt $lease (int64 600000)) -}}
-{{- fail (printf "control.lease: %s: use 2s to 10m" .Values.control.lease) -}}
-{{- end -}}
-{{- include "quickwater.checkMemory" (dict "name" "control" "values" .Values.control) -}}
-{{- include "quickwater.checkMemory" (dict "name" "worker" "values" .Values.worker) -}}
-{{- if hasPrefix "file://" .Values.ufs.uri -}}
-{{- include "quickwater.checkDirectory" (dict "root" . "what" "ufs.uri" "uri" .Values.ufs.uri) -}}
-{{- end -}}
-{{- range .Values.mounts -}}
-{{- $uri := regexFind "=[^,]*" . | trimPrefix "=" -}}
-{{- if hasPrefix "file://" $uri -}}
-{{- include "quickwater.checkDirectory" (dict "root" $ "what" (printf "mounts: %s" .) "uri" $uri) -}}
-{{- end -}}
-{{- end -}}
-{{- if and .Values.worker.hostNetwork .Values.worker.hostPort -}}
-{{- fail "worker.hostPort: with worker.hostNetwork a worker has port 29998 of its node already: leave one of them out" -}}
 {{- end -}}
 {{- end -}}

@@ -53,26 +53,7 @@ spec:
       image: {{ include "quickwater.image" . }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args:
-        - control
-        - --dir=/var/lib/quickwater
-        - --memory={{ .Values.control.memory }}
-        - --cluster-certificates=/etc/quickwater/cluster
-        - --cluster-listen=0.0.0.0:29989
-        - --cluster-lease={{ .Values.control.lease }}
-        # No TLS there: admin verbs run inside the pod, or through a port-forward.
-        - --admin-listen=127.0.0.1:29990
-        - --metrics-listen=0.0.0.0:29991
-        - --log-format=json
-        {{- include "quickwater.ufsArgs" . | nindent 8 }}
-        {{- range .Values.mounts }}
-        - {{ printf "--mount=%s" . | quote }}
-        {{- end }}
-        {{- if $foundationdb }}
-        - --metadata-engine=foundationdb
-        - --fdb-cluster-file=/etc/foundationdb/fdb.cluster
-        - --fdb-client-library=/etc/foundationdb/lib/libfdb_c.so
-        - --fdb-key-prefix={{ .Values.control.foundationdb.keyPrefix }}
-        {{- end }}
+        {{- include "quickwater.controlArgs" . | nindent 8 }}
         {{- with .Values.control.extraArgs }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -108,7 +89,7 @@ spec:
   volumes:
     - name: certificates
       secret:
-        secretName: {{ required "control.certificatesSecret" .Values.control.certificatesSecret }}
+        secretName: {{ .Values.control.certificatesSecret }}
         defaultMode: 0440
     {{- with .Values.control.adminTokenSecret }}
     - name: admin-token
@@ -131,7 +112,7 @@ spec:
             path: fdb.cluster
       {{- else }}
       secret:
-        secretName: {{ required "control.foundationdb.clusterFileSecret" .Values.control.foundationdb.clusterFileSecret }}
+        secretName: {{ .Values.control.foundationdb.clusterFileSecret }}
         defaultMode: 0440
       {{- end }}
     {{- end }}

@@ -1,11 +1,3 @@
-{{/* What both containers are told, so that what is loaded fits the worker. */}}
-{{- define "quickwater.ebpfArgs" -}}
-- --threads={{ required "ebpf.threads: shards of each worker, as many as it has CPUs" .Values.ebpf.threads }}
-{{- with .Values.ebpf.service }}
-- --ebpf-service={{ . }}
-- --ebpf-local=$(POD_IP):29998
-{{- end }}
-{{- end -}}
 {{/* Loads programs, pins them and ends; the worker that starts next gets no right by that. */}}
 {{- define "quickwater.ebpfLoader" -}}
 - name: ebpf-loader

@@ -22,15 +22,11 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
 {{- define "quickwater.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
-
-{{/* Arguments that control plane and workers share. */}}
-{{- define "quickwater.ufsArgs" -}}
-- {{ required "ufs.uri: say what the cache is in front of" .Values.ufs.uri | printf "--ufs=%s" | quote }}
-{{- with .Values.ufs.options }}
-- {{ printf "--ufs-options=%s" . | quote }}
-{{- end }}
 {{- end -}}
 
 {{- define "quickwater.ufsMounts" }}
