@@ -265,7 +265,8 @@ def _volumes_fit(workload: Document) -> None:
 
 def test_budgets_fit_what_they_are_for(tmp_path: Path) -> None:
     """Only what has a scale may say what is unavailable: for a DaemonSet every eviction
-    would be refused."""
+    would be refused. And the only process of its kind may be evicted: else no node with it
+    could ever be drained."""
     for values in ({}, {"worker": {"minAvailable": 2}}):
         code, text = manifests.template(tmp_path, values, "embedded")
         assert code == 0, text
@@ -273,7 +274,10 @@ def test_budgets_fit_what_they_are_for(tmp_path: Path) -> None:
         budgets = {
             d["metadata"]["name"]: d["spec"] for d in found if d["kind"] == "PodDisruptionBudget"
         }
-        assert budgets.pop("quickwater-control")["maxUnavailable"] == 1
+        control = budgets.pop("quickwater-control")
+        replicas = one(found, "StatefulSet", "quickwater-control")["spec"]["replicas"]
+        assert "minAvailable" not in control and control["maxUnavailable"] >= replicas == 1
+        assert control["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
         workers = budgets.pop("quickwater-worker", None)
         assert not budgets
         if not values:
@@ -281,6 +285,7 @@ def test_budgets_fit_what_they_are_for(tmp_path: Path) -> None:
             continue
         assert workers is not None and workers["minAvailable"] == 2
         assert "maxUnavailable" not in workers
+        assert workers["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
         _validate(one(found, "PodDisruptionBudget", "quickwater-worker"), VERSIONS[0])
 
 
