@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -164,6 +165,23 @@ def test_the_single_node_of_its_unit_gets_ready(tmp_path: Path) -> None:
         node.kill()
 
 
+def test_no_example_has_a_secret_that_works(tmp_path: Path) -> None:
+    """What everybody can read here must open nothing: the worker waits for a secret of its
+    own, rather than to make one that no other worker knows."""
+    for unit in UNITS:
+        for name, value in variables(unit).items():
+            assert not re.search("SECRET|TOKEN|PASSWORD", name) or not value, name
+    assert variables("quickwater-worker")["QUICKWATER_SECRET_ACCESS_KEY"] == ""
+    worker = Started(tmp_path, "quickwater-worker", {"QUICKWATER_S3__LISTEN": "127.0.0.1:0"})
+    try:
+        assert worker.process.wait(PATIENCE_SECONDS) not in (0, -signal.SIGKILL)
+        said = worker.log.read_text()
+        assert "set both QUICKWATER_ACCESS_KEY_ID and QUICKWATER_SECRET_ACCESS_KEY" in said, said
+        assert not (worker.dir / "credentials").exists()
+    finally:
+        worker.kill()
+
+
 def test_the_cluster_of_its_units_gets_ready(tmp_path: Path) -> None:
     assert UNITS == ["quickwater", "quickwater-control", "quickwater-worker"]
     certificates = tmp_path / "certificates"
@@ -191,6 +209,7 @@ def test_the_cluster_of_its_units_gets_ready(tmp_path: Path) -> None:
                 "QUICKWATER_CLUSTER__CONTROL": f"localhost:{port}",
                 "QUICKWATER_CLUSTER__ADVERTISE": "127.0.0.1:0",
                 "QUICKWATER_S3__LISTEN": "127.0.0.1:0",
+                "QUICKWATER_SECRET_ACCESS_KEY": "a-secret-for-tests-of-units",
             },
         )
         made.append(worker)
