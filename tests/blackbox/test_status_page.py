@@ -11,6 +11,7 @@ import pytest
 
 from conftest import ServeFactory
 from harness.apart import one_process
+from harness import browser as chromium
 from harness.browser import Browser
 from harness.server import Server
 from harness.under import scaled
@@ -43,6 +44,18 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
     made = Browser(tmp_path / "browser")
     yield made
     made.close()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_where_a_browser_is_wanted_a_missing_one_is_no_skip(
+    strict: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(chromium, "STRICT", strict)
+    outcome = pytest.fail.Exception if strict else pytest.skip.Exception
+    with pytest.raises(outcome, match="no browser is installed: any of chromium"):
+        Browser(tmp_path / "browser")
+    assert not (tmp_path / "browser").exists()
 
 
 def page(server: Server) -> str:

@@ -20,18 +20,28 @@ from typing import Any
 import aiohttp
 import pytest
 
+STRICT = os.environ.get("QUICKWATER_BROWSER_STRICT") == "1"
 PROGRAMS = ("chromium", "chromium-headless-shell", "chromium-browser")
 # Far longer than anything takes: a machine may be busy.
 PATIENCE_SECONDS = 120.0
+
+
+def program() -> str:
+    """The browser's path. Skips where there is none; with QUICKWATER_BROWSER_STRICT=1 fails."""
+    found = [path for path in map(shutil.which, PROGRAMS) if path]
+    if found:
+        return found[0]
+    reason = f"no browser is installed: any of {', '.join(PROGRAMS)}"
+    if STRICT:
+        pytest.fail(f"{reason}, and QUICKWATER_BROWSER_STRICT=1 wants one")
+    pytest.skip(reason)
 
 
 class Browser:
     """One browser with one page."""
 
     def __init__(self, home: Path) -> None:
-        found = [path for path in map(shutil.which, PROGRAMS) if path]
-        if not found:
-            pytest.skip(f"not installed: any of {', '.join(PROGRAMS)}")
+        path = program()
         home.mkdir(parents=True)
         # Its socket's path must be short, which pytest's directories are not.
         self.temporary = tempfile.mkdtemp(prefix="qw-browser-")
@@ -43,7 +53,7 @@ class Browser:
         flags += ["--window-size=1280,1400", f"--user-data-dir={home / 'profile'}"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [found[0], *flags, "about:blank"],
+                [path, *flags, "about:blank"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
