@@ -5,6 +5,7 @@
 
 mod certificate;
 mod cli;
+mod cluster_certificate;
 mod date;
 mod doctor;
 mod home;

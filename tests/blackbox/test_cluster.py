@@ -373,7 +373,7 @@ def test_what_goes_with_a_removed_worker_is_told_and_never_an_older_version(clus
 def test_the_control_plane_tells_the_optional_parts_of_workers(cluster: Cluster) -> None:
     server = cluster.worker("n1")
     told = lambda: {c["name"]: c for c in cluster.nodes()["n1"]["conditions"]}  # noqa: E731
-    parts = {"ebpf.reuseport", "ebpf.connect", "ebpf.handoff", "ebpf.bypass"}
+    parts = {"ebpf.reuseport", "ebpf.connect", "ebpf.handoff", "ebpf.bypass", "cluster.certificate"}
     wait_for(cluster, lambda: set(told()) == parts)
     connect = told()["ebpf.connect"]
     assert connect == {"name": "ebpf.connect", "state": "off", "detail": "no ebpf.service is set"}
@@ -382,4 +382,7 @@ def test_the_control_plane_tells_the_optional_parts_of_workers(cluster: Cluster)
     assert "n1: ebpf.connect: off (no ebpf.service is set)" in text
     status = json.loads(cluster.cli("status", "--output", "json").stdout)
     (node,) = [n for n in status["nodes"] if n["name"] == "n1"]
-    assert connect in node["conditions"] and status["conditions"] == []
+    assert connect in node["conditions"]
+    assert [(c["name"], c["state"]) for c in status["conditions"]] == [
+        ("cluster.certificate", "valid")
+    ]

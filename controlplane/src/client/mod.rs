@@ -90,7 +90,7 @@ pub struct Condition {
     pub transient_objects: u64,
     /// It knows that it is to get rid of what only it has.
     pub draining: bool,
-    /// Optional parts of it.
+    /// Optional parts of it, and its certificate.
     pub parts: Vec<Part>,
     /// Slots it was asked for that it can give away although it `holds` something.
     pub ready: Vec<usize>,

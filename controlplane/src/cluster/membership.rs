@@ -43,7 +43,7 @@ pub struct Beat {
     pub transient_objects: u64,
     /// It knows that it is to get rid of what only it has.
     pub draining: bool,
-    /// Optional parts of it.
+    /// Optional parts of it, and its certificate.
     pub parts: Vec<Part>,
     /// What its process has done; `None`: it does not say.
     pub moved: Option<Moved>,

@@ -20,7 +20,7 @@ use crate::cluster::{Beat, Cluster, Moved, News, Part, Past, Peers, Position, Re
 use crate::records::Member;
 use crate::store::Store;
 
-/// Most optional parts of a worker, and characters of what it says of one.
+/// Most parts of a worker, and characters of what it says of one.
 const PARTS_MAX: usize = 16;
 const PART_CHARS_MAX: usize = 500;
 /// Header with the session of a stream of calls.

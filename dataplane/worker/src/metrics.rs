@@ -322,6 +322,8 @@ metrics! {
         "Connections between workers so far. outcome: out, in, refused (no certificate of the cluster, another protocol, too many)."
     ClusterEpoch Gauge "quickwater_cluster_epoch" []
         "Number of the placement table in force."
+    ClusterCertificateNotAfter Gauge "quickwater_cluster_certificate_not_after_timestamp_seconds" ["certificate"]
+        "When a certificate of the cluster that this process has read at its start expires, seconds since 1970. certificate: own (by which it is known), authority (of those in ca.pem the first to expire)."
     ClusterNodes Gauge "quickwater_cluster_nodes" ["state"]
         "Workers of the cluster by state: live, silent (lease over), gone."
     ClusterRefused Gauge "quickwater_cluster_refused_workers" ["reason"]

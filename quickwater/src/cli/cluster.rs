@@ -1,5 +1,7 @@
 //! `cluster init`: an authority of the cluster's own, and certificates by it for the
-//! control plane, workers and admins. Nothing that is there is ever written over.
+//! control plane, workers and admins. It writes over nothing that is there.
+
+mod renew;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
@@ -49,6 +51,9 @@ pub(crate) enum ClusterVerb {
         #[command(flatten)]
         output: Output,
     },
+    /// Make certificates anew before they expire, by the same authority
+    #[command(after_help = renew::RENEW_HELP)]
+    Renew(renew::RenewArgs),
     /// Go on with metadata that are older than what workers have seen
     #[command(after_help = ACCEPT_HELP)]
     AcceptOlder {
@@ -79,6 +84,7 @@ const INIT_HELP: &str = "\
 Makes DIR/ca, DIR/control, DIR/workers/ID and DIR/admins/NAME, each but the first with
 ca.pem, cert.pem and key.pem. What is there stays: run it again to add workers. Copy each
 directory to its machine; DIR/ca/key.pem makes new members, so keep it off all of them.
+They hold for 825 days: `quickwater cluster renew` makes them anew.
 
 Examples:
   quickwater cluster init --out certs --worker n1 --worker n2
@@ -92,6 +98,7 @@ Examples:
 pub(super) fn run(verb: ClusterVerb) -> Result<ExitCode> {
     let (out, workers, admins, output) = match verb {
         ClusterVerb::AcceptOlder { dry_run, target } => return accept_older(dry_run, &target),
+        ClusterVerb::Renew(args) => return renew::run(&args),
         ClusterVerb::Init {
             out,
             workers,
@@ -167,14 +174,19 @@ impl Authority {
             write_new(&key, &pair.serialize_pem())?;
             write_new(&certificate, &made.pem())?;
         }
+        Ok((Self::load(dir)?, new))
+    }
+
+    /// Reads the authority of a directory.
+    fn load(dir: &Path) -> Result<Self> {
         let read = |path: &Path| {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
         };
-        let (pem, key) = (read(&certificate)?, read(&key)?);
+        let (pem, key) = (read(&dir.join("ca.pem"))?, read(&dir.join("key.pem"))?);
         let pair = KeyPair::from_pem(&key).context("the key of the authority cannot be used")?;
         // Its name and key are all that signing takes; they are the same each time.
         let issuer = Issuer::new(authority_params(), pair);
-        Ok((Self { pem, issuer }, new))
+        Ok(Self { pem, issuer })
     }
 
     /// Makes the certificate of a role; `false`: it is there.

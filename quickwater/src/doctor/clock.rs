@@ -10,6 +10,7 @@ use tokio::runtime::Builder;
 
 use super::kernel_clock::{Discipline, discipline};
 use super::{Check, Verdict};
+use crate::date;
 use crate::settings::Settings;
 
 /// A wall clock before this (2026-01-01) was never set.
@@ -38,7 +39,7 @@ pub(super) fn judge(now: SystemTime, kernel: Option<Discipline>) -> Check {
     let Ok(since) = now.duration_since(SystemTime::UNIX_EPOCH) else {
         return Check::fail("clock", "before 1970", SET);
     };
-    let found = format!("{} s since 1970", since.as_secs());
+    let found = date::readable(now);
     if since < CLOCK_LEAST || since > CLOCK_MOST {
         return Check::fail("clock", found, SET);
     }

@@ -9,13 +9,17 @@ use quickwater_worker::tls::{Identity, Validity};
 
 use super::service::Role;
 use super::{Check, Verdict, clock};
+use crate::cluster_certificate::{Standing, until};
+use crate::date;
 use crate::settings::Settings;
 
 /// Longest wait for a connection to the control plane, for each of its addresses.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// From here on a certificate should be renewed.
-const RENEW: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Says until when the certificate holds that a process has read at its start.
+const NOT_AFTER: &str =
+    "quickwater_cluster_certificate_not_after_timestamp_seconds{certificate=\"own\"}";
 const CERTIFICATES: &str = "cluster certificates";
+const RENEW: &str = "make it anew where the cluster's authority is (`quickwater cluster renew --out DIR`), copy cert.pem here and restart the process, which reads it at its start";
 const MAKE: &str = "make them with `quickwater cluster init` and copy this process's directory here: cluster.certificates";
 
 /// Nothing of a service that is whole, nor of a process whose settings were not given.
@@ -24,6 +28,8 @@ pub(super) fn checks(settings: &Settings, role: Role) -> Vec<Check> {
     let mut checks = Vec::new();
     if role != Role::Whole && (cluster.certificates.exists() || cluster.control.is_some()) {
         checks.push(certificates(settings, role));
+        let pem = std::fs::read(cluster.certificates.join("ca.pem"));
+        checks.extend(pem.ok().and_then(|pem| authority(&pem)));
     }
     match &cluster.control {
         Some(address) => {
@@ -71,14 +77,15 @@ fn certificates(settings: &Settings, role: Role) -> Check {
 
 /// `wanted`: the name that the process goes by in the cluster, if it is known.
 pub(super) fn valid(validity: &Validity, wanted: Option<&str>, now: SystemTime) -> Check {
-    let left = validity.left(now);
     let names = validity.names.join(", ");
-    let found = format!("for {names}, {} days left", left.as_secs() / (24 * 3600));
-    if left.is_zero() || now < validity.from {
+    let found = format!("for {names}, {}", until(validity, now));
+    let standing = Standing::of(validity, now);
+    if matches!(standing, Standing::Expired | Standing::NotYetValid) {
+        let found = format!("{found}: not valid now");
         return Check::fail(
             CERTIFICATES,
-            format!("{found}: not valid now"),
-            "make new ones with `quickwater cluster init`, and see whether the clock is right",
+            found,
+            &format!("{RENEW}, and see whether the clock is right"),
         );
     }
     if let Some(wanted) = wanted
@@ -90,11 +97,52 @@ pub(super) fn valid(validity: &Validity, wanted: Option<&str>, now: SystemTime) 
             "a process must go by the name in its certificate: see --node-id and cluster.certificates",
         );
     }
-    if left < RENEW {
-        let advice = "make new ones with `quickwater cluster init`; they are read at the start";
-        return Check::warn(CERTIFICATES, found, advice);
+    match standing {
+        Standing::Expiring => Check::warn(CERTIFICATES, found, RENEW),
+        _ => Check::ok(CERTIFICATES, found),
     }
-    Check::ok(CERTIFICATES, found)
+}
+
+/// The authority in `ca.pem` which ends first. TLS between processes of Quickwater does not
+/// judge it by its date.
+fn authority(pem: &[u8]) -> Option<Check> {
+    let all = Validity::of_pem(pem).ok()?;
+    let first = all.into_iter().min_by_key(|validity| validity.until)?;
+    let now = SystemTime::now();
+    (Standing::of(&first, now) != Standing::Valid).then(|| {
+        Check::warn(
+            "cluster authority",
+            until(&first, now),
+            "other programs may no longer trust the cluster's certificates: plan a time in which all processes get new ones, by another `quickwater cluster init`",
+        )
+    })
+}
+
+/// Whether a process that runs goes by the certificate that is in its directory by now.
+/// `metrics`: its metrics.
+pub(super) fn in_use(settings: &Settings, metrics: &str) -> Option<Check> {
+    let pem = std::fs::read(settings.cluster.certificates.join("cert.pem")).ok()?;
+    let all = Validity::of_pem(&pem).ok()?;
+    in_use_of(all.first()?, metrics)
+}
+
+/// `there`: what the file says.
+pub(super) fn in_use_of(there: &Validity, metrics: &str) -> Option<Check> {
+    let mut told = metrics.lines().filter_map(|l| l.strip_prefix(NOT_AFTER));
+    let seconds: f64 = told.next()?.trim().parse().ok()?;
+    let used = SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
+    // Both are whole seconds.
+    let apart = used
+        .duration_since(there.until)
+        .unwrap_or_else(|e| e.duration());
+    (apart >= Duration::from_secs(1)).then(|| {
+        let (used, there) = (date::day(used), date::day(there.until));
+        Check::warn(
+            "cluster certificate in use",
+            format!("that which was there at the start, until {used}; the one that is there now holds until {there}"),
+            "restart the process: certificates of the cluster are read at the start",
+        )
+    })
 }
 
 fn control(address: &str) -> Check {

@@ -9,7 +9,7 @@ use quickwater_rpc::admin;
 use tonic::{Code, Status};
 
 use super::ufs::{self, Asker};
-use super::{Check, Verdict};
+use super::{Check, Verdict, cluster};
 use crate::cli::{Target, explain};
 use crate::home::{RunFile, state_of};
 use crate::settings::Settings;
@@ -98,16 +98,30 @@ pub(super) fn checks(
             (true, Role::Worker) => {
                 let worker = ready(&run, WORKER);
                 // Who does not answer is not asked twice.
-                let misplaced = match worker.verdict {
-                    Verdict::Ok => misplaced(&run),
+                let metrics = match worker.verdict {
+                    Verdict::Ok => metrics(&run),
                     _ => None,
                 };
                 let mut checks = vec![worker];
-                checks.extend(misplaced);
+                if let Some(metrics) = metrics {
+                    checks.extend(misplaced(&metrics));
+                    checks.extend(cluster::in_use(settings, &metrics));
+                }
                 checks.extend(ufs::planned(settings, role, ufs));
                 checks
             }
-            (true, _) => running(settings, &run, ufs),
+            (true, _) => {
+                let mut checks = running(settings, &run, ufs);
+                // Who does not answer is not asked twice.
+                let answers = checks
+                    .iter()
+                    .any(|c| c.name == "service" && c.verdict == Verdict::Ok);
+                if role == Role::Control && answers {
+                    let metrics = metrics(&run);
+                    checks.extend(metrics.and_then(|all| cluster::in_use(settings, &all)));
+                }
+                checks
+            }
         },
         Ok(None) => {
             let mut checks = ports(settings, role);
@@ -218,11 +232,14 @@ fn token_refused() -> Check {
     )
 }
 
-/// Whether a worker does without directories; nothing if it does not, or does not answer,
-/// which is told elsewhere.
-fn misplaced(run: &RunFile) -> Option<Check> {
-    let answer = get(reachable(run.metrics), "/metrics").ok()?;
-    let count = misplaced_of(&answer)?;
+/// The metrics of a process; nothing if it does not answer, which is told elsewhere.
+fn metrics(run: &RunFile) -> Option<String> {
+    get(reachable(run.metrics), "/metrics").ok()
+}
+
+/// Whether a worker does without directories; nothing if it does not.
+fn misplaced(metrics: &str) -> Option<Check> {
+    let count = misplaced_of(metrics)?;
     (count > 0).then(|| {
         Check::fail(
             "mounts of the worker",

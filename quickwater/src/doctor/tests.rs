@@ -312,12 +312,36 @@ fn a_certificate_of_the_cluster_is_judged_by_date_and_name() {
     assert_eq!(verdict(good.clone(), Some("n1")), Verdict::Ok);
     assert_eq!(verdict(good.clone(), None), Verdict::Ok);
     assert_eq!(verdict(good, Some("n2")), Verdict::Fail);
-    let soon = validity(now - days(300), now + days(10));
+    let soon = validity(now - days(300), now + days(29));
     assert_eq!(verdict(soon, Some("n1")), Verdict::Warn);
     let over = validity(now - days(300), now - days(1));
     assert_eq!(verdict(over, Some("n1")), Verdict::Fail);
     let early = validity(now + days(1), now + days(300));
     assert_eq!(verdict(early, Some("n1")), Verdict::Fail);
+}
+
+#[test]
+fn a_certificate_that_was_renewed_behind_a_process_is_told_of() {
+    let there = quickwater_worker::tls::Validity {
+        from: SystemTime::UNIX_EPOCH,
+        until: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+        names: vec!["n1".into()],
+    };
+    let metric = |role: &str, value: &str| {
+        format!(
+            "quickwater_cluster_certificate_not_after_timestamp_seconds{{certificate=\"{role}\"}} {value}\n"
+        )
+    };
+    let told = |metrics: &str| cluster::in_use_of(&there, metrics);
+    assert!(told("").is_none(), "of a version that does not tell");
+    assert!(told(&metric("own", "1800000000")).is_none());
+    assert!(told(&metric("authority", "1700000000")).is_none());
+    for (value, day) in [("1700000000", "2023-11-14"), ("1900000000.0", "2030-03-17")] {
+        let check = told(&metric("own", value)).unwrap();
+        assert_eq!(check.verdict, Verdict::Warn);
+        assert!(check.found.contains(day), "{}", check.found);
+        assert!(check.advice.contains("restart"));
+    }
 }
 
 #[test]

@@ -46,6 +46,14 @@ pub struct Validity {
 }
 
 impl Validity {
+    /// Those of the certificates of a PEM file, in its order.
+    ///
+    /// # Errors
+    /// [`IdentityError::Certificate`].
+    pub fn of_pem(pem: &[u8]) -> Result<Vec<Self>, IdentityError> {
+        certificates(pem)?.iter().map(|one| validity(one)).collect()
+    }
+
     /// How long it holds from `now` on; zero: it has expired.
     #[must_use]
     pub fn left(&self, now: SystemTime) -> Duration {
@@ -109,10 +117,14 @@ fn seconds(time: SystemTime) -> u64 {
     since.unwrap_or_default().as_secs()
 }
 
-fn read(chain: &[u8], key: &[u8]) -> Result<(Arc<ServerConfig>, Validity), IdentityError> {
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| IdentityError::Certificate(error.to_string()))?;
+        .map_err(|error| IdentityError::Certificate(error.to_string()))
+}
+
+fn read(chain: &[u8], key: &[u8]) -> Result<(Arc<ServerConfig>, Validity), IdentityError> {
+    let chain = certificates(chain)?;
     let own = chain.first();
     let own = own.ok_or_else(|| IdentityError::Certificate("it is empty".into()))?;
     let validity = validity(own)?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use quickwater_controlplane::client::{Attendant, Condition, Part, Peers};
 use quickwater_controlplane::cluster::boottime;
@@ -139,6 +139,8 @@ impl Attendant for Attending {
             (false, false) if was_ready => "stopping",
             (false, false) => "starting",
         };
+        let parts = body.conditions.all().into_iter();
+        let expiry = body.expiry.condition(SystemTime::now());
         Condition {
             state: state.into(),
             used_bytes: stats.live_bytes.load(Ordering::Relaxed),
@@ -147,7 +149,7 @@ impl Attendant for Attending {
             changes: queued.puts + queued.deletes,
             transient_objects: body.shared.transient.objects(),
             draining: body.shared.is_draining(),
-            parts: body.conditions.all().into_iter().map(part).collect(),
+            parts: parts.chain([expiry]).map(part).collect(),
             ready,
             stopping: body.shared.clearing.is_all(),
             moved: Some(body.moved()),

@@ -20,6 +20,7 @@ use super::super::conditions::Conditions;
 use super::super::health::Readiness;
 use super::super::recover::take_in;
 use super::claims::Claims;
+use super::expiry::Expiry;
 
 /// Longest wait for changes under way in slots that are taken away; what takes longer
 /// keeps its slots for now.
@@ -47,6 +48,7 @@ pub(super) struct Body {
     pub(super) standing: Arc<Standing>,
     pub(super) readiness: Readiness,
     pub(super) conditions: Conditions,
+    pub(super) expiry: Expiry,
     /// Which slots it has owned last.
     pub(super) claims: Arc<Claims>,
 }

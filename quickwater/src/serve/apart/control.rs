@@ -25,6 +25,7 @@ use super::super::{
 };
 use super::Certificates;
 use super::elsewhere::{Hands, Queues, Workers};
+use super::expiry::Expiry;
 use crate::cli::{SettingsArgs, Usage, emit};
 use crate::home::{Home, RunFile};
 use crate::settings::{Settings, Values};
@@ -90,7 +91,9 @@ fn start(
     values: &Values,
 ) -> Result<(RunFile, Readiness)> {
     let certificates = Certificates::read(&settings.cluster.certificates)?;
+    let expiry = Expiry::of(&certificates, &settings.cluster.certificates)?;
     let metrics = Arc::new(Metrics::new());
+    expiry.report(&metrics);
     let readiness = Readiness::default();
     readiness.report(&metrics);
     sources::collect_memory(&metrics, settings.memory_bytes);
@@ -152,6 +155,7 @@ fn start(
             metrics,
             values: values.clone(),
             metadata_ttl_ms: settings.metadata_ttl.as_ms(),
+            expiry: expiry.clone(),
         },
         jobs,
         pending: Queues::new(cluster.clone(), runtime.handle().clone()),
@@ -159,6 +163,7 @@ fn start(
         dir: settings.dir.clone(),
         token: home.admin_token()?,
     };
+    runtime.spawn(expiry.remind());
     runtime.spawn(admin.jobs.clone().run());
     runtime.spawn(admin::serve(admin, admin_listener)?);
     runtime.spawn(cluster.clone().watch_position());

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
 use quickwater_controlplane::cluster::orders::change_of;
@@ -24,6 +24,7 @@ use quickwater_worker::metrics::Metrics;
 use tokio::runtime::Handle;
 
 use super::super::admin::settings;
+use super::expiry::Expiry;
 use super::obey::LOOK_WAIT;
 use crate::settings::Values;
 use crate::store::MetadataStore;
@@ -59,6 +60,7 @@ pub(super) struct Workers {
     pub(super) metrics: Arc<Metrics>,
     pub(super) values: Values,
     pub(super) metadata_ttl_ms: u64,
+    pub(super) expiry: Expiry,
 }
 
 impl NodeView for Workers {
@@ -127,6 +129,16 @@ impl NodeView for Workers {
         named
             .map(|(name, value)| (name.to_owned(), value))
             .collect()
+    }
+
+    /// Of the control plane itself.
+    fn conditions(&self) -> Vec<Condition> {
+        let (name, state, detail) = self.expiry.condition(SystemTime::now());
+        vec![Condition {
+            name: name.into(),
+            state: state.into(),
+            detail,
+        }]
     }
 
     fn settings(&self, defaults: bool) -> Vec<Setting> {

@@ -7,6 +7,7 @@ mod body;
 pub(in crate::serve) mod claims;
 mod control;
 mod elsewhere;
+mod expiry;
 mod leaving;
 mod lost;
 mod metadata;

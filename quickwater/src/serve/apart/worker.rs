@@ -32,6 +32,7 @@ use super::attendant::Attending;
 use super::belonging::Belonging;
 use super::body::Body;
 use super::claims::Claims;
+use super::expiry::Expiry;
 use super::metadata::RemoteMetadata;
 use crate::cli::{SettingsArgs, Usage};
 use crate::home::{Credentials, Home, RunFile};
@@ -213,6 +214,8 @@ fn start(
     ));
     let mut meeting = Meeting::prepare(settings, place)?;
     metrics.collect_peers(Arc::clone(&meeting.stats));
+    meeting.expiry.report(&metrics);
+    runtime.spawn(meeting.expiry.clone().remind());
     let (client, link, attendant, belonging) = link(home.dir(), settings, (place, &meeting))?;
     collect_link(&metrics, client.clone());
     let mut link = runtime.spawn(link.run(Arc::clone(&attendant) as Arc<_>));
@@ -270,6 +273,7 @@ fn start(
         standing: Arc::clone(&meeting.standing),
         readiness: readiness.clone(),
         conditions: parts.conditions.clone(),
+        expiry: meeting.expiry.clone(),
         claims: Arc::new(Claims::open(home.dir())),
     };
     attendant.embody(body, &table);
@@ -304,6 +308,7 @@ struct Meeting {
     /// What it may do to under file systems.
     standing: Arc<Standing>,
     identity: Arc<PeerIdentity>,
+    expiry: Expiry,
     stats: Arc<PeerStats>,
     advertised: std::net::SocketAddr,
     /// One for each shard.
@@ -315,6 +320,7 @@ impl Meeting {
     /// once the shards run.
     fn prepare(settings: &Settings, place: &Place) -> Result<Self> {
         let certificates = Certificates::read(&settings.cluster.certificates)?;
+        let expiry = Expiry::of(&certificates, &settings.cluster.certificates)?;
         let identity = PeerIdentity::new(
             place.node.clone(),
             &certificates.authority,
@@ -333,6 +339,7 @@ impl Meeting {
             directory: Directory::new(place.node.clone()),
             standing: Standing::new(place.node.clone(), boottime),
             identity,
+            expiry,
             stats: Arc::default(),
             advertised,
             sockets: listeners.sockets,
@@ -386,7 +393,7 @@ fn explain(error: LinkError, settings: &Settings) -> anyhow::Error {
 fn about_certificates(why: &str, certificates: &str) -> String {
     match why.to_ascii_lowercase().contains("expired") {
         true => format!(
-            "; a certificate of the cluster is over, or the clock is wrong: make new ones with `quickwater cluster init` and the same authority; `quickwater doctor` says how long those in {certificates} last"
+            "; a certificate of the cluster is over, or the clock is wrong: `quickwater cluster renew` makes it anew, and a restart takes it up; `quickwater doctor` says how long those in {certificates} last"
         ),
         false => format!(
             "; the files in {certificates} must come from the `cluster init` that made those of the control plane"

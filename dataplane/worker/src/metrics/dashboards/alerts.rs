@@ -489,6 +489,63 @@ pub(super) const ALERTS: &[Alert] = &[
         )],
     },
     Alert {
+        name: "QuickwaterCertificateExpiresSoon",
+        severity: "critical",
+        expression: "quickwater_tls_certificate_expiry_seconds - time() < 3 * 86400",
+        hold: "0m",
+        summary: "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}.",
+        meaning: "Clients refuse HTTPS connections from then on; a negative time: they do so now.",
+        action: "As for QuickwaterCertificateExpires, now.",
+        fires: &[series(
+            r#"quickwater_tls_certificate_expiry_seconds{instance="n1"}"#,
+            "259000x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_tls_certificate_expiry_seconds{instance="n1"}"#,
+            "1209000x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterClusterCertificateExpires",
+        severity: "warning",
+        expression: "quickwater_cluster_certificate_not_after_timestamp_seconds - time() < 30 * 86400",
+        hold: "0m",
+        summary: "A certificate of the cluster that {{ $labels.instance }} uses ({{ $labels.certificate }}) expires in {{ $value | humanizeDuration }}.",
+        meaning: "`own`: from then on control plane and other workers refuse the process: it loses its lease, and its keys get 503 until others have its slots. `authority`: Quickwater itself goes on, other programs may no longer trust the cluster's certificates.",
+        action: "`own`: `quickwater cluster renew --out DIR` where the authority is, copy the new cert.pem to `cluster.certificates` of the process and restart it, one process at a time: it is read at the start only, so the alert ends with the restart. On Kubernetes: put it into the Secret or on the node, then restart the pod. `quickwater doctor --dir DIR` there shows what is in use. `authority`: plan a time in which all processes get new certificates, by another `quickwater cluster init`.",
+        fires: &[series(
+            r#"quickwater_cluster_certificate_not_after_timestamp_seconds{instance="n1",certificate="own"}"#,
+            "2592000x30",
+        )],
+        quiet: &[series(
+            r#"quickwater_cluster_certificate_not_after_timestamp_seconds{instance="n1",certificate="own"}"#,
+            "9999999x30",
+        )],
+    },
+    Alert {
+        name: "QuickwaterClusterCertificateExpiresSoon",
+        severity: "critical",
+        expression: r#"quickwater_cluster_certificate_not_after_timestamp_seconds{certificate="own"} - time() < 7 * 86400"#,
+        hold: "0m",
+        summary: "The certificate of {{ $labels.instance }} in its cluster expires in {{ $value | humanizeDuration }}.",
+        meaning: "From then on control plane and other workers refuse the process. Is it that of the control plane, no worker reaches it any more: writes get 503, and reads too once the leases are over. A negative time: it has expired, and only connections that are there already go on.",
+        action: "As for QuickwaterClusterCertificateExpires, now; that of the control plane first.",
+        fires: &[series(
+            r#"quickwater_cluster_certificate_not_after_timestamp_seconds{instance="n1",certificate="own"}"#,
+            "604000x30",
+        )],
+        quiet: &[
+            series(
+                r#"quickwater_cluster_certificate_not_after_timestamp_seconds{instance="n1",certificate="own"}"#,
+                "2592000x30",
+            ),
+            series(
+                r#"quickwater_cluster_certificate_not_after_timestamp_seconds{instance="n1",certificate="authority"}"#,
+                "604000x30",
+            ),
+        ],
+    },
+    Alert {
         name: "QuickwaterRebuildNotesFailed",
         severity: "warning",
         expression: "increase(quickwater_rebuild_notes_failed_total[15m]) > 0",

@@ -43,7 +43,9 @@ fn unit(definition: &Definition) -> &'static str {
     let name = definition.name.trim_end_matches("_total");
     let of_bytes = name.ends_with("_bytes") || name.contains("_bytes_");
     match (of_bytes, name.ends_with("_seconds"), counted) {
-        _ if name.ends_with("_expiry_seconds") => "dateTimeAsIso",
+        _ if name.ends_with("_expiry_seconds") || name.ends_with("_timestamp_seconds") => {
+            "dateTimeAsIso"
+        }
         (true, _, true) => "Bps",
         (true, _, false) => "bytes",
         (_, true, _) => "s",
