@@ -20,6 +20,9 @@ RULES = REPOSITORY / "deploy" / "prometheus" / "quickwater.rules.yml"
 CONFIG = REPOSITORY / "deploy" / "prometheus" / "prometheus.yml"
 GRAFANA = REPOSITORY / "deploy" / "grafana"
 PATIENCE_SECONDS = 240.0
+# What the label `cluster` says of the cluster here, and of what the same Prometheus scrapes beside.
+WATCHED = "watched"
+OTHER = "other"
 KEYS = 40
 # Metrics that nothing exports in this cluster: it speaks no HTTPS, and may run without eBPF.
 UNUSED_HERE = {
@@ -61,14 +64,20 @@ def test_every_alert_fires_when_it_should_and_only_then() -> None:
     assert "SUCCESS" in promtool("test", "rules", str(examples))
 
 
-def expressions(name: str) -> dict[str, str]:
-    """Queries of a dashboard by panel and legend, for all nodes."""
+def chosen(text: str, cluster: str) -> str:
+    """A query with the values of its dashboard's variables, for all nodes of a cluster."""
+    for name, value in {"cluster": cluster, "job": ".*", "instance": ".*", "__rate_interval": "1m"}.items():
+        text = text.replace(f"${name}", value)
+    assert "$" not in text, text
+    return text
+
+
+def expressions(name: str, cluster: str = WATCHED) -> dict[str, str]:
+    """Queries of a dashboard by panel and legend, for all nodes of a cluster."""
     found = {}
     for panel in json.loads((GRAFANA / name).read_text())["panels"]:
         for target in panel.get("targets", []):
-            text = target["expr"].replace("$instance", ".*").replace("$__rate_interval", "1m")
-            assert "$" not in text, text
-            found[f"{panel['title']} / {target['legendFormat']}"] = text
+            found[f"{panel['title']} / {target['legendFormat']}"] = chosen(target["expr"], cluster)
     assert len(found) > 20
     return found
 
@@ -85,10 +94,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def prometheus(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """It scrapes both workers and the control plane, every two seconds."""
+    """It scrapes both workers and the control plane, every two seconds. And one worker once
+    more, as that of another cluster."""
     runs = [cluster.control.run, *(worker.run for worker in cluster.workers.values())]
     targets = [str(run["metrics"]) for run in runs]
-    made = Prometheus(tmp_path_factory.mktemp("prometheus"), targets, RULES)
+    clusters = {WATCHED: targets, OTHER: [str(cluster.worker("n1").run["metrics"])]}
+    made = Prometheus(tmp_path_factory.mktemp("prometheus"), clusters, RULES)
     yield made.start()
     made.close()
 
@@ -157,6 +168,56 @@ def test_the_details_show_all_that_is_exported(cluster: Cluster, prometheus: Pro
         return list(left)
 
     wait_until(prometheus, load, missing)
+
+
+def offered(prometheus: Prometheus, dashboard: str, clusters: list[str]) -> dict[str, list[str]]:
+    """What the variables of a dashboard give to choose from: clusters, and of each its jobs and
+    its nodes."""
+    found = {}
+    listed = json.loads((GRAFANA / dashboard).read_text())["templating"]["list"]
+    assert [one["name"] for one in listed] == ["datasource", "cluster", "job", "instance"]
+    assert not listed[1]["multi"] and not listed[1]["includeAll"]
+    for cluster in clusters:
+        for one in listed[1:]:
+            query = re.fullmatch(r"label_values\((.+), (\w+)\)", one["query"]["query"])
+            assert query is not None and query[2] == one["name"]
+            values = prometheus.labels(query[2], chosen(query[1], cluster))
+            found[f"{one['name']} {cluster}"] = values
+    return found
+
+
+def test_a_dashboard_shows_one_cluster_of_several(
+    cluster: Cluster, prometheus: Prometheus
+) -> None:
+    """Its variables lead from the cluster to its nodes, and no panel shows another one's."""
+    workers = {name: str(worker.run["metrics"]) for name, worker in cluster.workers.items()}
+    nodes = {
+        WATCHED: sorted([str(cluster.control.run["metrics"]), *workers.values()]),
+        OTHER: [workers["n1"]],
+        "neither": [],
+    }
+    wanted = {}
+    for name, instances in nodes.items():
+        wanted |= {f"cluster {name}": sorted([OTHER, WATCHED])}
+        wanted |= {f"job {name}": ["quickwater"] if instances else []}
+        wanted |= {f"instance {name}": instances}
+    dashboards = ["quickwater.json", "quickwater-details.json"]
+
+    def missing() -> list[str]:
+        found = [offered(prometheus, name, list(nodes)) for name in dashboards]
+        return [f"{one}, wanted {wanted}" for one in found if one != wanted]
+
+    wait_until(prometheus, lambda: None, missing)
+    for name in dashboards:
+        for panel, text in expressions(name, "neither").items():
+            assert prometheus.values(text) == [], panel
+    slots = 'quickwater_slots_owned{cluster="$cluster"}'
+
+    def uneven() -> list[str]:
+        found = {of: len(prometheus.values(chosen(slots, of))) for of in (WATCHED, OTHER)}
+        return [] if found == {WATCHED: 2, OTHER: 1} else [str(found)]
+
+    wait_until(prometheus, lambda: None, uneven)
 
 
 def test_rules_are_evaluated_and_a_dead_worker_is_seen(

@@ -39,6 +39,11 @@ EMPTY = {
     "quickwater_tls_certificate_reloads_total": "no HTTPS",
     "quickwater_ebpf_reuseport_connections_total": "may run without eBPF",
     "quickwater_ebpf_connects_total": "may run without eBPF",
+    "quickwater_ebpf_forward_entries": "hands no connections over",
+    "quickwater_ebpf_forward_packets_total": "hands no connections over",
+    "quickwater_ebpf_handoffs_total": "hands no connections over",
+    "quickwater_ebpf_bypass_connections_total": "may run without eBPF",
+    "quickwater_ebpf_bypass_bytes_total": "may run without eBPF",
 }
 SIZES = [4 * KIB, 64 * KIB, MIB]
 WIDTH = 1600
@@ -152,7 +157,7 @@ def test_every_panel_is_drawn_with_live_data(
         s3.create_bucket(Bucket="abc")
         cluster.policy_of_all("WRITE_BACK")
         runs = [cluster.control.run, *(worker.run for worker in cluster.workers.values())]
-        prometheus = Prometheus(tmp_path / "p", [str(run["metrics"]) for run in runs], RULES)
+        prometheus = Prometheus(tmp_path / "p", {"": [str(run["metrics"]) for run in runs]}, RULES)
         ends.callback(prometheus.close)
         prometheus.start()
         load(cluster, store)

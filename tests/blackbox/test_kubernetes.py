@@ -111,6 +111,8 @@ def test_the_prometheus_operator_takes_its_objects(tmp_path: Path) -> None:
     assert code == 0, text
     found = manifests.documents(text)
     monitor = one(found, "ServiceMonitor", "quickwater")
+    (label,) = monitor["spec"]["endpoints"][0]["relabelings"]
+    assert label == {"targetLabel": "cluster", "replacement": "quickwater/quickwater"}
     rule = one(found, "PrometheusRule", "quickwater")
     for document in (monitor, rule):
         _validate(document, VERSIONS[0])
@@ -118,6 +120,7 @@ def test_the_prometheus_operator_takes_its_objects(tmp_path: Path) -> None:
     for document, path, name, value in [
         (monitor, ("spec", "endpoints", 0), "interval", "1min"),
         (monitor, ("spec", "endpoints", 0), "intervall", "15s"),
+        (monitor, ("spec", "endpoints", 0, "relabelings", 0), "target", "cluster"),
         (monitor, ("spec",), "selector", None),
         (monitor, ("metadata", "labels"), "release", 1),
         (rule, first, "for", "5 minutes"),

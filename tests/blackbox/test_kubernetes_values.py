@@ -268,6 +268,7 @@ def test_networks_that_are_none_are_refused(values: Document, hint: str, tmp_pat
         ({"control": {"foundationdb": {"keyPrefix": "a" * 65}}}, "keyPrefix"),
         ({"serviceMonitor": {"interval": "1min"}}, "interval"),
         ({"serviceMonitor": {"interval": "0s"}}, "interval"),
+        ({"serviceMonitor": {"cluster": "$1"}}, "cluster"),
         ({"ufs": {"uri": "/srv/ufs"}}, "uri"),
         ({"mounts": ["photos"]}, "mounts"),
         ({"extraVolumes": [{"secret": {"secretName": "a"}}]}, "extraVolumes"),
@@ -322,7 +323,7 @@ SHARE: Document = {
     ],
     "extraVolumes": [{"name": "nas", "nfs": {"server": "nas", "path": "/"}}],
     "extraVolumeMounts": [{"name": "nas", "mountPath": "/mnt/nas/"}],
-    "serviceMonitor": {"enabled": True, "interval": "1m"},
+    "serviceMonitor": {"enabled": True, "interval": "1m", "cluster": "training: a"},
     "networkPolicy": {
         "nodeCidrs": ["0.0.0.0/0", "10.255.0.1/32"],
         "clients": [
@@ -412,6 +413,9 @@ def test_values_at_the_edge_are_taken_and_the_program_takes_them_too(
         pod = dict(manifests.pods(found))["quickwater-worker"]
         (s3,) = [p for p in pod["spec"]["containers"][0]["ports"] if p["name"] == "s3"]
         assert s3["hostPort"] == 80
+        (monitor,) = [d for d in found if d["kind"] == "ServiceMonitor"]
+        (label,) = monitor["spec"]["endpoints"][0]["relabelings"]
+        assert label == {"targetLabel": "cluster", "replacement": "training: a"}
     if values is LARGE:
         assert settings["control"]["metadata.foundationdb.key_prefix"] == "a:"
         assert settings["worker"]["ufs.options"] == "credentials=default,region=a: #b"

@@ -17,7 +17,7 @@ const COLUMNS = 24;
 const ROW = 30;
 const GAP = 8;
 // What the field configuration of our panels may say. Anything else would be dropped in silence.
-const CUSTOM = ['drawStyle', 'fillOpacity', 'lineWidth', 'showPoints', 'spanNulls'];
+const CUSTOM = ['axisSoftMax', 'drawStyle', 'fillOpacity', 'lineWidth', 'showPoints', 'spanNulls'];
 const STANDARD = ['color', 'unit', 'min', 'max', 'decimals'];
 // What Grafana's panel of this type has where the JSON says nothing.
 const DEFAULTS = {color: {mode: FieldColorModeId.PaletteClassic}};
@@ -145,20 +145,23 @@ function Dashboard({dashboard, variables}) {
   );
 }
 
-// All values of a variable as the regular expression that Grafana makes of "All": its
-// `allValue`, or the values, which must be some.
-async function variable({name, type, allValue, query}) {
-  if (type === 'datasource') return [name, 'prometheus'];
-  const [, metric, label] = query.query.match(/^label_values\((.+), (\w+)\)$/);
+// What a variable is at first, after those before it. Of one that takes several, all values as
+// the regular expression that Grafana makes of "All": its `allValue`, or the values, which must be
+// some. Of one that takes one, the first, or the empty text where there is none.
+async function variable({name, type, multi, allValue, query}, known) {
+  if (type === 'datasource') return 'prometheus';
+  const [, metric, label] = interpolate(query.query, known).match(/^label_values\((.+), (\w+)\)$/);
   const values = await ask(prometheus, `label/${label}/values`, {'match[]': metric});
-  if (!values.length) throw new Error(`${query.query} has no values`);
   window.variables = {...window.variables, [name]: values};
-  return [name, allValue ?? `(${values.join('|')})`];
+  if (!multi) return values[0] ?? '';
+  if (!values.length) throw new Error(`${query.query} has no values`);
+  return allValue ?? `(${values.join('|')})`;
 }
 
 async function start() {
   const dashboard = await (await fetch(`dashboards/${query.get('dashboard') ?? 'quickwater'}.json`)).json();
-  const variables = Object.fromEntries(await Promise.all(dashboard.templating.list.map(variable)));
+  const variables = {};
+  for (const one of dashboard.templating.list) variables[one.name] = await variable(one, variables);
   const style = document.createElement('style');
   style.textContent = `::-webkit-scrollbar { display: none }
     body { background: ${theme.colors.background.canvas} }

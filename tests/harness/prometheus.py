@@ -20,12 +20,17 @@ TRIES = 5
 
 
 class Prometheus:
-    """A process, its data and its configuration in one directory."""
+    """A process, its data and its configuration in one directory. `clusters`: what it scrapes,
+    by the label `cluster`; the empty one is no label."""
 
-    def __init__(self, home: Path, targets: list[str], rules: Path) -> None:
+    def __init__(self, home: Path, clusters: dict[str, list[str]], rules: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
         self.log_path = home / "prometheus.log"
+        groups = [
+            {"targets": targets, "labels": {"cluster": cluster}}
+            for cluster, targets in clusters.items()
+        ]
         (home / "prometheus.yml").write_text(
             json.dumps(  # JSON is YAML
                 {
@@ -34,9 +39,7 @@ class Prometheus:
                         "evaluation_interval": f"{SCRAPE_SECONDS}s",
                     },
                     "rule_files": [str(rules)],
-                    "scrape_configs": [
-                        {"job_name": "quickwater", "static_configs": [{"targets": targets}]}
-                    ],
+                    "scrape_configs": [{"job_name": "quickwater", "static_configs": groups}],
                 }
             )
         )
@@ -93,6 +96,10 @@ class Prometheus:
         answer = self._get("/api/v1/query", query=expression)
         assert answer["resultType"] == "vector", answer
         return [float(series["value"][1]) for series in answer["result"]]
+
+    def labels(self, name: str, of: str) -> list[str]:
+        """The values of a label among the series that a selector finds, in their order."""
+        return sorted(self._get(f"/api/v1/label/{name}/values", **{"match[]": of}))
 
     def has_data(self, expression: str) -> bool:
         """Whether there is a number."""

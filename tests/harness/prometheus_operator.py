@@ -52,6 +52,9 @@ ENDPOINT = _closed(
     scrapeTimeout=TIME,
     honorLabels=FLAG,
     honorTimestamps=FLAG,
+    relabelings=_list(
+        _closed([], sourceLabels=_list(TEXT), regex=TEXT, targetLabel=TEXT, replacement=TEXT)
+    ),
 )
 SERVICE_MONITOR = _closed(
     ["endpoints", "selector"],

@@ -4,8 +4,8 @@
 
 use super::super::{DEFINITIONS, Definition, Kind};
 
-/// Labels that Prometheus itself adds.
-const ADDED: [&str; 4] = ["instance", "job", "le", "alertname"];
+/// Labels that Prometheus itself adds, `cluster` by its configuration.
+const ADDED: [&str; 5] = ["cluster", "instance", "job", "le", "alertname"];
 
 /// Names of the metrics in an expression, as they are defined.
 pub(super) fn metrics(expression: &str) -> Vec<String> {

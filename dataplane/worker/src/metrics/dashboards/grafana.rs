@@ -32,11 +32,15 @@ pub(super) struct Query {
     pub(super) legend: String,
 }
 
+/// Begins every selector: of one cluster, else lines of the same name would be of any that this
+/// Prometheus scrapes; one without that label has an empty one.
+pub(super) const CHOSEN: &str = r#"{cluster="$cluster",job=~"$job",instance=~"$instance""#;
+
 /// A query; `{*` in it begins a selector of the chosen instances, `[*]` is the range
 /// that fits the picture.
 pub(super) fn query(expression: &str, legend: &str) -> Query {
     let expression = expression
-        .replace("{*", r#"{instance=~"$instance""#)
+        .replace("{*", CHOSEN)
         .replace("[*]", "[$__rate_interval]");
     Query {
         expression,
@@ -61,7 +65,7 @@ impl Dashboard {
             "schemaVersion": 39,
             "time": { "from": "now-1h", "to": "now" },
             "timezone": "browser",
-            "templating": { "list": [data_source(), instance()] },
+            "templating": { "list": [data_source(), cluster(), job(), instance()] },
             "annotations": { "list": [alerts()] },
             "links": [{
                 "type": "dashboards", "tags": ["quickwater"], "title": "Quickwater",
@@ -157,21 +161,49 @@ fn data_source() -> Value {
     })
 }
 
+/// One cluster at a time, the first at first; as dashboards for Kubernetes have it, nothing to
+/// choose from is the empty text, which what has no such label matches.
+fn cluster() -> Value {
+    let asked = "label_values(quickwater_build_info, cluster)";
+    let mut variable = variable("cluster", "Cluster", asked);
+    variable["multi"] = json!(false);
+    variable["includeAll"] = json!(false);
+    variable
+}
+
+fn job() -> Value {
+    let asked = r#"label_values(quickwater_build_info{cluster="$cluster"}, job)"#;
+    any(variable("job", "Job", asked))
+}
+
 fn instance() -> Value {
-    let asked = "label_values(quickwater_build_info, instance)";
+    let asked = r#"label_values(quickwater_build_info{cluster="$cluster",job=~"$job"}, instance)"#;
+    any(variable("instance", "Node", asked))
+}
+
+/// A variable with the values of a label, in their order.
+fn variable(name: &str, label: &str, asked: &str) -> Value {
     json!({
-        "name": "instance", "label": "Node", "type": "query", "datasource": source(),
-        "definition": asked, "query": { "query": asked, "refId": "instance" },
-        "refresh": 2, "sort": 1, "multi": true, "includeAll": true, "allValue": ".*",
-        "current": { "text": ["All"], "value": ["$__all"] },
+        "name": name, "label": label, "type": "query", "datasource": source(),
+        "definition": asked, "query": { "query": asked, "refId": name },
+        "refresh": 2, "sort": 1,
     })
+}
+
+/// Of which several may be chosen, at first all.
+fn any(mut variable: Value) -> Value {
+    variable["multi"] = json!(true);
+    variable["includeAll"] = json!(true);
+    variable["allValue"] = json!(".*");
+    variable["current"] = json!({ "text": ["All"], "value": ["$__all"] });
+    variable
 }
 
 /// Alerts that fire, as marks in every panel.
 fn alerts() -> Value {
     json!({
         "name": "Alerts", "datasource": source(), "enable": true, "iconColor": "red",
-        "expr": r#"ALERTS{alertname=~"Quickwater.*",alertstate="firing"}"#,
+        "expr": r#"ALERTS{cluster="$cluster",alertname=~"Quickwater.*",alertstate="firing"}"#,
         "titleFormat": "{{alertname}}", "textFormat": "{{instance}}", "step": "30s",
     })
 }

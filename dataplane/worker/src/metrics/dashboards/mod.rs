@@ -85,6 +85,18 @@ fn panels_ask_for_metrics_that_exist() {
 }
 
 #[test]
+fn every_series_of_a_panel_is_of_the_chosen_cluster() {
+    for (path, dashboard) in dashboards() {
+        for query in dashboard.panels().flat_map(|panel| &panel.queries) {
+            let text = &query.expression;
+            let asked = expression::metrics(text).len();
+            let chosen = text.matches(grafana::CHOSEN).count();
+            assert!(asked == chosen && asked > 0, "{path}: {text}");
+        }
+    }
+}
+
+#[test]
 fn the_details_show_every_metric() {
     let shown: Vec<String> = detail::dashboard()
         .panels()
