@@ -9,7 +9,8 @@ pub(super) struct Alert {
     pub(super) expression: &'static str,
     /// How long it has to hold, as Prometheus writes it.
     pub(super) hold: &'static str,
-    /// One line; the label `instance` may be used.
+    /// One line. It names the label `instance` where each node raises the alert, and not where
+    /// a whole cluster does.
     pub(super) summary: &'static str,
     pub(super) meaning: &'static str,
     pub(super) action: &'static str,
@@ -103,15 +104,21 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterPersistFailing",
         severity: "warning",
-        expression: "quickwater_persist_failing > 0",
-        hold: "10m",
-        summary: "Changes of {{ $labels.instance }} do not reach their UFS.",
-        meaning: "The last attempt of some changes failed. They are tried again for ever, up to an hour apart, but until then one disk has them alone.",
-        action: "`quickwater async-persist list --state failing` shows keys and errors. Mend the UFS or its credentials, then `quickwater async-persist retry`.",
-        fires: &[series(
-            r#"quickwater_persist_failing{instance="n1"}"#,
-            "3x30",
-        )],
+        expression: "sum by (cluster, job) (max_over_time(quickwater_persist_failing[5m])) > 0",
+        hold: "15m",
+        summary: "Changes do not reach their UFS: {{ $value }} in all.",
+        meaning: "The last attempt of some changes failed. They are tried again for ever, up to an hour apart, but until then one disk has them alone. Counted over all nodes and the last five minutes, so that it does not begin anew when a worker is restarted or another one takes its keys.",
+        action: "`quickwater_persist_failing` says which nodes have them; `quickwater async-persist list --state failing` shows keys and errors. Mend the UFS or its credentials, then `quickwater async-persist retry`.",
+        fires: &[
+            // Of one worker, then of the one that took its keys: one alert, not two.
+            series(r#"quickwater_persist_failing{instance="n1"}"#, "3x7 _x23"),
+            series(r#"quickwater_persist_failing{instance="n2"}"#, "_x10 3x20"),
+            // Another cluster has its own.
+            series(
+                r#"quickwater_persist_failing{cluster="b",instance="n1"}"#,
+                "1x30",
+            ),
+        ],
         quiet: &[series(
             r#"quickwater_persist_failing{instance="n1"}"#,
             "3x8 0x22",
@@ -120,11 +127,11 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterPersistBehind",
         severity: "warning",
-        expression: "quickwater_persist_oldest_seconds > 3600",
-        hold: "5m",
-        summary: "The UFS has been behind {{ $labels.instance }} for more than an hour.",
-        meaning: "The oldest acked change has waited that long: the UFS is away, too slow for what is written, or refuses the key.",
-        action: "Compare the panels Persist failures and UFS requests. Failing: as for QuickwaterPersistFailing. Slow: raise `write_cache.persist_concurrency`, or write less under WRITE_BACK.",
+        expression: "max by (cluster, job) (max_over_time(quickwater_persist_oldest_seconds[5m])) > 3600",
+        hold: "10m",
+        summary: "A UFS has been behind for more than an hour: {{ $value | humanizeDuration }}.",
+        meaning: "The oldest acked change of any node has waited that long: the UFS is away, too slow for what is written, or refuses the key.",
+        action: "The panel Oldest dirty age says at which node. Compare the panels Persist failures and UFS requests. Failing: as for QuickwaterPersistFailing. Slow: raise `write_cache.persist_concurrency`, or write less under WRITE_BACK.",
         fires: &[series(
             r#"quickwater_persist_oldest_seconds{instance="n1"}"#,
             "3600+60x30",
@@ -231,7 +238,7 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterSlowDown",
         severity: "warning",
-        expression: r#"sum by (instance) (rate(quickwater_s3_requests_total{code="503"}[5m])) / sum by (instance) (rate(quickwater_s3_requests_total[5m])) > 0.01"#,
+        expression: r#"sum by (cluster, job, instance) (rate(quickwater_s3_requests_total{code="503"}[5m])) / sum by (cluster, job, instance) (rate(quickwater_s3_requests_total[5m])) > 0.01"#,
         hold: "5m",
         summary: "{{ $labels.instance }} answers {{ $value | humanizePercentage }} of requests with 503.",
         meaning: "The node is overloaded, its dirty space is full, the UFS is away, or in a cluster an owner of keys is not there.",
@@ -260,7 +267,7 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterServerErrors",
         severity: "warning",
-        expression: r#"sum by (instance) (rate(quickwater_s3_requests_total{code="500"}[5m])) > 0"#,
+        expression: r#"sum by (cluster, job, instance) (rate(quickwater_s3_requests_total{code="500"}[5m])) > 0"#,
         hold: "5m",
         summary: "{{ $labels.instance }} answers requests with 500 InternalError.",
         meaning: "Something failed that waiting does not mend; the log names it with the request's id.",
@@ -277,7 +284,7 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterReadsSlow",
         severity: "warning",
-        expression: r#"histogram_quantile(0.99, sum by (le, instance) (rate(quickwater_s3_request_seconds_bucket{operation="GetObject"}[10m]))) > 2"#,
+        expression: r#"histogram_quantile(0.99, sum by (cluster, job, instance, le) (rate(quickwater_s3_request_seconds_bucket{operation="GetObject"}[10m]))) > 2"#,
         hold: "10m",
         summary: "One in a hundred GETs of {{ $labels.instance }} waits {{ $value | humanizeDuration }} for its first byte.",
         meaning: "Mostly misses of a slow UFS; with a high hit ratio the cache disk is slow or the node overloaded.",
@@ -310,7 +317,7 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterMemoryOverBudget",
         severity: "warning",
-        expression: "process_resident_memory_bytes / on (instance, job) quickwater_memory_budget_bytes > 1.1",
+        expression: "process_resident_memory_bytes / on (cluster, job, instance) quickwater_memory_budget_bytes > 1.1",
         hold: "10m",
         summary: "{{ $labels.instance }} takes {{ $value | humanizePercentage }} of its memory budget.",
         meaning: "The service keeps within the setting `memory` plus a tenth; more is a fault of ours, and the kernel may end the process.",
@@ -339,7 +346,7 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterUfsUnavailable",
         severity: "warning",
-        expression: r#"sum by (instance, outcome) (rate(quickwater_ufs_requests_total{outcome=~"unavailable|timeout|access_denied"}[5m])) > 0"#,
+        expression: r#"sum by (cluster, job, instance, outcome) (rate(quickwater_ufs_requests_total{outcome=~"unavailable|timeout|access_denied"}[5m])) > 0"#,
         hold: "5m",
         summary: "UFS requests of {{ $labels.instance }} end with {{ $labels.outcome }}.",
         meaning: "The store or file system behind a bucket is away, too slow, or refuses the credentials. Cached objects are still read; WRITE_BACK goes on while dirty space lasts.",
@@ -373,7 +380,7 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterCommitsSlow",
         severity: "warning",
-        expression: "histogram_quantile(0.99, sum by (le, instance) (rate(quickwater_metadata_commit_seconds_bucket[10m]))) > 0.5",
+        expression: "histogram_quantile(0.99, sum by (cluster, job, instance, le) (rate(quickwater_metadata_commit_seconds_bucket[10m]))) > 0.5",
         hold: "10m",
         summary: "One in a hundred metadata commits at {{ $labels.instance }} takes {{ $value | humanizeDuration }}.",
         meaning: "Every write waits for its commit. The disk of the metadata flushes slowly, or FoundationDB is slow.",
@@ -423,7 +430,7 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterWorkerSilent",
         severity: "critical",
-        expression: r#"max by (instance) (quickwater_cluster_nodes{state="silent"}) > 0"#,
+        expression: r#"max by (cluster, job, instance) (quickwater_cluster_nodes{state="silent"}) > 0"#,
         hold: "2m",
         summary: "Workers that do not renew their leases at {{ $labels.instance }}: {{ $value }}.",
         meaning: "Their leases are over, and their slots are those of the workers that are left: what a UFS has is read and written there. What only they had is answered with 503, never with an older version, until they are back.",
@@ -440,7 +447,7 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterWorkerRefused",
         severity: "critical",
-        expression: "max by (instance, reason) (quickwater_cluster_refused_workers) > 0",
+        expression: "max by (cluster, job, instance, reason) (quickwater_cluster_refused_workers) > 0",
         hold: "1m",
         summary: "Workers that {{ $labels.instance }} does not take in ({{ $labels.reason }}): {{ $value }}.",
         meaning: "reason `older`: a worker has seen newer metadata than there are, so those were put back or lost; nobody gets its slots, and what it has is kept. `name`: two processes call themselves the same, as after a directory was copied. `cluster`: a worker of another cluster.",

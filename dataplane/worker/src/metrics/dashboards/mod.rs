@@ -96,6 +96,19 @@ fn every_series_of_a_panel_is_of_the_chosen_cluster() {
     }
 }
 
+/// Whoever is called has to know which cluster it is about.
+#[test]
+fn alerts_keep_the_cluster_and_the_job() {
+    for alert in alerts::ALERTS {
+        let text = alert.expression;
+        let grouped: Vec<&str> = text.split("by (").skip(1).collect();
+        let joined: Vec<&str> = text.split("on (").skip(1).collect();
+        for list in grouped.iter().chain(&joined) {
+            assert!(list.starts_with("cluster, job"), "{}: {text}", alert.name);
+        }
+    }
+}
+
 #[test]
 fn the_details_show_every_metric() {
     let shown: Vec<String> = detail::dashboard()

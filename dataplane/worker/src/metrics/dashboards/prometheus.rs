@@ -63,16 +63,23 @@ fn test(out: &mut String, alert: &Alert, series: &[Series], fires: bool) {
         return;
     }
     out.push_str("        exp_samples:\n          - labels: '{}'\n");
-    writeln!(out, "            value: {}", instances(series)).unwrap();
+    writeln!(out, "            value: {}", raised(alert, series)).unwrap();
 }
 
-/// How many nodes an example has: each is to raise the alert once.
-fn instances(series: &[Series]) -> usize {
-    let instance = |one: &Series| {
-        let rest = one.name.split_once("instance=\"")?.1;
-        rest.split_once('"').map(|(name, _)| name)
+/// How many nodes, or clusters, an example has: each is to raise the alert once.
+fn raised(alert: &Alert, series: &[Series]) -> usize {
+    let of_nodes = alert.summary.contains("$labels.instance");
+    let label = if of_nodes {
+        "instance=\""
+    } else {
+        "cluster=\""
     };
-    let names: HashSet<_> = series.iter().filter_map(instance).collect();
+    // Without a label of its cluster a series is of the one that has none.
+    let value = |one: &Series| {
+        let rest = one.name.split_once(label).map_or("", |(_, rest)| rest);
+        rest.split('"').next().unwrap_or_default()
+    };
+    let names: HashSet<_> = series.iter().map(value).collect();
     names.len()
 }
 
