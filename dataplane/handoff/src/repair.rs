@@ -14,6 +14,8 @@ const TCP_QUEUE_SEQ: c_int = 21;
 const TCP_REPAIR_OPTIONS: c_int = 22;
 const TCP_TIMESTAMP: c_int = 24;
 const TCP_REPAIR_WINDOW: c_int = 29;
+/// Most that TCP_MAXSEG takes (`MAX_TCP_WINDOW`).
+const SEGMENT_MAX: u16 = 32_767;
 const TCPOPT_MAXSEG: u32 = 2;
 const TCPOPT_WINDOW: u32 = 3;
 const TCPOPT_SACK_PERM: u32 = 4;
@@ -127,9 +129,20 @@ pub(crate) fn set_timestamp(socket: impl AsFd, value: u32) -> io::Result<()> {
     set(socket, TCP_TIMESTAMP, &value)
 }
 
-/// In repair mode: the largest segment that was agreed, bytes.
+/// In repair mode the largest segment that was agreed, else the largest that is sent, bytes.
 pub(crate) fn segment(socket: impl AsFd) -> io::Result<u32> {
     get(socket, libc::TCP_MAXSEG)
+}
+
+/// Before a socket in repair mode is connected: the largest segment that will be agreed,
+/// bytes. The kernel works out then what it sends at a time, from 536 if it knows no better,
+/// and not again when it is told what was agreed.
+pub(crate) fn propose_segment(socket: impl AsFd, bytes: u16) -> io::Result<()> {
+    set(
+        socket,
+        libc::TCP_MAXSEG,
+        &c_int::from(bytes.min(SEGMENT_MAX)),
+    )
 }
 
 pub(crate) fn agreed(socket: impl AsFd) -> io::Result<Agreed> {

@@ -70,6 +70,7 @@ pub fn restore(state: &State) -> Result<OwnedFd, RestoreError> {
         rustix::io::Errno::ADDRNOTAVAIL => RestoreError::NotHere(state.local),
         error => kernel("binding")(error),
     })?;
+    repair::propose_segment(&socket, state.segment).map_err(kernel("segments"))?;
     // Nor does this send anything.
     rustix::net::connect(&socket, &state.remote).map_err(|error| match error {
         rustix::io::Errno::ADDRNOTAVAIL | rustix::io::Errno::ADDRINUSE => RestoreError::Exists,
@@ -99,4 +100,36 @@ pub fn restore(state: &State) -> Result<OwnedFd, RestoreError> {
     // As sockets have that were accepted; leaving repair mode took it away.
     sockopt::set_socket_reuseaddr(&socket, true).map_err(kernel("SO_REUSEADDR"))?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::{Frozen, freeze, probe};
+
+    #[test]
+    fn segments_are_as_large_as_they_were() {
+        if let Err(why) = probe() {
+            eprintln!("SKIPPED: {why}");
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let before = repair::segment(&server).unwrap();
+        let state = freeze(server.into(), b"").map(|frozen| {
+            let state = frozen.state().clone();
+            Frozen::release(frozen);
+            state
+        });
+        let restored = restore(&state.unwrap()).unwrap();
+        let after = repair::segment(&restored).unwrap();
+        // Those of a loopback are larger than the kernel lets anybody ask for.
+        assert!(
+            before > 10_000 && after > before / 10 * 9,
+            "{before} became {after}"
+        );
+    }
 }
