@@ -1,7 +1,7 @@
 //! Copies of bytes that no UFS has, kept by workers other than the key's owner. Absent:
 //! how they get there.
 
-use crate::{BlobId, BucketId, NodeId, ObjectKey};
+use crate::{BlobId, BucketId, NodeId, ObjectKey, UploadId};
 
 /// A worker that has flushed a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,15 +22,36 @@ pub struct CopyOf {
     pub key: ObjectKey,
     /// Its bytes.
     pub blob: BlobId,
+    /// The part of an upload that it was taken in as: until the upload is complete, the
+    /// row of that part says who has it.
+    pub part: Option<PartOf>,
     /// Who had it kept, if that worker may still commit it.
     pub owner: Option<CopyAt>,
+}
+
+/// A part by the upload it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PartOf {
+    /// Which upload.
+    pub upload: UploadId,
+    /// Which part of it, from 1.
+    pub number: u16,
+}
+
+/// Who has the bytes of something that no UFS has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holders {
+    /// These workers; of an object of several bodies each has some of them.
+    pub nodes: Vec<NodeId>,
+    /// On how many workers every byte is to be; 0: nobody keeps account of it.
+    pub copies: usize,
 }
 
 /// Whether a copy is still needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyState {
-    /// The current version of its key consists of it, no UFS has that, and its row names
-    /// who asks.
+    /// The current version of its key consists of it, or an upload has it as a part, no UFS
+    /// has that, and its row names who asks.
     Named,
     /// Not so now.
     Unnamed {

@@ -55,6 +55,8 @@ pub struct PendingPage {
     /// Who has the bytes, one list for each entry: empty when a change has none, or when
     /// nobody keeps account of it.
     pub holders: Vec<Vec<NodeId>>,
+    /// On how many workers the bytes of each are to be, one number for each entry.
+    pub copies: Vec<usize>,
     /// More follows the last entry.
     pub more: bool,
 }

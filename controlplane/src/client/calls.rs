@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use quickwater_proto::{
-    Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag, MetadataError,
-    NodeId, ObjectKey, ObjectRecord, OpenedUpload, PartRecord, PendingPage, PendingRecord,
-    PutCondition, ScanPage, UfsIdentity, UploadId, UploadRecord, Version,
+    BlobId, Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag, Holders,
+    MetadataError, NodeId, ObjectKey, ObjectRecord, OpenedUpload, PartOf, PartRecord, PendingPage,
+    PendingRecord, PutCondition, ScanPage, UfsIdentity, UploadId, UploadRecord, Version,
 };
 use quickwater_rpc::cluster::{Answer, Call, Operation as O};
 use tokio::sync::mpsc::error::TrySendError;
@@ -17,13 +17,14 @@ use tokio::sync::oneshot;
 use super::ControlClient;
 use super::queue::Queued;
 use crate::cluster::wire::{
-    Mistaken, about, changes, condition_to_wire, copy_to_wire, identity_to_wire, key, line, number,
-    number_to_wire, object, object_to_wire, pairs_to_wire, random_id,
+    Mistaken, about, about_part, changes, condition_to_wire, copy_to_wire, identity_to_wire, key,
+    line, number, number_to_wire, object, object_to_wire, pairs_to_wire, random_id,
 };
 use crate::namespace::{SystemClock, WallClock as _, commit_note, journal_entry};
 use crate::records::{
     RecordError, decode_bucket, decode_holders, decode_journal_entry, decode_opened, decode_part,
-    decode_pending, decode_upload, encode_bucket, encode_opened, encode_part, encode_upload,
+    decode_part_holders, decode_pending, decode_upload, encode_bucket, encode_opened, encode_part,
+    encode_upload,
 };
 
 type Got<T> = Result<T, MetadataError>;
@@ -334,6 +335,7 @@ impl ControlClient {
             blob: number_to_wire(copy.blob.0),
             ..about(O::CopyState, copy.bucket, &copy.key)
         };
+        let call = about_part(call, copy.part);
         let answer = self.ask(call).await?;
         Ok(match answer.flag {
             true => CopyState::Named,
@@ -347,24 +349,43 @@ impl ControlClient {
     /// [`MetadataError::Unavailable`].
     pub async fn holders(&self, bucket: BucketId, key: &ObjectKey) -> Got<Vec<NodeId>> {
         let answer = self.ask(about(O::Pending, bucket, key)).await?;
-        Ok(first(&answer, decode_holders)?.unwrap_or_default())
+        Ok(first(&answer, decode_holders)?.unwrap_or_default().nodes)
     }
 
-    /// As [`crate::Namespace::set_holders`], with the sessions of those who have copies.
+    /// As [`crate::Namespace::set_holders`], with the sessions of those who have copies, of
+    /// which there should be `wanted`, the caller's included.
     pub async fn set_holders(
         &self,
         (bucket, key): (BucketId, &ObjectKey),
         version: Version,
         itself: bool,
-        copies: &[CopyAt],
+        (copies, wanted): (&[CopyAt], usize),
     ) -> Got<bool> {
         let call = Call {
             version: number_to_wire(version.0),
             flag: itself,
             copies: copies.iter().map(copy_to_wire).collect(),
+            wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
             ..about(O::SetHolders, bucket, key)
         };
         Ok(self.ask(call).await?.flag)
+    }
+
+    /// As [`crate::Namespace::set_part_holders`], with the sessions of those who have copies,
+    /// of which there should be `wanted`, the caller's included.
+    pub async fn set_part_holders(
+        &self,
+        (bucket, key): (BucketId, &ObjectKey),
+        (part, blob): (PartOf, BlobId),
+        (copies, wanted): (&[CopyAt], usize),
+    ) -> Got<bool> {
+        let call = Call {
+            blob: number_to_wire(blob.0),
+            copies: copies.iter().map(copy_to_wire).collect(),
+            wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
+            ..about(O::SetHolders, bucket, key)
+        };
+        Ok(self.ask(about_part(call, Some(part))).await?.flag)
     }
 
     /// As [`crate::Namespace::remove_object_pending`].
@@ -420,7 +441,8 @@ impl ControlClient {
         }
         Ok(PendingPage {
             entries,
-            holders,
+            copies: holders.iter().map(|held: &Holders| held.copies).collect(),
+            holders: holders.into_iter().map(|held| held.nodes).collect(),
             more: answer.more,
         })
     }
@@ -545,15 +567,18 @@ impl ControlClient {
         first(&answer, decode_upload)
     }
 
-    /// As [`crate::Namespace::put_part`].
+    /// As [`crate::Namespace::put_part`], when these others have flushed copies: refused if
+    /// one of them was started anew.
     pub async fn put_part(
         &self,
         bucket: BucketId,
         upload: &UploadRecord,
         part: &PartRecord,
+        copies: &[CopyAt],
     ) -> Got<Option<PartRecord>> {
         let call = Call {
             part: encode_part(part).map_err(too_large)?,
+            copies: copies.iter().map(copy_to_wire).collect(),
             ..with_row(O::PutPart, bucket, encode_upload(upload))?
         };
         first(&self.ask(call).await?, decode_part).map_err(lost)
@@ -590,6 +615,24 @@ impl ControlClient {
         rows(&self.ask(call).await?, decode_part)
     }
 
+    /// As [`crate::Namespace::parts_held`].
+    pub async fn parts_held(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+        after: u16,
+        limit: usize,
+    ) -> Got<Vec<(PartRecord, Holders)>> {
+        let call = Call {
+            from: after.to_string(),
+            limit: limit as u64,
+            ..of_upload(O::Parts, bucket, key, id)
+        };
+        let both = |row: &[u8]| Ok((decode_part(row)?, decode_part_holders(row)?));
+        rows(&self.ask(call).await?, both)
+    }
+
     /// As [`crate::Namespace::uploads`].
     pub async fn uploads(
         &self,
@@ -610,15 +653,20 @@ impl ControlClient {
         rows(&self.ask(call).await?, decode_upload)
     }
 
-    /// As [`crate::Namespace::complete_upload`].
+    /// As [`crate::Namespace::complete_upload`], when these others have the bytes of parts,
+    /// and `wanted` workers are to have each: refused if one of them was started anew, or if
+    /// the rows of the parts name fewer.
     pub async fn complete_upload(
         &self,
         bucket: BucketId,
         upload: &UploadRecord,
         record: &ObjectRecord,
         condition: &PutCondition,
+        (copies, wanted): (&[CopyAt], usize),
     ) -> Got<Committed> {
         let call = Call {
+            copies: copies.iter().map(copy_to_wire).collect(),
+            wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
             object: Some(object_to_wire(record).map_err(too_large)?),
             condition: Some(condition_to_wire(condition)),
             ..with_row(O::CompleteUpload, bucket, encode_upload(upload))?

@@ -2,20 +2,21 @@
 //! Absent: who may make it, and how often it is sent.
 
 use quickwater_proto::{
-    BucketId, BucketName, Committed, MetadataError, ObjectKey, ObjectRecord, UploadId, Version,
+    BlobId, BucketId, BucketName, Committed, Holders, MetadataError, ObjectKey, ObjectRecord,
+    UploadId, Version,
 };
 use quickwater_rpc::cluster as wire;
 use wire::Operation as O;
 
 use super::wire::{
     Mistaken, condition, identity, key, line_to_wire, number, number_to_wire, object,
-    object_to_wire, pairs, row_entry, upload_id,
+    object_to_wire, pairs, part_of, row_entry, upload_id,
 };
 use crate::Namespace;
 use crate::namespace::PolicyError;
 use crate::records::{
     decode_bucket, decode_journal_entry, decode_opened, decode_part, decode_upload, encode_bucket,
-    encode_held, encode_opened, encode_part, encode_upload,
+    encode_held, encode_opened, encode_part, encode_part_held, encode_upload,
 };
 use crate::store::Store;
 
@@ -206,15 +207,17 @@ async fn pending<S: Store>(names: &Namespace<S>, operation: O, call: &wire::Call
             let after = call.positioned.then(|| key(&call.key)).transpose()?;
             let after = after.as_ref().map(|key| (bucket, key));
             let page = names.pending_changes(after, limit(call)).await?;
-            let entry = |((bucket, key, record), held): (&(BucketId, ObjectKey, _), &Vec<_>)| {
+            let entry = |((bucket, key, record), held): (&(BucketId, ObjectKey, _), Holders)| {
                 Ok(wire::Entry {
                     bucket: bucket.0,
                     key: key.as_str().to_owned(),
-                    row: encode_held(record, held).map_err(too_large)?,
+                    row: encode_held(record, &held).map_err(too_large)?,
                     ..wire::Entry::default()
                 })
             };
-            let entries = page.entries.iter().zip(&page.holders).map(entry);
+            let holders = page.holders.into_iter().zip(page.copies);
+            let holders = holders.map(|(nodes, copies)| Holders { nodes, copies });
+            let entries = page.entries.iter().zip(holders).map(entry);
             let entries: Result<_, MetadataError> = entries.collect();
             Ok(wire::Answer {
                 more: page.more,
@@ -227,6 +230,13 @@ async fn pending<S: Store>(names: &Namespace<S>, operation: O, call: &wire::Call
             let ended = names.end_pending(bucket, &key, version, ufs.as_ref(), call.time_ms);
             Ok(wire::Answer {
                 flag: ended.await?,
+                ..nothing()
+            })
+        }
+        O::SetHolders if let Some(part) = part_of(call)? => {
+            let blob = BlobId(number(&call.blob)?);
+            Ok(wire::Answer {
+                flag: names.set_part_holders(bucket, part, blob).await?,
                 ..nothing()
             })
         }
@@ -380,15 +390,18 @@ async fn parts<S: Store>(names: &Namespace<S>, operation: O, call: &wire::Call) 
             let upload = decode_upload(&call.row).map_err(Mistaken::from)?;
             let part = decode_part(&call.part).map_err(Mistaken::from)?;
             let replaced = names.put_part(bucket, &upload, &part).await?;
+            let replaced = replaced.map(|part| (part, Holders::default()));
             replaced.into_iter().collect()
         }
         _ => {
             let (key, id) = (key(&call.key)?, upload_id(&call.upload)?);
             let after = call.from.parse().map_err(Mistaken::new)?;
-            names.parts(bucket, &key, id, after, limit(call)).await?
+            let limit = limit(call);
+            names.parts_held(bucket, &key, id, after, limit).await?
         }
     };
-    let found = found.iter().map(|part| encode_part(part).map(row_entry));
+    let found = found.iter();
+    let found = found.map(|(part, held)| encode_part_held(part, held).map(row_entry));
     Ok(rows(found.collect::<Result<_, _>>().map_err(too_large)?))
 }
 

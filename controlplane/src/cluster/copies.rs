@@ -17,6 +17,7 @@ impl<S: Store> Cluster<S> {
     ) -> Result<messages::Answer, MetadataError> {
         let (bucket, key) = (BucketId(call.bucket), wire::key(&call.key)?);
         let blob = BlobId(wire::number(&call.blob)?);
+        let part = wire::part_of(call)?;
         // Before the rows are read: what is over then is in them, or never will be.
         let more = wire::copies(&call.copies)?.iter().any(|owner| {
             let owns = self.0.table.borrow().owner(slot_of(bucket, &key)) == Some(&owner.node);
@@ -24,7 +25,7 @@ impl<S: Store> Cluster<S> {
         });
         let names = &self.0.namespace;
         Ok(messages::Answer {
-            flag: names.names_copy(bucket, &key, (blob, asking)).await?,
+            flag: names.names_copy(bucket, &key, (blob, asking), part).await?,
             more,
             ..messages::Answer::default()
         })

@@ -118,6 +118,7 @@ impl<S: Store> Cluster<S> {
             return Ok(false);
         };
         // A rebuild of the metadata found them nowhere.
+        let holders = holders.nodes;
         if holders.is_empty() {
             return Ok(size > 0);
         }

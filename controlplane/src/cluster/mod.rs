@@ -462,6 +462,7 @@ impl<S: Store> Cluster<S> {
             began_ms: call.began_ms,
             again: call.again,
             holders: holders(node, &call)?,
+            copies: call.wanted as usize,
         };
         if SystemClock.wall_ms().abs_diff(ticket.began_ms) > CLOCKS_APART_MAX_MS {
             let why = "the clocks of worker and control plane are more than a minute apart";

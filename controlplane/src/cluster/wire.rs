@@ -2,8 +2,8 @@
 //! stored, so they carry their schema. Absent: what a call does.
 
 use quickwater_proto::{
-    BlobId, BucketId, CopyAt, ETag, MetadataError, NodeId, ObjectKey, ObjectRecord, PutCondition,
-    UfsIdentity, UploadId, Version,
+    BlobId, BucketId, CopyAt, ETag, MetadataError, NodeId, ObjectKey, ObjectRecord, PartOf,
+    PutCondition, UfsIdentity, UploadId, Version,
 };
 use quickwater_rpc::cluster as wire;
 use wire::condition::Kind;
@@ -221,6 +221,29 @@ pub(crate) fn upload_id(bytes: &[u8]) -> Result<UploadId, Mistaken> {
 }
 
 /// A random id for a call.
+/// The part that a call is about; none: it is about no part.
+pub(crate) fn part_of(call: &wire::Call) -> Result<Option<PartOf>, Mistaken> {
+    if call.upload.is_empty() || call.part_number == 0 {
+        return Ok(None);
+    }
+    Ok(Some(PartOf {
+        upload: upload_id(&call.upload)?,
+        number: u16::try_from(call.part_number).map_err(Mistaken::new)?,
+    }))
+}
+
+/// The same call about a part.
+pub(crate) fn about_part(call: wire::Call, part: Option<PartOf>) -> wire::Call {
+    match part {
+        None => call,
+        Some(part) => wire::Call {
+            upload: number_to_wire(part.upload.0),
+            part_number: part.number.into(),
+            ..call
+        },
+    }
+}
+
 pub(crate) fn random_id() -> Result<u128, MetadataError> {
     let id = BlobId::random().map_err(|error| MetadataError::Unavailable(error.to_string()))?;
     Ok(id.0)

@@ -2,8 +2,8 @@
 //! upload and remembers the answer for a repeat.
 
 use quickwater_proto::{
-    BucketId, Committed, ETag, MetadataError, ObjectKey, ObjectRecord, PartRecord, PutCondition,
-    UploadId, UploadRecord,
+    BucketId, Committed, ETag, Holders, MetadataError, ObjectKey, ObjectRecord, PartRecord,
+    PutCondition, UploadId, UploadRecord,
 };
 
 use super::buckets::require_bucket;
@@ -80,6 +80,7 @@ impl Mutation for CompleteUpload<'_> {
         require_upload(transaction, self.bucket, key, *id).await?;
         let stored = all_parts(transaction, self.bucket, *id).await?;
         check_parts(&self.record.parts, &stored)?;
+        check_copies(&self.record.parts, &stored, operation)?;
         let current = current_object(transaction, self.bucket, key).await?;
         check_condition(
             self.condition,
@@ -115,16 +116,46 @@ impl CompleteUpload<'_> {
 }
 
 /// Every part listed is stored as listed, and the list ascends.
-fn check_parts(listed: &[PartRecord], stored: &[PartRecord]) -> Result<(), MetadataError> {
+fn check_parts(
+    listed: &[PartRecord],
+    stored: &[(PartRecord, Holders)],
+) -> Result<(), MetadataError> {
     let ascending = listed.windows(2).all(|two| two[0].number < two[1].number);
     let is_stored = |part: &PartRecord| {
-        let found = stored.binary_search_by_key(&part.number, |stored| stored.number);
-        found.is_ok_and(|at| is_same(&stored[at], part))
+        let found = find(stored, part.number);
+        found.is_some_and(|(stored, _)| is_same(stored, part))
     };
     match ascending && !listed.is_empty() && listed.iter().all(is_stored) {
         true => Ok(()),
         false => Err(MetadataError::InvalidPart),
     }
+}
+
+/// As many workers as are wanted have the bytes of every part: who makes the commit, and
+/// those that the part's row names and the commit, whose sessions are fenced, does, too. Who
+/// is not named by the row may have let go of what it had.
+fn check_copies(
+    listed: &[PartRecord],
+    stored: &[(PartRecord, Holders)],
+    operation: &Operation,
+) -> Result<(), MetadataError> {
+    let Some((owner, others)) = operation.holders.split_first() else {
+        return Ok(());
+    };
+    for part in listed.iter().filter(|part| part.size > 0) {
+        let named = find(stored, part.number).map_or(&[][..], |(_, held)| &held.nodes);
+        let both = others.iter().filter(|node| named.contains(node));
+        if both.filter(|node| *node != owner).count() + 1 < operation.copies {
+            let why = "a part is on fewer workers than it is to be";
+            return Err(MetadataError::Unavailable(why.into()));
+        }
+    }
+    Ok(())
+}
+
+fn find(stored: &[(PartRecord, Holders)], number: u16) -> Option<&(PartRecord, Holders)> {
+    let found = stored.binary_search_by_key(&number, |(part, _)| part.number);
+    found.ok().and_then(|at| stored.get(at))
 }
 
 /// Whether a part is the one listed: all of it but where its bytes are by now, which

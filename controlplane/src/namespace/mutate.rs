@@ -20,7 +20,7 @@ use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quickwater_proto::{BlobId, Committed, MetadataError, NodeId, ObjectRecord, Version};
+use quickwater_proto::{BlobId, Committed, Holders, MetadataError, NodeId, ObjectRecord, Version};
 use tokio::time::{Instant, sleep};
 
 use super::journal::order_of;
@@ -77,6 +77,8 @@ pub struct Ticket {
     pub again: bool,
     /// The workers that have the bytes of what it commits, who makes it first.
     pub holders: Vec<NodeId>,
+    /// On how many workers they are to be; 0: on these.
+    pub copies: usize,
 }
 
 /// A change under way, the same for all its attempts.
@@ -94,6 +96,8 @@ pub(super) struct Operation {
     pub(super) replayed: bool,
     /// The workers that have the bytes of what is committed, if a worker commits.
     pub(super) holders: Vec<NodeId>,
+    /// On how many workers they are to be; 0: on these.
+    pub(super) copies: usize,
 }
 
 impl Operation {
@@ -107,6 +111,7 @@ impl Operation {
             relaxed: false,
             replayed: false,
             holders: Vec::new(),
+            copies: 0,
         })
     }
 
@@ -119,6 +124,7 @@ impl Operation {
             relaxed: false,
             replayed: false,
             holders: ticket.holders.clone(),
+            copies: ticket.copies,
         }
     }
 
@@ -130,6 +136,7 @@ impl Operation {
             began_ms: entry.now_ms,
             again: false,
             holders: Vec::new(),
+            copies: 0,
         })
     }
 
@@ -142,7 +149,18 @@ impl Operation {
             relaxed: true,
             replayed: false,
             holders: Vec::new(),
+            copies: 0,
         }
+    }
+
+    /// Who has the bytes of what is committed.
+    pub(super) fn held(&self) -> Holders {
+        let nodes = self.holders.clone();
+        let copies = match self.copies {
+            0 => nodes.len(),
+            copies => copies,
+        };
+        Holders { nodes, copies }
     }
 
     /// A number below `limit` that differs between operations and attempts.

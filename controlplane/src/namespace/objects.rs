@@ -281,8 +281,9 @@ impl Mutation for CommitObject<'_> {
             && let Some((_, holders)) = current_held(transaction, place).await?
         {
             let more = |node: &NodeId| !operation.holders.contains(node);
-            let more: Vec<NodeId> = holders.into_iter().filter(more).collect();
+            let more: Vec<NodeId> = holders.nodes.into_iter().filter(more).collect();
             operation.holders.extend(more);
+            operation.copies = holders.copies;
         }
         replace_object(transaction, &operation, place, &encoded, current.as_ref()).await?;
         Ok(Step::Commit(current.map(|current| current.record)))

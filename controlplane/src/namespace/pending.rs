@@ -3,8 +3,8 @@
 //! when the UFS is told, and by whom.
 
 use quickwater_proto::{
-    BlobId, BucketId, MetadataError, NodeId, ObjectKey, ObjectRecord, PendingChange, PendingPage,
-    PendingRecord, PersistState, PutCondition, UfsIdentity, Version,
+    BlobId, BucketId, Holders, MetadataError, NodeId, ObjectKey, ObjectRecord, PartOf,
+    PendingChange, PendingPage, PendingRecord, PersistState, PutCondition, UfsIdentity, Version,
 };
 
 use super::buckets::require_bucket;
@@ -73,9 +73,11 @@ impl<S: Store> Namespace<S> {
         let (rows, more) = self.rows(range, limit.min(SCAN_ROWS_MAX)).await?;
         let entries = rows.iter().map(entry).collect::<Result<_, _>>()?;
         let holders = rows.iter().map(|row| holders_of(&row.value));
+        let holders: Vec<Holders> = holders.collect::<Result<_, _>>()?;
         Ok(PendingPage {
             entries,
-            holders: holders.collect::<Result<_, _>>()?,
+            copies: holders.iter().map(|held| held.copies).collect(),
+            holders: holders.into_iter().map(|held| held.nodes).collect(),
             more,
         })
     }
@@ -92,7 +94,7 @@ impl<S: Store> Namespace<S> {
     ) -> Result<Vec<NodeId>, MetadataError> {
         let value = self.read(&Get(&keyspace::pending(bucket, key))).await?;
         let held = value.map(|value| holders_of(&value)).transpose()?;
-        Ok(held.unwrap_or_default())
+        Ok(held.unwrap_or_default().nodes)
     }
 
     /// The change of a key that the UFS does not have yet, with those who have its bytes.
@@ -103,7 +105,7 @@ impl<S: Store> Namespace<S> {
         &self,
         bucket: BucketId,
         key: &ObjectKey,
-    ) -> Result<Option<(PendingRecord, Vec<NodeId>)>, MetadataError> {
+    ) -> Result<Option<(PendingRecord, Holders)>, MetadataError> {
         let value = self.read(&Get(&keyspace::pending(bucket, key))).await?;
         let held = value.map(|value| {
             let pending = decode_pending(&value).map_err(record_error)?;
@@ -113,7 +115,7 @@ impl<S: Store> Namespace<S> {
     }
 
     /// Whether the current version of a key consists of this blob, is in no UFS, and the
-    /// row of it names `node`.
+    /// row of it names `node`; or whether the row of `part` names `node` and this blob.
     ///
     /// # Errors
     /// [`MetadataError::Unavailable`].
@@ -122,7 +124,15 @@ impl<S: Store> Namespace<S> {
         bucket: BucketId,
         key: &ObjectKey,
         (blob, node): (BlobId, &NodeId),
+        part: Option<PartOf>,
     ) -> Result<bool, MetadataError> {
+        // The part first: Complete takes its row away and names the same workers in the
+        // other one in the same transaction.
+        if let Some(of) = part
+            && self.names_part(bucket, of, (blob, node)).await?
+        {
+            return Ok(true);
+        }
         // The row first: it is written with the object, and ended before it is replaced.
         if !self.holders(bucket, key).await?.contains(node) {
             return Ok(false);
@@ -176,10 +186,11 @@ impl<S: Store> Namespace<S> {
         for row in &rows {
             let found = entry(row)?;
             last = Some((found.0, found.1.clone()));
-            let holders = holders_of(&row.value)?;
-            if !holders.is_empty() && holders.iter().all(&gone) {
+            let Holders { nodes, copies } = holders_of(&row.value)?;
+            if !nodes.is_empty() && nodes.iter().all(&gone) {
                 page.entries.push(found);
-                page.holders.push(holders);
+                page.holders.push(nodes);
+                page.copies.push(copies);
             }
         }
         Ok((page, last))
@@ -230,13 +241,13 @@ impl<S: Store> Namespace<S> {
 }
 
 /// Of a row of a change that has bytes.
-pub(super) fn holders_of(value: &[u8]) -> Result<Vec<NodeId>, MetadataError> {
+pub(super) fn holders_of(value: &[u8]) -> Result<Holders, MetadataError> {
     let pending = decode_pending(value).map_err(record_error)?;
     match pending.change {
         PendingChange::Put { .. } | PendingChange::Hold { .. } => {
             decode_holders(value).map_err(record_error)
         }
-        PendingChange::Delete | PendingChange::Settling { .. } => Ok(Vec::new()),
+        PendingChange::Delete | PendingChange::Settling { .. } => Ok(Holders::default()),
     }
 }
 
@@ -321,7 +332,7 @@ pub(super) async fn begin_pending<T: Transaction>(
             }),
     };
     let row = keyspace::pending(place.0, place.1);
-    let value = encode_held(&pending, &operation.holders)?;
+    let value = encode_held(&pending, &operation.held())?;
     transaction.set_versionstamped_value(&row, &value, VERSION_OFFSET);
     Ok(())
 }
@@ -343,7 +354,7 @@ pub(super) async fn current_pending<T: Transaction>(
 pub(super) async fn current_held<T: Transaction>(
     transaction: &mut T,
     (bucket, key): Place<'_>,
-) -> Result<Option<(PendingRecord, Vec<NodeId>)>, Stop> {
+) -> Result<Option<(PendingRecord, Holders)>, Stop> {
     let row = transaction.get(&keyspace::pending(bucket, key)).await?;
     let held = |row: &[u8]| Ok::<_, RecordError>((decode_pending(row)?, decode_holders(row)?));
     Ok(row.map(|row| held(&row)).transpose()?)
@@ -378,7 +389,7 @@ impl Mutation for SetHolders<'_> {
             }
             _ => return Ok(Step::Nothing(false)),
         };
-        let value = encode_held(&pending, &operation.holders)?;
+        let value = encode_held(&pending, &operation.held())?;
         transaction.set(&keyspace::pending(bucket, key), &value);
         Ok(Step::Commit(true))
     }

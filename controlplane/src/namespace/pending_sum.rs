@@ -77,7 +77,8 @@ impl<S: Store> Namespace<S> {
             for row in &rows {
                 let (_, key, pending) = entry(row)?;
                 if is_within(key.as_str(), path) && pending.since_ms <= until_ms {
-                    sum.add(pending.change, pending.since_ms, holders_of(&row.value)?);
+                    let holders = holders_of(&row.value)?.nodes;
+                    sum.add(pending.change, pending.since_ms, holders);
                 }
             }
             match rows.last() {

@@ -5,7 +5,8 @@
 //! remove the upload's row.
 
 use quickwater_proto::{
-    BucketId, MetadataError, ObjectKey, PART_NUMBER_MAX, PartRecord, UploadId, UploadRecord,
+    BlobId, BucketId, Holders, MetadataError, NodeId, ObjectKey, PART_NUMBER_MAX, PartOf,
+    PartRecord, UploadId, UploadRecord,
 };
 
 use super::buckets::require_bucket;
@@ -13,7 +14,9 @@ use super::mutate::{Mutation, Operation, Step};
 use super::read::{Get, Page, Reading, all_rows};
 use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
 use crate::keyspace;
-use crate::records::{decode_part, decode_upload, encode_part, encode_upload};
+use crate::records::{
+    RecordError, decode_part, decode_part_holders, decode_upload, encode_part_held, encode_upload,
+};
 use crate::store::{Scan, Store, Transaction};
 
 impl<S: Store> Namespace<S> {
@@ -47,7 +50,8 @@ impl<S: Store> Namespace<S> {
             .transpose()
     }
 
-    /// Commits a part, replacing one of the same number (which is returned).
+    /// Commits a part, replacing one of the same number (which is returned). The workers of
+    /// the ticket have the bytes of one that is [held](PartRecord::held).
     ///
     /// # Errors
     /// [`MetadataError::NoSuchUpload`] when it ended meanwhile;
@@ -69,6 +73,36 @@ impl<S: Store> Namespace<S> {
             })
             .await?
             .0)
+    }
+
+    /// From now on the workers of the ticket have the bytes of a part, and nobody else.
+    /// `false`: `blob` is not that part, or not any more, or the UFS has it.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`], [`MetadataError::Unknown`].
+    pub async fn set_part_holders(
+        &self,
+        bucket: BucketId,
+        of: PartOf,
+        blob: BlobId,
+    ) -> Result<bool, MetadataError> {
+        Ok(self.mutate(&SetPartHolders { bucket, of, blob }).await?.0)
+    }
+
+    /// Whether a part that no UFS has is this blob, and its row names `node`.
+    pub(super) async fn names_part(
+        &self,
+        bucket: BucketId,
+        of: PartOf,
+        (blob, node): (BlobId, &NodeId),
+    ) -> Result<bool, MetadataError> {
+        let row = keyspace::part(bucket, of.upload, of.number);
+        let Some(row) = self.read(&Get(&row)).await? else {
+            return Ok(false);
+        };
+        let part = decode_part(&row).map_err(record_error)?;
+        let holders = decode_part_holders(&row).map_err(record_error)?;
+        Ok(part.held && part.blob == blob && holders.nodes.contains(node))
     }
 
     /// The UFS knows an upload from now on, under the name that `upload` says; parts
@@ -104,6 +138,22 @@ impl<S: Store> Namespace<S> {
         after: u16,
         limit: usize,
     ) -> Result<Vec<PartRecord>, MetadataError> {
+        let parts = self.parts_held(bucket, key, id, after, limit).await?;
+        Ok(parts.into_iter().map(|(part, _)| part).collect())
+    }
+
+    /// The same with those who have the bytes of each; nobody: its row does not say.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoSuchUpload`].
+    pub async fn parts_held(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+        after: u16,
+        limit: usize,
+    ) -> Result<Vec<(PartRecord, Holders)>, MetadataError> {
         self.read(&Parts {
             bucket,
             key,
@@ -166,13 +216,17 @@ pub(super) async fn all_parts<T: Transaction>(
     transaction: &mut T,
     bucket: BucketId,
     id: UploadId,
-) -> Result<Vec<PartRecord>, Stop> {
+) -> Result<Vec<(PartRecord, Holders)>, Stop> {
     let range = keyspace::parts(bucket, id, 0);
     let rows = all_rows(transaction, range, PART_NUMBER_MAX.into(), false).await?;
     Ok(rows
         .iter()
-        .map(|row| decode_part(&row.value))
+        .map(|row| decode_part_row(&row.value))
         .collect::<Result<_, _>>()?)
+}
+
+fn decode_part_row(value: &[u8]) -> Result<(PartRecord, Holders), RecordError> {
+    Ok((decode_part(value)?, decode_part_holders(value)?))
 }
 
 /// Removes the rows of an upload.
@@ -195,7 +249,7 @@ struct Parts<'a> {
 }
 
 impl Reading for Parts<'_> {
-    type Answer = Vec<PartRecord>;
+    type Answer = Vec<(PartRecord, Holders)>;
 
     async fn read<T: Transaction>(&self, transaction: &mut T) -> Result<Self::Answer, Stop> {
         let upload = keyspace::upload(self.bucket, self.key, self.id);
@@ -209,7 +263,7 @@ impl Reading for Parts<'_> {
             let scan = Scan::new(range.clone(), limit - parts.len());
             let page = Page(scan).read(transaction).await?;
             for row in &page.rows {
-                parts.push(decode_part(&row.value)?);
+                parts.push(decode_part_row(&row.value)?);
             }
             match page.rows.last() {
                 Some(last) if page.more => range.start = crate::store::successor(&last.key),
@@ -260,7 +314,7 @@ impl Mutation for PutPart<'_> {
     async fn apply<T: Transaction>(
         &self,
         transaction: &mut T,
-        _: &Operation,
+        operation: &Operation,
     ) -> Result<Step<Self::Answer>, Stop> {
         let UploadRecord { id, key, .. } = self.upload;
         // A forced removal of the bucket leaves upload rows to the sweeper.
@@ -269,8 +323,42 @@ impl Mutation for PutPart<'_> {
         let row = keyspace::part(self.bucket, *id, self.part.number);
         let replaced = transaction.get(&row).await?;
         let replaced = replaced.map(|value| decode_part(&value)).transpose()?;
-        transaction.set(&row, &encode_part(self.part)?);
+        // What only the worker that took it has stands in no row.
+        let holders = match self.part.held && operation.holders.len() > 1 {
+            true => operation.held(),
+            false => Holders::default(),
+        };
+        transaction.set(&row, &encode_part_held(self.part, &holders)?);
         Ok(Step::Commit(replaced))
+    }
+}
+
+struct SetPartHolders {
+    bucket: BucketId,
+    of: PartOf,
+    blob: BlobId,
+}
+
+impl Mutation for SetPartHolders {
+    type Answer = bool;
+
+    async fn apply<T: Transaction>(
+        &self,
+        transaction: &mut T,
+        operation: &Operation,
+    ) -> Result<Step<bool>, Stop> {
+        require_bucket(transaction, self.bucket).await?;
+        let key = keyspace::part(self.bucket, self.of.upload, self.of.number);
+        let Some(row) = transaction.get(&key).await? else {
+            return Ok(Step::Nothing(false));
+        };
+        let part = decode_part(&row)?;
+        // Bytes that nobody has would be lost: that is not noted.
+        if !part.held || part.blob != self.blob || operation.holders.is_empty() {
+            return Ok(Step::Nothing(false));
+        }
+        transaction.set(&key, &encode_part_held(&part, &operation.held())?);
+        Ok(Step::Commit(true))
     }
 }
 
@@ -292,11 +380,11 @@ impl Mutation for HandOver<'_> {
         require_bucket(transaction, self.bucket).await?;
         require_upload(transaction, self.bucket, key, *id).await?;
         // Rows written before there was a mark have none.
-        for part in all_parts(transaction, self.bucket, *id).await? {
+        for (part, holders) in all_parts(transaction, self.bucket, *id).await? {
             if !part.held {
                 let held = PartRecord { held: true, ..part };
                 let row = keyspace::part(self.bucket, *id, held.number);
-                transaction.set(&row, &encode_part(&held)?);
+                transaction.set(&row, &encode_part_held(&held, &holders)?);
             }
         }
         let row = keyspace::upload(self.bucket, key, *id);
@@ -324,6 +412,7 @@ impl Mutation for AbortUpload<'_> {
         require_upload(transaction, self.bucket, self.key, self.id).await?;
         let parts = all_parts(transaction, self.bucket, self.id).await?;
         end_upload(transaction, self.bucket, self.key, self.id);
+        let parts = parts.into_iter().map(|(part, _)| part).collect();
         Ok(Step::Commit(parts))
     }
 }

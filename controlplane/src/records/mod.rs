@@ -51,7 +51,7 @@ pub use opened::{decode_opened, encode_opened};
 pub use operation::{
     Completed, decode_completed, decode_operation, encode_completed, encode_operation,
 };
-pub use parts::{decode_part, encode_part};
+pub use parts::{decode_part, decode_part_holders, encode_part, encode_part_held};
 pub use pending::{decode_holders, decode_pending, encode_held, encode_pending};
 pub use policy::{POLICY_PIECE_BYTES, PolicyVersion, decode_policy, encode_policy};
 pub use rebuild::{Known, decode_known, encode_known};

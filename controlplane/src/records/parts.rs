@@ -1,9 +1,9 @@
 //! Parts: rows of an upload, and entries in the manifest of the object it became.
 
-use quickwater_proto::{BlobId, PART_NUMBER_MAX, PartRecord};
+use quickwater_proto::{BlobId, Holders, NodeId, PART_NUMBER_MAX, PartRecord};
 use quickwater_rpc::records as wire;
 
-use super::shared::{checksums, checksums_to_wire, etag, etag_to_wire, id};
+use super::shared::{checksums, checksums_to_wire, etag, etag_to_wire, id, node_ids};
 use super::{RecordError, damaged, decode, encode};
 
 const ROW: &str = "part";
@@ -13,14 +13,35 @@ const ROW: &str = "part";
 /// # Errors
 /// [`RecordError::TooLarge`].
 pub fn encode_part(part: &PartRecord) -> Result<Vec<u8>, RecordError> {
-    let held = part.held;
+    encode_part_held(part, &Holders::default())
+}
+
+/// The same of a part whose bytes these workers have.
+///
+/// # Errors
+/// [`RecordError::TooLarge`].
+pub fn encode_part_held(part: &PartRecord, holders: &Holders) -> Result<Vec<u8>, RecordError> {
     encode(
         ROW,
         &wire::Part {
-            held,
+            held: part.held,
+            holders: holders.nodes.iter().map(NodeId::to_string).collect(),
+            copies: u32::try_from(holders.copies).unwrap_or(u32::MAX),
             ..part_to_wire(part, 0)
         },
     )
+}
+
+/// Who has the bytes of a part, as its row says; nobody: the row does not say.
+///
+/// # Errors
+/// Another schema, or damaged.
+pub fn decode_part_holders(value: &[u8]) -> Result<Holders, RecordError> {
+    let part: wire::Part = decode(ROW, value)?;
+    Ok(Holders {
+        nodes: node_ids(ROW, &part.holders)?,
+        copies: part.copies as usize,
+    })
 }
 
 /// Reads a part row.
@@ -42,6 +63,8 @@ pub(super) fn part_to_wire(part: &PartRecord, base_ms: i64) -> wire::Part {
         checksums: checksums_to_wire(&part.checksums),
         blob: part.blob.0.to_be_bytes().to_vec(),
         held: false,
+        holders: Vec::new(),
+        copies: 0,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Rows of what the UFS has still to be told about a key.
 
-use quickwater_proto::{NodeId, PendingChange, PendingRecord};
+use quickwater_proto::{Holders, NodeId, PendingChange, PendingRecord};
 use quickwater_rpc::records as wire;
 
+use super::shared::node_ids;
 use super::{RecordError, damaged, decode_versioned, encode_at};
 
 const ROW: &str = "pending change";
@@ -13,14 +14,19 @@ const ROW: &str = "pending change";
 /// # Errors
 /// [`RecordError::TooLarge`].
 pub fn encode_pending(pending: &PendingRecord) -> Result<Vec<u8>, RecordError> {
-    encode_held(pending, &[])
+    encode_held(pending, &Holders::default())
 }
 
 /// The same of a change whose bytes these workers have.
 ///
 /// # Errors
 /// [`RecordError::TooLarge`].
-pub fn encode_held(pending: &PendingRecord, holders: &[NodeId]) -> Result<Vec<u8>, RecordError> {
+pub fn encode_held(pending: &PendingRecord, holders: &Holders) -> Result<Vec<u8>, RecordError> {
+    // As rows were written before they could say it.
+    let copies = match holders.copies == holders.nodes.len() {
+        true => 0,
+        false => u32::try_from(holders.copies).unwrap_or(u32::MAX),
+    };
     let (kind, size, until_ms) = match pending.change {
         PendingChange::Put { size } => (wire::PendingKind::PendingPut, size, 0),
         PendingChange::Delete => (wire::PendingKind::PendingDelete, 0, 0),
@@ -33,7 +39,8 @@ pub fn encode_held(pending: &PendingRecord, holders: &[NodeId]) -> Result<Vec<u8
         since_ms: pending.since_ms,
         superseded: pending.superseded,
         until_ms,
-        holders: holders.iter().map(NodeId::to_string).collect(),
+        holders: holders.nodes.iter().map(NodeId::to_string).collect(),
+        copies,
     };
     encode_at(ROW, pending.version, &row)
 }
@@ -63,14 +70,16 @@ pub fn decode_pending(value: &[u8]) -> Result<PendingRecord, RecordError> {
     })
 }
 
-/// Who has the bytes of a pending change; empty: whoever has the metadata.
+/// Who has the bytes of a pending change; nobody: whoever has the metadata.
 ///
 /// # Errors
 /// Another schema, or damaged.
-pub fn decode_holders(value: &[u8]) -> Result<Vec<NodeId>, RecordError> {
+pub fn decode_holders(value: &[u8]) -> Result<Holders, RecordError> {
     let (_, row): (_, wire::PendingRow) = decode_versioned(ROW, value)?;
-    let names = row.holders.iter();
-    names
-        .map(|name| NodeId::new(name).map_err(|error| damaged(ROW, error)))
-        .collect()
+    let nodes = node_ids(ROW, &row.holders)?;
+    let copies = match row.copies {
+        0 => nodes.len(),
+        copies => copies as usize,
+    };
+    Ok(Holders { nodes, copies })
 }

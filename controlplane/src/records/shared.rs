@@ -1,7 +1,8 @@
 //! What several records have in common: tags, checksums, headers, identities.
 
 use quickwater_proto::{
-    BlobId, Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Extent, ObjectHeaders, UfsIdentity,
+    BlobId, Checksum, ChecksumAlgorithm, ChecksumKind, ETag, Extent, NodeId, ObjectHeaders,
+    UfsIdentity,
 };
 use quickwater_rpc::records as wire;
 
@@ -161,6 +162,13 @@ pub(super) fn identity(identity: wire::UfsIdentity) -> UfsIdentity {
 pub(super) fn id(row: &'static str, bytes: &[u8]) -> Result<u128, RecordError> {
     let bytes = <[u8; 16]>::try_from(bytes).map_err(|_| damaged(row, "id of the wrong length"))?;
     Ok(u128::from_be_bytes(bytes))
+}
+
+pub(super) fn node_ids(row: &'static str, names: &[String]) -> Result<Vec<NodeId>, RecordError> {
+    let names = names.iter();
+    names
+        .map(|name| NodeId::new(name).map_err(|error| damaged(row, error)))
+        .collect()
 }
 
 pub(super) fn extents_to_wire(extents: &[Extent]) -> wire::Extents {

@@ -20,7 +20,7 @@ pub use disk::{
     NOTE_CHUNK,
 };
 pub use metadata::Metadata;
-pub use peers::{Alone, Copies, Peers};
+pub use peers::{Alone, Copies, CopyBody, Peers};
 pub use stripes::{ChunkRun, Given, StripeError, StripePeers, StripeRead};
 pub use ufs::{Ufs, UfsListing, UfsReader, UfsUpload};
 

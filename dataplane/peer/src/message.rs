@@ -417,6 +417,15 @@ pub struct StoreCopy {
     /// Session of the caller.
     #[prost(uint64, tag = "4")]
     pub session: u64,
+    /// Sixteen bytes: the upload that they are a part of; none: they are no part.
+    #[prost(bytes = "vec", tag = "5")]
+    pub upload: Vec<u8>,
+    /// Number of the part.
+    #[prost(uint32, tag = "6")]
+    pub part_number: u32,
+    /// No commit follows them.
+    #[prost(bool, tag = "7")]
+    pub bare: bool,
 }
 
 /// Proof that they are flushed.

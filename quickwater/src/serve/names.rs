@@ -8,7 +8,7 @@ use quickwater_controlplane::Namespace;
 use quickwater_controlplane::client::ControlClient;
 use quickwater_engine::io::Metadata;
 use quickwater_proto::{
-    Bucket, BucketId, MetadataError, ObjectKey, ObjectRecord, OpenedUpload, PartRecord,
+    Bucket, BucketId, Holders, MetadataError, ObjectKey, ObjectRecord, OpenedUpload, PartRecord,
     PendingPage, UfsIdentity, UploadId, UploadRecord, Version,
 };
 use tokio::runtime::Handle;
@@ -62,14 +62,15 @@ pub(crate) trait Rows: Clone + Send + Sync + 'static {
         after: Option<(&str, Option<UploadId>)>,
         limit: usize,
     ) -> impl Future<Output = Answer<Vec<UploadRecord>>> + Send;
-    fn parts(
+    /// Parts with those who have the bytes of each, as their rows say.
+    fn parts_held(
         &self,
         bucket: BucketId,
         key: &ObjectKey,
         id: UploadId,
         after: u16,
         limit: usize,
-    ) -> impl Future<Output = Answer<Vec<PartRecord>>> + Send;
+    ) -> impl Future<Output = Answer<Vec<(PartRecord, Holders)>>> + Send;
     fn flush(&self) -> impl Future<Output = Answer<()>> + Send;
     fn directory(&self, bucket: BucketId) -> impl Future<Output = Answer<Option<String>>> + Send;
     fn set_directory(
@@ -138,15 +139,15 @@ macro_rules! rows_of {
                 self.uploads(bucket, prefix, after, limit).await
             }
 
-            async fn parts(
+            async fn parts_held(
                 &self,
                 bucket: BucketId,
                 key: &ObjectKey,
                 id: UploadId,
                 after: u16,
                 limit: usize,
-            ) -> Answer<Vec<PartRecord>> {
-                self.parts(bucket, key, id, after, limit).await
+            ) -> Answer<Vec<(PartRecord, Holders)>> {
+                self.parts_held(bucket, key, id, after, limit).await
             }
 
             async fn flush(&self) -> Answer<()> {

@@ -14,9 +14,9 @@ use quickwater_controlplane::namespace::{Namespace, Replayed};
 use quickwater_controlplane::records::JournalEntry;
 use quickwater_engine::{Copied, Shared, note_blob};
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, CopyAt, CopyOf, MetadataError, NodeId, ObjectKey, ObjectRecord,
-    PartRecord, PendingChange, PendingRecord, PersistState, UploadId, UploadRecord, Version,
-    slot_of,
+    BlobId, Bucket, BucketId, CopyAt, CopyOf, Holders, MetadataError, NodeId, ObjectKey,
+    ObjectRecord, PartOf, PartRecord, PendingChange, PendingRecord, PersistState, UploadId,
+    UploadRecord, Version, slot_of,
 };
 use quickwater_worker::store::{FactError, Fate, JournalError, Store};
 use tokio::task::{JoinError, JoinSet};
@@ -81,9 +81,18 @@ pub(super) async fn recover<M: Names>(
         now: Duration::ZERO,
         taken: false,
     };
+    // Before what is pending is read: Complete moves a part from its own row to that of its
+    // key, in one transaction.
+    let parts = UploadParts {
+        rows,
+        store,
+        node,
+        shared,
+        now: Duration::ZERO,
+    };
+    parts.keep(&buckets, &mut fates).await?;
     let pending = queue.load(&buckets, mine, &mut fates).await?;
     let opened = load_opened(rows, shared, mine).await?;
-    keep_uploads(rows, (store, shared), &buckets, &mut fates).await?;
     // What the metadata says may be in memory only, if no power cut ended the last
     // process; bytes of what is persisted must not go before that is on disk.
     rows.flush().await?;
@@ -142,6 +151,14 @@ pub(super) async fn take_in<R: Rows>(
     let of = |bucket, key: &ObjectKey| mine(slot_of(bucket, key));
     shared.opened.forget(of);
     load_opened(rows, shared, mine).await?;
+    let parts = UploadParts {
+        rows,
+        store,
+        node: Some(node),
+        shared,
+        now,
+    };
+    parts.take(&buckets, mine).await?;
     queue.load(&buckets, mine, &mut HashMap::new()).await
 }
 
@@ -185,6 +202,7 @@ async fn judge(
                 bucket: commit.bucket,
                 key: commit.key,
                 blob,
+                part: None,
                 // Its session names ours, which has ended: it commits nothing any more.
                 owner: None,
             };
@@ -400,7 +418,9 @@ impl<R: Rows> Queue<'_, R> {
             let from = after.as_ref().map(|(bucket, key)| (*bucket, key));
             let page = self.rows.pending_changes(from, ROWS).await?;
             after = page.entries.last().map(|(b, key, _)| (*b, key.clone()));
-            for ((id, key, pending), holders) in page.entries.into_iter().zip(page.holders) {
+            let holders = page.holders.into_iter().zip(page.copies);
+            for ((id, key, pending), (nodes, copies)) in page.entries.into_iter().zip(holders) {
+                let holders = Holders { nodes, copies };
                 // The rows of a bucket that was removed are swept some time later.
                 let Some(bucket) = buckets.iter().find(|bucket| bucket.id == id) else {
                     continue;
@@ -409,7 +429,7 @@ impl<R: Rows> Queue<'_, R> {
                     let taken = self.take(bucket, key, (pending, holders), fates);
                     count += u64::from(taken.await?);
                 } else if !self.taken {
-                    self.keep_for_others(bucket.id, key, &holders, fates)
+                    self.keep_for_others(bucket.id, key, &holders.nodes, fates)
                         .await?;
                 }
             }
@@ -446,6 +466,7 @@ impl<R: Rows> Queue<'_, R> {
                 bucket,
                 key: key.clone(),
                 blob: extent.blob,
+                part: None,
                 owner: None,
             };
             self.shared.kept.keep(copy, extent.size, true, self.now);
@@ -458,7 +479,7 @@ impl<R: Rows> Queue<'_, R> {
         &self,
         bucket: &Bucket,
         key: ObjectKey,
-        (pending, holders): (PendingRecord, Vec<NodeId>),
+        (pending, holders): (PendingRecord, Holders),
         fates: &mut HashMap<BlobId, Fate>,
     ) -> Result<bool> {
         let now = (self.now, unix_ms());
@@ -473,7 +494,7 @@ impl<R: Rows> Queue<'_, R> {
             };
             self.note_holders(bucket.id, &key, &record, &holders);
             // Who is there and has it gives it.
-            let other = |me| holders.iter().any(|node| node != me);
+            let other = |me| holders.nodes.iter().any(|node| node != me);
             let elsewhere = self.node.is_some_and(other);
             if !elsewhere
                 && self
@@ -521,23 +542,18 @@ impl<R: Rows> Queue<'_, R> {
         bucket: BucketId,
         key: &ObjectKey,
         record: &ObjectRecord,
-        holders: &[NodeId],
+        holders: &Holders,
     ) {
         let Some(node) = self.node else { return };
-        let others = holders.iter().filter(|holder| *holder != node);
-        // A row does not say in which session: they are asked.
-        let others = others.map(|node| CopyAt {
-            node: node.clone(),
-            session: 0,
-        });
-        let others: Arc<[CopyAt]> = others.collect();
+        let others = others_of(node, holders);
         for extent in &record.extents {
             self.shared.kept.own(extent.blob);
             let copied = Copied {
                 bucket,
                 key: key.clone(),
+                part: None,
                 bytes: extent.size,
-                copies: holders.len(),
+                copies: holders.copies,
                 others: Arc::clone(&others),
             };
             self.shared.holders.note(extent.blob, copied);
@@ -560,6 +576,16 @@ impl<R: Rows> Queue<'_, R> {
         let persist = &self.shared.persist;
         persist.load(bucket.id, key, foreign, now, Some(self.fence));
     }
+}
+
+/// The holders but for this worker. A row does not say in which session: they are asked.
+fn others_of(node: &NodeId, holders: &Holders) -> Arc<[CopyAt]> {
+    let others = holders.nodes.iter().filter(|holder| *holder != node);
+    let others = others.map(|node| CopyAt {
+        node: node.clone(),
+        session: 0,
+    });
+    others.collect()
 }
 
 /// Of a request that was under way when the last process ended it is known from
@@ -609,59 +635,146 @@ async fn load_opened(
     }
 }
 
-/// Keeps the parts of uploads that are not complete; those held of uploads that their
-/// UFS knows are sent there.
-async fn keep_uploads(
-    rows: &impl Rows,
-    (store, shared): (&Store, &Shared),
-    buckets: &[Bucket],
-    fates: &mut HashMap<BlobId, Fate>,
-) -> Result<()> {
-    for bucket in buckets {
-        let mut after: Option<(ObjectKey, UploadId)> = None;
-        loop {
-            let from = after.as_ref().map(|(key, id)| (key.as_str(), Some(*id)));
-            let uploads = rows.uploads(bucket.id, "", from, ROWS).await?;
-            after = uploads.last().map(|u| (u.key.clone(), u.id));
-            let whole = uploads.len() < ROWS;
-            for upload in uploads {
-                let mut number = 0;
-                let mut held = false;
-                loop {
-                    let key = &upload.key;
-                    let parts = match rows.parts(bucket.id, key, upload.id, number, ROWS).await {
-                        Ok(parts) => parts,
-                        // Another worker ended it meanwhile.
-                        Err(MetadataError::NoSuchUpload) => break,
-                        Err(error) => return Err(error.into()),
-                    };
-                    fates.extend(
-                        parts
-                            .iter()
-                            .map(|part| (part.blob, fate_of_part(&upload, part))),
-                    );
-                    for part in parts
-                        .iter()
-                        .filter(|part| store.holds(part.blob, part.size))
-                    {
-                        shared.anchor(part.blob, slot_of(bucket.id, key));
-                    }
-                    held |= parts.iter().any(|part| part.held);
-                    match parts.last() {
-                        Some(last) if parts.len() == ROWS => number = last.number,
-                        _ => break,
+/// A part of an upload of a bucket, and who has its bytes.
+type Part<'a> = (&'a Bucket, &'a UploadRecord, PartRecord, Holders);
+
+/// Sees to the parts of uploads that are not complete.
+struct UploadParts<'a, R> {
+    rows: &'a R,
+    store: &'a Store,
+    /// This worker, if there are others.
+    node: Option<&'a NodeId>,
+    shared: &'a Shared,
+    /// By the shards' clock.
+    now: Duration,
+}
+
+impl<R: Rows> UploadParts<'_, R> {
+    /// Keeps the parts that are here; those held of uploads that their UFS knows are sent
+    /// there.
+    async fn keep(&self, buckets: &[Bucket], fates: &mut HashMap<BlobId, Fate>) -> Result<()> {
+        let seen = |(bucket, upload, part, holders): Part<'_>| {
+            let here = self.store.holds(part.blob, part.size);
+            match holders.nodes.is_empty() {
+                true => {
+                    fates.insert(part.blob, fate_of_part(upload, &part));
+                    if here {
+                        let slot = slot_of(bucket.id, &upload.key);
+                        self.shared.anchor(part.blob, slot);
                     }
                 }
-                if held && !upload.is_held() {
-                    shared.load_handed_over(bucket.id, &upload);
+                // Whom its row does not name has a copy that nobody counts on.
+                false if here && self.node.is_some_and(|node| holders.nodes.contains(node)) => {
+                    fates.insert(part.blob, Fate::Keep);
+                    let (copy, bytes) = (copy_of(bucket, upload, &part), part.size);
+                    self.shared.kept.keep(copy, bytes, true, self.now);
+                }
+                false => {}
+            }
+            if part.held && !upload.is_held() {
+                self.shared.load_handed_over(bucket.id, upload);
+            }
+        };
+        self.for_each(buckets, &|_| true, seen).await
+    }
+
+    /// Notes who else has the parts of uploads whose keys are ours from now on.
+    async fn take(&self, buckets: &[Bucket], mine: &(dyn Fn(usize) -> bool + Sync)) -> Result<()> {
+        let Some(node) = self.node else {
+            return Ok(());
+        };
+        let seen = |(bucket, upload, part, holders): Part<'_>| {
+            if holders.nodes.is_empty() {
+                return;
+            }
+            self.shared.kept.own(part.blob);
+            if self.store.holds(part.blob, part.size) {
+                let slot = slot_of(bucket.id, &upload.key);
+                self.shared.anchor(part.blob, slot);
+            }
+            let CopyOf {
+                bucket,
+                key,
+                part: of,
+                ..
+            } = copy_of(bucket, upload, &part);
+            let copied = Copied {
+                bucket,
+                key,
+                part: of,
+                bytes: part.size,
+                copies: holders.copies,
+                others: others_of(node, &holders),
+            };
+            self.shared.holders.note(part.blob, copied);
+        };
+        self.for_each(buckets, mine, seen).await
+    }
+
+    async fn for_each(
+        &self,
+        buckets: &[Bucket],
+        mine: &(dyn Fn(usize) -> bool + Sync),
+        mut seen: impl FnMut(Part<'_>),
+    ) -> Result<()> {
+        for bucket in buckets {
+            let mut after: Option<(ObjectKey, UploadId)> = None;
+            loop {
+                let from = after.as_ref().map(|(key, id)| (key.as_str(), Some(*id)));
+                let uploads = self.rows.uploads(bucket.id, "", from, ROWS).await?;
+                after = uploads.last().map(|u| (u.key.clone(), u.id));
+                let whole = uploads.len() < ROWS;
+                for upload in uploads.iter().filter(|u| mine(slot_of(bucket.id, &u.key))) {
+                    self.of_upload(bucket, upload, &mut seen).await?;
+                }
+                if whole {
+                    break;
                 }
             }
-            if whole {
-                break;
+        }
+        Ok(())
+    }
+
+    async fn of_upload(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        seen: &mut impl FnMut(Part<'_>),
+    ) -> Result<()> {
+        let mut number = 0;
+        loop {
+            let (key, id) = (&upload.key, upload.id);
+            let rows = self.rows.parts_held(bucket.id, key, id, number, ROWS);
+            let parts = match rows.await {
+                Ok(parts) => parts,
+                // Another worker ended it meanwhile.
+                Err(MetadataError::NoSuchUpload) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let more = parts.len() == ROWS;
+            for (part, holders) in parts {
+                number = part.number;
+                seen((bucket, upload, part, holders));
+            }
+            if !more {
+                return Ok(());
             }
         }
     }
-    Ok(())
+}
+
+/// A part as its owner has others keep it. Nothing of an earlier session is committed.
+fn copy_of(bucket: &Bucket, upload: &UploadRecord, part: &PartRecord) -> CopyOf {
+    CopyOf {
+        bucket: bucket.id,
+        key: upload.key.clone(),
+        blob: part.blob,
+        part: Some(PartOf {
+            upload: upload.id,
+            number: part.number,
+        }),
+        owner: None,
+    }
 }
 
 /// The UFS has the parts of an upload it knows, but for those held when it was told.

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quickwater_proto::{BlobId, BucketId, CopyAt, Neighbour, NodeId, ObjectKey};
+use quickwater_proto::{BlobId, BucketId, CopyAt, Neighbour, NodeId, ObjectKey, PartOf};
 
 /// Messages to others that copies have ended, at most; those beyond it find out
 /// themselves, later.
@@ -21,6 +21,9 @@ pub struct Copied {
     pub bucket: BucketId,
     /// Its key.
     pub key: ObjectKey,
+    /// The part of an upload that it was taken in as: while there is a row of that, it says
+    /// who has the body.
+    pub part: Option<PartOf>,
     /// Its bytes.
     pub bytes: u64,
     /// How many copies there should be, our own included.
@@ -41,12 +44,34 @@ enum Stage {
     Taken,
 }
 
+/// A body that others have whom its row does not name, or may not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unnamed {
+    /// Our session when they got it: in a later one they may have let go of it.
+    pub(crate) session: u64,
+    /// Those whom the row names in any case.
+    pub(crate) named: Arc<[CopyAt]>,
+}
+
+/// Who has a body, as far as is known.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    /// Others that are there and have it, in their sessions of now.
+    pub(crate) have: Vec<CopyAt>,
+    /// How many copies there are to be, our own included.
+    pub(crate) copies: usize,
+    /// Its row is not known to name them.
+    pub(crate) unnamed: Option<Unnamed>,
+}
+
 #[derive(Debug)]
 struct Noted {
     copied: Copied,
     /// Older bodies have smaller ones.
     number: u64,
     stage: Stage,
+    /// Its row is not known to say who has it.
+    unnamed: Option<Unnamed>,
     /// Looks in a row that came to nothing.
     failures: u32,
 }
@@ -68,6 +93,8 @@ pub(crate) struct Due {
     pub(crate) have: Vec<CopyAt>,
     /// Others that are to be asked whether they have it, in their sessions of now.
     pub(crate) ask: Vec<CopyAt>,
+    /// Its row is to be written, even if no copy is missing.
+    pub(crate) unnamed: Option<Unnamed>,
     /// Looks in a row that came to nothing.
     pub(crate) failures: u32,
 }
@@ -106,6 +133,8 @@ struct State {
     members: HashMap<NodeId, Member>,
     ended: HashMap<NodeId, Vec<BlobId>>,
     waiting: usize,
+    /// Bodies of keys that were found to be another worker's by now.
+    left: Vec<(BlobId, Copied)>,
 }
 
 impl State {
@@ -116,8 +145,18 @@ impl State {
         })
     }
 
-    fn is_whole(&self, copied: &Copied) -> bool {
+    fn has_enough(&self, copied: &Copied) -> bool {
         self.have(copied).count() + 1 >= copied.copies
+    }
+
+    fn is_whole(&self, noted: &Noted) -> bool {
+        noted.unnamed.is_none() && self.has_enough(&noted.copied)
+    }
+
+    fn leave(&mut self, blob: u128) {
+        if let Some(copied) = self.remove(blob) {
+            self.left.push((BlobId(blob), copied));
+        }
     }
 
     /// The only place where a stage changes: queue and sums follow.
@@ -150,7 +189,7 @@ impl State {
         let Some(noted) = self.of.get(&blob) else {
             return;
         };
-        match (noted.stage, self.is_whole(&noted.copied)) {
+        match (noted.stage, self.is_whole(noted)) {
             (Stage::Taken, _) => {}
             (_, true) => self.stage(blob, Stage::Whole),
             (Stage::Whole, false) => self.stage(blob, Stage::Due(Duration::ZERO)),
@@ -212,6 +251,7 @@ impl CopyHolders {
             copied,
             number,
             stage: Stage::Whole,
+            unnamed: None,
             failures: 0,
         };
         state.of.insert(blob.0, noted);
@@ -222,10 +262,58 @@ impl CopyHolders {
     }
 
     /// Who has a blob by now, if it is still kept account of; `false`: it has ended.
-    pub(crate) fn renew(&self, blob: BlobId, others: Arc<[CopyAt]>) -> bool {
+    pub(crate) fn renew(
+        &self,
+        blob: BlobId,
+        others: Arc<[CopyAt]>,
+        unnamed: Option<Unnamed>,
+    ) -> bool {
         let mut state = self.state();
         let noted = state.of.get_mut(&blob.0);
-        noted.map(|noted| noted.copied.others = others).is_some()
+        let noted = noted.map(|noted| {
+            noted.copied.others = others;
+            noted.unnamed = unnamed;
+        });
+        noted.is_some()
+    }
+
+    /// A row that names these others was written for a body.
+    pub(crate) fn named(&self, blob: BlobId, others: &[CopyAt]) {
+        let mut state = self.state();
+        let Some(noted) = state.of.get_mut(&blob.0) else {
+            return;
+        };
+        let mut have = noted.copied.others.iter();
+        // It may have been copied on meanwhile.
+        if have.all(|at| others.iter().any(|named| named.node == at.node)) {
+            noted.unnamed = None;
+        }
+        state.judge(blob.0);
+    }
+
+    /// A body is to have so many copies from now on, our own included.
+    pub(crate) fn promise(&self, blob: BlobId, copies: usize) {
+        let mut state = self.state();
+        if let Some(noted) = state.of.get_mut(&blob.0) {
+            noted.copied.copies = copies;
+            state.judge(blob.0);
+        }
+    }
+
+    /// Who has a body; none: no account of it is kept.
+    pub(crate) fn sessions(&self, blob: BlobId) -> Option<Sessions> {
+        let state = self.state();
+        let noted = state.of.get(&blob.0)?;
+        Some(Sessions {
+            have: state.have(&noted.copied).cloned().collect(),
+            copies: noted.copied.copies,
+            unnamed: noted.unnamed.clone(),
+        })
+    }
+
+    /// Bodies of keys that were found to be others' since this was asked last.
+    pub(crate) fn take_left(&self) -> Vec<(BlobId, Copied)> {
+        std::mem::take(&mut self.state().left)
     }
 
     /// Who else has a blob.
@@ -302,7 +390,7 @@ impl CopyHolders {
             .collect();
         for (blob, own) in &judged {
             match own {
-                Own::Foreign => drop(state.remove(*blob)),
+                Own::Foreign => state.leave(*blob),
                 Own::Here => state.judge(*blob),
                 Own::Missing => state.suspect(*blob),
             }
@@ -320,13 +408,24 @@ impl CopyHolders {
     }
 
     /// The next body that is due, if `fits` says so; it is looked at from now on, until
-    /// [`CopyHolders::looked`].
-    pub(crate) fn take(&self, now: Duration, fits: impl FnOnce(&Due) -> bool) -> Option<Due> {
+    /// [`CopyHolders::looked`]. In a later `session` of ours than that in which others got it
+    /// those whom no row names may have let go of it.
+    pub(crate) fn take(
+        &self,
+        now: Duration,
+        session: Option<u64>,
+        fits: impl FnOnce(&Due) -> bool,
+    ) -> Option<Due> {
         let mut state = self.state();
         let ((at, _), blob) = state.queue.first_key_value()?;
         let (at, blob) = (*at, *blob);
         if at > now {
             return None;
+        }
+        if let Some(noted) = state.of.get_mut(&blob)
+            && let Some(unnamed) = noted.unnamed.take_if(|of| Some(of.session) != session)
+        {
+            noted.copied.others = unnamed.named;
         }
         let noted = state.of.get(&blob)?;
         let ask = noted.copied.others.iter().filter_map(|at| {
@@ -342,6 +441,7 @@ impl CopyHolders {
             copied: noted.copied.clone(),
             have: state.have(&noted.copied).cloned().collect(),
             ask: ask.collect(),
+            unnamed: noted.unnamed.clone(),
             failures: noted.failures,
         };
         if !fits(&due) {
@@ -384,10 +484,10 @@ impl CopyHolders {
             Looked::Failed(_) => noted.failures.saturating_add(1),
             Looked::Stuck(_) => noted.failures,
         };
-        let whole = own == Own::Here && state.is_whole(&state.of[&blob.0].copied);
+        let whole = own == Own::Here && state.is_whole(&state.of[&blob.0]);
         let stage = match (own, looked) {
             (Own::Foreign, _) => {
-                state.remove(blob.0);
+                state.leave(blob.0);
                 return;
             }
             _ if whole => Stage::Whole,

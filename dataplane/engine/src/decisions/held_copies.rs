@@ -193,6 +193,7 @@ mod tests {
             bucket: BucketId(1),
             key: ObjectKey::new("k").unwrap(),
             blob: BlobId(blob),
+            part: None,
             owner: Some(CopyAt {
                 node: NodeId::new("a").unwrap(),
                 session: 1,

@@ -7,14 +7,14 @@ use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, CopyAt, ObjectKey, ObjectRecord, PathPolicy, PersistState,
+    Bucket, BucketId, CopyAt, ObjectKey, ObjectRecord, PathPolicy, PersistState,
 };
 
 use crate::decisions::copy_holders::Copied;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::read::BufferOf;
-use crate::io::{Buffer, ChunkId, Disk, Peers};
+use crate::io::{Buffer, ChunkId, CopyBody, Disk, Peers};
 
 /// Copies named in one message.
 const TOLD_MAX: usize = 1_024;
@@ -29,18 +29,18 @@ impl<W: World> Engine<W> {
         bucket: &Bucket,
         key: &ObjectKey,
         policy: &PathPolicy,
-        (blob, bytes): (BlobId, u64),
+        body: CopyBody,
     ) -> Result<Option<CopiesOf<W>>, FlowError> {
         let copies = usize::from(policy.write_replicas.saturating_sub(1));
         if copies == 0 {
             return Ok(None);
         }
-        let begun = match bytes {
+        let begun = match body.bytes {
             // It is in the commit as a whole; still nobody is told of more workers than
             // there are.
             0 => self.count_workers(copies).map(|()| None),
             _ => {
-                let copying = self.peers().copy((bucket, key), (blob, bytes), copies, &[]);
+                let copying = self.peers().copy((bucket, key), body, copies, &[]);
                 copying.await.map(Some)
             }
         };
@@ -77,17 +77,18 @@ impl<W: World> Engine<W> {
     pub(crate) fn note_copies(
         &self,
         (bucket, key): (BucketId, &ObjectKey),
-        (blob, bytes): (BlobId, u64),
+        body: CopyBody,
         copies: &[CopyAt],
     ) {
         let copied = Copied {
             bucket,
             key: key.clone(),
-            bytes,
+            part: body.part,
+            bytes: body.bytes,
             copies: copies.len() + 1,
             others: copies.into(),
         };
-        self.shared().holders.note(blob, copied);
+        self.shared().holders.note(body.blob, copied);
     }
 
     /// Bytes of a version that no UFS has, from a worker that keeps a copy. `None`: none

@@ -12,18 +12,18 @@ use bytes::Bytes;
 use futures_util::future::{Either, join, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, CHUNK_BYTES, CopyAt, NodeId, ObjectKey, ObjectRecord, PersistState,
-    Version, slot_of,
+    BlobId, Bucket, BucketId, CHUNK_BYTES, CopyAt, CopyOf, NodeId, ObjectKey, ObjectRecord, PartOf,
+    PersistState, Version, slot_of,
 };
 
-use crate::decisions::copy_holders::{Copied, Due, Looked, Own};
+use crate::decisions::copy_holders::{Copied, Due, Looked, Own, Unnamed};
 use crate::decisions::read_plan::chunks_of;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::read::BufferOf;
 use crate::io::{
-    Buffer, ChunkId, Copies, Disk, Durability, Environment, JOURNAL_CHUNK, Metadata, MetadataError,
-    Peers,
+    Buffer, ChunkId, Copies, CopyBody, Disk, Durability, Environment, JOURNAL_CHUNK, Metadata,
+    MetadataError, Peers,
 };
 
 /// Pause in which copies that ended gather (one message for all of them), and after which
@@ -46,6 +46,8 @@ const ASKS_AT_ONCE: usize = 4;
 const ASK_FAILURES_MAX: u32 = 5;
 /// How often it is said again who has a body, when nobody knows whether that was heard.
 const SET_AGAIN_MAX: usize = 2;
+/// Pause after which a body is looked at again that waits for others of its object.
+const PAUSE_WAITING: Duration = Duration::from_secs(3);
 /// Bodies begun between two waits.
 const LOOKS_MAX: usize = 4_096;
 /// Pause after a failure, doubled by each, up to the longest; half of it is chance.
@@ -116,8 +118,36 @@ enum Job {
 enum Made {
     /// There are as many as there should be.
     Enough,
+    /// Of this body. Its row names them once the others of its object have theirs.
+    Waiting,
     /// The body is not needed any more.
     Over,
+}
+
+/// A body that has its copies, beside which no commit is kept.
+struct Bare {
+    /// Others that have it.
+    all: Vec<CopyAt>,
+    /// Those of them that got it just now.
+    made: Vec<NodeId>,
+    /// This worker, in the session that was named to them.
+    owner: CopyAt,
+}
+
+impl Bare {
+    /// What a row that names these is behind: nothing that was given in an earlier session
+    /// of ours is named in this one.
+    fn sessions(&self, named: &[CopyAt]) -> Vec<CopyAt> {
+        named.iter().chain([&self.owner]).cloned().collect()
+    }
+
+    fn unnamed(&self, due: &Due) -> Unnamed {
+        let before = due.unnamed.as_ref().map(|of| Arc::clone(&of.named));
+        Unnamed {
+            session: self.owner.session,
+            named: before.unwrap_or_else(|| due.have.clone().into()),
+        }
+    }
 }
 
 fn is_asked(due: &Due) -> bool {
@@ -176,6 +206,35 @@ where
                 hurry: true,
             };
         }
+        self.judge_all(walk);
+        self.leave_to_next(holders.take_left());
+    }
+
+    /// Bodies of keys that others own by now are kept like copies for them, and go when no
+    /// row names them: of parts nothing else says that they are here.
+    fn leave_to_next(&self, left: Vec<(BlobId, Copied)>) {
+        let (kept, now) = (&self.shared().kept, self.environment().monotonic());
+        for (blob, copied) in left {
+            let slot = slot_of(copied.bucket, &copied.key);
+            let foreign = self.shared().rights.is_foreign(slot);
+            if !foreign || kept.has(blob) || !self.has_copy(blob, copied.bytes) {
+                continue;
+            }
+            self.shared().forget_anchor(blob);
+            let copy = CopyOf {
+                bucket: copied.bucket,
+                key: copied.key,
+                blob,
+                part: copied.part,
+                // What this worker may commit of a slot that is another's is fenced.
+                owner: None,
+            };
+            kept.keep(copy, copied.bytes, false, now);
+        }
+    }
+
+    fn judge_all(&self, walk: &mut Walk) {
+        let holders = &self.shared().holders;
         let walks = match walk.hurry {
             true => WALKS_CHANGED,
             false => WALKS_CALM,
@@ -206,8 +265,9 @@ where
         let holders = &self.shared().holders;
         let mut asks: HashMap<CopyAt, Vec<Due>> = HashMap::new();
         let now = self.environment().monotonic();
+        let session = self.peers().itself().map(|at| at.session);
         for _ in 0..LOOKS_MAX {
-            let Some(due) = holders.take(now, |due| load.fits(due)) else {
+            let Some(due) = holders.take(now, session, |due| load.fits(due)) else {
                 break;
             };
             if is_asked(&due) {
@@ -218,7 +278,7 @@ where
             }
             let own = self.own_copy(due.blob, &due.copied);
             // All who are there have it: others have to come.
-            if own == Own::Here && due.have.len() >= holders.usable() {
+            if own == Own::Here && due.unnamed.is_none() && due.have.len() >= holders.usable() {
                 holders.looked(due.blob, Looked::Stuck(now + PAUSE_MAX), own);
                 continue;
             }
@@ -271,6 +331,7 @@ where
         let own = self.own_copy(due.blob, &due.copied);
         let looked = match made {
             Ok(Made::Enough) => Looked::Learnt(now + PAUSE_FIRST),
+            Ok(Made::Waiting) => Looked::Stuck(now + PAUSE_WAITING),
             Ok(Made::Over) if own != Own::Foreign => return holders.end(due.blob),
             Ok(Made::Over) => Looked::Learnt(now),
             Err(_) => {
@@ -294,6 +355,12 @@ where
         let Some(bucket) = self.bucket_by_id(copied.bucket).await? else {
             return Ok(Made::Over);
         };
+        // The part first: Complete moves it from the one row to the other.
+        if let Some(part) = copied.part
+            && self.is_part(place, part, blob).await?
+        {
+            return self.copy_part_again(&bucket, due, part).await;
+        }
         let record = self.metadata().object(place.0, place.1).await?;
         let current = |record: &ObjectRecord| {
             let mut extents = record.extents.iter();
@@ -303,20 +370,14 @@ where
             return Ok(Made::Over);
         };
         let several = record.extents.len() > 1;
-        if several && copied.copies > 1 {
-            return Err(FlowError::Unavailable(
-                "a row names the holders of one body only".into(),
-            ));
+        if (several || copied.part.is_some()) && copied.copies > 1 {
+            return self.copy_one_again(&bucket, due, &record).await;
         }
         let mut all = due.have.clone();
         let entry = self.entry_of(&bucket, copied, &record)?;
         if !self.has_copy(blob, copied.bytes) {
-            self.copy_here(blob, copied.bytes, &entry).await?;
-            self.count_made(copied.bytes, 1);
-            let slot = slot_of(place.0, place.1);
-            self.shared().anchor(blob, slot);
-            let now = self.environment().monotonic();
-            self.shared().persist.hurry(place.0, place.1, now);
+            self.copy_here(blob, copied.bytes, Some(&entry)).await?;
+            self.copied_here(blob, copied);
         }
         if several {
             return self.take_whole(place, &record).await;
@@ -325,19 +386,20 @@ where
         let (mut made, mut owner) = (Vec::new(), None);
         if want > 0 {
             (made, owner) = self
-                .copy_there(&bucket, (blob, copied), want, &all, entry)
+                .copy_there(&bucket, (blob, copied), want, &all, Some(entry))
                 .await?;
             self.count_made(copied.bytes, made.len() as u64);
         }
         all.extend_from_slice(&made);
         let sessions: Vec<CopyAt> = all.iter().cloned().chain(owner).collect();
-        let set = self.name_holders(place, record.version, &sessions).await;
+        let named = (&*sessions, copied.copies);
+        let set = self.name_holders(place, record.version, named).await;
         let nodes: Vec<NodeId> = made.into_iter().map(|copy| copy.node).collect();
         let holders = &self.shared().holders;
         match set {
             Ok(true) => {
                 // It may have ended meanwhile, and with it what was noted.
-                if !holders.renew(blob, Arc::from(all)) {
+                if !holders.renew(blob, Arc::from(all), None) {
                     holders.tell(blob, &nodes);
                 }
                 Ok(Made::Enough)
@@ -355,6 +417,153 @@ where
         }
     }
 
+    fn copied_here(&self, blob: BlobId, copied: &Copied) {
+        self.count_made(copied.bytes, 1);
+        let slot = slot_of(copied.bucket, &copied.key);
+        self.shared().anchor(blob, slot);
+        let now = self.environment().monotonic();
+        self.shared().persist.hurry(copied.bucket, &copied.key, now);
+    }
+
+    /// Whether a body is a part of an upload that is not complete, and no UFS has it.
+    async fn is_part(
+        &self,
+        (bucket, key): (BucketId, &ObjectKey),
+        of: PartOf,
+        blob: BlobId,
+    ) -> Result<bool, FlowError> {
+        let before = of.number.saturating_sub(1);
+        let rows = self.metadata().parts(bucket, key, of.upload, before, 1);
+        match rows.await {
+            Ok(rows) => Ok(rows.iter().any(|row| row.blob == blob && row.held)),
+            Err(MetadataError::NoSuchUpload) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Brings a body back here and to as many others as it should be on, without a commit
+    /// beside it.
+    async fn copy_bare(&self, bucket: &Bucket, due: &Due) -> Result<Bare, FlowError> {
+        let Due { blob, copied, .. } = due;
+        if !self.has_copy(*blob, copied.bytes) {
+            self.copy_here(*blob, copied.bytes, None).await?;
+            self.copied_here(*blob, copied);
+        }
+        let itself = self.peers().itself().ok_or_else(gone)?;
+        let mut bare = Bare {
+            all: due.have.clone(),
+            made: Vec::new(),
+            owner: itself,
+        };
+        let want = copied.copies.saturating_sub(bare.all.len() + 1);
+        if want > 0 {
+            let copying = self.copy_there(bucket, (*blob, copied), want, &due.have, None);
+            let (made, owner) = copying.await?;
+            self.count_made(copied.bytes, made.len() as u64);
+            bare.made = made.iter().map(|copy| copy.node.clone()).collect();
+            bare.all.extend(made);
+            bare.owner = owner.unwrap_or(bare.owner);
+        }
+        // What others got in an earlier session of ours they may have let go of.
+        if let Some(unnamed) = &due.unnamed
+            && unnamed.session != bare.owner.session
+        {
+            self.shared().holders.tell(*blob, &bare.made);
+            return Err(gone());
+        }
+        Ok(bare)
+    }
+
+    /// Brings a part of an upload back to its number of copies.
+    async fn copy_part_again(
+        &self,
+        bucket: &Bucket,
+        due: &Due,
+        part: PartOf,
+    ) -> Result<Made, FlowError> {
+        let Due { blob, copied, .. } = due;
+        let bare = self.copy_bare(bucket, due).await?;
+        let sessions = bare.sessions(&bare.all);
+        let set = again(async || {
+            let place = (copied.bucket, &copied.key);
+            let named = (&*sessions, copied.copies);
+            let metadata = self.metadata();
+            metadata.set_part_holders(place, (part, *blob), named).await
+        });
+        let holders = &self.shared().holders;
+        match set.await {
+            Ok(true) => {
+                if !holders.renew(*blob, Arc::from(bare.all), None) {
+                    holders.tell(*blob, &bare.made);
+                }
+                Ok(Made::Enough)
+            }
+            // It ended meanwhile, or is an object's by now: that is looked at next.
+            Ok(false) => {
+                holders.tell(*blob, &bare.made);
+                Ok(Made::Enough)
+            }
+            // They may be named, or those whose names this drops be let go of.
+            Err(error @ MetadataError::Unknown(_)) => {
+                let unnamed = bare.unnamed(due);
+                holders.renew(*blob, Arc::from(bare.all), Some(unnamed));
+                Err(error.into())
+            }
+            Err(error) => {
+                holders.tell(*blob, &bare.made);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Brings one of the bodies of an object back to its number of copies. The row of the
+    /// object names who has any of them, so it is written once all of them have theirs: a name
+    /// dropped earlier would let go of what a worker that is merely away has.
+    async fn copy_one_again(
+        &self,
+        bucket: &Bucket,
+        due: &Due,
+        record: &ObjectRecord,
+    ) -> Result<Made, FlowError> {
+        let Due { blob, copied, .. } = due;
+        let bare = self.copy_bare(bucket, due).await?;
+        let holders = &self.shared().holders;
+        let unnamed = bare.unnamed(due);
+        if !holders.renew(*blob, Arc::from(&*bare.all), Some(unnamed)) {
+            holders.tell(*blob, &bare.made);
+            return Ok(Made::Enough);
+        }
+        // One at a time: each says who has all of it by then.
+        let _guard = self.lock_key(copied.bucket, &copied.key).await?;
+        let mut named: Vec<CopyAt> = Vec::new();
+        for extent in &record.extents {
+            let Some(held) = holders.sessions(extent.blob) else {
+                return Ok(Made::Waiting);
+            };
+            let stale = |of: &Unnamed| of.session != bare.owner.session;
+            if held.have.len() + 1 < held.copies
+                || held.unnamed.as_ref().is_some_and(stale)
+                || !self.has_copy(extent.blob, extent.size)
+            {
+                return Ok(Made::Waiting);
+            }
+            let new = held.have.into_iter().filter(|at| !named.contains(at));
+            let new: Vec<CopyAt> = new.collect();
+            named.extend(new);
+        }
+        let place = (copied.bucket, &copied.key);
+        let sessions = bare.sessions(&named);
+        let wanted = (&*sessions, copied.copies);
+        if !self.name_holders(place, record.version, wanted).await? {
+            // Replaced, or described anew: the next look tells.
+            return Ok(Made::Waiting);
+        }
+        for extent in &record.extents {
+            holders.named(extent.blob, &named);
+        }
+        Ok(Made::Enough)
+    }
+
     /// Names only ourselves for an object of several bodies that is to be in one place, once
     /// all of it is here. Until then its row goes on naming who has all of it.
     async fn take_whole(
@@ -367,7 +576,7 @@ where
             return Ok(Made::Enough);
         }
         // If that is not known to be said, who is named keeps what it has.
-        if self.name_holders(place, record.version, &[]).await? {
+        if self.name_holders(place, record.version, (&[], 1)).await? {
             for extent in &record.extents {
                 self.shared().holders.end(extent.blob);
             }
@@ -375,23 +584,18 @@ where
         Ok(Made::Over)
     }
 
-    /// Says in the row who has it. After an unknown outcome the same is said again: what it
-    /// answers then settles the first, and is needed before anybody is told to look.
+    /// Says in the row of what is pending who has it.
     async fn name_holders(
         &self,
         place: (BucketId, &ObjectKey),
         version: Version,
-        copies: &[CopyAt],
+        (copies, wanted): (&[CopyAt], usize),
     ) -> Result<bool, MetadataError> {
-        let mut unknown = 0;
-        loop {
-            let metadata = self.metadata();
-            let set = metadata.set_holders(place, version, true, copies).await;
-            match set {
-                Err(MetadataError::Unknown(_)) if unknown < SET_AGAIN_MAX => unknown += 1,
-                set => return set,
-            }
-        }
+        again(async || {
+            let (metadata, named) = (self.metadata(), (copies, wanted));
+            metadata.set_holders(place, version, true, named).await
+        })
+        .await
     }
 
     fn count_made(&self, bytes: u64, copies: u64) {
@@ -419,17 +623,30 @@ where
     }
 
     /// Brings here what our own copy lacks. What is here of it stays, whatever fails.
-    async fn copy_here(&self, blob: BlobId, bytes: u64, entry: &Bytes) -> Result<(), FlowError> {
+    async fn copy_here(
+        &self,
+        blob: BlobId,
+        bytes: u64,
+        entry: Option<&Bytes>,
+    ) -> Result<(), FlowError> {
         let _space = self.disk().reserve(bytes, chunks_of(bytes) + 1)?;
-        for (chunk, len) in chunks(blob, bytes) {
-            if self.disk().keeps(chunk) {
-                continue;
-            }
+        let mut missing = chunks(blob, bytes).filter(|(chunk, _)| !self.disk().keeps(*chunk));
+        let mut next = missing.next();
+        while let Some((chunk, len)) = next {
+            next = missing.next();
             let found = self.fetch_chunk(chunk, 0..len).await;
             let buffer = found.ok_or_else(gone)?;
-            let (_, written) = self.disk().write(chunk, buffer, Durability::Pinned).await;
+            // The last one covers the others, if nothing follows.
+            let durability = match next.is_none() && entry.is_none() {
+                true => Durability::Flushed,
+                false => Durability::Pinned,
+            };
+            let (_, written) = self.disk().write(chunk, buffer, durability).await;
             written?;
         }
+        let Some(entry) = entry else {
+            return Ok(());
+        };
         let mut buffer = self.disk().buffer(entry.len()).await?;
         buffer.set_len(entry.len());
         buffer.as_mut_slice().copy_from_slice(entry);
@@ -447,18 +664,23 @@ where
         (blob, copied): (BlobId, &Copied),
         want: usize,
         have: &[CopyAt],
-        entry: Bytes,
+        entry: Option<Bytes>,
     ) -> Result<(Vec<CopyAt>, Option<CopyAt>), FlowError> {
         let not: Vec<NodeId> = have.iter().map(|copy| copy.node.clone()).collect();
         let place = (bucket, &copied.key);
-        let body = (blob, copied.bytes);
+        let body = CopyBody {
+            blob,
+            bytes: copied.bytes,
+            part: copied.part,
+            bare: entry.is_none(),
+        };
         let mut copies = self.peers().copy(place, body, want, &not).await?;
         for (chunk, len) in chunks(blob, copied.bytes) {
             let buffer = self.read_any(chunk, len).await?;
             copies.send(buffer.into_bytes()).await?;
         }
         let nodes = copies.nodes();
-        let finished = copies.finish(entry).await;
+        let finished = copies.finish(entry.unwrap_or_default()).await;
         let made = finished.inspect_err(|_| self.shared().holders.tell(blob, &nodes))?;
         Ok((made, copies.owner()))
     }
@@ -468,6 +690,18 @@ where
             return Ok(buffer);
         }
         self.fetch_chunk(chunk, 0..len).await.ok_or_else(gone)
+    }
+}
+
+/// Says in a row who has it. After an unknown outcome the same is said again: what it
+/// answers then settles the first, and is needed before anybody is told to look.
+async fn again(set: impl AsyncFn() -> Result<bool, MetadataError>) -> Result<bool, MetadataError> {
+    let mut unknown = 0;
+    loop {
+        match set().await {
+            Err(MetadataError::Unknown(_)) if unknown < SET_AGAIN_MAX => unknown += 1,
+            set => return set,
+        }
     }
 }
 

@@ -103,6 +103,7 @@ impl Shared {
                 bucket: copied.bucket,
                 key: copied.key,
                 blob,
+                part: copied.part,
                 // Its commit was ours, and is made.
                 owner: None,
             };

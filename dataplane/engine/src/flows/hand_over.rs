@@ -202,6 +202,7 @@ impl<W: World> Engine<W> {
         // Without an answer it is sent again, or released with its upload.
         self.metadata().put_part(bucket.id, upload, &sent).await?;
         self.disk().release(sent.blob, chunks_of(sent.size));
+        self.shared().holders.end(sent.blob);
         Ok(sent)
     }
 

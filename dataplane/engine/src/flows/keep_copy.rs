@@ -27,6 +27,8 @@ pub struct KeptCopy<W: World> {
     bytes: u64,
     left: u64,
     pinned: Pinned<W>,
+    /// No commit is kept beside it.
+    bare: bool,
     finished: bool,
     _space: Space<W>,
 }
@@ -57,6 +59,7 @@ impl<W: World> Engine<W> {
             of,
             bytes,
             left: bytes,
+            bare: false,
             finished: false,
             _space: space,
         })
@@ -113,6 +116,13 @@ impl<W: World> Engine<W> {
 }
 
 impl<W: World> KeptCopy<W> {
+    /// The same of bytes beside which no commit is kept: rows alone say whose they are.
+    #[must_use]
+    pub fn without_entry(mut self) -> Self {
+        self.bare = true;
+        self
+    }
+
     /// Length of the next chunk; 0: all have come.
     #[must_use]
     pub fn next_bytes(&self) -> usize {
@@ -128,31 +138,43 @@ impl<W: World> KeptCopy<W> {
         if bytes != self.next_bytes() {
             return Err(FlowError::Invalid("a chunk of another length".into()));
         }
-        self.pinned.write(chunk, Durability::Pinned).await?;
+        // Nothing follows the last one that would cover it.
+        let durability = match self.bare && self.left == bytes as u64 {
+            true => Durability::Flushed,
+            false => Durability::Pinned,
+        };
+        self.pinned.write(chunk, durability).await?;
         self.left -= bytes as u64;
         Ok(())
     }
 
-    /// Writes the commit beside the bytes, flushes both, and keeps the copy.
+    /// Writes the commit beside the bytes, unless none is kept there, and keeps the copy:
+    /// all is flushed then.
     ///
     /// # Errors
     /// Bytes are missing, or the store does not take it.
     pub async fn finish(mut self, entry: BufferOf<W>) -> Result<(), FlowError> {
-        if self.left > 0 || entry.as_slice().is_empty() {
+        if self.left > 0 || entry.as_slice().is_empty() != self.bare {
             return Err(FlowError::Invalid("a copy that is not whole".into()));
         }
+        if !self.bare {
+            self.write_entry(entry).await?;
+        }
+        let now = self.engine.environment().monotonic();
+        let kept = &self.engine.shared().kept;
+        kept.keep(self.of.clone(), self.bytes, false, now);
+        self.finished = true;
+        Ok(())
+    }
+
+    async fn write_entry(&self, entry: BufferOf<W>) -> Result<(), FlowError> {
         let place = ChunkId {
             blob: self.of.blob,
             index: JOURNAL_CHUNK,
         };
         let disk = self.engine.disk();
         let (_, written) = disk.write(place, entry, Durability::Flushed).await;
-        written?;
-        let now = self.engine.environment().monotonic();
-        let kept = &self.engine.shared().kept;
-        kept.keep(self.of.clone(), self.bytes, false, now);
-        self.finished = true;
-        Ok(())
+        Ok(written?)
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use async_lock::RwLockWriteGuard;
 use quickwater_proto::{
-    Bucket, Checksum, ChecksumAlgorithm, ETag, Extent, ObjectHeaders, ObjectKey, ObjectRecord,
-    PartRecord, PersistState, PolicyMode, PutCondition, UfsErrorKind, UploadId, UploadRecord,
-    Version,
+    Bucket, Checksum, ChecksumAlgorithm, CopyAt, ETag, Extent, ObjectHeaders, ObjectKey,
+    ObjectRecord, PartOf, PartRecord, PersistState, PolicyMode, PutCondition, UfsErrorKind,
+    UploadId, UploadRecord, Version,
 };
 
+use crate::decisions::copy_holders::Copied;
 use crate::decisions::slots::{SlotGuard, Slots};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
@@ -17,7 +18,7 @@ use crate::flows::fence::Change;
 use crate::flows::put::{DRAINING, PutError, forget_part, read_only};
 use crate::flows::read::BufferOf;
 use crate::flows::write_back::{Pinned, Room};
-use crate::io::{Body, Durability, Environment, Metadata, Ufs};
+use crate::io::{Body, Copies, Environment, Metadata, Ufs};
 
 /// Parts read from the metadata at a time.
 pub(crate) const PARTS_READ: usize = 1_000;
@@ -46,6 +47,15 @@ pub struct CompletedUpload {
     pub condition: PutCondition,
 }
 
+/// Who else has the bytes of parts.
+#[derive(Debug, Default)]
+struct PartCopies {
+    /// Each of them has some.
+    others: Vec<CopyAt>,
+    /// How many workers have each part at least, this one included.
+    wanted: usize,
+}
+
 impl<W: World> Engine<W> {
     /// Begins an upload.
     ///
@@ -59,23 +69,12 @@ impl<W: World> Engine<W> {
     ) -> Result<UploadRecord, FlowError> {
         self.permit(bucket.id, key.as_str())?;
         let id = UploadId(self.environment().random_u128());
-        let policy = self.policy(bucket, key);
-        let mode = policy.mode;
+        let mode = self.policy(bucket, key).mode;
         self.check_name(bucket, key, mode)?;
-        let copied = policy.write_replicas > 1;
         let claim = match mode {
             PolicyMode::ReadOnly => return Err(read_only()),
             PolicyMode::Transient if self.shared().is_draining() => {
                 return Err(FlowError::NotHere(DRAINING));
-            }
-            PolicyMode::Transient if copied => {
-                let text = "multipart uploads of TRANSIENT objects with writeReplicas above 1 are not supported; use PutObject";
-                return Err(FlowError::Invalid(text.into()));
-            }
-            // Parts have no copies on other workers: the UFS has them instead.
-            PolicyMode::WriteBack if copied => {
-                let opening = self.ask_upload(bucket, key, &new.headers, id, None);
-                Ok(opening.await?)
             }
             PolicyMode::WriteBack => Err(UploadRecord::HELD_BACK),
             PolicyMode::Transient => Err(UploadRecord::HELD_TRANSIENT),
@@ -190,8 +189,8 @@ impl<W: World> Engine<W> {
         Ok(part)
     }
 
-    /// Takes in a part that only this store has until the upload is complete and
-    /// persisted.
+    /// Takes in a part that no UFS has until the upload is complete and persisted: this
+    /// store has it, and as many others as the policy asks for.
     async fn put_part_back<B: Body<Buffer = BufferOf<W>>>(
         &self,
         bucket: &Arc<Bucket>,
@@ -199,8 +198,17 @@ impl<W: World> Engine<W> {
         number: u16,
         body: &mut B,
     ) -> Result<PartRecord, PutError<B::Error>> {
-        let size = body.length();
+        let (size, key) = (body.length(), &upload.key);
         let mut pinned = Pinned::new(self);
+        let of = PartOf {
+            upload: upload.id,
+            number,
+        };
+        let copy = pinned.as_copy(size, Some(of));
+        // Before the body is asked for: without room for them nothing is taken in.
+        let policy = self.policy(bucket, key);
+        let begun = self.begin_copies(bucket, key, &policy, copy);
+        pinned.copies = begun.await?;
         let received = self.receive_pinned(body, &mut pinned).await;
         let (last, digests) = received.inspect_err(|_| pinned.discard())?;
         let part = PartRecord {
@@ -213,18 +221,27 @@ impl<W: World> Engine<W> {
             // Also in the row of an upload that is handed over meanwhile.
             held: true,
         };
+        let owner = pinned.copies.as_ref().and_then(Copies::owner);
+        let nodes = pinned.copies.as_ref().map(Copies::nodes);
+        let nodes = nodes.unwrap_or_default();
+        let mut copies = Vec::new();
         let stored = async {
             if let Some(last) = last {
-                pinned.write(last, Durability::Flushed).await?;
+                copies = self.write_last(&mut pinned, last).await?;
             }
-            let slot = Slots::of_key(bucket.id, &upload.key);
+            let slot = Slots::of_key(bucket.id, key);
             self.shared().anchor(part.blob, slot);
             // Whoever gives the slot away sees these bytes, or has taken our right before.
             self.permit_slot(slot)?;
             let _guard = self.lock_slot(Slots::of_part(upload.id, number)).await?;
             let _gate = self.enter_upload(upload.id).await?;
-            let now = self.upload(bucket, &upload.key, upload.id).await?;
-            let replaced = self.metadata().put_part(bucket.id, upload, &part).await?;
+            let now = self.upload(bucket, key, upload.id).await?;
+            let sessions: Vec<CopyAt> = copies.iter().cloned().chain(owner).collect();
+            let metadata = self.metadata();
+            let replaced = metadata.put_part_copied(bucket.id, upload, &part, &sessions);
+            let replaced = replaced.await?;
+            // While no Complete can come in between.
+            self.note_copies((bucket.id, key), copy, &copies);
             if !now.is_held() {
                 // It was handed over while this part came: that was too early for it.
                 self.shared().load_handed_over(bucket.id, &now);
@@ -236,10 +253,11 @@ impl<W: World> Engine<W> {
             Ok(None) => {}
             // It may be committed: its bytes stay until a sweep knows.
             Err(error @ FlowError::Unknown(_)) => {
-                self.note_unsure(bucket.id, upload, &part);
+                self.note_unsure(bucket.id, upload, (&part, &copies));
                 return Err(error.into());
             }
             Err(error) => {
+                self.shared().holders.tell(part.blob, &nodes);
                 forget_part(self, &part);
                 return Err(error.into());
             }
@@ -317,8 +335,10 @@ impl<W: World> Engine<W> {
         let (upload, guard, _gate) = self.lock_complete(bucket, upload, &mut done).await?;
         let (upload, change) = (&upload, Change::Complete(upload.id, &done.etag));
         let unnamed = self.check_parts(bucket, upload, &done.parts).await?;
+        let mut copies = PartCopies::default();
         if upload.is_held() {
             self.check_bytes(&done.parts)?;
+            copies = self.copies_of_parts(bucket, upload, &done.parts)?;
         }
         self.check_condition(bucket, key, &done.condition, &guard)
             .await?;
@@ -360,11 +380,10 @@ impl<W: World> Engine<W> {
             persist,
             partial: false,
         };
-        let committed = self
-            .metadata()
-            .complete_upload(bucket.id, upload, &record, &PutCondition::None)
-            .await;
-        let committed = match committed {
+        let named = (&*copies.others, copies.wanted);
+        let metadata = self.metadata();
+        let committed = metadata.complete_copied(bucket.id, upload, &record, named);
+        let committed = match committed.await {
             Ok(committed) => committed,
             Err(error) if upload.is_held() => {
                 return Err(self.give_up_change(bucket, key, error, guard));
@@ -384,6 +403,10 @@ impl<W: World> Engine<W> {
             self.release_bytes(&record);
             self.drop_note(bucket.id, key);
         } else {
+            for extent in &record.extents {
+                self.shared().holders.promise(extent.blob, copies.wanted);
+                self.shared().holders.named(extent.blob, &copies.others);
+            }
             let version = committed.version;
             self.keep_note(bucket.id, key, Some(&record), version).await;
         }
@@ -463,6 +486,65 @@ impl<W: World> Engine<W> {
             true => Ok(()),
             false => Err(self.part_missing()),
         }
+    }
+
+    /// Who else has the bytes of parts that no UFS has: at least as many others have each as
+    /// the policy asks for, in their sessions of now. What has fewer copies gets them.
+    fn copies_of_parts(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        parts: &[PartRecord],
+    ) -> Result<PartCopies, FlowError> {
+        let wanted = usize::from(self.policy(bucket, &upload.key).write_replicas).max(1);
+        let (mut others, mut missing): (Vec<CopyAt>, _) = (Vec::new(), false);
+        let holders = &self.shared().holders;
+        for part in parts.iter().filter(|part| part.size > 0) {
+            let held = holders.sessions(part.blob);
+            let promised = held.as_ref().map(|held| held.copies);
+            let is_named = held.as_ref().is_none_or(|held| held.unnamed.is_none());
+            let have = held.map(|held| held.have).unwrap_or_default();
+            if have.len() + 1 < wanted || !is_named {
+                missing = true;
+                match promised {
+                    None => self.want_copies(bucket, upload, part, wanted),
+                    Some(copies) if copies < wanted => holders.promise(part.blob, wanted),
+                    Some(_) => {}
+                }
+            }
+            let new = have.into_iter().filter(|at| !others.contains(at));
+            let new: Vec<CopyAt> = new.collect();
+            others.extend(new);
+        }
+        match missing {
+            true => Err(FlowError::NotHere(
+                "parts of this upload are on fewer workers than writeReplicas asks for; they \
+                 are copied again, and it can be completed then",
+            )),
+            false => Ok(PartCopies { others, wanted }),
+        }
+    }
+
+    /// Has copies made of a part that was acked when its policy asked for none.
+    fn want_copies(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        part: &PartRecord,
+        copies: usize,
+    ) {
+        let copied = Copied {
+            bucket: bucket.id,
+            key: upload.key.clone(),
+            part: Some(PartOf {
+                upload: upload.id,
+                number: part.number,
+            }),
+            bytes: part.size,
+            copies,
+            others: [].into(),
+        };
+        self.shared().holders.note(part.blob, copied);
     }
 
     /// What is told of a part whose bytes are neither here nor in its UFS.

@@ -438,6 +438,7 @@ impl<W: World> Engine<W> {
     pub(crate) fn release_bytes(&self, record: &ObjectRecord) {
         for extent in &record.extents {
             self.disk().release(extent.blob, chunks_of(extent.size));
+            self.shared().holders.end(extent.blob);
         }
     }
 

@@ -463,7 +463,9 @@ pub(crate) fn read_only() -> FlowError {
     FlowError::Denied("the policy of this path is READ_ONLY".into())
 }
 
-/// Frees the bytes of a part that did not make it into an object.
+/// Frees the bytes of a part that did not make it into an object, here and wherever copies
+/// are.
 pub(crate) fn forget_part<W: World>(engine: &Engine<W>, part: &quickwater_proto::PartRecord) {
     engine.disk().forget(part.blob, chunks_of(part.size));
+    engine.shared().holders.end(part.blob);
 }

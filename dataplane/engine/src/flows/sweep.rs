@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quickwater_proto::{Bucket, BucketId, ObjectKey, PartRecord, UfsError, UploadId, UploadRecord};
+use quickwater_proto::{
+    Bucket, BucketId, CopyAt, NodeId, ObjectKey, PartOf, PartRecord, UfsError, UploadId,
+    UploadRecord,
+};
 
 use crate::decisions::slots::Slots;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::flows::put::forget_part;
-use crate::io::{Environment, Metadata};
+use crate::io::{CopyBody, Environment, Metadata};
 
 /// Rows read at a time.
 const ROWS: usize = 1_000;
@@ -30,6 +33,8 @@ pub(crate) struct UnsurePart {
     key: ObjectKey,
     upload: UploadId,
     part: PartRecord,
+    /// Who else has flushed its bytes.
+    copies: Vec<CopyAt>,
     since: Duration,
 }
 
@@ -95,7 +100,12 @@ impl<W: World> Engine<W> {
     }
 
     /// Remembers a part whose commit may have been made.
-    pub(crate) fn note_unsure(&self, bucket: BucketId, of: &UploadRecord, part: &PartRecord) {
+    pub(crate) fn note_unsure(
+        &self,
+        bucket: BucketId,
+        of: &UploadRecord,
+        (part, copies): (&PartRecord, &[CopyAt]),
+    ) {
         let mut unsure = self.shared().unsure();
         if unsure.len() < UNSURE_MAX {
             unsure.push(UnsurePart {
@@ -103,6 +113,7 @@ impl<W: World> Engine<W> {
                 key: of.key.clone(),
                 upload: of.id,
                 part: part.clone(),
+                copies: copies.to_vec(),
                 since: self.environment().monotonic(),
             });
         }
@@ -259,8 +270,11 @@ impl<W: World> Engine<W> {
                 continue;
             }
             match self.is_named(&unsure).await {
-                Ok(true) => {}
+                Ok(true) => self.note_sure(&unsure),
                 Ok(false) => {
+                    let nodes = unsure.copies.iter().map(|at| at.node.clone());
+                    let nodes: Vec<NodeId> = nodes.collect();
+                    self.shared().holders.tell(unsure.part.blob, &nodes);
                     forget_part(self, &unsure.part);
                     sweep.swept.parts += 1;
                 }
@@ -270,6 +284,24 @@ impl<W: World> Engine<W> {
                 }
             }
         }
+    }
+
+    /// The commit of a part was made: who has flushed copies has them still.
+    fn note_sure(&self, unsure: &UnsurePart) {
+        let UnsurePart { part, copies, .. } = unsure;
+        if copies.is_empty() || self.shared().holders.sessions(part.blob).is_some() {
+            return;
+        }
+        let body = CopyBody {
+            blob: part.blob,
+            bytes: part.size,
+            part: Some(PartOf {
+                upload: unsure.upload,
+                number: part.number,
+            }),
+            bare: true,
+        };
+        self.note_copies((unsure.bucket, &unsure.key), body, copies);
     }
 
     /// Whether a row names the bytes of a part, or the object it became does.

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures_util::future::join;
 use quickwater_proto::{
     BlobId, Bucket, CHUNK_BYTES, Committed, CopyAt, CopyOf, ETag, Extent, MetadataError, ObjectKey,
-    ObjectRecord, PathPolicy, PendingChange, PendingRecord, PersistState, PolicyMode, PutCondition,
-    Version,
+    ObjectRecord, PartOf, PathPolicy, PendingChange, PendingRecord, PersistState, PolicyMode,
+    PutCondition, Version,
 };
 
 use crate::decisions::dirty_space::{self, Instead};
@@ -26,7 +26,7 @@ use crate::flows::copies::CopiesOf;
 use crate::flows::put::{PutError, PutObject};
 use crate::flows::read::BufferOf;
 use crate::io::{
-    Body, BodyDigests, Buffer, ChunkId, Copies, DirtyAmount, DirtySpace, Disk, DiskError,
+    Body, BodyDigests, Buffer, ChunkId, Copies, CopyBody, DirtyAmount, DirtySpace, Disk, DiskError,
     Durability, Environment, JOURNAL_CHUNK, Metadata, Peers,
 };
 
@@ -72,6 +72,16 @@ impl<W: World> Pinned<W> {
             blob,
             chunks: 0,
             copies: None,
+        }
+    }
+
+    /// The same as others are to keep it; of a part no commit is kept beside the bytes.
+    pub(crate) fn as_copy(&self, bytes: u64, part: Option<PartOf>) -> CopyBody {
+        CopyBody {
+            blob: self.blob,
+            bytes,
+            part,
+            bare: part.is_some(),
         }
     }
 
@@ -213,7 +223,8 @@ impl<W: World> Engine<W> {
         let size = body.length();
         let mut pinned = Pinned::new(self);
         // Before the body is asked for: without room for them nothing is taken in.
-        let begun = self.begin_copies(bucket, key, policy, (pinned.blob, size));
+        let copies = pinned.as_copy(size, None);
+        let begun = self.begin_copies(bucket, key, policy, copies);
         pinned.copies = begun.await?;
         let received = self.receive_pinned(body, &mut pinned).await;
         let (last, digests) = received.inspect_err(|_| pinned.discard())?;
@@ -344,7 +355,7 @@ impl<W: World> Engine<W> {
         };
         match outcome {
             Ok(committed) => {
-                let body = (pinned.blob, record.size);
+                let body = pinned.as_copy(record.size, None);
                 self.note_copies((bucket.id, key), body, &copies);
                 self.shared().journal.settle(sequence);
                 self.drop_note(bucket.id, key);
@@ -395,6 +406,29 @@ impl<W: World> Engine<W> {
         there
     }
 
+    /// Writes the last chunk of a body beside which no commit is kept, and flushes all of it,
+    /// here and wherever copies are; answers these.
+    pub(crate) async fn write_last(
+        &self,
+        pinned: &mut Pinned<W>,
+        last: BufferOf<W>,
+    ) -> Result<Vec<CopyAt>, FlowError> {
+        let copies = match pinned.copies.take() {
+            Some(copies) => Some((copies, self.duplicate(&last).await?)),
+            None => None,
+        };
+        let there = async {
+            let Some((mut copies, last)) = copies else {
+                return Ok(Vec::new());
+            };
+            copies.send(last.into_bytes()).await?;
+            copies.finish(Bytes::new()).await
+        };
+        let (here, there) = join(pinned.write(last, Durability::Flushed), there).await;
+        here?;
+        there
+    }
+
     /// The same bytes in another buffer of the store's: what is sent elsewhere while it is
     /// written here counts like everything else that is in memory.
     async fn duplicate(&self, buffer: &BufferOf<W>) -> Result<BufferOf<W>, FlowError> {
@@ -439,6 +473,7 @@ impl<W: World> Engine<W> {
             bucket: bucket.id,
             key: key.clone(),
             blob,
+            part: None,
             owner: Some(owner),
         };
         let now = self.environment().monotonic();

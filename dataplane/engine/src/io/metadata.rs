@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use quickwater_proto::{
-    Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag, MetadataError,
-    ObjectKey, ObjectRecord, OpenedUpload, PartRecord, PendingPage, PendingRecord, PutCondition,
-    ScanPage, UfsIdentity, UploadId, UploadRecord, Version,
+    BlobId, Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag,
+    MetadataError, ObjectKey, ObjectRecord, OpenedUpload, PartOf, PartRecord, PendingPage,
+    PendingRecord, PutCondition, ScanPage, UfsIdentity, UploadId, UploadRecord, Version,
 };
 
 /// The metadata: what is committed and who owns what.
@@ -102,13 +102,24 @@ pub trait Metadata {
         Ok(CopyState::Named)
     }
     /// From now on these have the bytes of the pending change `version`, and, if
-    /// `itself`, this worker; nobody else. `false`: it is not pending any more.
+    /// `itself`, this worker; nobody else. Each byte is to be on `wanted` workers. `false`:
+    /// it is not pending any more.
     async fn set_holders(
         &self,
         _place: (BucketId, &ObjectKey),
         _version: Version,
         _itself: bool,
-        _copies: &[CopyAt],
+        (_copies, _wanted): (&[CopyAt], usize),
+    ) -> Result<bool, MetadataError> {
+        Ok(false)
+    }
+    /// The same of the bytes `blob` of a part, which this worker has, too. `false`: that
+    /// part has other bytes, the UFS has it, or its upload has ended.
+    async fn set_part_holders(
+        &self,
+        _place: (BucketId, &ObjectKey),
+        _part: (PartOf, BlobId),
+        (_copies, _wanted): (&[CopyAt], usize),
     ) -> Result<bool, MetadataError> {
         Ok(false)
     }
@@ -227,6 +238,22 @@ pub trait Metadata {
         upload: &UploadRecord,
         part: &PartRecord,
     ) -> Result<Option<PartRecord>, MetadataError>;
+    /// The same when other workers have flushed copies of a part that no UFS has: its row
+    /// names them. Refused if one of them was started anew since.
+    async fn put_part_copied(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        part: &PartRecord,
+        copies: &[CopyAt],
+    ) -> Result<Option<PartRecord>, MetadataError> {
+        match copies {
+            [] => self.put_part(bucket, upload, part).await,
+            _ => Err(MetadataError::Unavailable(
+                "there are no copies here".into(),
+            )),
+        }
+    }
     /// The UFS knows the upload from now on, as `upload` says; the parts there are
     /// [held](PartRecord::held). Forgets what was noted as opened under `opened`.
     async fn hand_over(
@@ -262,6 +289,27 @@ pub trait Metadata {
         record: &ObjectRecord,
         condition: &PutCondition,
     ) -> Result<Committed, MetadataError>;
+    /// The same when other workers have the bytes of parts that no UFS has: the commit names
+    /// them. Refused if one of them was started anew since, or if of any part the rows name
+    /// fewer than `wanted`, this worker included.
+    async fn complete_copied(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        record: &ObjectRecord,
+        (copies, wanted): (&[CopyAt], usize),
+    ) -> Result<Committed, MetadataError> {
+        match (copies, wanted) {
+            ([], 0 | 1) => {
+                let condition = PutCondition::None;
+                self.complete_upload(bucket, upload, record, &condition)
+                    .await
+            }
+            _ => Err(MetadataError::Unavailable(
+                "there are no copies here".into(),
+            )),
+        }
+    }
     /// The ETag of an upload completed within the last day, if it was.
     async fn completed(
         &self,

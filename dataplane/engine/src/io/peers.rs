@@ -3,10 +3,23 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use quickwater_proto::{BlobId, Bucket, CopyAt, Neighbour, NodeId, ObjectKey};
+use quickwater_proto::{BlobId, Bucket, CopyAt, Neighbour, NodeId, ObjectKey, PartOf};
 
 use super::ChunkId;
 use crate::error::FlowError;
+
+/// A body that others are to keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyBody {
+    /// Its name.
+    pub blob: BlobId,
+    /// Its bytes.
+    pub bytes: u64,
+    /// The part of an upload that it was taken in as.
+    pub part: Option<PartOf>,
+    /// No commit is kept beside it: rows alone say whose it is.
+    pub bare: bool,
+}
 
 /// Copies of one body on their way to other workers. Dropped before it has finished, they
 /// forget what came.
@@ -17,8 +30,9 @@ pub trait Copies {
     /// One does not take it; nothing is promised by any.
     async fn send(&mut self, chunk: Bytes) -> Result<(), FlowError>;
 
-    /// Sends the commit as bytes for their journals; on return all have flushed data and
-    /// entry, and have shown that they got what was sent.
+    /// Sends the commit as bytes for their journals (nothing, when none is kept beside the
+    /// body); on return all have flushed data and entry, and have shown that they got what
+    /// was sent.
     ///
     /// # Errors
     /// As [`Copies::send`]; some may have it all the same.
@@ -37,15 +51,15 @@ pub trait Peers {
     /// Copies on their way.
     type Copies: Copies;
 
-    /// Begins `copies` copies of the body `blob` of so many bytes on as many other workers
-    /// that have room, none of them in `not`; in other zones first.
+    /// Begins `copies` copies of a body on as many other workers that have room, none of
+    /// them in `not`; in other zones first.
     ///
     /// # Errors
     /// [`FlowError::TooFewWorkers`]: there are fewer that take one.
     async fn copy(
         &self,
         place: (&Bucket, &ObjectKey),
-        body: (BlobId, u64),
+        body: CopyBody,
         copies: usize,
         not: &[NodeId],
     ) -> Result<Self::Copies, FlowError>;
@@ -132,7 +146,7 @@ impl Peers for Alone {
     async fn copy(
         &self,
         _: (&Bucket, &ObjectKey),
-        _: (BlobId, u64),
+        _: CopyBody,
         copies: usize,
         _: &[NodeId],
     ) -> Result<Self, FlowError> {

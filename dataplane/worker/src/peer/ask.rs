@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use quickwater_engine::FlowError;
-use quickwater_engine::io::{ChunkId, ChunkRun, Given, StripeError, StripeRead};
+use quickwater_engine::io::{ChunkId, ChunkRun, CopyBody, Given, StripeError, StripeRead};
 use quickwater_peer::{
     Answer, Capability, HidesBelow, LookAgain, Message, SettleBucket, Task, encode,
 };
@@ -175,7 +175,7 @@ impl quickwater_engine::io::Peers for EnginePeers {
     async fn copy(
         &self,
         place: (&Bucket, &ObjectKey),
-        body: (BlobId, u64),
+        body: CopyBody,
         copies: usize,
         not: &[NodeId],
     ) -> Result<OutgoingCopies, FlowError> {

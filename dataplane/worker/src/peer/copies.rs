@@ -9,12 +9,13 @@ use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 use futures_util::future::join_all;
 use quickwater_engine::FlowError;
-use quickwater_engine::io::{ChunkId, Copies};
+use quickwater_engine::io::{ChunkId, Copies, CopyBody};
 use quickwater_peer::{
     Capability, CopyList, FetchCopy, StoreCopy, StoredCopy, Task, decode, encode,
 };
 use quickwater_proto::{
-    BlobId, Bucket, CopyAt, Neighbour, NodeId, ObjectKey, rendezvous_score, slot_of,
+    BlobId, Bucket, CopyAt, Neighbour, NodeId, ObjectKey, PartOf, UploadId, rendezvous_score,
+    slot_of,
 };
 
 use super::ask::right_to;
@@ -66,7 +67,7 @@ impl Peers {
     pub(super) async fn copy(
         &self,
         (bucket, key): (&Bucket, &ObjectKey),
-        (blob, bytes): (BlobId, u64),
+        body: CopyBody,
         copies: usize,
         not: &[NodeId],
     ) -> Result<OutgoingCopies, FlowError> {
@@ -77,9 +78,14 @@ impl Peers {
         let mut zones = HashSet::from([own.zone]);
         let message = StoreCopy {
             bucket: bucket.id.0,
-            blob: blob.0.to_be_bytes().to_vec(),
-            bytes,
+            blob: blob_to_wire(body.blob),
+            bytes: body.bytes,
             session: own.session,
+            upload: body
+                .part
+                .map_or_else(Vec::new, |part| part.upload.0.to_be_bytes().to_vec()),
+            part_number: body.part.map_or(0, |part| part.number.into()),
+            bare: body.bare,
         };
         let mut begun = Vec::with_capacity(copies);
         let mut refused = String::new();
@@ -224,6 +230,18 @@ impl Peers {
 
 pub(crate) fn blob_to_wire(blob: BlobId) -> Vec<u8> {
     blob.0.to_be_bytes().to_vec()
+}
+
+/// The part that bytes are; `Err`: it is not understood.
+pub(crate) fn part_of(message: &StoreCopy) -> Result<Option<PartOf>, ()> {
+    if message.upload.is_empty() {
+        return Ok(None);
+    }
+    let upload = <[u8; 16]>::try_from(&*message.upload).map_err(drop)?;
+    Ok(Some(PartOf {
+        upload: UploadId(u128::from_be_bytes(upload)),
+        number: u16::try_from(message.part_number).map_err(drop)?,
+    }))
 }
 
 /// A blob by its sixteen bytes; none: it is not that.

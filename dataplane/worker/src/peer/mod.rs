@@ -26,7 +26,7 @@ pub(crate) use body::{PeerBody, Pieces, drain};
 pub(crate) use call::{CallFailure, Outgoing, Reply};
 pub use connect::{PeerConfig, Peers};
 pub use copies::OutgoingCopies;
-pub(crate) use copies::{blob_of, blob_to_wire};
+pub(crate) use copies::{blob_of, blob_to_wire, part_of};
 pub use directory::{Directory, Where};
 pub use identity::{PeerIdentity, PeerIdentityError};
 pub(crate) use limit::{RELAY_WAIT, RETRY_PAUSE};

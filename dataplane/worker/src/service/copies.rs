@@ -18,7 +18,7 @@ use super::host::Hosting;
 use super::permits::SMALL_BODY_MAX;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
-use crate::peer::{PeerBody, Wire, WireError, blob_of, blob_to_wire};
+use crate::peer::{PeerBody, Wire, WireError, blob_of, blob_to_wire, part_of};
 
 /// Most bytes of a message that asks for one copy.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
@@ -43,7 +43,10 @@ where
         let asked: StoreCopy = take(wire, MESSAGE_BYTES_MAX).await?;
         let session = hosting.neighbours.peers.directory().session();
         let key = ObjectKey::new(&hosting.right.key);
-        let (Some(session), Some(blob), Ok(key)) = (session, blob_of(&asked.blob), key) else {
+        let part = part_of(&asked);
+        let (Some(session), Some(blob), Ok(key), Ok(part)) =
+            (session, blob_of(&asked.blob), key, part)
+        else {
             let text = "no session, or not a copy";
             return hosting.refuse(wire, RefusalKind::Mistaken, text).await;
         };
@@ -51,6 +54,7 @@ where
             bucket: BucketId(asked.bucket),
             key,
             blob,
+            part,
             owner: Some(CopyAt {
                 node: caller.clone(),
                 session: asked.session,
@@ -66,6 +70,7 @@ where
             false => None,
         };
         let copy = match self.engine.keep_copy(of, asked.bytes) {
+            Ok(copy) if asked.bare => copy.without_entry(),
             Ok(copy) => copy,
             Err(error) => {
                 let text = error.to_string();

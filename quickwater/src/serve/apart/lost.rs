@@ -103,6 +103,7 @@ fn keep_for_others(shared: &Shared, store: &Store, start: Instant) {
             bucket: commit.bucket,
             key: commit.key,
             blob,
+            part: None,
             owner: None,
         };
         shared.kept.keep(of, commit.object.size, false, now);

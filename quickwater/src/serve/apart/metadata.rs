@@ -6,9 +6,9 @@ use quickwater_controlplane::Namespace;
 use quickwater_controlplane::client::ControlClient;
 use quickwater_engine::io::Metadata;
 use quickwater_proto::{
-    Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag, MetadataError,
-    ObjectKey, ObjectRecord, OpenedUpload, PartRecord, PendingPage, PendingRecord, PutCondition,
-    ScanPage, UfsIdentity, UploadId, UploadRecord, Version,
+    BlobId, Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag,
+    MetadataError, ObjectKey, ObjectRecord, OpenedUpload, PartOf, PartRecord, PendingPage,
+    PendingRecord, PutCondition, ScanPage, UfsIdentity, UploadId, UploadRecord, Version,
 };
 use tokio::runtime::Handle;
 
@@ -127,9 +127,18 @@ impl Metadata for RemoteMetadata {
         place: (BucketId, &ObjectKey),
         version: Version,
         itself: bool,
-        copies: &[CopyAt],
+        named: (&[CopyAt], usize),
     ) -> Answer<bool> {
-        self.0.set_holders(place, version, itself, copies).await
+        self.0.set_holders(place, version, itself, named).await
+    }
+
+    async fn set_part_holders(
+        &self,
+        place: (BucketId, &ObjectKey),
+        part: (PartOf, BlobId),
+        named: (&[CopyAt], usize),
+    ) -> Answer<bool> {
+        self.0.set_part_holders(place, part, named).await
     }
 
     async fn remove_object_pending(
@@ -233,7 +242,17 @@ impl Metadata for RemoteMetadata {
         upload: &UploadRecord,
         part: &PartRecord,
     ) -> Answer<Option<PartRecord>> {
-        self.0.put_part(bucket, upload, part).await
+        self.0.put_part(bucket, upload, part, &[]).await
+    }
+
+    async fn put_part_copied(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        part: &PartRecord,
+        copies: &[CopyAt],
+    ) -> Answer<Option<PartRecord>> {
+        self.0.put_part(bucket, upload, part, copies).await
     }
 
     async fn hand_over(
@@ -274,7 +293,20 @@ impl Metadata for RemoteMetadata {
         condition: &PutCondition,
     ) -> Answer<Committed> {
         self.0
-            .complete_upload(bucket, upload, record, condition)
+            .complete_upload(bucket, upload, record, condition, (&[], 0))
+            .await
+    }
+
+    async fn complete_copied(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        record: &ObjectRecord,
+        named: (&[CopyAt], usize),
+    ) -> Answer<Committed> {
+        let condition = PutCondition::None;
+        self.0
+            .complete_upload(bucket, upload, record, &condition, named)
             .await
     }
 
