@@ -1,8 +1,8 @@
 """Copies of what no UFS has on several workers (`writeReplicas`): what an ack means,
 and what becomes of it when a worker and its disk are lost.
 
-`QW_REPLICA_TRIALS=200` makes as many trials of a loss as it says; there are three
-without it. `QW_REPLICA_COUNT` and `QW_REPLICA_BYTES` say how many objects of how many bytes
+`QW_REPLICA_TRIALS=200` makes as many trials of a loss as it says; there are four
+without it, one of each kind. `QW_REPLICA_COUNT` and `QW_REPLICA_BYTES` say how many objects of how many bytes
 are copied again in the test that tells how long it takes, and what a client's writes take
 beside.
 """
@@ -24,7 +24,7 @@ from harness.cluster import PATIENCE_SECONDS, SLOTS, Cluster
 from harness.payload import payload
 from harness.server import StartFailed
 
-TRIALS = int(os.environ.get("QW_REPLICA_TRIALS", "3"))
+TRIALS = int(os.environ.get("QW_REPLICA_TRIALS", "4"))
 REPAIR_COUNT = int(os.environ.get("QW_REPLICA_COUNT", "100"))
 REPAIR_BYTES = int(os.environ.get("QW_REPLICA_BYTES", "10240"))
 AT_LENGTH = "QW_REPLICA_COUNT" in os.environ
@@ -32,7 +32,7 @@ AT_LENGTH = "QW_REPLICA_COUNT" in os.environ
 REPAIR_TOTAL = REPAIR_COUNT * REPAIR_BYTES
 ROOM = {"capacity": str(5 * REPAIR_TOTAL)} if REPAIR_TOTAL > 1 << 29 else {}
 NODES = ["n1", "n2", "n3"]
-PHASES = ["body", "acked", "persist"]
+PHASES = ["body", "acked", "persist", "parts"]
 
 
 @pytest.fixture
@@ -177,31 +177,164 @@ def test_with_fewer_workers_than_copies_a_write_is_refused_and_nothing_is_left(
     assert put(one, "y", b"") is None
 
 
-def test_parts_of_uploads_go_where_they_are_safe(cluster: Cluster) -> None:
+class Upload:
+    """A multipart upload under way, whose calls are repeated for as long as they are told to
+    come back."""
+
+    def __init__(self, cluster: Cluster, node: str, key: str) -> None:
+        self.cluster = cluster
+        self.key = key
+        self.bodies: dict[int, bytes] = {}
+        self.etags: dict[int, str] = {}
+        self.use(node)
+        made = self.repeat(lambda: self.s3.create_multipart_upload(Bucket="abc", Key=key))
+        self.named = {"Bucket": "abc", "Key": key, "UploadId": made["UploadId"]}
+
+    def use(self, node: str) -> None:
+        """From now on it goes on at this worker."""
+        self.s3 = client(self.cluster, node)
+
+    def repeat(self, call: Callable[[], Any]) -> Any:
+        """Its answer in the end."""
+
+        def once() -> Any:
+            try:
+                return call()
+            except ClientError as error:
+                assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503, error
+                return None
+
+        return wait_for(self.cluster, once, f"{self.key} is told to come back for ever")
+
+    def put(self, number: int, size: int) -> None:
+        """Sends a part."""
+        body = payload(size, f"{self.key}-{number}")
+        call = lambda: self.s3.upload_part(**self.named, PartNumber=number, Body=body)  # noqa: E731
+        self.etags[number] = self.repeat(call)["ETag"]
+        self.bodies[number] = body
+
+    def complete(self) -> Any:
+        """Makes an object of its parts; the answer."""
+        parts = [{"PartNumber": n, "ETag": etag} for n, etag in sorted(self.etags.items())]
+        whole = {"Parts": parts}
+        call = lambda: self.s3.complete_multipart_upload(**self.named, MultipartUpload=whole)  # noqa: E731
+        return self.repeat(call)
+
+    @property
+    def body(self) -> bytes:
+        """What the object has to be."""
+        return b"".join(body for _, body in sorted(self.bodies.items()))
+
+
+def owner_of_parts(cluster: Cluster, nodes: list[str]) -> str:
+    """The one worker that knows of copies elsewhere: it owns the only key there is."""
+    held = "quickwater_copies_elsewhere_objects"
+    found = wait_for(cluster, lambda: [node for node in nodes if cluster.metric(node, held) > 0])
+    assert len(found) == 1, found
+    return str(found[0])
+
+
+def lose_owner(cluster: Cluster, nodes: list[str]) -> list[str]:
+    """Loses the owner of the only key, and its disk; who is left, once they own all."""
+    owner = owner_of_parts(cluster, nodes)
+    cluster.lose(owner)
+    left = [node for node in nodes if node != owner]
+    cluster.wait_slots(lambda slots: sum(slots.get(node, 0) for node in left) == SLOTS)
+    return left
+
+
+def whole_again(cluster: Cluster, bodies: int) -> None:
+    """Waits until so many bodies have all their copies."""
+    held, kept = "quickwater_copies_elsewhere_objects", "quickwater_copies_kept_objects"
+    missing = "quickwater_copies_missing_objects"
+
+    def settled() -> bool:
+        return cluster.sum(missing) == 0 and cluster.sum(held) == cluster.sum(kept) == bodies
+
+    wait_for(cluster, settled, lambda: {name: cluster.sum(name) for name in (held, kept, missing)})
+
+
+def came_back(cluster: Cluster, node: str) -> bool:
+    """Starts a worker that was lost; false: its name is still taken by the lease it had."""
+    try:
+        return cluster.worker(node).alive()
+    except StartFailed as error:
+        assert "may still run" in str(error), error
+        return False
+
+
+@pytest.mark.parametrize("mode", ["WRITE_BACK", "TRANSIENT"])
+def test_an_upload_survives_the_loss_of_its_owners(short: Cluster, mode: str) -> None:
+    for node in NODES:
+        client(short, node)
+    short.settle(NODES)
+    client(short, "n1").create_bucket(Bucket="abc")
+    short.policy_of_all("WRITE_BACK", 2)
+    persisted(short)
+    short.policy_of_all(mode, 2)
+    one = client(short, "n1")
+    for asked in one.list_objects_v2(Bucket="abc").get("Contents", []):
+        one.delete_object(Bucket="abc", Key=asked["Key"])
+    place, away = short.home / "ufs" / "abc", short.home / "away"
+    wait_for(short, lambda: short.sum("quickwater_copies_kept_objects") == 0)
+    place.rename(away)
+    upload = Upload(short, "n1", "big")
+    for number in (1, 2):
+        upload.put(number, 5 << 20)
+    whole_again(short, 2)
+    left = lose_owner(short, NODES)
+    upload.use(left[0])
+    upload.put(3, 5 << 20)
+    whole_again(short, 3)
+    assert durability_of(upload.complete()) == "local-2"
+    whole_again(short, 3)
+    (lost,) = set(NODES) - set(left)
+    wait_for(short, lambda: came_back(short, lost))
+    short.settle(NODES)
+    left = lose_owner(short, NODES)
+    whole_again(short, 3)
+    for node in left:
+        assert wait_for(short, lambda n=node: read(client(short, n), "big")) == upload.body
+    if mode == "WRITE_BACK":
+        away.rename(place)
+        persisted(short)
+        assert (place / "big").read_bytes() == upload.body
+    else:
+        client(short, left[0]).delete_object(Bucket="abc", Key="big")
+    wait_for(short, lambda: short.sum("quickwater_copies_kept_objects") == 0)
+    wait_for(short, lambda: short.sum("quickwater_copies_elsewhere_objects") == 0)
+
+
+def test_copies_of_parts_go_with_them(cluster: Cluster) -> None:
     one = client(cluster, "n1")
     client(cluster, "n2")
     cluster.settle(["n1", "n2"])
     one.create_bucket(Bucket="abc")
     cluster.policy_of_all("WRITE_BACK", 2)
-    upload = one.create_multipart_upload(Bucket="abc", Key="big")["UploadId"]
-    body = payload(100_000, "part")
-    named = {"Bucket": "abc", "Key": "big", "UploadId": upload}
-    part = one.upload_part(**named, PartNumber=1, Body=body)
-    parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
-    done = one.complete_multipart_upload(**named, MultipartUpload=parts)
-    assert durability_of(done) == "ufs"
-    assert read(one, "big") == body
-    cluster.policy("TRANSIENT", one, 2)
-
-    def refused() -> str:
-        # Where the policy is not in force yet, it is one more upload.
-        try:
-            one.create_multipart_upload(Bucket="abc", Key="never")
-        except ClientError as error:
-            return str(error)
-        return ""
-
-    assert "writeReplicas" in wait_for(cluster, refused)
+    persisted(cluster)
+    place, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+    wait_for(cluster, lambda: cluster.sum("quickwater_copies_kept_objects") == 0)
+    place.rename(away)
+    kept = lambda: cluster.sum("quickwater_copies_kept_objects")  # noqa: E731
+    upload = Upload(cluster, "n1", "gone")
+    upload.put(1, 100_000)
+    upload.put(1, 90_000)
+    upload.put(2, 1 << 20)
+    wait_for(cluster, lambda: kept() == 2, kept)
+    one.abort_multipart_upload(**upload.named)
+    wait_for(cluster, lambda: kept() == 0, kept)
+    upload = Upload(cluster, "n2", "stays")
+    upload.put(1, 5 << 20)
+    upload.put(2, 3_000)
+    upload.put(7, 10)
+    del upload.bodies[7], upload.etags[7]
+    upload.complete()
+    wait_for(cluster, lambda: kept() == 2, kept)
+    assert read(one, "stays") == upload.body
+    away.rename(place)
+    persisted(cluster)
+    assert (place / "stays").read_bytes() == upload.body
+    wait_for(cluster, lambda: kept() == 0, kept)
 
 
 class Trial:
@@ -215,6 +348,7 @@ class Trial:
         self.victim = self.random.choice(NODES)
         self.left = [node for node in NODES if node != self.victim]
         self.acked: dict[str, bytes] = {}
+        self.open: list[Upload] = []
         self.place = cluster.home / "ufs" / "abc"
         self.away = cluster.home / "away"
 
@@ -262,6 +396,10 @@ class Trial:
                 writer.join()
             assert not failed, failed
             return
+        if self.phase == "parts":
+            self.send_parts()
+            self.cluster.lose(self.victim)
+            return
         self.write(NODES, stop, 16)
         if self.phase == "persist":
             self.away.rename(self.place)
@@ -269,10 +407,33 @@ class Trial:
             self.cluster.cli(*words)
         self.cluster.lose(self.victim)
 
+    def send_parts(self) -> None:
+        """Sends parts of uploads, and completes some of them."""
+        for number in range(6):
+            node = self.random.choice(NODES)
+            upload = Upload(self.cluster, node, f"u{self.number}-{number}")
+            upload.put(1, 5 << 20)
+            upload.put(2, self.random.choice([1, 70_000, (1 << 20) + 1]))
+            if number % 2:
+                upload.complete()
+                self.acked[upload.key] = upload.body
+            else:
+                self.open.append(upload)
+
+    def complete_parts(self) -> None:
+        """What was not complete at the loss can be completed after it."""
+        for upload in self.open:
+            upload.use(self.random.choice(self.left))
+            if self.random.random() < 0.5:
+                upload.put(2, 1_000)
+            upload.complete()
+            self.acked[upload.key] = upload.body
+
     def check(self) -> float:
         """All that was acked is there, and as often as was promised; seconds it took
         from the loss."""
         begun = time.monotonic()
+        self.complete_parts()
         assert self.acked
         s3 = client(self.cluster, self.left[0])
         self.cluster.wait_slots(

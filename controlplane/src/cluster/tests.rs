@@ -1,13 +1,15 @@
 //! Calls of workers behind their fences, sent once, twice, and too late.
 
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, BucketName, ETag, Extent, ObjectKey, ObjectRecord, PartRecord,
-    PersistState, PutCondition, SLOTS, UploadId, UploadRecord,
+    BlobId, Bucket, BucketId, BucketName, ETag, Extent, ObjectKey, ObjectRecord, PartOf,
+    PartRecord, PersistState, PutCondition, SLOTS, UploadId, UploadRecord,
 };
 
 use super::*;
 use crate::records::Member;
 use crate::store::EmbeddedStore;
+
+mod parts;
 
 const LEASE: Duration = Duration::from_secs(30);
 

@@ -1,6 +1,7 @@
 //! Copies of what no UFS has: how often they are there after workers were lost, came back
 //! with nothing, or answered late.
 
+mod parts;
 mod world;
 
 use std::cell::Cell;
@@ -76,6 +77,7 @@ fn what_a_row_says_is_asked_for_in_few_messages() {
             let copied = Copied {
                 bucket: BucketId(1),
                 key: key(&format!("k{number}")),
+                part: None,
                 bytes: size_of(1),
                 copies: 2,
                 others: [CopyAt {
@@ -279,6 +281,7 @@ fn copied(others: &[CopyAt]) -> Copied {
     Copied {
         bucket: BucketId(1),
         key: key("k"),
+        part: None,
         bytes: size_of(1),
         copies: others.len() + 1,
         others: others.into(),
@@ -444,6 +447,7 @@ fn a_second_attempt_at_a_copy_takes_nothing_of_the_first_along() {
             bucket: BucketId(1),
             key: key("k"),
             blob,
+            part: None,
             owner: None,
         };
         // Whole already: refused, and what is there stays.

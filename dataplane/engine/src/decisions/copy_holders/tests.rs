@@ -17,6 +17,7 @@ fn copied(others: &[CopyAt]) -> Copied {
     Copied {
         bucket: BucketId(1),
         key: ObjectKey::new("k").unwrap(),
+        part: None,
         bytes: 10,
         copies: others.len() + 1,
         others: others.into(),
@@ -80,16 +81,16 @@ fn what_only_another_worker_has_is_kept_account_of_and_due() {
     assert_eq!(holders.readers(BlobId(1)), [node("b")]);
     let missing_here = |_: BlobId, _: &Copied| Own::Missing;
     assert!(holders.walk(None, 2, false, missing_here).is_none());
-    let due = holders.take(NOW, |_| true).unwrap();
+    let due = holders.take(NOW, None, |_| true).unwrap();
     assert_eq!(due.ask, [at("b", 5)]);
     holders.asked(BlobId(1), &at("b", 5), true);
     holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Missing);
-    let due = holders.take(NOW, |_| true).unwrap();
+    let due = holders.take(NOW, None, |_| true).unwrap();
     assert_eq!((due.have, due.ask), (vec![at("b", 5)], vec![]));
     // It was made here.
     holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
     assert_eq!(holders.missing(), (0, 0));
-    assert!(holders.take(NOW, |_| true).is_none());
+    assert!(holders.take(NOW, None, |_| true).is_none());
     holders.end(BlobId(1));
     assert_eq!(holders.take_ended()[&node("b")], [BlobId(1)]);
 }
@@ -105,7 +106,7 @@ fn a_copy_of_an_earlier_session_is_asked_for_whenever_it_is_noted() {
     assert!(holders.meet(&[member("b", 6, true), member("c", 1, true)]));
     walk_all(&holders, true);
     assert_eq!(holders.missing(), (1, 10));
-    let due = holders.take(NOW, |_| true).unwrap();
+    let due = holders.take(NOW, None, |_| true).unwrap();
     assert_eq!((due.have, due.ask), (vec![at("c", 1)], vec![at("b", 6)]));
     holders.asked(BlobId(1), &at("b", 6), true);
     holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
@@ -113,11 +114,11 @@ fn a_copy_of_an_earlier_session_is_asked_for_whenever_it_is_noted() {
     // An answer of before comes late.
     holders.note(BlobId(2), copied(&[at("b", 5), at("c", 1)]));
     assert_eq!(holders.missing(), (1, 10));
-    let due = holders.take(NOW, |_| true).unwrap();
+    let due = holders.take(NOW, None, |_| true).unwrap();
     assert_eq!((due.blob, due.ask), (BlobId(2), vec![at("b", 6)]));
     holders.asked(BlobId(2), &at("b", 6), false);
     holders.looked(BlobId(2), Looked::Learnt(NOW), Own::Here);
-    let due = holders.take(NOW, |_| true).unwrap();
+    let due = holders.take(NOW, None, |_| true).unwrap();
     assert_eq!((due.have, due.ask), (vec![at("c", 1)], vec![]));
 }
 
@@ -127,7 +128,7 @@ fn what_a_row_says_is_asked_for() {
     holders.meet(&[member("b", 5, true)]);
     holders.note(BlobId(1), copied(&[at("b", 0)]));
     assert_eq!(holders.missing(), (1, 10));
-    let due = holders.take(NOW, |_| true).unwrap();
+    let due = holders.take(NOW, None, |_| true).unwrap();
     assert_eq!(due.ask, [at("b", 5)]);
 }
 
@@ -141,7 +142,7 @@ fn the_oldest_comes_first_and_what_failed_waits() {
     holders.meet(&[member("b", 1, false), member("c", 1, true)]);
     walk_all(&holders, true);
     assert_eq!(holders.missing(), (4, 40));
-    let take = || holders.take(NOW, |_| true).map(|due| due.blob.0);
+    let take = || holders.take(NOW, None, |_| true).map(|due| due.blob.0);
     assert_eq!(take(), Some(9));
     let late = NOW + Duration::from_secs(60);
     holders.looked(BlobId(9), Looked::Failed(late), Own::Here);
@@ -156,11 +157,11 @@ fn the_oldest_comes_first_and_what_failed_waits() {
     holders.meet(&[member("b", 1, false), member("d", 1, true)]);
     walk_all(&holders, true);
     assert_eq!([take(), take(), take()], [Some(9), Some(3), None]);
-    assert!(holders.renew(BlobId(9), [at("d", 1)].into()));
+    assert!(holders.renew(BlobId(9), [at("d", 1)].into(), None));
     holders.looked(BlobId(9), Looked::Learnt(NOW), Own::Here);
     assert_eq!(holders.missing(), (3, 30));
     holders.end(BlobId(3));
-    assert!(!holders.renew(BlobId(3), [at("d", 1)].into()));
+    assert!(!holders.renew(BlobId(3), [at("d", 1)].into(), None));
     holders.looked(BlobId(3), Looked::Learnt(NOW), Own::Here);
     assert_eq!(holders.missing(), (2, 20));
 }
@@ -170,12 +171,12 @@ fn what_does_not_fit_stays_and_a_member_that_comes_back_ends_the_wait() {
     let holders = CopyHolders::default();
     holders.meet(&[member("b", 1, false)]);
     holders.note(BlobId(1), copied(&[at("b", 1)]));
-    assert!(holders.take(NOW, |_| false).is_none());
+    assert!(holders.take(NOW, None, |_| false).is_none());
     assert_eq!(holders.missing(), (1, 10));
     holders.meet(&[member("b", 1, true)]);
     walk_all(&holders, false);
     assert_eq!(holders.missing(), (0, 0), "it is there as it was");
-    assert!(holders.take(NOW, |_| true).is_none());
+    assert!(holders.take(NOW, None, |_| true).is_none());
 }
 
 #[test]
@@ -187,7 +188,7 @@ fn our_own_copy_is_missed_and_foreign_keys_are_forgotten() {
     holders.suspect(BlobId(1));
     holders.suspect(BlobId(7));
     assert_eq!(holders.missing(), (1, 10));
-    let due = holders.take(NOW, |_| true).unwrap();
+    let due = holders.take(NOW, None, |_| true).unwrap();
     holders.looked(due.blob, Looked::Failed(NOW), Own::Missing);
     assert_eq!(holders.missing(), (1, 10));
     let own = |blob, _: &Copied| match blob {
@@ -224,5 +225,57 @@ fn what_is_let_go_is_neither_due_nor_told() {
     assert_eq!(taken.len(), 3);
     assert_eq!(taken[0], (BlobId(1), copied(&[at("b", 1)])));
     assert_eq!((holders.blobs(), holders.missing()), (0, (0, 0)));
-    assert!(holders.take(NOW, |_| true).is_none() && holders.take_ended().is_empty());
+    assert!(holders.take(NOW, None, |_| true).is_none() && holders.take_ended().is_empty());
+}
+
+#[test]
+fn what_no_row_names_counts_only_in_the_session_it_was_given_in() {
+    let holders = CopyHolders::default();
+    holders.meet(&[member("b", 1, true), member("c", 1, true)]);
+    holders.note(
+        BlobId(1),
+        Copied {
+            copies: 2,
+            ..copied(&[at("b", 9)])
+        },
+    );
+    assert_eq!(holders.missing().0, 1);
+    let unnamed = Unnamed {
+        session: 5,
+        named: [].into(),
+    };
+    // It was copied to c, and nothing says so yet.
+    assert!(holders.renew(BlobId(1), [at("c", 1)].into(), Some(unnamed)));
+    let due = holders.take(NOW, Some(5), |_| true).unwrap();
+    assert_eq!((due.have.len(), due.unnamed.is_some()), (1, true));
+    holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
+    assert_eq!(holders.missing().0, 1, "its row is to be written");
+    // A row that does not name c is not that row.
+    holders.named(BlobId(1), &[at("b", 1)]);
+    assert_eq!(holders.missing().0, 1);
+    // In a later session of ours c may have let go of it.
+    let due = holders.take(NOW, Some(6), |_| true).unwrap();
+    assert!(due.have.is_empty() && due.unnamed.is_none());
+    holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
+    let unnamed = Unnamed {
+        session: 6,
+        named: [].into(),
+    };
+    assert!(holders.renew(BlobId(1), [at("c", 1)].into(), Some(unnamed)));
+    holders.named(BlobId(1), &[at("c", 1), at("b", 1)]);
+    assert_eq!(holders.missing().0, 0);
+    // More are promised than there are.
+    holders.promise(BlobId(1), 3);
+    assert_eq!(holders.missing().0, 1);
+    assert_eq!(holders.sessions(BlobId(1)).unwrap().copies, 3);
+}
+
+#[test]
+fn bodies_of_others_keys_are_handed_out() {
+    let holders = CopyHolders::default();
+    holders.note(BlobId(1), copied(&[at("b", 1)]));
+    assert!(holders.walk(None, 9, false, |_, _| Own::Foreign).is_none());
+    let left = holders.take_left();
+    assert_eq!(left, [(BlobId(1), copied(&[at("b", 1)]))]);
+    assert!(holders.take_left().is_empty() && holders.blobs() == 0);
 }

@@ -66,6 +66,7 @@ fn bytes(shared: &Shared, blob: u128, name: &str, others: &[&str]) {
     let copied = Copied {
         bucket: BUCKET,
         key: key(name),
+        part: None,
         bytes: 10,
         copies: others.len() + 1,
         others: others.iter().map(at).collect(),

@@ -112,7 +112,7 @@ impl Peers for SimPeers {
     async fn copy(
         &self,
         (bucket, key): (&Bucket, &ObjectKey),
-        (blob, bytes): (BlobId, u64),
+        body: CopyBody,
         copies: usize,
         not: &[NodeId],
     ) -> Result<SimCopies, FlowError> {
@@ -124,11 +124,16 @@ impl Peers for SimPeers {
             let of = CopyOf {
                 bucket: bucket.id,
                 key: key.clone(),
-                blob,
+                blob: body.blob,
+                part: body.part,
                 owner: Some(self.own()),
             };
             let engine = self.engine(&other.node);
-            if let Ok(copy) = engine.and_then(|(engine, _)| engine.keep_copy(of, bytes)) {
+            if let Ok(copy) = engine.and_then(|(engine, _)| engine.keep_copy(of, body.bytes)) {
+                let copy = match body.bare {
+                    true => copy.without_entry(),
+                    false => copy,
+                };
                 begun.push((other.node, copy));
             }
         }

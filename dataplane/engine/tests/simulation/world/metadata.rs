@@ -84,6 +84,15 @@ impl SimMetadata {
         }
     }
 
+    /// Who is named by a call that these have copies, who makes it included.
+    fn nodes(&self, copies: &[CopyAt]) -> Vec<NodeId> {
+        let others = copies.iter().map(|at| &at.node);
+        let mut nodes: Vec<NodeId> = self.node.iter().chain(others).cloned().collect();
+        nodes.sort();
+        nodes.dedup();
+        nodes
+    }
+
     /// Makes a record current, and what the UFS must be told pending.
     fn make_current(&self, key: &ObjectKey, record: &ObjectRecord) -> Committed {
         let version = self.next_version();
@@ -259,7 +268,7 @@ impl Metadata for SimMetadata {
         (_, key): (BucketId, &ObjectKey),
         version: Version,
         _: bool,
-        copies: &[CopyAt],
+        (copies, _): (&[CopyAt], usize),
     ) -> Result<bool, MetadataError> {
         self.sim.jitter().await;
         self.check_copies(copies)?;
@@ -272,8 +281,72 @@ impl Metadata for SimMetadata {
         Ok(current)
     }
 
+    async fn set_part_holders(
+        &self,
+        _: (BucketId, &ObjectKey),
+        (part, blob): (PartOf, BlobId),
+        (copies, _): (&[CopyAt], usize),
+    ) -> Result<bool, MetadataError> {
+        self.sim.jitter().await;
+        self.check_copies(copies)?;
+        Ok(self.uploads.hold(part, blob, self.nodes(copies)))
+    }
+
+    async fn put_part_copied(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        part: &PartRecord,
+        copies: &[CopyAt],
+    ) -> Result<Option<PartRecord>, MetadataError> {
+        self.sim.jitter().await;
+        self.check_copies(copies)?;
+        let replaced = self.put_part(bucket, upload, part).await?;
+        let of = PartOf {
+            upload: upload.id,
+            number: part.number,
+        };
+        self.uploads.hold(of, part.blob, self.nodes(copies));
+        Ok(replaced)
+    }
+
+    async fn complete_copied(
+        &self,
+        bucket: BucketId,
+        upload: &UploadRecord,
+        record: &ObjectRecord,
+        (copies, wanted): (&[CopyAt], usize),
+    ) -> Result<Committed, MetadataError> {
+        self.sim.jitter().await;
+        self.check_copies(copies)?;
+        let nodes = self.nodes(copies);
+        for part in &record.parts {
+            let of = PartOf {
+                upload: upload.id,
+                number: part.number,
+            };
+            let row = self.uploads.holders(of, part.blob);
+            let both = row.iter().filter(|node| nodes.contains(node));
+            let others = both.filter(|node| Some(*node) != self.node.as_ref());
+            if others.count() + 1 < wanted {
+                return Err(MetadataError::Unavailable("too few copies".into()));
+            }
+        }
+        let committed = self
+            .complete_upload(bucket, upload, record, &PutCondition::None)
+            .await;
+        let mut holders = self.holders.borrow_mut();
+        holders.insert(upload.key.clone(), copies.to_vec());
+        committed
+    }
+
     async fn copy_state(&self, copy: &CopyOf) -> Result<CopyState, MetadataError> {
         self.sim.jitter().await;
+        if let (Some(of), Some(node)) = (copy.part, &self.node)
+            && self.uploads.holders(of, copy.blob).contains(node)
+        {
+            return Ok(CopyState::Named);
+        }
         let (objects, holders) = (self.objects.borrow(), self.holders.borrow());
         let asking = |at: &CopyAt| Some(&at.node) == self.node.as_ref();
         let row = holders.get(&copy.key);

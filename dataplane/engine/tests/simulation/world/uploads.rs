@@ -9,9 +9,11 @@ use quickwater_proto::*;
 type Place = (ObjectKey, UploadId);
 type Row = (UploadRecord, BTreeMap<u16, PartRecord>);
 
-/// Uploads and their parts by number.
+type Holders = BTreeMap<(UploadId, u16), Vec<NodeId>>;
+
+/// Uploads and their parts by number, and who has the bytes of parts.
 #[derive(Clone, Default)]
-pub struct Uploads(Rc<RefCell<BTreeMap<Place, Row>>>);
+pub struct Uploads(Rc<RefCell<BTreeMap<Place, Row>>>, Rc<RefCell<Holders>>);
 
 impl Uploads {
     pub fn create(&self, upload: &UploadRecord) {
@@ -35,6 +37,29 @@ impl Uploads {
         let found = rows.iter_mut().find(|((_, of), _)| *of == id);
         let (_, (_, parts)) = found.ok_or(MetadataError::NoSuchUpload)?;
         Ok(parts.insert(part.number, part.clone()))
+    }
+
+    /// Says who has the bytes of a part, if they are these.
+    pub fn hold(&self, of: PartOf, blob: BlobId, nodes: Vec<NodeId>) -> bool {
+        let parts = self.parts(of.upload, of.number - 1, 1).unwrap_or_default();
+        let same = parts
+            .iter()
+            .any(|p| p.number == of.number && p.blob == blob && p.held);
+        if same {
+            self.1.borrow_mut().insert((of.upload, of.number), nodes);
+        }
+        same
+    }
+
+    /// Who has the bytes of a part, if they are these and its upload is open.
+    pub fn holders(&self, of: PartOf, blob: BlobId) -> Vec<NodeId> {
+        let parts = self.parts(of.upload, of.number - 1, 1).unwrap_or_default();
+        let same = parts
+            .iter()
+            .any(|p| p.number == of.number && p.blob == blob && p.held);
+        let rows = self.1.borrow();
+        let nodes = rows.get(&(of.upload, of.number)).filter(|_| same);
+        nodes.cloned().unwrap_or_default()
     }
 
     pub fn parts(

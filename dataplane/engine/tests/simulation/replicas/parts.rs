@@ -1,0 +1,203 @@
+//! Parts of uploads on several workers: how often they are there before and after the
+//! upload is complete, whoever is lost meanwhile.
+
+use quickwater_engine::{CompletedUpload, FlowError, NewUpload, PutError};
+use quickwater_proto::*;
+
+use super::missing;
+use super::world::*;
+use crate::scenarios::{ValueBody, content_of, key};
+
+/// An upload under way at a worker.
+struct Open {
+    cluster: Cluster,
+    worker: Worker,
+    upload: UploadRecord,
+    parts: Vec<PartRecord>,
+}
+
+impl Open {
+    async fn begin(cluster: &Cluster, worker: &Worker) -> Self {
+        let name = key("k");
+        let begun = worker.create_upload(&cluster.bucket, &name, NewUpload::default());
+        Self {
+            cluster: cluster.clone(),
+            worker: worker.clone(),
+            upload: begun.await.unwrap(),
+            parts: Vec::new(),
+        }
+    }
+
+    async fn put(&mut self, number: u16, value: u64) -> Result<PartRecord, FlowError> {
+        let mut body = ValueBody::of(self.worker.disk(), value);
+        let bucket = &self.cluster.bucket;
+        let put = self
+            .worker
+            .put_part(bucket, &self.upload, number, &mut body);
+        let part = match put.await {
+            Ok(part) => part,
+            Err(PutError::Flow(error)) => return Err(error),
+            Err(PutError::Body(error)) => panic!("{error}"),
+        };
+        self.parts.retain(|one| one.number != number);
+        self.parts.push(part.clone());
+        Ok(part)
+    }
+
+    async fn complete(&self) -> Result<ObjectRecord, FlowError> {
+        let done = CompletedUpload {
+            parts: self.parts.clone(),
+            etag: ETag::new("whole-2"),
+            checksums: Vec::new(),
+            condition: PutCondition::None,
+        };
+        let bucket = &self.cluster.bucket;
+        let completed = self
+            .worker
+            .complete_upload(bucket, &self.upload, done)
+            .await;
+        completed.map(|record| (*record).clone())
+    }
+
+    /// Completes it, however often that is refused.
+    async fn complete_at_last(&self) -> ObjectRecord {
+        loop {
+            match self.complete().await {
+                Ok(record) => return record,
+                Err(FlowError::NotHere(_) | FlowError::Unavailable(_)) => {
+                    self.cluster.wait(1).await
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn having(&self) -> Vec<Vec<String>> {
+        let parts = self.parts.iter();
+        parts
+            .map(|part| self.cluster.having(part.blob, part.size))
+            .collect()
+    }
+}
+
+fn named(cluster: &Cluster) -> Vec<String> {
+    let rows = cluster.metadata.holders.borrow();
+    let mut nodes: Vec<String> = rows[&key("k")]
+        .iter()
+        .map(|at| at.node.to_string())
+        .collect();
+    nodes.sort();
+    nodes.dedup();
+    nodes
+}
+
+#[test]
+fn parts_are_as_safe_as_their_object() {
+    in_a_cluster(2, |cluster| async move {
+        let a = cluster.start("a", false);
+        own_all(&a);
+        let b = cluster.start("b", false);
+        cluster.run(&a);
+        cluster.run(&b);
+        let mut open = Open::begin(&cluster, &a).await;
+        for number in [1, 2] {
+            open.put(number, number.into()).await.unwrap();
+        }
+        assert_eq!(open.having(), [["a", "b"], ["a", "b"]]);
+        // Nobody lets go of what the row of a part names.
+        cluster.wait(600).await;
+        assert_eq!(open.having(), [["a", "b"], ["a", "b"]]);
+        let c = cluster.start("c", false);
+        cluster.run(&c);
+        cluster.lose("b");
+        cluster
+            .until("copied again", || open.having() == [["a", "c"], ["a", "c"]])
+            .await;
+        let record = open.complete_at_last().await;
+        assert_eq!(record.persist, PersistState::NotPersisted);
+        cluster.wait(600).await;
+        assert_eq!(open.having(), [["a", "c"], ["a", "c"]]);
+        assert_eq!(missing(&a), 0);
+        // An object of several bodies loses a worker.
+        let d = cluster.start("d", false);
+        cluster.run(&d);
+        cluster.lose("c");
+        cluster
+            .until("copied again", || open.having() == [["a", "d"], ["a", "d"]])
+            .await;
+        cluster.until("named", || missing(&a) == 0).await;
+        assert_eq!(named(&cluster), ["a", "d"]);
+        cluster.wait(600).await;
+        assert_eq!(open.having(), [["a", "d"], ["a", "d"]]);
+        let both = [content_of(1), content_of(2)].concat();
+        assert!(cluster.read(&a, "k").await == both);
+    });
+}
+
+#[test]
+fn an_upload_is_complete_once_all_its_parts_have_their_copies() {
+    in_a_cluster(2, |cluster| async move {
+        let a = cluster.start("a", false);
+        own_all(&a);
+        cluster.start("b", false);
+        let mut open = Open::begin(&cluster, &a).await;
+        cluster.run(&a);
+        for number in [1, 2] {
+            open.put(number, number.into()).await.unwrap();
+        }
+        // It comes back with nothing, and may not be known to have yet.
+        let b = cluster.start("b", true);
+        cluster.run(&b);
+        let early = open.complete().await.unwrap_err();
+        let told = matches!(early, FlowError::NotHere(_) | FlowError::Unavailable(_));
+        assert!(told, "{early}");
+        open.complete_at_last().await;
+        assert_eq!(open.having(), [["a", "b"], ["a", "b"]]);
+        assert_eq!(named(&cluster), ["b"]);
+    });
+}
+
+#[test]
+fn what_is_not_needed_any_more_is_kept_by_nobody() {
+    in_a_cluster(2, |cluster| async move {
+        let a = cluster.start("a", false);
+        own_all(&a);
+        let b = cluster.start("b", false);
+        cluster.run(&a);
+        cluster.run(&b);
+        let mut open = Open::begin(&cluster, &a).await;
+        open.put(1, 1).await.unwrap();
+        let first = open.parts[0].clone();
+        open.put(1, 2).await.unwrap();
+        open.put(2, 1).await.unwrap();
+        cluster
+            .until("replaced", || {
+                cluster.having(first.blob, first.size).is_empty()
+            })
+            .await;
+        assert_eq!(b.shared().kept.totals().0, 2);
+        // A part that the upload is completed without goes; the other one stays.
+        let unnamed = open.parts.pop().unwrap();
+        open.complete_at_last().await;
+        cluster
+            .until("left out", || {
+                cluster.having(unnamed.blob, unnamed.size).is_empty()
+            })
+            .await;
+        assert_eq!(open.having(), [["a", "b"]]);
+        let mut other = Open::begin(&cluster, &a).await;
+        other.put(1, 3).await.unwrap();
+        a.abort_upload(&cluster.bucket, &key("k"), other.upload.id)
+            .await
+            .unwrap();
+        cluster
+            .until("aborted", || other.having() == [Vec::<String>::new()])
+            .await;
+        assert_eq!(b.shared().kept.totals().0, 1);
+        // Without others nothing is taken in, and nothing is left.
+        cluster.lose("b");
+        let mut alone = Open::begin(&cluster, &a).await;
+        let refused = alone.put(1, 1).await.unwrap_err();
+        assert!(refused.to_string().contains("2 copies and 1"), "{refused}");
+    });
+}
