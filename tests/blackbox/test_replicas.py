@@ -2,7 +2,7 @@
 and what becomes of it when a worker and its disk are lost.
 
 `QW_REPLICA_TRIALS=200` makes as many trials of a loss as it says; there are four
-without it, one of each kind. `QW_REPLICA_COUNT` and `QW_REPLICA_BYTES` say how many objects of how many bytes
+without it, one of each kind; `QW_REPLICA_PHASE` names the only kind there is to be. `QW_REPLICA_COUNT` and `QW_REPLICA_BYTES` say how many objects of how many bytes
 are copied again in the test that tells how long it takes, and what a client's writes take
 beside.
 """
@@ -33,6 +33,8 @@ REPAIR_TOTAL = REPAIR_COUNT * REPAIR_BYTES
 ROOM = {"capacity": str(5 * REPAIR_TOTAL)} if REPAIR_TOTAL > 1 << 29 else {}
 NODES = ["n1", "n2", "n3"]
 PHASES = ["body", "acked", "persist", "parts"]
+if "QW_REPLICA_PHASE" in os.environ:
+    PHASES = [os.environ["QW_REPLICA_PHASE"]]
 
 
 @pytest.fixture
@@ -305,6 +307,39 @@ def test_an_upload_survives_the_loss_of_its_owners(short: Cluster, mode: str) ->
     wait_for(short, lambda: short.sum("quickwater_copies_elsewhere_objects") == 0)
 
 
+def test_an_upload_moves_to_another_owner_with_its_copies(cluster: Cluster) -> None:
+    for node in NODES:
+        client(cluster, node)
+    cluster.settle(NODES)
+    client(cluster, "n1").create_bucket(Bucket="abc")
+    cluster.policy_of_all("WRITE_BACK", 2)
+    persisted(cluster)
+    place, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+    wait_for(cluster, lambda: cluster.sum("quickwater_copies_kept_objects") == 0)
+    place.rename(away)
+    upload = Upload(cluster, "n1", "big")
+    upload.put(1, 5 << 20)
+    upload.put(2, 5 << 20)
+    owner = owner_of_parts(cluster, NODES)
+    left = [node for node in NODES if node != owner]
+    # What others have copies of does not keep its slot.
+    cluster.cli("node", "drain", owner)
+    cluster.wait_slots(lambda slots: sum(slots.get(node, 0) for node in left) == SLOTS)
+    upload.use(left[0])
+    upload.put(3, 70_000)
+    assert durability_of(upload.complete()) == "local-2"
+    # Its copies go once those of the others are made.
+    kept = "quickwater_copies_kept_objects"
+    wait_for(cluster, lambda: cluster.metric(owner, kept) == 0)
+    whole_again(cluster, 3)
+    cluster.lose(owner)
+    for node in left:
+        assert wait_for(cluster, lambda n=node: read(client(cluster, n), "big")) == upload.body
+    away.rename(place)
+    persisted(cluster)
+    assert (place / "big").read_bytes() == upload.body
+
+
 def test_copies_of_parts_go_with_them(cluster: Cluster) -> None:
     one = client(cluster, "n1")
     client(cluster, "n2")
@@ -335,6 +370,15 @@ def test_copies_of_parts_go_with_them(cluster: Cluster) -> None:
     persisted(cluster)
     assert (place / "stays").read_bytes() == upload.body
     wait_for(cluster, lambda: kept() == 0, kept)
+    # A part that was acked when the policy asked for one copy.
+    cluster.policy_of_all("WRITE_BACK", 1)
+    upload = Upload(cluster, "n2", "raised")
+    upload.put(1, 5 << 20)
+    cluster.policy_of_all("WRITE_BACK", 2)
+    upload.put(2, 3_000)
+    assert durability_of(upload.complete()) == "local-2"
+    persisted(cluster)
+    assert (place / "raised").read_bytes() == upload.body
 
 
 class Trial:
@@ -398,7 +442,7 @@ class Trial:
             return
         if self.phase == "parts":
             self.send_parts()
-            self.cluster.lose(self.victim)
+            self.lose_amid_parts()
             return
         self.write(NODES, stop, 16)
         if self.phase == "persist":
@@ -419,6 +463,32 @@ class Trial:
                 self.acked[upload.key] = upload.body
             else:
                 self.open.append(upload)
+
+    def lose_amid_parts(self) -> None:
+        """Loses the victim while parts are on their way through the others, and uploads are
+        completed there."""
+        failed: list[BaseException] = []
+        sent: list[Upload] = []
+        nodes = iter(self.left * 2)
+
+        def send() -> None:
+            try:
+                for number, node in enumerate(nodes):
+                    upload = Upload(self.cluster, node, f"w{self.number}-{number}-{node}")
+                    sent.append(upload)
+                    for part in (1, 2, 1, 3):
+                        upload.put(part, 5 << 20)
+                    upload.complete()
+            except BaseException as error:  # noqa: BLE001 - shown by the test itself
+                failed.append(error)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        wait_for(self.cluster, lambda: failed or any(upload.etags for upload in sent))
+        self.cluster.lose(self.victim)
+        sender.join()
+        assert not failed, failed
+        self.acked.update((upload.key, upload.body) for upload in sent)
 
     def complete_parts(self) -> None:
         """What was not complete at the loss can be completed after it."""

@@ -220,7 +220,6 @@ pub(crate) fn upload_id(bytes: &[u8]) -> Result<UploadId, Mistaken> {
     Ok(UploadId(number(bytes)?))
 }
 
-/// A random id for a call.
 /// The part that a call is about; none: it is about no part.
 pub(crate) fn part_of(call: &wire::Call) -> Result<Option<PartOf>, Mistaken> {
     if call.upload.is_empty() || call.part_number == 0 {
@@ -244,6 +243,7 @@ pub(crate) fn about_part(call: wire::Call, part: Option<PartOf>) -> wire::Call {
     }
 }
 
+/// A random id for a call.
 pub(crate) fn random_id() -> Result<u128, MetadataError> {
     let id = BlobId::random().map_err(|error| MetadataError::Unavailable(error.to_string()))?;
     Ok(id.0)

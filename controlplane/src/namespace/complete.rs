@@ -133,7 +133,8 @@ fn check_parts(
 
 /// As many workers as are wanted have the bytes of every part: who makes the commit, and
 /// those that the part's row names and the commit, whose sessions are fenced, does, too. Who
-/// is not named by the row may have let go of what it had.
+/// is not named by the row may have let go of what it had. A worker of before parts had
+/// copies does not say how many are wanted: as many as the row says.
 fn check_copies(
     listed: &[PartRecord],
     stored: &[(PartRecord, Holders)],
@@ -143,9 +144,15 @@ fn check_copies(
         return Ok(());
     };
     for part in listed.iter().filter(|part| part.size > 0) {
-        let named = find(stored, part.number).map_or(&[][..], |(_, held)| &held.nodes);
-        let both = others.iter().filter(|node| named.contains(node));
-        if both.filter(|node| *node != owner).count() + 1 < operation.copies {
+        let Some((_, held)) = find(stored, part.number) else {
+            continue;
+        };
+        let wanted = match operation.copies {
+            0 => held.copies,
+            wanted => wanted,
+        };
+        let both = others.iter().filter(|node| held.nodes.contains(node));
+        if both.filter(|node| *node != owner).count() + 1 < wanted {
             let why = "a part is on fewer workers than it is to be";
             return Err(MetadataError::Unavailable(why.into()));
         }

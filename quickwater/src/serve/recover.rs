@@ -546,6 +546,7 @@ impl<R: Rows> Queue<'_, R> {
     ) {
         let Some(node) = self.node else { return };
         let others = others_of(node, holders);
+        let named = holders.nodes.contains(node);
         for extent in &record.extents {
             self.shared.kept.own(extent.blob);
             let copied = Copied {
@@ -556,7 +557,7 @@ impl<R: Rows> Queue<'_, R> {
                 copies: holders.copies,
                 others: Arc::clone(&others),
             };
-            self.shared.holders.note(extent.blob, copied);
+            self.shared.holders.note_row(extent.blob, copied, named);
         }
     }
 
@@ -706,7 +707,8 @@ impl<R: Rows> UploadParts<'_, R> {
                 copies: holders.copies,
                 others: others_of(node, &holders),
             };
-            self.shared.holders.note(part.blob, copied);
+            let named = holders.nodes.contains(node);
+            self.shared.holders.note_row(part.blob, copied, named);
         };
         self.for_each(buckets, mine, seen).await
     }

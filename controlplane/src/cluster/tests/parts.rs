@@ -150,6 +150,13 @@ async fn the_row_of_a_part_names_who_has_it_and_complete_names_them_all() {
     let gone = world.hold(6, &part(2, 99), &[at(c.0, c.1)]);
     assert!(!world.send(own.0, own.1, gone).await.unwrap().flag);
     assert!(world.needs(b, &second).await && !world.needs(c, &second).await);
+    // A worker of before parts had copies does not know of them.
+    let unaware = messages::Call {
+        wanted: 0,
+        ..world.complete(8, parts.clone(), &[])
+    };
+    let few = world.send(own.0, own.1, unaware).await.unwrap_err();
+    assert!(matches!(few, MetadataError::Unavailable(_)), "{few}");
     let call = world.complete(7, parts, &[at(b.0, b.1)]);
     world.send(own.0, own.1, call).await.unwrap();
     let holders = world.namespace.holders(world.bucket, &key()).await.unwrap();

@@ -238,6 +238,21 @@ impl CopyHolders {
     /// These others have a blob, nobody else. One that only we are to have is not kept
     /// account of.
     pub fn note(&self, blob: BlobId, copied: Copied) {
+        self.insert(blob, copied, None);
+    }
+
+    /// The same by a row of a key that is ours from now on. `named`: it names this worker,
+    /// too; if not, it has to be written before our own copy counts.
+    pub fn note_row(&self, blob: BlobId, copied: Copied, named: bool) {
+        let unnamed = (!named).then(|| Unnamed {
+            // Of no session of ours.
+            session: 0,
+            named: Arc::clone(&copied.others),
+        });
+        self.insert(blob, copied, unnamed);
+    }
+
+    fn insert(&self, blob: BlobId, copied: Copied, unnamed: Option<Unnamed>) {
         let mut state = self.state();
         let before = state.of.get(&blob.0);
         let number = before.map_or(state.numbers, |noted| noted.number);
@@ -251,7 +266,7 @@ impl CopyHolders {
             copied,
             number,
             stage: Stage::Whole,
-            unnamed: None,
+            unnamed,
             failures: 0,
         };
         state.of.insert(blob.0, noted);
@@ -277,16 +292,23 @@ impl CopyHolders {
         noted.is_some()
     }
 
-    /// A row that names these others was written for a body.
+    /// A row that names these others, and nobody else, was written for a body. Who has it
+    /// and is not named any more may let go of it.
     pub(crate) fn named(&self, blob: BlobId, others: &[CopyAt]) {
         let mut state = self.state();
         let Some(noted) = state.of.get_mut(&blob.0) else {
             return;
         };
-        let mut have = noted.copied.others.iter();
-        // It may have been copied on meanwhile.
-        if have.all(|at| others.iter().any(|named| named.node == at.node)) {
-            noted.unnamed = None;
+        let have = noted.copied.others.iter();
+        let named = have.filter(|at| others.iter().any(|named| named.node == at.node));
+        let named: Arc<[CopyAt]> = named.cloned().collect();
+        match &mut noted.unnamed {
+            // It was copied on meanwhile, and the next row names that.
+            Some(unnamed) if named.len() < noted.copied.others.len() => unnamed.named = named,
+            unnamed => {
+                *unnamed = None;
+                noted.copied.others = named;
+            }
         }
         state.judge(blob.0);
     }
@@ -309,6 +331,14 @@ impl CopyHolders {
             copies: noted.copied.copies,
             unnamed: noted.unnamed.clone(),
         })
+    }
+
+    /// A body of a key that was found to be another's, and is ours again: if nothing is noted
+    /// of it since, it is as before.
+    pub(crate) fn take_back(&self, blob: BlobId, copied: Copied) {
+        if self.sessions(blob).is_none() {
+            self.note(blob, copied);
+        }
     }
 
     /// Bodies of keys that were found to be others' since this was asked last.
@@ -423,9 +453,12 @@ impl CopyHolders {
             return None;
         }
         if let Some(noted) = state.of.get_mut(&blob)
-            && let Some(unnamed) = noted.unnamed.take_if(|of| Some(of.session) != session)
+            && let (Some(unnamed), Some(session)) = (&mut noted.unnamed, session)
+            && unnamed.session != session
         {
-            noted.copied.others = unnamed.named;
+            // That this worker has it is to be said all the same.
+            unnamed.session = session;
+            noted.copied.others = Arc::clone(&unnamed.named);
         }
         let noted = state.of.get(&blob)?;
         let ask = noted.copied.others.iter().filter_map(|at| {

@@ -216,8 +216,12 @@ where
         let (kept, now) = (&self.shared().kept, self.environment().monotonic());
         for (blob, copied) in left {
             let slot = slot_of(copied.bucket, &copied.key);
-            let foreign = self.shared().rights.is_foreign(slot);
-            if !foreign || kept.has(blob) || !self.has_copy(blob, copied.bytes) {
+            if !self.shared().rights.is_foreign(slot) {
+                // It came back meanwhile.
+                self.shared().holders.take_back(blob, copied);
+                continue;
+            }
+            if kept.has(blob) || !self.has_copy(blob, copied.bytes) {
                 continue;
             }
             self.shared().forget_anchor(blob);
@@ -483,6 +487,10 @@ where
     ) -> Result<Made, FlowError> {
         let Due { blob, copied, .. } = due;
         let bare = self.copy_bare(bucket, due).await?;
+        let holders = &self.shared().holders;
+        // No Complete names others between the row and what is noted of it.
+        let entered = self.enter_upload(part.upload).await;
+        let _gate = entered.inspect_err(|_| holders.tell(*blob, &bare.made))?;
         let sessions = bare.sessions(&bare.all);
         let set = again(async || {
             let place = (copied.bucket, &copied.key);
@@ -490,7 +498,6 @@ where
             let metadata = self.metadata();
             metadata.set_part_holders(place, (part, *blob), named).await
         });
-        let holders = &self.shared().holders;
         match set.await {
             Ok(true) => {
                 if !holders.renew(*blob, Arc::from(bare.all), None) {
@@ -694,13 +701,17 @@ where
 }
 
 /// Says in a row who has it. After an unknown outcome the same is said again: what it
-/// answers then settles the first, and is needed before anybody is told to look.
+/// answers then settles the first, and is needed before anybody is told to look. A refusal
+/// settles nothing.
 async fn again(set: impl AsyncFn() -> Result<bool, MetadataError>) -> Result<bool, MetadataError> {
     let mut unknown = 0;
     loop {
         match set().await {
             Err(MetadataError::Unknown(_)) if unknown < SET_AGAIN_MAX => unknown += 1,
-            set => return set,
+            Ok(set) => return Ok(set),
+            Err(error @ MetadataError::Unknown(_)) => return Err(error),
+            Err(error) if unknown > 0 => return Err(MetadataError::Unknown(error.to_string())),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -716,4 +727,40 @@ fn chunks(blob: BlobId, bytes: u64) -> impl Iterator<Item = (ChunkId, u32)> {
         let len = (bytes - start).min(u64::from(CHUNK_BYTES)) as u32;
         (ChunkId { blob, index }, len)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn unknown() -> MetadataError {
+        MetadataError::Unknown("no answer".into())
+    }
+
+    /// What comes of the answers `said`, the last one first, and how many are left.
+    fn asked(said: Vec<Result<bool, MetadataError>>) -> (Result<bool, MetadataError>, usize) {
+        let said = RefCell::new(said);
+        let set = again(async || said.borrow_mut().pop().unwrap());
+        let answer = set.now_or_never().unwrap();
+        (answer, said.into_inner().len())
+    }
+
+    #[test]
+    fn only_an_answer_settles_what_was_not_answered() {
+        let refused = || MetadataError::Unavailable("another session".into());
+        assert_eq!(asked(vec![Ok(true), Err(unknown())]), (Ok(true), 0));
+        assert_eq!(asked(vec![Err(refused())]), (Err(refused()), 0));
+        // The first may have been heard.
+        let (answer, _) = asked(vec![Err(refused()), Err(unknown())]);
+        assert!(
+            matches!(answer, Err(MetadataError::Unknown(_))),
+            "{answer:?}"
+        );
+        let (answer, left) = asked(vec![Err(unknown()), Err(unknown()), Err(unknown())]);
+        assert_eq!((answer, left), (Err(unknown()), 0));
+    }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use quickwater_proto::{BlobId, CHUNK_BYTES, CopyOf};
+use quickwater_proto::{BlobId, CHUNK_BYTES, CopyOf, slot_of};
 
 use crate::decisions::read_plan::chunks_of;
 use crate::engine::{Engine, World};
@@ -105,9 +105,20 @@ impl<W: World> Engine<W> {
         }
     }
 
+    /// Whether a copy is our own by now: it came, or was on its way, when the key was
+    /// another's, and nobody but us lets go of it.
+    fn is_ours(&self, copy: &CopyOf) -> bool {
+        let slot = slot_of(copy.bucket, &copy.key);
+        let holders = &self.shared().holders;
+        !self.shared().rights.is_foreign(slot) && holders.sessions(copy.blob).is_some()
+    }
+
     async fn look_at_copy(&self, copy: CopyOf) {
         // Who cannot be asked is asked again later.
         let said = self.metadata().copy_state(&copy).await.ok();
+        if self.is_ours(&copy) {
+            return self.shared().kept.own(copy.blob);
+        }
         let now = self.environment().monotonic();
         if let Some(bytes) = self.shared().kept.judge(copy.blob, said, now) {
             self.disk().forget(copy.blob, chunks_of(bytes));
@@ -180,7 +191,8 @@ impl<W: World> KeptCopy<W> {
 
 impl<W: World> Drop for KeptCopy<W> {
     fn drop(&mut self) {
-        if !self.finished {
+        // What came of it of a key that is ours by now is a beginning.
+        if !self.finished && !self.engine.is_ours(&self.of) {
             self.pinned.discard();
         }
         self.engine.shared().kept.taken(self.of.blob);

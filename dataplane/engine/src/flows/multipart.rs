@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use async_lock::RwLockWriteGuard;
 use quickwater_proto::{
-    Bucket, Checksum, ChecksumAlgorithm, CopyAt, ETag, Extent, ObjectHeaders, ObjectKey,
-    ObjectRecord, PartOf, PartRecord, PersistState, PolicyMode, PutCondition, UfsErrorKind,
-    UploadId, UploadRecord, Version,
+    Bucket, Checksum, ChecksumAlgorithm, CopyAt, ETag, Extent, Holders, NodeId, ObjectHeaders,
+    ObjectKey, ObjectRecord, PartOf, PartRecord, PersistState, PolicyMode, PutCondition,
+    UfsErrorKind, UploadId, UploadRecord, Version,
 };
 
 use crate::decisions::copy_holders::Copied;
@@ -18,7 +18,7 @@ use crate::flows::fence::Change;
 use crate::flows::put::{DRAINING, PutError, forget_part, read_only};
 use crate::flows::read::BufferOf;
 use crate::flows::write_back::{Pinned, Room};
-use crate::io::{Body, Copies, Environment, Metadata, Ufs};
+use crate::io::{Body, Copies, Environment, Metadata, Peers, Ufs};
 
 /// Parts read from the metadata at a time.
 pub(crate) const PARTS_READ: usize = 1_000;
@@ -338,7 +338,7 @@ impl<W: World> Engine<W> {
         let mut copies = PartCopies::default();
         if upload.is_held() {
             self.check_bytes(&done.parts)?;
-            copies = self.copies_of_parts(bucket, upload, &done.parts)?;
+            copies = self.copies_of_parts(bucket, upload, &done.parts).await?;
         }
         self.check_condition(bucket, key, &done.condition, &guard)
             .await?;
@@ -490,7 +490,7 @@ impl<W: World> Engine<W> {
 
     /// Who else has the bytes of parts that no UFS has: at least as many others have each as
     /// the policy asks for, in their sessions of now. What has fewer copies gets them.
-    fn copies_of_parts(
+    async fn copies_of_parts(
         &self,
         bucket: &Bucket,
         upload: &UploadRecord,
@@ -499,6 +499,10 @@ impl<W: World> Engine<W> {
         let wanted = usize::from(self.policy(bucket, &upload.key).write_replicas).max(1);
         let (mut others, mut missing): (Vec<CopyAt>, _) = (Vec::new(), false);
         let holders = &self.shared().holders;
+        let unknown = |part: &PartRecord| part.size > 0 && holders.sessions(part.blob).is_none();
+        if wanted > 1 && parts.iter().any(unknown) {
+            self.note_parts(bucket, upload, wanted).await?;
+        }
         for part in parts.iter().filter(|part| part.size > 0) {
             let held = holders.sessions(part.blob);
             let promised = held.as_ref().map(|held| held.copies);
@@ -506,10 +510,8 @@ impl<W: World> Engine<W> {
             let have = held.map(|held| held.have).unwrap_or_default();
             if have.len() + 1 < wanted || !is_named {
                 missing = true;
-                match promised {
-                    None => self.want_copies(bucket, upload, part, wanted),
-                    Some(copies) if copies < wanted => holders.promise(part.blob, wanted),
-                    Some(_) => {}
+                if promised.is_some_and(|copies| copies < wanted) {
+                    holders.promise(part.blob, wanted);
                 }
             }
             let new = have.into_iter().filter(|at| !others.contains(at));
@@ -525,14 +527,53 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// Has copies made of a part that was acked when its policy asked for none.
-    fn want_copies(
+    /// Keeps account of the parts of an upload of which none is kept, by their rows: of those
+    /// that were acked when the policy asked for no copies, and of those whose commit nobody
+    /// could tell the outcome of. Each is to have `wanted` copies.
+    async fn note_parts(
         &self,
         bucket: &Bucket,
         upload: &UploadRecord,
-        part: &PartRecord,
-        copies: usize,
+        wanted: usize,
+    ) -> Result<(), FlowError> {
+        let Some(CopyAt { node, .. }) = self.peers().itself() else {
+            return Err(FlowError::NotHere("this worker has no session"));
+        };
+        let mut after = 0;
+        loop {
+            let (key, id) = (&upload.key, upload.id);
+            let rows = self
+                .metadata()
+                .parts_held(bucket.id, key, id, after, PARTS_READ);
+            let rows = rows.await?;
+            let more = rows.len() == PARTS_READ;
+            after = rows.last().map_or(after, |(last, _)| last.number);
+            for (part, held) in rows {
+                self.note_part(bucket, upload, (&part, &held), (&node, wanted));
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn note_part(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        (part, held): (&PartRecord, &Holders),
+        (itself, wanted): (&NodeId, usize),
     ) {
+        let holders = &self.shared().holders;
+        if !part.held || part.size == 0 || holders.sessions(part.blob).is_some() {
+            return;
+        }
+        let others = held.nodes.iter().filter(|node| *node != itself);
+        // A row does not say in which session: they are asked.
+        let others = others.map(|node| CopyAt {
+            node: node.clone(),
+            session: 0,
+        });
         let copied = Copied {
             bucket: bucket.id,
             key: upload.key.clone(),
@@ -541,10 +582,11 @@ impl<W: World> Engine<W> {
                 number: part.number,
             }),
             bytes: part.size,
-            copies,
-            others: [].into(),
+            copies: wanted.max(held.copies),
+            others: others.collect(),
         };
-        self.shared().holders.note(part.blob, copied);
+        let named = held.nodes.contains(itself);
+        holders.note_row(part.blob, copied, named);
     }
 
     /// What is told of a part whose bytes are neither here nor in its UFS.

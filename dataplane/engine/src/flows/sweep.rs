@@ -286,10 +286,12 @@ impl<W: World> Engine<W> {
         }
     }
 
-    /// The commit of a part was made: who has flushed copies has them still.
+    /// The commit of a part was made: who has flushed copies has them still, unless its UFS
+    /// has got it meanwhile.
     fn note_sure(&self, unsure: &UnsurePart) {
         let UnsurePart { part, copies, .. } = unsure;
-        if copies.is_empty() || self.shared().holders.sessions(part.blob).is_some() {
+        let known = self.shared().holders.sessions(part.blob).is_some();
+        if copies.is_empty() || known || !self.has_copy(part.blob, part.size) {
             return;
         }
         let body = CopyBody {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag,
+    BlobId, Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag, Holders,
     MetadataError, ObjectKey, ObjectRecord, OpenedUpload, PartOf, PartRecord, PendingPage,
     PendingRecord, PutCondition, ScanPage, UfsIdentity, UploadId, UploadRecord, Version,
 };
@@ -271,6 +271,19 @@ pub trait Metadata {
         after: u16,
         limit: usize,
     ) -> Result<Vec<PartRecord>, MetadataError>;
+    /// The same with those who have the bytes of each, by its row; nobody: it does not say.
+    async fn parts_held(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+        after: u16,
+        limit: usize,
+    ) -> Result<Vec<(PartRecord, Holders)>, MetadataError> {
+        let parts = self.parts(bucket, key, id, after, limit).await?;
+        let unsaid = |part| (part, Holders::default());
+        Ok(parts.into_iter().map(unsaid).collect())
+    }
     /// Uploads in order of (key, id), after (`key_after`, `id_after`), whose key
     /// begins with `prefix`, at most `limit`.
     async fn uploads(

@@ -357,6 +357,7 @@ fn bytes_let_go_with_a_lost_slot_are_never_acked_when_it_is_back() {
             bucket: cluster.bucket.id,
             key: key("k"),
             blob,
+            part: None,
             owner: None,
         };
         let now = cluster.sim.now();

@@ -6,7 +6,7 @@ use quickwater_controlplane::Namespace;
 use quickwater_controlplane::client::ControlClient;
 use quickwater_engine::io::Metadata;
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag,
+    BlobId, Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag, Holders,
     MetadataError, ObjectKey, ObjectRecord, OpenedUpload, PartOf, PartRecord, PendingPage,
     PendingRecord, PutCondition, ScanPage, UfsIdentity, UploadId, UploadRecord, Version,
 };
@@ -273,6 +273,17 @@ impl Metadata for RemoteMetadata {
         limit: usize,
     ) -> Answer<Vec<PartRecord>> {
         self.0.parts(bucket, key, id, after, limit).await
+    }
+
+    async fn parts_held(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        id: UploadId,
+        after: u16,
+        limit: usize,
+    ) -> Answer<Vec<(PartRecord, Holders)>> {
+        self.0.parts_held(bucket, key, id, after, limit).await
     }
 
     async fn uploads(

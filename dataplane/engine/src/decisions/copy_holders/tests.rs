@@ -255,12 +255,12 @@ fn what_no_row_names_counts_only_in_the_session_it_was_given_in() {
     assert_eq!(holders.missing().0, 1);
     // In a later session of ours c may have let go of it.
     let due = holders.take(NOW, Some(6), |_| true).unwrap();
-    assert!(due.have.is_empty() && due.unnamed.is_none());
-    holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
     let unnamed = Unnamed {
         session: 6,
         named: [].into(),
     };
+    assert!(due.have.is_empty() && due.unnamed.as_ref() == Some(&unnamed));
+    holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
     assert!(holders.renew(BlobId(1), [at("c", 1)].into(), Some(unnamed)));
     holders.named(BlobId(1), &[at("c", 1), at("b", 1)]);
     assert_eq!(holders.missing().0, 0);
@@ -278,4 +278,53 @@ fn bodies_of_others_keys_are_handed_out() {
     let left = holders.take_left();
     assert_eq!(left, [(BlobId(1), copied(&[at("b", 1)]))]);
     assert!(holders.take_left().is_empty() && holders.blobs() == 0);
+}
+
+#[test]
+fn whom_a_row_names_no_more_is_counted_on_no_more() {
+    let holders = CopyHolders::default();
+    let (b, c, d) = (at("b", 1), at("c", 1), at("d", 1));
+    holders.meet(&[
+        member("b", 1, true),
+        member("c", 1, true),
+        member("d", 1, true),
+    ]);
+    let two = Copied {
+        copies: 2,
+        ..copied(&[b.clone(), c.clone()])
+    };
+    holders.note(BlobId(1), two);
+    holders.named(BlobId(1), std::slice::from_ref(&b));
+    assert_eq!(&*holders.of(BlobId(1)), std::slice::from_ref(&b));
+    assert_eq!(holders.missing().0, 0);
+    // It was copied on to d meanwhile: the row that names only b is not the last.
+    let unnamed = Unnamed {
+        session: 5,
+        named: [b.clone(), c].into(),
+    };
+    holders.renew(BlobId(1), [b.clone(), d].into(), Some(unnamed));
+    holders.named(BlobId(1), std::slice::from_ref(&b));
+    let of = holders.sessions(BlobId(1)).unwrap();
+    assert_eq!(of.have.len(), 2);
+    assert_eq!(*of.unnamed.unwrap().named, [b]);
+}
+
+#[test]
+fn our_own_copy_counts_once_the_row_names_us() {
+    let holders = CopyHolders::default();
+    holders.meet(&[member("b", 1, true)]);
+    holders.note_row(BlobId(1), copied(&[at("b", 1)]), false);
+    holders.note_row(BlobId(2), copied(&[at("b", 1)]), true);
+    assert_eq!(holders.missing(), (1, 10));
+    let due = holders.take(NOW, Some(3), |_| true).unwrap();
+    let unnamed = due.unnamed.unwrap();
+    assert_eq!((due.blob, unnamed.session), (BlobId(1), 3));
+    assert!(holders.renew(BlobId(1), [at("b", 1)].into(), None));
+    holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
+    assert_eq!(holders.missing(), (0, 0));
+    // One that was another's for a moment, and is noted anew since, stays as it is.
+    holders.take_back(BlobId(1), copied(&[at("c", 1)]));
+    assert_eq!(*holders.of(BlobId(1)), [at("b", 1)]);
+    holders.take_back(BlobId(3), copied(&[at("b", 1)]));
+    assert_eq!(holders.blobs(), 3);
 }

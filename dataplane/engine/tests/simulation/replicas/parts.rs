@@ -1,12 +1,17 @@
 //! Parts of uploads on several workers: how often they are there before and after the
 //! upload is complete, whoever is lost meanwhile.
 
-use quickwater_engine::{CompletedUpload, FlowError, NewUpload, PutError};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use quickwater_engine::io::{ChunkId, Disk};
+use quickwater_engine::{CompletedUpload, Copied, FlowError, NewUpload, PutError};
 use quickwater_proto::*;
 
 use super::missing;
 use super::world::*;
 use crate::scenarios::{ValueBody, content_of, key};
+use crate::world::SimBuffer;
 
 /// An upload under way at a worker.
 struct Open {
@@ -199,5 +204,183 @@ fn what_is_not_needed_any_more_is_kept_by_nobody() {
         let mut alone = Open::begin(&cluster, &a).await;
         let refused = alone.put(1, 1).await.unwrap_err();
         assert!(refused.to_string().contains("2 copies and 1"), "{refused}");
+    });
+}
+
+#[test]
+fn a_part_whose_answer_was_lost_is_completed_with_the_copies_it_has() {
+    in_a_cluster(2, |cluster| async move {
+        let a = cluster.start("a", false);
+        own_all(&a);
+        let b = cluster.start("b", false);
+        cluster.run(&a);
+        cluster.run(&b);
+        let mut open = Open::begin(&cluster, &a).await;
+        cluster.metadata.parts_unknown.set(true);
+        let lost = open.put(1, 2).await.unwrap_err();
+        assert!(matches!(lost, FlowError::Unknown(_)), "{lost}");
+        cluster.metadata.parts_unknown.set(false);
+        // The client finds it in the list of parts.
+        let name = key("k");
+        let listed = a.parts(&cluster.bucket, &name, open.upload.id, 0, 9);
+        open.parts = listed.await.unwrap();
+        let begun = cluster.sim.now();
+        open.complete_at_last().await;
+        // Long before a sweep looks what became of it.
+        assert!(cluster.sim.now() - begun < Duration::from_secs(20));
+        assert_eq!(open.having(), [["a", "b"]]);
+        assert_eq!(a.shared().stats.copies_made.load(Ordering::Relaxed), 0);
+        assert_eq!(named(&cluster), ["b"]);
+        cluster.wait(600).await;
+        assert_eq!(open.having(), [["a", "b"]]);
+    });
+}
+
+#[test]
+fn what_was_acked_without_copies_gets_them_before_it_is_complete() {
+    in_a_cluster(1, |cluster| async move {
+        let a = cluster.start("a", false);
+        own_all(&a);
+        let b = cluster.start("b", false);
+        cluster.run(&a);
+        cluster.run(&b);
+        let mut open = Open::begin(&cluster, &a).await;
+        open.put(1, 1).await.unwrap();
+        assert_eq!(open.having(), [["a"]]);
+        ask_for(&a, 2);
+        open.put(2, 2).await.unwrap();
+        let early = open.complete().await.unwrap_err();
+        assert!(matches!(early, FlowError::NotHere(_)), "{early}");
+        open.complete_at_last().await;
+        assert_eq!(open.having(), [["a", "b"], ["a", "b"]]);
+        assert_eq!(named(&cluster), ["b"]);
+        cluster.until("known", || missing(&a) == 0).await;
+        // Nothing is lost with either.
+        let c = cluster.start("c", false);
+        cluster.run(&c);
+        cluster.lose("b");
+        cluster
+            .until("copied again", || open.having() == [["a", "c"], ["a", "c"]])
+            .await;
+    });
+}
+
+#[test]
+fn who_is_not_named_any_more_does_not_count() {
+    in_a_cluster(3, |cluster| async move {
+        let a = cluster.start("a", false);
+        own_all(&a);
+        for name in ["b", "c"] {
+            let worker = cluster.start(name, false);
+            cluster.run(&worker);
+        }
+        cluster.run(&a);
+        let mut open = Open::begin(&cluster, &a).await;
+        open.put(1, 1).await.unwrap();
+        assert_eq!(open.having(), [["a", "b", "c"]]);
+        // It is complete with two copies, while one of three is away.
+        cluster.lose("c");
+        cluster.wait(5).await;
+        ask_for(&a, 2);
+        open.complete_at_last().await;
+        assert_eq!(named(&cluster), ["b"]);
+        cluster.find("c");
+        cluster
+            .until("let go", || open.having() == [["a", "b"]])
+            .await;
+        cluster.lose("b");
+        cluster
+            .until("copied again", || open.having() == [["a", "c"]])
+            .await;
+        cluster.wait(600).await;
+        assert_eq!(open.having(), [["a", "c"]]);
+    });
+}
+
+#[test]
+fn a_copy_named_while_the_upload_is_completed_counts_only_if_that_names_it() {
+    in_a_cluster(3, |cluster| async move {
+        let a = cluster.start("a", false);
+        own_all(&a);
+        for name in ["b", "c"] {
+            let worker = cluster.start(name, false);
+            cluster.run(&worker);
+        }
+        cluster.run(&a);
+        let mut open = Open::begin(&cluster, &a).await;
+        open.put(1, 1).await.unwrap();
+        // A third copy is made, and the answer to that is late.
+        let late = Duration::from_secs(20);
+        cluster.metadata.part_named_late.set(late);
+        let d = cluster.start("d", false);
+        cluster.run(&d);
+        cluster.lose("c");
+        let made = || a.shared().stats.copies_made.load(Ordering::Relaxed);
+        cluster.until("made", || made() == 1).await;
+        ask_for(&a, 2);
+        open.complete_at_last().await;
+        cluster.wait(600).await;
+        let holders = named(&cluster);
+        assert!(holders.contains(&"b".to_owned()), "{holders:?}");
+        // Whoever is counted on has it.
+        cluster.lose("b");
+        cluster
+            .until("two copies", || {
+                missing(&a) == 0 && open.having()[0].len() == 2
+            })
+            .await;
+        cluster.wait(600).await;
+        assert_eq!(open.having(), [["a", "d"]]);
+    });
+}
+
+#[test]
+fn what_came_for_another_is_not_let_go_once_it_is_ours() {
+    in_a_cluster(2, |cluster| async move {
+        let a = cluster.start("a", false);
+        let b = cluster.start("b", false);
+        let of = |blob| CopyOf {
+            bucket: cluster.bucket.id,
+            key: key("k"),
+            blob: BlobId(blob),
+            part: None,
+            owner: None,
+        };
+        let copied = || Copied {
+            bucket: cluster.bucket.id,
+            key: key("k"),
+            part: None,
+            bytes: 10,
+            copies: 2,
+            others: [CopyAt {
+                node: node("b"),
+                session: 1,
+            }]
+            .into(),
+        };
+        // The key becomes ours while one copy is on its way and another one is whole.
+        let body = || SimBuffer(vec![7; 10]);
+        let mut whole = a.keep_copy(of(1), 10).unwrap();
+        whole.write(body()).await.unwrap();
+        let mut broken = a.keep_copy(of(2), 10).unwrap();
+        broken.write(body()).await.unwrap();
+        for blob in [1, 2] {
+            a.shared().holders.note(BlobId(blob), copied());
+        }
+        own_all(&a);
+        drop(broken);
+        whole.finish(SimBuffer(vec![1])).await.unwrap();
+        // The owner of before says that it does not commit it.
+        a.look_at_copies(&[BlobId(1)]);
+        cluster.run(&b);
+        let keeper = a.clone();
+        let (sim, end) = (cluster.sim.clone(), Duration::from_secs(600));
+        let story = cluster.sim.clone();
+        story.spawn(async move { keeper.run_copy_keeper(|| sim.now() > end).await });
+        cluster.wait(300).await;
+        for blob in [BlobId(1), BlobId(2)] {
+            assert!(a.disk().keeps(ChunkId { blob, index: 0 }), "{blob}");
+        }
+        assert_eq!(a.shared().kept.totals(), (0, 0));
     });
 }

@@ -249,6 +249,21 @@ pub struct Cluster {
     copies: u8,
 }
 
+fn policy(copies: u8) -> PolicyTable {
+    let policy = PathPolicy {
+        mode: PolicyMode::WriteBack,
+        write_replicas: copies,
+        ..PathPolicy::default()
+    };
+    let rules = [("/sim/**".to_owned(), policy)];
+    PolicyTable::new(PathPolicy::default(), rules).unwrap()
+}
+
+/// From now on a worker is asked for so many copies.
+pub fn ask_for(worker: &Worker, copies: u8) {
+    worker.shared().policies.replace(2, policy(copies));
+}
+
 pub fn node(name: &str) -> NodeId {
     NodeId::new(name).unwrap()
 }
@@ -257,14 +272,7 @@ impl Cluster {
     fn engine(&self, name: &str, disk: SimDisk) -> Worker {
         let shared = Shared::leased(config());
         shared.rights.grant(Duration::from_secs(1_000_000));
-        let policy = PathPolicy {
-            mode: PolicyMode::WriteBack,
-            write_replicas: self.copies,
-            ..PathPolicy::default()
-        };
-        let rules = [("/sim/**".to_owned(), policy)];
-        let table = PolicyTable::new(PathPolicy::default(), rules).unwrap();
-        shared.policies.replace(1, table);
+        shared.policies.replace(1, policy(self.copies));
         let peers = SimPeers {
             node: node(name),
             seats: Rc::clone(&self.seats),
@@ -321,6 +329,14 @@ impl Cluster {
         self.change(name, |seat| {
             seat.cut = true;
             seat.neighbour.live = false;
+        });
+    }
+
+    /// A worker that was gone is there again, as it was.
+    pub fn find(&self, name: &str) {
+        self.change(name, |seat| {
+            seat.cut = false;
+            seat.neighbour.live = true;
         });
     }
 

@@ -44,6 +44,10 @@ pub struct SimMetadata {
     pub journaled_unknown: Rc<Cell<Option<bool>>>,
     /// Calls that concern copies and are refused before they do anything.
     pub copies_refused: Rc<Cell<bool>>,
+    /// Nobody is told what became of parts with copies: they are stored.
+    pub parts_unknown: Rc<Cell<bool>>,
+    /// How long the answer takes that a part's row was told who has it.
+    pub part_named_late: Rc<Cell<Duration>>,
 }
 
 impl SimMetadata {
@@ -67,6 +71,8 @@ impl SimMetadata {
             journaled_waits: Rc::default(),
             journaled_unknown: Rc::default(),
             copies_refused: Rc::default(),
+            parts_unknown: Rc::default(),
+            part_named_late: Rc::default(),
         }
     }
 
@@ -289,7 +295,9 @@ impl Metadata for SimMetadata {
     ) -> Result<bool, MetadataError> {
         self.sim.jitter().await;
         self.check_copies(copies)?;
-        Ok(self.uploads.hold(part, blob, self.nodes(copies)))
+        let named = self.uploads.hold(part, blob, self.nodes(copies));
+        self.sim.sleep(self.part_named_late.get()).await;
+        Ok(named)
     }
 
     async fn put_part_copied(
@@ -307,7 +315,10 @@ impl Metadata for SimMetadata {
             number: part.number,
         };
         self.uploads.hold(of, part.blob, self.nodes(copies));
-        Ok(replaced)
+        match self.parts_unknown.get() {
+            true => unknown(),
+            false => Ok(replaced),
+        }
     }
 
     async fn complete_copied(
@@ -554,6 +565,31 @@ impl Metadata for SimMetadata {
         limit: usize,
     ) -> Result<Vec<PartRecord>, MetadataError> {
         self.uploads.parts(id, after, limit)
+    }
+    async fn parts_held(
+        &self,
+        _: BucketId,
+        _: &ObjectKey,
+        id: UploadId,
+        after: u16,
+        limit: usize,
+    ) -> Result<Vec<(PartRecord, Holders)>, MetadataError> {
+        let parts = self.uploads.parts(id, after, limit)?;
+        let held = |part: PartRecord| {
+            let of = PartOf {
+                upload: id,
+                number: part.number,
+            };
+            let nodes = self.uploads.holders(of, part.blob);
+            // What only the worker that took it has stands in no row.
+            let nodes = match nodes.len() {
+                0 | 1 => Vec::new(),
+                _ => nodes,
+            };
+            let copies = nodes.len();
+            (part, Holders { nodes, copies })
+        };
+        Ok(parts.into_iter().map(held).collect())
     }
     async fn uploads(
         &self,
