@@ -64,9 +64,11 @@ impl Open {
         completed.map(|record| (*record).clone())
     }
 
-    /// Completes it, however often that is refused.
+    /// Completes it, however often that is refused, within an hour of this world.
     async fn complete_at_last(&self) -> ObjectRecord {
+        let end = self.cluster.sim.now() + Duration::from_secs(3_600);
         loop {
+            assert!(self.cluster.sim.now() < end, "never completed");
             match self.complete().await {
                 Ok(record) => return record,
                 Err(FlowError::NotHere(_) | FlowError::Unavailable(_)) => {
@@ -317,6 +319,8 @@ fn a_copy_named_while_the_upload_is_completed_counts_only_if_that_names_it() {
         cluster.lose("c");
         let made = || a.shared().stats.copies_made.load(Ordering::Relaxed);
         cluster.until("made", || made() == 1).await;
+        // Its row says so by then.
+        cluster.wait(2).await;
         ask_for(&a, 2);
         open.complete_at_last().await;
         cluster.wait(600).await;
