@@ -428,6 +428,25 @@ def test_values_at_the_edge_are_taken_and_the_program_takes_them_too(
         assert images == {f"{values['image']['repository']}@{values['image']['digest']}"}
 
 
+def test_values_may_be_taken_back(tmp_path: Path) -> None:
+    """By null, as Helm has it: what values.yaml or the example said is gone then."""
+    values: Document = {
+        "ufs": {"options": None, "credentialsSecret": None},
+        "mounts": None,
+        "extraVolumes": None,
+        "extraVolumeMounts": None,
+        "image": {"tag": None, "digest": None},
+        "serviceMonitor": {"cluster": None, "labels": None},
+        "worker": {"extraArgs": None, "certificates": {"nodes": None}, "storage": {"ephemeralClassName": None}},
+        "control": {"extraArgs": None, "adminTokenSecret": None},
+        "ebpf": {"threads": None, "service": None, "cgroup": None},
+    }
+    code, text = manifests.template(tmp_path, values, "foundationdb")
+    assert code == 0, text
+    settings = _all_settings(manifests.documents(text))
+    assert settings["worker"]["ufs.options"] == ""
+
+
 def test_the_program_refuses_what_is_wrong() -> None:
     """A control: the settings of containers are looked at."""
     for wrong in ("--capacity=1B", "--mount=Photos=s3://b", "--ufs=s3:///b", "--dir=/x"):

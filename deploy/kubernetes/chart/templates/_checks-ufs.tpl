@@ -5,7 +5,7 @@
 {{- if not $ufs.uri -}}
 {{- fail "ufs.uri: say what the cache is in front of: s3://BUCKET/PREFIX, or file:///srv/ufs with ufs.persistentVolumeClaim" -}}
 {{- end -}}
-{{- $options := regexReplaceAll ",([a-z_]+=)" $ufs.options "\n${1}" | splitList "\n" | compact -}}
+{{- $options := regexReplaceAll ",([a-z_]+=)" (default "" $ufs.options) "\n${1}" | splitList "\n" | compact -}}
 {{- include "quickwater.checkLocation" (dict "root" . "what" "ufs.uri" "whose" "ufs.options" "uri" $ufs.uri "options" $options) -}}
 {{- $all := $options -}}
 {{- $names := list -}}
