@@ -12,10 +12,11 @@ use rustix::net::{RecvFlags, recv};
 use crate::repair::{self, Mode, Queue};
 use crate::state::{State, UNREAD_BYTES_MAX, Window};
 
-/// What the clock of timestamps is moved on by. The kernel tells it with the lowest bit
-/// cut off, so it can be behind what was last sent, and a client drops what is older
-/// than what it has (RFC 7323 §5).
-const CLOCK_MARGIN: u32 = 2;
+/// Milliseconds that the clock of timestamps is moved on by. The kernel tells what it is now,
+/// with the lowest bit cut off; a socket that paces what it sends has stamped its latest packet
+/// with the time at which the next one may go. A client drops what is older than what it has
+/// (RFC 7323 §5): the first flight from the new host, and whatever has the same clock.
+const CLOCK_MARGIN: u32 = 1_000;
 
 /// Why a connection cannot be frozen. It is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +114,7 @@ fn look(socket: BorrowedFd<'_>, read: &[u8]) -> Result<(State, usize), Refused> 
     let window = repair::window(socket)?;
     let segment = repair::segment(socket)?;
     let timestamp = match agreed.timestamps {
-        true => Some(repair::timestamp(socket)?.wrapping_add(CLOCK_MARGIN)),
+        true => Some(later(repair::timestamp(socket)?)),
         false => None,
     };
     let state = State {
@@ -136,6 +137,14 @@ fn look(socket: BorrowedFd<'_>, read: &[u8]) -> Result<(State, usize), Refused> 
     };
     state.check()?;
     Ok((state, queued.len()))
+}
+
+/// The clock of timestamps a moment later. Its lowest bit says that it counts microseconds.
+fn later(clock: u32) -> u32 {
+    clock.wrapping_add(match clock & 1 {
+        0 => CLOCK_MARGIN,
+        _ => 1_000 * CLOCK_MARGIN,
+    })
 }
 
 /// An IPv4 connection is one, also of a socket that speaks both.

@@ -209,6 +209,25 @@ pub(crate) fn progress(socket: impl AsFd) -> io::Result<(u64, u64)> {
     Ok((info.0[BYTES_SENT], info.0[BYTES_ACKED]))
 }
 
+/// Sends so many bytes a second at most.
+#[cfg(test)]
+pub(crate) fn pace(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    // SAFETY: the kernel reads one word.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MAX_PACING_RATE,
+            (&raw const bytes).cast(),
+            size_of::<u32>() as libc::socklen_t,
+        )
+    };
+    match outcome {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Plain data: valid whatever its bits, without padding.
 ///
 /// # Safety

@@ -104,32 +104,80 @@ pub fn restore(state: &State) -> Result<OwnedFd, RestoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::{Frozen, freeze, probe};
+    use crate::{freeze, is_at_rest, probe};
+
+    /// No test waits longer for anything.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A client and its server; `None` where nothing can be restored.
+    fn pair() -> Option<(TcpStream, TcpStream)> {
+        if let Err(why) = probe() {
+            eprintln!("SKIPPED: {why}");
+            return None;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        Some((client, listener.accept().unwrap().0))
+    }
+
+    fn moved(server: TcpStream) -> OwnedFd {
+        let frozen = freeze(server.into(), b"").map_err(|(_, why)| why).unwrap();
+        let state = frozen.state().clone();
+        frozen.release();
+        restore(&state).unwrap()
+    }
+
+    fn until(holds: impl Fn() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < end);
+            std::thread::yield_now();
+        }
+    }
 
     #[test]
     fn segments_are_as_large_as_they_were() {
-        if let Err(why) = probe() {
-            eprintln!("SKIPPED: {why}");
+        let Some((_client, server)) = pair() else {
             return;
-        }
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (server, _) = listener.accept().unwrap();
+        };
         let before = repair::segment(&server).unwrap();
-        let state = freeze(server.into(), b"").map(|frozen| {
-            let state = frozen.state().clone();
-            Frozen::release(frozen);
-            state
-        });
-        let restored = restore(&state.unwrap()).unwrap();
-        let after = repair::segment(&restored).unwrap();
+        let after = repair::segment(moved(server)).unwrap();
         // Those of a loopback are larger than the kernel lets anybody ask for.
         assert!(
             before > 10_000 && after > before / 10 * 9,
             "{before} became {after}"
         );
+    }
+
+    #[test]
+    fn what_a_slow_connection_sends_next_is_not_older_than_what_it_sent() {
+        let Some((mut client, mut server)) = pair() else {
+            return;
+        };
+        // The first ten packets are not paced.
+        for _ in 0..10 {
+            server.write_all(&[1]).unwrap();
+            client.read_exact(&mut [0]).unwrap();
+        }
+        // The next bytes may go 0.5 s later, and acknowledgements are stamped with that time.
+        repair::pace(&server, 100_000).unwrap();
+        server.write_all(&[1; 50_000]).unwrap();
+        client.read_exact(&mut [0; 50_000]).unwrap();
+        until(|| is_at_rest(&server).is_ok());
+        client.write_all(b"next").unwrap();
+        server.read_exact(&mut [0; 4]).unwrap();
+        sockopt::set_tcp_quickack(&server, true).unwrap();
+        let mut server = TcpStream::from(moved(server));
+        server.write_all(b"answer").unwrap();
+        client.read_exact(&mut [0; 6]).unwrap();
+        until(|| repair::progress(&server).unwrap().1 == 6);
+        let (sent, _) = repair::progress(&server).unwrap();
+        assert_eq!(sent, 6, "sent again: the client dropped it");
     }
 }
