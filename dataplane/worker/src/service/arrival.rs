@@ -12,6 +12,7 @@ use quickwater_peer::{Answer, FrameError, Kind, Relay, TakeConnection, decode};
 use quickwater_proto::NodeId;
 
 use super::dispatch::Seen;
+use super::steps::Step;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
 use crate::handoff::{Guest, Handoff, Outcome, ends};
@@ -66,6 +67,9 @@ where
             return false;
         };
         seen.invited = length >= handoff.bytes_min() && handoff.expect(guest);
+        if seen.invited {
+            Step::Asked.reached();
+        }
         seen.invited
     }
 
@@ -95,13 +99,20 @@ where
             return Err(FrameError::TooLong.into());
         }
         let take: TakeConnection = decode(&wire.take_all().await?)?;
+        Step::Received.reached();
         let arrived = self.take(&take.state);
+        if arrived.is_ok() {
+            Step::Restored.reached();
+        }
         let answer = Answer {
             yes: arrived.is_ok(),
             text: arrived.as_ref().err().cloned().unwrap_or_default(),
             ..Answer::default()
         };
         let sent = wire.send(Kind::Answer, &answer, &[], Duration::ZERO).await;
+        if arrived.is_ok() {
+            Step::Told.reached();
+        }
         // Whoever does not hear of it resets the connection: it is over here, too.
         if let (Ok((arrival, place)), Some(handoff)) = (arrived, &self.handoff) {
             if let Some(entry) = &arrival.entry

@@ -13,6 +13,7 @@ use quickwater_peer::{
 };
 use quickwater_proto::NodeId;
 
+use super::steps::Step;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
 use crate::handoff::{Departure, Handoff, Outcome, Parting, ends};
@@ -99,10 +100,12 @@ where
             return Err(FrameError::TooLong.into());
         }
         let asked: SendOn = decode(&wire.take_all().await?)?;
+        Step::Guiding.reached();
         let answer = Answer {
             yes: self.redirect(&asked).unwrap_or(false),
             ..Answer::default()
         };
+        Step::Guided.reached();
         wire.send(Kind::Answer, &answer, &[], Duration::ZERO).await
     }
 
@@ -129,6 +132,7 @@ impl Leaving<'_> {
             tracing::warn!(%error, "a connection is not handed over");
             return Outcome::Busy;
         }
+        Step::KeptAway.reached();
         let frozen = match freeze(socket, unread) {
             Ok(frozen) => frozen,
             Err((_, refused)) => {
@@ -136,8 +140,9 @@ impl Leaving<'_> {
                 return Outcome::Unrested;
             }
         };
+        Step::Frozen.reached();
         match self.send_on().await {
-            Some(true) => {}
+            Some(true) => Step::Turned.reached(),
             Some(false) => return stay(frozen),
             // Only this worker has the state. At worst its client is reset elsewhere.
             None => {
@@ -160,7 +165,11 @@ impl Leaving<'_> {
                 ANSWER_WAIT,
             )
             .await;
-        match says_yes(&asked) {
+        let answered = says_yes(&asked);
+        if answered == Some(true) {
+            Step::Given.reached();
+        }
+        match answered {
             Some(true) if frozen.is_unchanged() => {
                 frozen.release();
                 Outcome::Given

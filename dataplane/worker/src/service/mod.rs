@@ -24,6 +24,7 @@ mod quick;
 mod read;
 mod records;
 mod relay;
+mod steps;
 mod stripes;
 mod uploads;
 mod xml;

@@ -1,0 +1,240 @@
+"""Workers that are killed or stand still at a step of a hand-over (decisions/0035): a client that
+tries again as clients do gets the right bytes, and no socket is left."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+import pytest
+from botocore.exceptions import BotoCoreError
+
+from conftest import EXTERNAL
+from harness.payload import payload
+from harness.segment import CLIENT, THREE, Segment, made
+from harness.server import binary
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.needs("ip", "ss"),
+    pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
+]
+LONG = os.environ.get("QUICKWATER_HANDOFF") == "all"
+VARIABLE = "QUICKWATER_TEST_STEPS"
+BUCKET = "stepwise"
+DEADLINE_SECONDS = 180
+# Entries of connections that broke in silence stay for ten minutes.
+AGE_SECONDS = 720
+KEYS = [f"k{at}" for at in range(16)]
+BODIES = {key: payload((1 << 20) + 100_000 * at, seed=at) for at, key in enumerate(KEYS)}
+# A worker waits for another one's answer for a second, and packets are kept away for three.
+HOLDS_SECONDS = [0.3, 1.5, 3.5]
+RETRIES = {"mode": "standard", "max_attempts": 10}
+
+
+class Way(NamedTuple):
+    """Whose connection goes to whom, and who sends its packets on."""
+
+    holder: str
+    next: str
+    entry: str
+
+
+OVER, ON, BACK = Way("n1", "n2", "n1"), Way("n2", "n3", "n1"), Way("n2", "n1", "n1")
+HOLDERS = ["kept-away", "frozen", "turned", "given"]
+NEXTS = ["asked", "received", "restored", "told"]
+ENTRYS = ["guiding", "guided"]
+
+
+class Case(NamedTuple):
+    """What happens to a worker at one of its steps; `other` happens to that one meanwhile."""
+
+    way: Way
+    node: str
+    step: str
+    what: str
+    other: str = ""
+
+
+def cases() -> list[Case]:
+    """All, or a few of them."""
+    every = []
+    for what in ["kill", "stop"]:
+        for way in [OVER, ON, BACK]:
+            steps = [(way.holder, step) for step in HOLDERS] + [(way.next, step) for step in NEXTS]
+            steps += [(way.entry, step) for step in ENTRYS] if way == ON else []
+            every += [Case(way, node, step, what) for node, step in steps]
+    # Its state is sent, and nobody has it yet.
+    every += [Case(way, way.next, "received", "stop", way.holder) for way in [OVER, ON, BACK]]
+    few = [
+        Case(OVER, "n1", "frozen", "kill"),
+        Case(OVER, "n2", "received", "stop"),
+        Case(OVER, "n2", "restored", "kill"),
+        Case(ON, "n1", "guided", "stop"),
+    ]
+    assert set(few) <= set(every)
+    return every if LONG else few
+
+
+def until(holds: Callable[[], bool], cluster: Segment, seconds: float = DEADLINE_SECONDS) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, cluster.logs()
+        time.sleep(0.01)
+
+
+class Client:
+    """One connection at a time; tries again what failed, as boto3 does, and what broke in a
+    body, as its users do."""
+
+    def __init__(self, cluster: Segment) -> None:
+        self._cluster = cluster
+        self.broken = 0
+        with cluster.at(CLIENT):
+            self._s3: Any = cluster.target().client(
+                retries=RETRIES, max_pool_connections=1, connect_timeout=2, read_timeout=5
+            )
+
+    def get(self, key: str) -> None:
+        """Its bytes are right."""
+        with self._cluster.at(CLIENT):
+            for last in [False, False, False, True]:
+                try:
+                    body = self._s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+                    break
+                except (BotoCoreError, OSError):
+                    if last:
+                        raise
+                    self.broken += 1
+        assert body == BODIES[key], f"{key}: {len(body)} of {len(BODIES[key])} bytes"
+
+    def close(self) -> None:
+        self._s3.close()
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
+class Stage:
+    """Three workers that obey orders at steps."""
+
+    def __init__(self, home: Path) -> None:
+        self._orders = {node: home / "steps" / node for node in THREE}
+        for path in self._orders.values():
+            path.mkdir(parents=True)
+        own = {node: {VARIABLE: str(path)} for node, path in self._orders.items()}
+        self.cluster = made(home, members=THREE, own_env=own)
+        self.keys: dict[str, list[str]] = {node: [] for node in THREE}
+        self.broken = 0
+        self._pool = ThreadPoolExecutor(1)
+        self._holds = itertools.cycle(HOLDS_SECONDS if LONG else HOLDS_SECONDS[1:2])
+
+    def fill(self) -> None:
+        cluster = self.cluster
+        cluster.go_to("n1")
+        with cluster.at(CLIENT):
+            s3 = cluster.target().client()
+            s3.create_bucket(Bucket=BUCKET)
+            for key, body in BODIES.items():
+                s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+        for key in KEYS:
+            self.keys[cluster.owner(BUCKET, key)].append(key)
+        assert all(self.keys.values()), self.keys
+        cluster.go_to("n1")
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self.cluster.close()
+
+    def brought_to(self, node: str) -> Client:
+        """A client whose connection is at a worker, and free to go on."""
+        end = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            client = Client(self.cluster)
+            # Twice: the first connection of an entry is watched, others follow.
+            for _ in range(2):
+                taken = self.cluster.outcomes(node, "taken")
+                client.get(self.keys[node][0])
+                if node == "n1" or self.cluster.outcomes(node, "taken") > taken:
+                    return client
+            client.close()
+            assert time.monotonic() < end, self.cluster.logs()
+
+    def play(self, case: Case) -> None:
+        """One case."""
+        order = self._orders[case.node] / case.step
+        server = self.cluster.workers[case.node]
+        client = self.brought_to(case.way.holder)
+        # Whole before it can be read.
+        partial = order.with_suffix(".new")
+        partial.write_text(case.what)
+        partial.rename(order)
+        end = time.monotonic() + DEADLINE_SECONDS
+        asked = self._ask(client, case.way.next)
+        while order.exists():
+            assert time.monotonic() < end, (case, self.cluster.logs())
+            if asked.done():
+                # It was relayed. Once more, with another connection.
+                asked.result()
+                client.close()
+                self.broken += client.broken
+                client = self.brought_to(case.way.holder)
+                asked = self._ask(client, case.way.next)
+            time.sleep(0.001)
+        if case.what == "kill":
+            assert server.process is not None
+            assert server.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL, case
+            self._start(case.node)
+        else:
+            until(lambda: is_stopped(server.pid), self.cluster)
+            if case.other:
+                self.cluster.workers[case.other].kill()
+            time.sleep(next(self._holds))
+            os.kill(server.pid, signal.SIGCONT)
+            if case.other:
+                self._start(case.other)
+        asked.result(DEADLINE_SECONDS)
+        for node in THREE:
+            client.get(self.keys[node][-1])
+        client.close()
+        self.broken += client.broken
+
+    def _ask(self, client: Client, node: str) -> Future[None]:
+        return self._pool.submit(client.get, self.keys[node][-1])
+
+    def _start(self, node: str) -> None:
+        with self.cluster.at(node):
+            self.cluster.workers[node].start()
+
+
+def need_steps() -> None:
+    """Builds for release do not look for orders."""
+    if VARIABLE.encode() not in binary().read_bytes():
+        pytest.skip("needs a build with debug assertions")
+
+
+def test_a_worker_that_fails_at_a_step_breaks_a_connection_at_worst(tmp_path: Path) -> None:
+    need_steps()
+    stage = Stage(tmp_path)
+    try:
+        cluster = stage.cluster
+        stage.fill()
+        for case in cases():
+            begun = time.monotonic()
+            stage.play(case)
+            print(f"{case}: {time.monotonic() - begun:.1f} s")
+        for node in THREE:
+            until(lambda: not cluster.sockets(node), cluster)
+        print(f"{len(cases())} cases, {stage.broken} bodies broken")
+        if LONG:
+            for node in THREE:
+                entries = lambda: cluster.metric(node, "quickwater_ebpf_forward_entries")  # noqa: E731
+                until(lambda: entries() == 0, cluster, AGE_SECONDS)
+    finally:
+        stage.close()
