@@ -9,12 +9,10 @@ import json
 import os
 import platform
 import resource
-import shutil
 import signal
 import socket
 import struct
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Callable, Iterator
@@ -26,6 +24,7 @@ from conftest import EXTERNAL
 from harness import apart
 from harness.cluster import PATIENCE_SECONDS, settled
 from harness.moto import Moto
+from harness.nobody import NOBODY, become, open_home
 from harness.payload import MIB
 from harness.server import binary
 from harness.under import STORE_BUCKET
@@ -35,7 +34,6 @@ PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 22, 38
 SECCOMP_MODE_FILTER = 2
 SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO = 0x7FFF0000, 0x00050000
 IO_URING_SETUP = 425  # the same on all architectures
-NOBODY = 65534
 WATCHED = ("s3-listen", "admin-listen", "metrics-listen")
 
 
@@ -138,22 +136,17 @@ def as_somebody() -> Iterator[Callable[..., dict[str, dict[str, str]]]]:
     """`doctor` of a user of its own, of whom nothing else runs."""
     user = NOBODY - 1 - os.getpid() % 1000
 
-    def become(locked_bytes: int) -> None:
+    def become_limited(locked_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (locked_bytes, locked_bytes))
-        os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
+        become(user)
 
-    with tempfile.TemporaryDirectory(prefix="quickwater-doctor-", dir="/var/tmp") as name:
-        home = Path(name)
+    with open_home() as (home, program):
         os.chown(home, user, user)
-        program = home / "quickwater"
-        shutil.copy(binary(), program)
-        program.chmod(0o755)
 
         def ask(locked_bytes: int, threads: int, driver: str = "auto") -> dict[str, dict[str, str]]:
             flags = {"threads": str(threads), "io-driver": driver, "capacity": str(1024 * MIB)}
-            return doctor(home, flags, prepare=lambda: become(locked_bytes), program=program)[1]
+            prepare = lambda: become_limited(locked_bytes)  # noqa: E731
+            return doctor(home, flags, prepare=prepare, program=program)[1]
 
         yield ask
 
@@ -188,12 +181,29 @@ def test_processes_of_a_cluster_are_looked_at(tmp_path: Path) -> None:
         # As of its last renewal, which may have been at its start.
         assert found["node"]["verdict"] in ("ok", "warn"), found["node"]
 
+        # What it was started with is in its directory.
+        code, found = doctor(tmp_path, {"dir": str(worker.dir)})
+        assert code == 0 and "ready" in found["service"]["found"], found
+        told = found["settings of the last start"]
+        assert told["verdict"] == "ok" and "cluster.node_id" in told["found"], told
+        assert "settings of the worker" not in found
+        for name in ("ufs.uri", "control plane", "cluster certificates"):
+            assert found[name]["verdict"] == "ok", found
+        # A version that did not note it.
         flags = {"dir": str(worker.dir), "ufs": made.ufs}
+        noted = worker.dir / "last-start.json"
+        kept = noted.read_text()
+        noted.unlink()
         code, found = doctor(tmp_path, flags)
         assert code == 0 and "ready" in found["service"]["found"], found
         assert found["ufs.uri"]["verdict"] == "ok"
         assert found["control plane"]["verdict"] == "warn", "nobody said where it is"
         assert "the defaults" in found["settings of the worker"]["found"]
+        noted.write_text("damaged")
+        code, found = doctor(tmp_path, flags)
+        assert code == 0 and "is damaged" in found["settings of the last start"]["found"], found
+        assert "settings of the worker" in found
+        noted.write_text(kept)
 
         words = dict(word[2:].split("=", 1) for word in control.worker_flags("n1", apart.LOOPBACK))
         given = {
@@ -232,11 +242,24 @@ def test_processes_of_a_cluster_are_looked_at(tmp_path: Path) -> None:
         place.rmdir()
         (made.home / "elsewhere").rename(place)
 
+        # One that ended well leaves no run.json, and is still a worker.
+        assert worker.stop() == 0
+        code, found = doctor(tmp_path, {"dir": str(worker.dir)})
+        assert code == 0 and "service" not in found, found
+        assert "the worker was given" in found["settings of the last start"]["found"], found
+        assert found["control plane"]["verdict"] == found["cluster certificates"]["verdict"] == "ok"
+        assert "admin.listen" not in found and "s3.listen" in found
+        noted.unlink()
+        code, found = doctor(tmp_path, {"dir": str(worker.dir)})
+        assert "settings of the worker" in found and "admin.listen" not in found, found
+        worker.start()
+
         control.kill()
         code, found = doctor(tmp_path, given)
         assert code == 1 and found["control plane"]["verdict"] == "fail", found
         os.kill(worker.pid, signal.SIGKILL)
         worker.kill()
+        noted.unlink()
         code, found = doctor(tmp_path, {"dir": str(worker.dir)})
         assert "the worker is not running" in found["service"]["found"], found
         assert found["ufs.uri"]["verdict"] == "warn", "the control plane makes it"
@@ -244,6 +267,10 @@ def test_processes_of_a_cluster_are_looked_at(tmp_path: Path) -> None:
         code, found = doctor(tmp_path, {"dir": str(control.dir), "cluster-listen": "127.0.0.1:0"})
         assert "the control plane is not running" in found["service"]["found"], found
         assert "s3.listen" not in found and found["cluster.listen"]["verdict"] == "ok"
+        # Nor is a control plane that ended well a service of its own.
+        (control.dir / "run.json").unlink()
+        code, found = doctor(tmp_path, {"dir": str(control.dir), "cluster-listen": "127.0.0.1:0"})
+        assert "s3.listen" not in found and found["cluster.listen"]["verdict"] == "ok", found
 
 
 def test_more_memory_than_there_is_fails(tmp_path: Path) -> None:
@@ -371,38 +398,28 @@ def test_a_file_system_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_a_directory_of_others_is_told() -> None:
-    """Seen with the rights of nobody, who gets at no directory of pytest's."""
-
-    def nobody() -> None:
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
-
-    with tempfile.TemporaryDirectory(prefix="quickwater-doctor-", dir="/var/tmp") as name:
-        home = Path(name)
-        home.chmod(0o755)
-        program = home / "quickwater"
-        shutil.copy(binary(), program)
-        program.chmod(0o755)
+    with open_home() as (home, program):
         for part in ("data", "nas"):
             (home / part).mkdir()
             (home / part).chmod(0o755)
         os.chown(home / "data", NOBODY, NOBODY)
         flags = {"mount": f"nas=file://{home / 'nas'}"}
-        _, found = doctor(home, flags, prepare=nobody, program=program)
+        _, found = doctor(home, flags, prepare=become, program=program)
         assert found["mount"]["verdict"] == "warn", found["mount"]
         assert "the right to write" in found["mount"]["advice"]
         (home / "nas").chmod(0o700)
-        code, found = doctor(home, flags, prepare=nobody, program=program)
+        code, found = doctor(home, flags, prepare=become, program=program)
         assert code == 1 and found["mount"]["verdict"] == "fail", found["mount"]
 
         # Nor at the directory of the service: the machine is looked at all the same.
         os.chown(home / "data", 0, 0)
         (home / "data").chmod(0o700)
-        code, found = doctor(home, prepare=nobody, program=program)
+        code, found = doctor(home, prepare=become, program=program)
         assert code == 1 and found["settings"]["verdict"] == "fail", found
         assert "as the service's user" in found["settings"]["advice"]
         assert found["run.json"]["verdict"] == found["directory"]["verdict"] == "fail", found
+        advice = found["directory"]["advice"]
+        assert "user with the id 0" in advice and "sudo -u" in advice, advice
         assert set(found) >= {"kernel", "io_uring", "memory", "clock", "seccomp", "ufs.uri"}
 
 

@@ -8,11 +8,9 @@ import email.utils
 import http.server
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -22,9 +20,10 @@ import pytest
 
 from conftest import EXTERNAL
 from harness.apart import one_process
+from harness.nobody import become, open_home
 from harness.server import Server, binary
 
-from .test_doctor import NOBODY, UNDER, doctor, store_flags
+from .test_doctor import UNDER, doctor, store_flags
 
 # Without a bound of its own doctor took a minute and a half for either.
 BOUND_SECONDS = 80.0
@@ -114,33 +113,31 @@ def test_a_token_that_cannot_be_used_is_told_as_that(server: Server, tmp_path: P
     assert "adminTokenSecret" in server.log() and "32 to 1024" in server.log()
 
 
+@one_process("started with flags of its own")
+def test_a_service_is_judged_by_what_it_was_given(server: Server, tmp_path: Path) -> None:
+    # Not by what this command has as its default: that directory would be missing.
+    flags = {"dir": str(server.dir), "memory": "100TiB"}
+    code, found = doctor(tmp_path, flags)
+    assert "ufs.uri" in found["settings of the last start"]["found"], found
+    assert found["memory"]["verdict"] == "fail", "what is given here counts more"
+    assert "memory" not in found["settings of the last start"]["found"].split(": ")[1].split(", ")
+
+
 @pytest.mark.root
 @one_process("the admin API is the control plane's")
 def test_a_token_of_somebody_else_is_told_as_that() -> None:
-    """Seen with the rights of nobody, who gets at no directory of pytest's."""
-
-    def nobody() -> None:
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
-
-    with tempfile.TemporaryDirectory(prefix="quickwater-doctor-", dir="/var/tmp") as name:
-        home = Path(name)
-        home.chmod(0o755)
-        program = home / "quickwater"
-        shutil.copy(binary(), program)
-        program.chmod(0o755)
+    with open_home() as (home, program):
         server = Server(home / "service").start()
         try:
             for part in (server.home, server.dir):
                 part.chmod(0o755)
-            _, found = doctor(home, flags(server), prepare=nobody, program=program)
+            _, found = doctor(home, flags(server), prepare=become, program=program)
             assert found["admin token"]["verdict"] == "fail", found
             assert "ermission denied" in found["admin token"]["found"]
             assert "run this as that user" in found["admin token"]["advice"]
             assert "--token-file" not in found["admin token"]["advice"], "it takes none"
             assert found["service"]["verdict"] == "ok", found["service"]
-            done = admin_token(server.dir, program=program, prepare=nobody)
+            done = admin_token(server.dir, program=program, prepare=become)
             assert done.returncode == 1 and not done.stdout
             assert "run this as that user" in done.stderr
             assert "QUICKWATER_ADMIN_TOKEN" not in done.stderr, "it takes none"

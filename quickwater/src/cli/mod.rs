@@ -27,7 +27,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::settings::flags::SettingFlags;
 use crate::settings::keys;
-use crate::settings::layers::Source;
+use crate::settings::layers::{Layer, Source};
 
 pub(crate) use exit::Kind::Usage;
 pub(crate) use output::{Output, count, emit};
@@ -197,12 +197,22 @@ impl SettingsArgs {
             .context(exit::Kind::Usage)
     }
 
-    /// The layers without the settings file.
+    /// The same over weaker ones.
+    ///
+    /// # Errors
+    /// See [`crate::settings::load`].
+    pub(crate) fn values_over(&self, below: Layer) -> Result<crate::settings::Values> {
+        let flags = self.flags.0.clone();
+        crate::settings::load_over(below, self.config.as_deref(), flags, variables())
+            .context(exit::Kind::Usage)
+    }
+
+    /// The layers without the settings file, over weaker ones.
     ///
     /// # Errors
     /// See [`crate::settings::load_without_file`].
-    pub(crate) fn values_without_file(&self) -> Result<crate::settings::Values> {
-        crate::settings::load_without_file(self.flags.0.clone(), variables())
+    pub(crate) fn values_without_file(&self, below: Layer) -> Result<crate::settings::Values> {
+        crate::settings::load_without_file(below, self.flags.0.clone(), variables())
             .context(exit::Kind::Usage)
     }
 }

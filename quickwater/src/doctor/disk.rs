@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -67,9 +67,36 @@ fn writable(dir: &Path, probe: &Probe) -> Check {
         Err(error) => Check::fail(
             "directory",
             format!("{}: {error}", dir.display()),
-            "choose another --dir, fix its permissions, or free some space",
+            &unwritable(dir, error.kind()),
         ),
     }
+}
+
+/// What to do about a directory that cannot be written.
+fn unwritable(dir: &Path, kind: io::ErrorKind) -> String {
+    let own = rustix::process::geteuid().as_raw();
+    let owner = std::fs::metadata(dir).ok().map(|meta| meta.uid());
+    match (kind, owner) {
+        (io::ErrorKind::PermissionDenied, Some(owner)) if owner != own => of_others(owner, own),
+        (io::ErrorKind::PermissionDenied, _) => {
+            "give its user the right to write there (chmod u+rwx)".into()
+        }
+        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
+            "free some space there, or choose another --dir".into()
+        }
+        (io::ErrorKind::ReadOnlyFilesystem, _) => {
+            "its file system is mounted read-only, or turned so after an error (see dmesg): mount it writable, or choose another --dir".into()
+        }
+        _ => "choose another --dir, or see dmesg for what is wrong with this one".into(),
+    }
+}
+
+/// About a directory of another user: most likely it is right so, and this is the wrong user
+/// to look at it.
+pub(super) fn of_others(owner: u32, own: u32) -> String {
+    format!(
+        "it belongs to the user with the id {owner}, and this is {own}: if that is the service's user, run doctor as that user (`sudo -u '#{owner}' quickwater doctor ...`) or as root; if the service is to run as {own}, give it the directory (chown)"
+    )
 }
 
 fn direct(probe: &Probe) -> Check {
@@ -158,7 +185,7 @@ fn held_bytes(dir: &Path) -> u64 {
     };
     let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(meta) if meta.is_dir() => held_bytes(&entry.path()),
-        Ok(meta) => std::os::unix::fs::MetadataExt::blocks(&meta) * 512,
+        Ok(meta) => meta.blocks() * 512,
         Err(_) => 0,
     };
     entries.flatten().map(bytes).sum()

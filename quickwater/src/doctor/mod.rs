@@ -15,6 +15,7 @@ mod service;
 mod tests;
 mod ufs;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -22,8 +23,13 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Output, SettingsArgs, count};
-use crate::settings::{Settings, Values};
+use crate::home::{LastStart, Verb};
+use crate::settings::layers::Layer;
+use crate::settings::{Settings, Source, Values, keys};
 use service::Role;
+
+/// What was given to the process that was started last.
+const LAST_START: &str = "settings of the last start";
 
 /// Flags of `doctor`: every setting, because the checks depend on them.
 #[derive(Debug, Args)]
@@ -86,12 +92,15 @@ impl Check {
 /// # Errors
 /// Settings that cannot be used, or stdout that cannot be written.
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
-    let (values, unread) = values(args)?;
-    let settings = Settings::from_values(&values).context(crate::cli::Usage)?;
+    let Known {
+        settings,
+        verb,
+        told,
+    } = known(args)?;
     let found = service::found(&settings);
-    let role = service::role(&settings, &found);
+    let role = service::role(&settings, &found, verb);
     let is_running = matches!(&found, Ok(Some(found)) if found.is_alive);
-    let mut checks: Vec<Check> = unread.into_iter().collect();
+    let mut checks = told;
     checks.extend(not_given(&settings, role));
     checks.extend(machine::checks(&settings, role, is_running));
     checks.extend(privileges::checks());
@@ -113,12 +122,12 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
 
 /// All settings; if their file cannot be read, the others, and what to do about it: the
 /// machine can be looked at all the same.
-fn values(args: &DoctorArgs) -> Result<(Values, Option<Check>)> {
-    let error = match args.settings.values() {
+fn values(args: &DoctorArgs, below: &Layer) -> Result<(Values, Option<Check>)> {
+    let error = match args.settings.values_over(below.clone()) {
         Ok(values) => return Ok((values, None)),
         Err(error) => error,
     };
-    let Ok(values) = args.settings.values_without_file() else {
+    let Ok(values) = args.settings.values_without_file(below.clone()) else {
         return Err(error);
     };
     let unread = Check::fail(
@@ -129,14 +138,85 @@ fn values(args: &DoctorArgs) -> Result<(Values, Option<Check>)> {
     Ok((values, Some(unread)))
 }
 
-/// A worker has the address of its control plane among its settings: where it was not given
-/// here, neither were the others.
+/// By what is judged.
+struct Known {
+    settings: Settings,
+    /// What was started last in the directory.
+    verb: Option<Verb>,
+    /// What is to be said of it.
+    told: Vec<Check>,
+}
+
+/// What was given here, over what was given to the process that was started last in the
+/// directory.
+fn known(args: &DoctorArgs) -> Result<Known> {
+    let (given, unread) = values(args, &Layer::new())?;
+    let mut told: Vec<Check> = unread.into_iter().collect();
+    let start = match LastStart::read(Path::new(given.text("dir"))) {
+        Ok(start) => start,
+        Err(error) => {
+            told.push(not_used(&error));
+            None
+        }
+    };
+    if let Some(start) = &start {
+        // A file of settings that is given here is meant in the place of that one.
+        let below = start.layer(args.settings.config.is_none());
+        let (values, _) = values(args, &below)?;
+        match Settings::from_values(&values) {
+            Ok(settings) => {
+                told.extend(taken(start, &values));
+                let verb = Some(start.verb);
+                return Ok(Known {
+                    settings,
+                    verb,
+                    told,
+                });
+            }
+            // Another version may have taken what this one does not.
+            Err(error) => told.push(not_used(&error)),
+        }
+    }
+    Ok(Known {
+        settings: Settings::from_values(&given).context(crate::cli::Usage)?,
+        verb: start.map(|start| start.verb),
+        told,
+    })
+}
+
+fn not_used(error: &anyhow::Error) -> Check {
+    Check::warn(
+        LAST_START,
+        format!("{error:#}"),
+        "run doctor as the service's user or as root; the next start notes its settings anew. What follows is judged by what this command was given, and else by the defaults",
+    )
+}
+
+/// Which settings were taken from the last start.
+fn taken(start: &LastStart, values: &Values) -> Option<Check> {
+    let keys = keys::KEYS.iter().map(|key| key.name);
+    let taken: Vec<&str> = keys
+        .filter(|name| values.source(name) == Source::LastStart)
+        .collect();
+    let what = match start.verb {
+        Verb::Serve => "service",
+        Verb::Control => "control plane",
+        Verb::Worker => service::WORKER,
+    };
+    (!taken.is_empty()).then(|| {
+        let found = format!("what the {what} was given at it: {}", taken.join(", "));
+        Check::ok(LAST_START, found)
+    })
+}
+
+/// A worker has the address of its control plane among its settings: where it is not known,
+/// neither are the others.
 fn not_given(settings: &Settings, role: Role) -> Option<Check> {
     (role == Role::Worker && settings.cluster.control.is_none()).then(|| {
         Check::warn(
             "settings of the worker",
             "not known here: memory, space, ports, open files and ufs.uri are judged by what this command was given, and else by the defaults",
-            "give the worker's settings as it has them: its flags, or --config",
+            "give the worker's settings as it has them: its flags, or --config; or start it once with this version, which notes them",
         )
     })
 }

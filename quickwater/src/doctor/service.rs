@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quickwater_rpc::admin;
@@ -11,7 +11,8 @@ use tonic::{Code, Status};
 use super::ufs::{self, Asker};
 use super::{Check, Verdict, cluster};
 use crate::cli::{Target, explain};
-use crate::home::{RunFile, state_of};
+use crate::home::{RunFile, Verb, state_of};
+use crate::serve::apart::BELONGING;
 use crate::settings::Settings;
 
 /// Longest wait for the answer of a worker.
@@ -69,15 +70,40 @@ pub(super) fn found(settings: &Settings) -> anyhow::Result<Option<Found>> {
     }))
 }
 
-/// As the run file says, also that of a process that was killed; or as the settings say.
-pub(super) fn role(settings: &Settings, found: &anyhow::Result<Option<Found>>) -> Role {
+/// As the run file says, also that of a process that was killed; or as the directory tells
+/// of who ended well; or as the settings say. `verb`: what was started there last.
+pub(super) fn role(
+    settings: &Settings,
+    found: &anyhow::Result<Option<Found>>,
+    verb: Option<Verb>,
+) -> Role {
     let cluster = &settings.cluster;
+    let of_verb = |verb| match verb {
+        Verb::Serve => Role::Whole,
+        Verb::Control => Role::Control,
+        Verb::Worker => Role::Worker,
+    };
+    let left = || verb.map(of_verb).or_else(|| left_by(&settings.dir));
     match found {
         Ok(Some(Found { run, .. })) if run.admin.is_none() => Role::Worker,
         Ok(Some(Found { run, .. })) if run.s3.is_none() && run.s3_tls.is_none() => Role::Control,
         Ok(Some(_)) => Role::Whole,
-        _ if cluster.control.is_some() || cluster.node.is_some() => Role::Worker,
-        _ => Role::Whole,
+        _ => match left() {
+            Some(role) => role,
+            None if cluster.control.is_some() || cluster.node.is_some() => Role::Worker,
+            None => Role::Whole,
+        },
+    }
+}
+
+/// Whose directory it is, by what versions that noted no start have left in it.
+fn left_by(dir: &Path) -> Option<Role> {
+    let has = |name: &str| dir.join(name).exists();
+    match () {
+        () if has(BELONGING) => Some(Role::Worker),
+        () if has("store") => Some(Role::Whole),
+        () if has("admin-token") => Some(Role::Control),
+        () => None,
     }
 }
 

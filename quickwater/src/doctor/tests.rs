@@ -178,7 +178,7 @@ fn the_role_of_a_process_that_was_killed_is_known() {
         let text = format!(r#"{{"pid":2000000000,"metrics":"127.0.0.1:1"{addresses}}}"#);
         std::fs::write(dir.path().join("run.json"), text).unwrap();
         let found = service::found(&settings);
-        let role = service::role(&settings, &found);
+        let role = service::role(&settings, &found, None);
         let found = found.unwrap().unwrap();
         assert!(!found.is_alive);
         let gone = service::gone(&found.run, role);
@@ -202,6 +202,34 @@ fn the_role_of_a_process_that_was_killed_is_known() {
         let (seen, found) = left(&addresses);
         assert_eq!(seen, role);
         assert!(found.starts_with(said), "{found}");
+    }
+}
+
+#[test]
+fn the_role_of_a_process_that_ended_well_is_known() {
+    let role = |files: &[&str], verb| {
+        let dir = tempfile::tempdir().unwrap();
+        for name in files {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let settings = settings(dir.path(), "64MiB");
+        service::role(&settings, &service::found(&settings), verb)
+    };
+    assert_eq!(role(&[], None), Role::Whole);
+    for (verb, wanted) in [
+        (Verb::Worker, Role::Worker),
+        (Verb::Control, Role::Control),
+        (Verb::Serve, Role::Whole),
+    ] {
+        assert_eq!(role(&[], Some(verb)), wanted);
+    }
+    // By what was there before starts were noted.
+    for (files, wanted) in [
+        (&["cluster.json", "store", "credentials"][..], Role::Worker),
+        (&["store", "admin-token", "credentials"], Role::Whole),
+        (&["admin-token"], Role::Control),
+    ] {
+        assert_eq!(role(files, None), wanted, "{files:?}");
     }
 }
 

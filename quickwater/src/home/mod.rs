@@ -5,6 +5,7 @@
 
 pub(crate) mod credentials;
 mod files;
+mod last_start;
 mod run;
 mod secret;
 
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 
 pub(crate) use credentials::Credentials;
+pub(crate) use last_start::{LastStart, Verb};
 pub(crate) use run::{RunFile, state_of};
 pub(crate) use secret::Secret;
 

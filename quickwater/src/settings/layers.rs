@@ -27,6 +27,8 @@ const NEAR_EDITS: usize = 3;
 pub(crate) enum Source {
     /// Nobody.
     Default,
+    /// The process that was started last in the directory.
+    LastStart,
     /// A TOML file.
     File(PathBuf),
     /// An environment variable.
@@ -39,6 +41,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::LastStart => f.write_str("last start"),
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::Flag(name) => write!(f, "flag --{name}"),
@@ -65,6 +68,15 @@ impl Values {
         for (key, texts, source) in layer {
             self.0.insert(key.name, (texts, source));
         }
+    }
+
+    /// What somebody set.
+    pub(crate) fn given(self) -> Layer {
+        let all = self.0.into_iter();
+        let given = all.filter(|(_, (_, source))| *source != Source::Default);
+        given
+            .filter_map(|(name, (texts, source))| Some((keys::find(name)?, texts, source)))
+            .collect()
     }
 
     /// The texts of a key.

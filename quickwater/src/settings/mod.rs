@@ -20,7 +20,6 @@ use anyhow::{Context, Result, bail};
 use quickwater_foundationdb::Options as FoundationOptions;
 use quickwater_proto::NodeId;
 
-#[cfg(test)]
 pub(crate) use layers::Source;
 pub(crate) use layers::Values;
 pub(crate) use parse::{MountSpec, Ttl};
@@ -304,15 +303,34 @@ pub(crate) fn load(
     Ok(values)
 }
 
-/// What is known without any file: for a look at the machine where it cannot be read.
+/// The same with weaker ones below: what is known of settings that nobody gave here.
+///
+/// # Errors
+/// See [`load`].
+pub(crate) fn load_over(
+    below: layers::Layer,
+    config: Option<&Path>,
+    flags: layers::Layer,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Values> {
+    let given = load(config, flags, variables)?;
+    let mut values = Values::defaults();
+    values.lay(below);
+    values.lay(given.given());
+    Ok(values)
+}
+
+/// The same without any file: for a look at the machine where it cannot be read.
 ///
 /// # Errors
 /// An unknown variable.
 pub(crate) fn load_without_file(
+    below: layers::Layer,
     flags: layers::Layer,
     variables: impl Iterator<Item = (String, String)>,
 ) -> Result<Values> {
     let mut values = Values::defaults();
+    values.lay(below);
     values.lay(layers::read_environment(variables)?);
     values.lay(flags);
     Ok(values)

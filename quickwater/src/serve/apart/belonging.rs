@@ -10,7 +10,8 @@ use quickwater_proto::{BlobId, NodeId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-const FILE: &str = "cluster.json";
+/// In the directory of a worker, and of nobody else.
+pub(crate) const FILE: &str = "cluster.json";
 /// How often it is written down how far the metadata are, at the most. A worker that is
 /// killed with everything else is not safe from a copy of the metadata younger than this.
 const NOTE_PAUSE: Duration = Duration::from_secs(5);

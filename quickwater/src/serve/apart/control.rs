@@ -27,7 +27,7 @@ use super::Certificates;
 use super::elsewhere::{Hands, Queues, Workers};
 use super::expiry::Expiry;
 use crate::cli::{SettingsArgs, Usage, emit};
-use crate::home::{Home, RunFile};
+use crate::home::{Home, LastStart, RunFile, Verb};
 use crate::settings::{Settings, Values};
 use crate::store::MetadataStore;
 
@@ -47,6 +47,7 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
     raise_file_limit();
     let home = Home::open(&settings.dir)?;
     RunFile::clear(home.dir())?;
+    LastStart::new(Verb::Control, &values).note(home.dir());
     let runtime = control_runtime(THREADS)?;
     let mut signals = runtime.block_on(async { StopSignals::install() })?;
     let (run, readiness) = start(&runtime, &home, &settings, &values)?;

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+pub(crate) use belonging::FILE as BELONGING;
 pub(crate) use control::run as run_control;
 pub(crate) use worker::run as run_worker;
 

@@ -35,7 +35,7 @@ use super::claims::Claims;
 use super::expiry::Expiry;
 use super::metadata::RemoteMetadata;
 use crate::cli::{SettingsArgs, Usage};
-use crate::home::{Credentials, Home, RunFile};
+use crate::home::{Credentials, Home, LastStart, RunFile, Verb};
 use crate::settings::{AuthMode, Settings};
 
 /// Longest wait for the first placement.
@@ -57,6 +57,7 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
     raise_file_limit();
     let home = Home::open(&settings.dir)?;
     RunFile::clear(home.dir())?;
+    LastStart::new(Verb::Worker, &values).note(home.dir());
     let credentials = Credentials::load_or_make(home.dir(), |name| std::env::var(name).ok())?;
     let runtime = control_runtime(settings.store.threads)?;
     let mut signals = runtime.block_on(async { StopSignals::install() })?;
