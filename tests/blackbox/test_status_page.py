@@ -20,8 +20,10 @@ from ufssim.client import Sim
 # Object keys are clients' data: markup in them must stay text, and what turns text around or
 # cannot be seen must be shown.
 MARKUP = "a/<img src=x onerror=\"document.title='broken in'\">'&amp;<script>document.title='x'</script>"
-EVIL = MARKUP + "\u202egpj\n.exe"
-SHOWN = MARKUP + "\\u{202e}gpj\\u{a}.exe"
+# Two spaces are two, and the length is no burden.
+LONG = "  " + "long/" * 100 + "end"
+EVIL = MARKUP + "\u202egpj\n.exe" + LONG
+SHOWN = MARKUP + "\\u{202e}gpj\\u{a}.exe" + LONG
 
 
 def text(browser: Browser, selector: str) -> str:
@@ -98,6 +100,7 @@ def test_what_the_page_shows_is_what_is(
         browser.wait("document.querySelector('#persist .bad')?.textContent")
         shown = text(browser, "#persist td")
         assert shown == f"/abc/{SHOWN}", shown
+        assert browser.run("document.querySelector('#persist td').clientHeight") < 120
         assert "1 change (4.0 KiB)" in text(browser, "#persist-totals")
         assert text(browser, "#nodes td") == "local"
         assert "4.0 KiB dirty of" in text(browser, "#nodes")
@@ -117,7 +120,7 @@ def test_what_the_page_shows_is_what_is(
         assert browser.run("document.querySelector('#persist td').kept === true")
         assert browser.run("getSelection().toString()") == f"/abc/{SHOWN}"
         # Two looks make a rate.
-        browser.wait("document.querySelector('#traffic path')?.getAttribute('d')")
+        browser.wait("document.querySelector('#traffic path.sent')?.getAttribute('d')")
 
         browser.run(
             f"document.getElementById('path').value = {json.dumps('/abc/' + EVIL)};"

@@ -71,6 +71,8 @@ pub struct Seat {
     pub lease_until: Duration,
     /// What it said last.
     pub beat: Beat,
+    /// When that was, by the same clock; none: not since this process began.
+    pub heard: Option<Duration>,
     /// The last of its sessions whose lease ended before the next one began: others may
     /// have got what it held.
     over: u64,
@@ -177,6 +179,7 @@ impl Membership {
             let clear = membership.table.is_clear_of(&node);
             if let Some(seat) = membership.seats.get_mut(&node) {
                 seat.of_before = true;
+                seat.heard = None;
                 // It let go of all it had, or it was taken from it.
                 seat.over = if clear { session } else { 0 };
             }
@@ -261,6 +264,7 @@ impl Membership {
                 holds: true,
                 ..Beat::default()
             },
+            heard: Some(now),
             over,
             of_before: false,
             kept: (0, BTreeSet::new()),
@@ -287,6 +291,7 @@ impl Membership {
             seat.kept_until = now + KEPT_PAUSE;
         }
         seat.beat = beat;
+        seat.heard = Some(now);
         true
     }
 

@@ -51,6 +51,24 @@ fn register(members: &mut Membership, member: Member, session: u64, now: Duratio
 }
 
 #[test]
+fn when_a_worker_was_heard_last_is_known() {
+    let mut members = empty();
+    register(&mut members, member(1), 1, at(1));
+    let heard = |members: &Membership| members.seats().next().unwrap().heard;
+    assert_eq!(heard(&members), Some(at(1)));
+    assert!(members.beat(&node(1), 1, beat(0), at(4)));
+    assert!(
+        !members.beat(&node(1), 7, beat(0), at(5)),
+        "another session"
+    );
+    assert_eq!(heard(&members), Some(at(4)));
+    // A control plane that begins anew has not heard it yet.
+    let table = SlotTable::default();
+    let loaded = Membership::load(LEASE, table, [(member(1), 1)], at(9));
+    assert_eq!(heard(&loaded), None);
+}
+
+#[test]
 fn nothing_is_moved_from_under_a_worker_that_has_not_looked_yet() {
     let mut members = empty();
     members.register(member(1), 1, at(0));

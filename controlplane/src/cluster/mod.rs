@@ -225,6 +225,13 @@ impl<S: Store> Cluster<S> {
         self.members().seats().map(left).collect()
     }
 
+    /// How long ago a member told anything; none: not since this process began.
+    #[must_use]
+    pub fn unheard_for(&self, seat: &Seat) -> Option<Duration> {
+        let now = self.0.clock.now();
+        seat.heard.map(|at| now.saturating_sub(at))
+    }
+
     /// Keeps the table as the members want it, for ever.
     pub async fn keep(self) {
         loop {

@@ -98,6 +98,20 @@ impl History {
         sum
     }
 
+    /// Of how many workers each step of the sum is without: those that had told of an earlier
+    /// one, and did not of this.
+    #[must_use]
+    pub fn missing(&self) -> Vec<usize> {
+        let length = self.workers.values().map(Vec::len).max().unwrap_or(0);
+        let mut missing = vec![0; length];
+        for steps in self.workers.values() {
+            for (missing, step) in missing.iter_mut().rev().zip(steps.iter().rev()) {
+                *missing += usize::from(step.is_none());
+            }
+        }
+        missing
+    }
+
     /// What one worker moved in the last step; `None`: it did not tell.
     #[must_use]
     pub fn latest(&self, worker: &str) -> Option<Rates> {
@@ -319,6 +333,10 @@ mod tests {
         beats(&mut traffic, "n2", 110..115, 7);
         let sum = bytes(&traffic.history(at(120_000)).sum());
         assert_eq!(sum, [Some(50.0), Some(50.0), Some(57.0), Some(50.0)]);
+        // That n2 began later is no gap; that it ended is one.
+        let missing = |ms| traffic.history(at(ms)).missing();
+        assert_eq!(missing(115_000), [0, 0, 0]);
+        assert_eq!(missing(120_000), [0, 0, 0, 1]);
         let sum = bytes(&traffic.history(at(127_000)).sum());
         assert_eq!(sum.last(), Some(&None), "nobody told");
     }

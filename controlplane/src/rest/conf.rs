@@ -166,6 +166,22 @@ pub(super) fn refuse(failure: Failure) -> Response {
     response
 }
 
+/// There is no such call.
+pub(super) async fn nowhere() -> Response {
+    let error = json!({
+        "code": "NotFound",
+        "message": "there is no such call; there are /api/v1/status, /api/v1/conf and /api/v1/conf/test",
+    });
+    respond(StatusCode::NOT_FOUND, None, text_of(&error))
+}
+
+/// The call is made another way, which the header `Allow` says.
+pub(super) async fn not_so() -> Response {
+    let message = "this address takes other methods: see the header Allow";
+    let error = json!({ "code": "MethodNotAllowed", "message": message });
+    respond(StatusCode::METHOD_NOT_ALLOWED, None, text_of(&error))
+}
+
 fn describe(error: &PolicyError) -> (StatusCode, &'static str, String) {
     let (status, code) = match error {
         PolicyError::Document(_) => (StatusCode::BAD_REQUEST, "InvalidDocument"),

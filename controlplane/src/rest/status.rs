@@ -35,6 +35,13 @@ const JOBS: usize = 50;
 const GATHER_WAIT_MAX: Duration = Duration::from_secs(25);
 /// Largest request taken, bytes.
 const REQUEST_BYTES_MAX: usize = 8 << 10;
+/// Steps of each worker's traffic that are shown: all that are kept,
+const WORKER_STEPS: usize = 120;
+/// or, of many workers, fewer: their numbers are most of the document, which browsers get
+/// every two seconds.
+const WORKER_STEPS_OF_MANY: usize = 24;
+/// So many are many.
+const MANY_WORKERS: usize = 100;
 /// Counters shown; rates come of two looks at them. Absent where nothing counts them.
 const COUNTERS: [&str; 6] = [
     "quickwater_s3_bytes_sent_total",
@@ -217,13 +224,30 @@ fn node(node: &Node, history: Option<&History>) -> Value {
         "dirty_bytes": node.dirty_bytes,
         "changes": node.changes,
         "transient_objects": node.transient_objects,
-        "traffic": steps.map(|steps| rates(steps)),
+        "heard_ms": node.heard_ms,
+        "traffic": steps.map(|steps| rates(latest(steps, worker_steps(history)))),
     })
+}
+
+/// How many steps of each worker are shown.
+fn worker_steps(history: Option<&History>) -> usize {
+    match history.map_or(0, |history| history.workers.len()) {
+        0..MANY_WORKERS => WORKER_STEPS,
+        _ => WORKER_STEPS_OF_MANY,
+    }
+}
+
+fn latest(steps: &[Option<Rates>], count: usize) -> &[Option<Rates>] {
+    steps
+        .get(steps.len().saturating_sub(count)..)
+        .unwrap_or_default()
 }
 
 /// What all workers moved together.
 fn traffic(history: &History) -> Value {
     let mut all = rates(&history.sum());
+    all["missing"] = json!(history.missing());
+    all["worker_steps"] = json!(worker_steps(Some(history)));
     all["step_ms"] = json!(history.step.as_millis() as u64);
     all
 }

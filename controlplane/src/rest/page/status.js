@@ -8,6 +8,10 @@ const SAMPLES = 60;
 const STEPS = 120;
 const TOKEN = "quickwater-admin-token";
 const SLOTS = 16384;
+// Workers tell every second or so.
+const HEARD_LATE_MS = 10000;
+// Longer texts have a line of their own to scroll in.
+const LONG = 160;
 // Of a cluster its workers tell, and the control plane keeps; a single process is looked at
 // twice. [name in `traffic`, name of the counter, title, text of a rate]
 const RATES = [
@@ -71,6 +75,12 @@ function plain(text) {
     (one) => `\\u{${one.codePointAt(0).toString(16)}}`);
 }
 
+// What others named, which may be a key of a thousand bytes.
+function named(text) {
+  const shown = plain(text);
+  return shown.length > LONG ? make("div", { class: "long", tabindex: "0" }, shown) : shown;
+}
+
 function say(id, text) { if (at(id).textContent !== text) at(id).textContent = text; }
 
 // Makes `old` like `made` and changes nothing else: what is selected stays selected.
@@ -118,14 +128,22 @@ function state(word) {
   return make("span", { class: /suspect|failed|gone|silent/.test(word) ? "bad" : /ready|done|live/.test(word) ? "good" : "" }, word);
 }
 
+// As the control plane has it. One that was killed stays what it was until its lease is over.
+function nodeState(node, unheard) {
+  const quiet = node.heard_ms > HEARD_LATE_MS;
+  if (quiet && !/gone|removed/.test(node.state)) return make("span", { class: "bad wrap" }, `${node.state}, last heard ${span(node.heard_ms)} ago`);
+  if (unheard.includes(node.name) && node.lease_ms > 0) return state(`${node.state}, silent now`);
+  return state(node.state);
+}
+
 // Rates by time as a path; null is a gap in it, never a zero. One rate alone is a dot.
-function course(values, length, top) {
+function course(values, length, top, base = 29, height = 28) {
   let path = "";
   let open = false;
   values.forEach((value, i) => {
     if (value !== null) {
       const x = (100 * (i + length - values.length) / (length - 1)).toFixed(2);
-      const y = (29 - 28 * value / top).toFixed(2);
+      const y = (base - height * value / top).toFixed(2);
       path += open ? `L${x} ${y}` : `M${x} ${y}h0`;
     }
     open = value !== null;
@@ -137,10 +155,18 @@ function known(values) { return values.filter((value) => value !== null); }
 
 function last(values) { return values.length ? values[values.length - 1] : null; }
 
-// lines: [kind, values]
-function sparkline(lines, length, top, label) {
-  const paths = lines.map(([kind, values]) => svg("path", { class: kind, d: course(values, length, top) }));
+function drawing(label, paths) {
   return svg("svg", { class: "spark", viewBox: "0 0 100 30", preserveAspectRatio: "none", role: "img", "aria-label": label }, ...paths);
+}
+
+// missing: how many workers did not tell, by step: the line is broken off where some did not,
+// and what is known of the sum is dotted.
+function sparkline(values, missing, length, top, label) {
+  const lacks = (i) => (missing[i] || 0) > 0;
+  const whole = values.map((value, i) => (lacks(i) ? null : value));
+  const partly = values.map((value, i) => (lacks(i) || lacks(i - 1) || lacks(i + 1) ? value : null));
+  const dotted = missing.some((n) => n > 0) ? [svg("path", { class: "partly", d: course(partly, length, top) })] : [];
+  return drawing(label, [...dotted, svg("path", { class: "sent", d: course(whole, length, top) })]);
 }
 
 // What the picture says, for those who do not see it.
@@ -152,15 +178,25 @@ function inWords(values, text) {
     (gaps ? `, not told in ${gaps} of ${values.length} steps` : "");
 }
 
-function nodeTraffic(node, span, top) {
+// That a sum is without some workers.
+function incomplete(missing, length) {
+  const steps = missing.filter((n) => n > 0).length;
+  return steps ? `, without workers that did not tell in ${steps} of ${length} steps` : "";
+}
+
+function nodeTraffic(node, length, top) {
   const traffic = node.traffic || { sent_bytes: [], received_bytes: [], requests: [] };
   const { sent_bytes: sent, received_bytes: received, requests } = traffic;
   const label = `${node.name}: sent ${inWords(sent, bytesPerSecond)}; received ${inWords(received, bytesPerSecond)}`;
   const now = last(sent) === null ? "not told" :
     `${bytesPerSecond(last(sent))} sent, ${bytesPerSecond(last(received))} received, ${perSecond(last(requests))}`;
-  return make("div", {},
-    sparkline([["received", received], ["sent", sent]], span, top, label),
-    make("span", { class: "quiet" }, now));
+  // Either side of a line, so that neither hides the other.
+  const paths = [
+    svg("path", { class: "zero", d: "M0 15h100" }),
+    svg("path", { class: "received", d: course(received, length, top, 15, -14) }),
+    svg("path", { class: "sent", d: course(sent, length, top, 15, 14) }),
+  ];
+  return make("div", {}, drawing(label, paths), make("span", { class: "quiet" }, now));
 }
 
 function showNodes(nodes, unheard, traffic) {
@@ -174,18 +210,24 @@ function showNodes(nodes, unheard, traffic) {
     piece.style.flexBasis = "0";
     return piece;
   }));
-  const caption = traffic ? "; traffic of the last minutes, sent blue and received orange, on one scale for all" : "";
+  const caption = traffic ? "; traffic of the last minutes, sent upwards in blue and received downwards in orange, on one scale for all" : "";
   settleChildren(at("nodes"), [table(`One line for each worker${caption}`, [
     ["Name", (n) => n.name],
-    ["State", (n) => (unheard.includes(n.name) && n.lease_ms > 0 ? state(`${n.state}, silent now`) : state(n.state))],
+    ["State", (n) => nodeState(n, unheard)],
     ["Zone", (n) => n.zone],
     ["S3", (n) => n.s3_address],
     ["Slots", (n) => (n.advertise ? String(n.slots) : "all"), "number"],
     ["Cache", bar, "cache"],
     ...trafficColumn(nodes, traffic),
-    ["Changes queued", (n) => String(n.changes), "number"],
-    ["TRANSIENT objects", (n) => String(n.transient_objects), "number"],
+    ["Changes queued", (n) => lastTold(n, n.changes), "number"],
+    ["TRANSIENT objects", (n) => lastTold(n, n.transient_objects), "number"],
   ], nodes, "No worker has registered.")]);
+}
+
+// Of a worker that is not heard its numbers are old.
+function lastTold(node, number) {
+  const old = number > 0 && node.heard_ms > HEARD_LATE_MS;
+  return old ? make("span", { class: "quiet wrap" }, `${number} when last heard`) : String(number);
 }
 
 function trafficColumn(nodes, traffic) {
@@ -193,7 +235,7 @@ function trafficColumn(nodes, traffic) {
   const all = nodes.flatMap((n) => (n.traffic ? [...n.traffic.sent_bytes, ...n.traffic.received_bytes] : []));
   // One scale for all, so that they can be compared.
   const top = Math.max(...known(all), 1);
-  return [["S3 traffic", (n) => nodeTraffic(n, STEPS, top), "traffic"]];
+  return [["S3 traffic", (n) => nodeTraffic(n, traffic.worker_steps, top), "traffic"]];
 }
 
 // What a worker that does not answer has queued is not listed: never "nothing". Besides
@@ -207,7 +249,8 @@ function unheard(queue, nodes) {
 function showPersist(queue, nodes) {
   const t = queue.totals;
   const pending = t.puts + t.deletes;
-  let text = `${count(pending, "change")} (${bytes(t.bytes)}), ${t.running} running, ${t.failing} failing`;
+  const deletes = t.deletes > 0 ? `, ${count(t.deletes, "delete")} among them` : "";
+  let text = `${count(pending, "change")} (${bytes(t.bytes)})${deletes}, ${t.running} running, ${t.failing} failing`;
   if (pending > 0) text += `; the oldest for ${since(t.oldest_ms)}`;
   if (t.transient_objects > 0) text += `; ${count(t.transient_objects, "TRANSIENT object")} (${bytes(t.transient_bytes)})`;
   const missing = unheard(queue, nodes);
@@ -215,12 +258,12 @@ function showPersist(queue, nodes) {
   say("persist-totals", `${text}.${missing}`);
   const of = queue.all ? "" : ` of the first ${queue.looked_through}`;
   settleChildren(at("persist"), [table(`Oldest changes${of}`, [
-    ["Object", (c) => plain(`/${c.bucket}/${c.key}`), "key"],
+    ["Object", (c) => named(`/${c.bucket}/${c.key}`), "key"],
     ["State", (c) => c.state],
     ["Bytes", (c) => bytes(c.bytes), "number"],
     ["Since", (c) => since(c.since_ms), "number"],
     ["Attempts", (c) => String(c.attempts), "number"],
-    ["Last error", (c) => make("span", { class: "bad" }, plain(c.error)), "key"],
+    ["Last error", (c) => make("span", { class: "bad" }, named(c.error)), "key"],
   ], queue.oldest, missing || elsewhere ? "None was named." : "Nothing: all is where it belongs.")]);
 }
 
@@ -237,7 +280,7 @@ function showJobs(jobs) {
   settleChildren(at("jobs"), [table("Latest first", [
     ["Job", (j) => String(j.id), "number"],
     ["Kind", (j) => j.kind],
-    ["Path", (j) => plain(`/${j.bucket}/${j.path}`), "key"],
+    ["Path", (j) => named(`/${j.bucket}/${j.path}`), "key"],
     ["State", (j) => state(j.state)],
     ["Objects", progress],
     ["Bytes", (j) => (j.done ? bytes(j.done.bytes) : ""), "number"],
@@ -249,27 +292,29 @@ function showJobs(jobs) {
 function showMounts(mounts) {
   settleChildren(at("mounts"), [table("Buckets and what is behind them", [
     ["Bucket", (m) => m.bucket],
-    ["Location", (m) => plain(m.uri), "key"],
+    ["Location", (m) => named(m.uri), "key"],
     ["Trouble", (m) => make("span", { class: "bad" }, plain(m.trouble)), "key"],
   ], mounts, "No mounts.")]);
 }
 
-function tile(title, values, length, minutes, text) {
+function tile(title, values, missing, length, minutes, text) {
   const told = known(values);
   const now = last(values);
   const period = `in the last ${minutes} minutes`;
   return make("div", { class: "tile" }, title, make("strong", {}, now === null ? "not told" : text(now)),
-    sparkline([["sent", values]], length, Math.max(...told, 1), `${title} ${period}: ${inWords(values, text)}`));
+    sparkline(values, missing, length, Math.max(...told, 1),
+      `${title} ${period}: ${inWords(values, text)}${incomplete(missing, values.length)}`));
 }
 
 // Of all workers, as they told; who did not is named, because the sums are without it.
 function showWorkersTraffic(traffic, nodes) {
   const minutes = Math.round(STEPS * traffic.step_ms / 60000);
-  const tiles = RATES.map(([name, , title, text]) => tile(title, traffic[name], STEPS, minutes, text));
+  const tiles = RATES.map(([name, , title, text]) => tile(title, traffic[name], traffic.missing, STEPS, minutes, text));
   settleChildren(at("traffic"), tiles);
   const silent = nodes.filter((n) => n.state !== "removed" && last(n.traffic ? n.traffic.sent_bytes : []) === null);
   const without = silent.length ? ` Now without ${silent.map((n) => n.name).join(", ")}: not told.` : "";
-  say("traffic-note", nodes.length ? `Told by the workers; each number is the mean of ${span(traffic.step_ms)}.${without}` : "No worker has registered.");
+  const dotted = traffic.missing.some((n) => n > 0) ? " Dotted: the sum without workers that did not tell." : "";
+  say("traffic-note", nodes.length ? `Told by the workers; each number is the mean of ${span(traffic.step_ms)}.${dotted}${without}` : "No worker has registered.");
 }
 
 function showTraffic(status, now) {
@@ -285,7 +330,7 @@ function showTraffic(status, now) {
       if (values.length > SAMPLES) values.shift();
       history.set(name, values);
     }
-    return tile(title, values, SAMPLES, 2, text);
+    return tile(title, values, [], SAMPLES, 2, text);
   });
   settleChildren(at("traffic"), tiles);
   before = { counters, now };

@@ -112,6 +112,19 @@ async fn what_workers_moved_is_shown_with_its_gaps() {
     assert_eq!(all["step_ms"], 5_000);
     assert_eq!(all["sent_bytes"], serde_json::json!([10, null, 21]));
     assert_eq!(all["persisted_bytes"], serde_json::json!([0, null, 0]));
+    assert_eq!(all["missing"], serde_json::json!([1, 2, 0]));
+    assert_eq!(all["worker_steps"], 120);
+    // Of many workers each is shown for a shorter time, the sum as ever.
+    let many = (1..=150).map(|at| (format!("n{at}"), vec![moved(1.0); 120]));
+    *served.world.history.lock().unwrap() = Some(History {
+        step: Duration::from_secs(5),
+        workers: many.collect(),
+    });
+    let page = shown().await;
+    let length = |value: &serde_json::Value| value["sent_bytes"].as_array().unwrap().len();
+    assert_eq!(page["traffic"]["worker_steps"], 24);
+    assert_eq!(length(&page["nodes"][0]["traffic"]), 24);
+    assert_eq!(length(&page["traffic"]), 120);
 }
 
 #[tokio::test]
@@ -173,7 +186,26 @@ async fn what_is_not_there_is_plainly_said_to_be_not_there() {
             let reply = served.http(&format!("GET {path}"), headers, "").await;
             assert_eq!(reply.status, 404, "{path}: {}", reply.head);
             assert!(!reply.head.contains("grpc"), "{path}: {}", reply.head);
+            if path.starts_with("/api/") {
+                assert_eq!(reply.json()["error"]["code"], "NotFound", "{path}");
+            }
         }
+    }
+    // Nor is a way to ask that no call has.
+    for (line, allowed) in [
+        ("DELETE /api/v1/status", "get"),
+        ("GET /api/v1/conf/test", "post"),
+        ("POST /status", "get"),
+    ] {
+        let reply = served.http(line, &[], "").await;
+        assert_eq!(reply.status, 405, "{line}");
+        assert_eq!(reply.json()["error"]["code"], "MethodNotAllowed", "{line}");
+        let allow = reply.head.lines().find(|head| head.starts_with("allow:"));
+        assert!(
+            allow.is_some_and(|head| head.contains(allowed)),
+            "{}",
+            reply.head
+        );
     }
 }
 

@@ -58,7 +58,7 @@ fn node_json(node: &Node) -> serde_json::Value {
     json!({
         "name": node.name, "state": node.state, "zone": node.zone, "s3": node.s3_address,
         "advertise": node.advertise, "slots": node.slots, "epoch": node.epoch,
-        "lease_ms": node.lease_ms, "shards": node.shards, "capacity_bytes": node.capacity_bytes,
+        "lease_ms": node.lease_ms, "heard_ms": node.heard_ms, "shards": node.shards, "capacity_bytes": node.capacity_bytes,
         "used_bytes": node.used_bytes, "dirty_bytes": node.dirty_bytes,
         "changes": node.changes, "transient_objects": node.transient_objects,
         "draining": node.draining, "holds": node.holds, "per_second": node.rates.map(rates_json),

@@ -84,6 +84,7 @@ impl NodeView for Workers {
             let beat = &seat.beat;
             let clear = table.is_clear_of(&seat.member.node);
             let (member, silent) = (&seat.member, left.is_zero());
+            let heard = self.cluster.unheard_for(&seat);
             // What it said before it heard of the drain does not count.
             let drained = member.draining && beat.draining && clear && !beat.holds && !silent;
             let state = match (member.removed, member.gone, silent, member.draining) {
@@ -113,6 +114,7 @@ impl NodeView for Workers {
                 holds: seat.beat.holds,
                 drained,
                 conditions: seat.beat.parts.into_iter().map(condition).collect(),
+                heard_ms: heard.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
                 rates: history.latest(seat.member.node.as_str()).map(rates),
             }
         });
