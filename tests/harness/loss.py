@@ -16,6 +16,7 @@ _SCHED_CLS = 3
 _TCX_INGRESS, _TCX_EGRESS = 46, 47
 _ATTRIBUTES = 128
 _SHOT, _NEXT = 2, -1
+_ANY = (1 << 31) - 1
 _RANDOM_NUMBER = 7  # bpf_get_prandom_u32
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -33,17 +34,19 @@ def _call(command: int, attributes: bytes) -> int:
     return made
 
 
-def _program(share: float) -> bytes:
-    """Drops this share of packets, and lets others see the rest."""
+def _program(share: float, largest: int) -> bytes:
+    """Drops this share of packets of at most so many bytes, and lets others see the rest."""
     instruction = struct.Struct("<BBhi")
     below = int(share * (1 << 31))
     return b"".join(
         instruction.pack(*words)
         for words in (
+            (0x61, 0x16, 0, 0),  # w6 = its length
+            (0x25, 6, 3, largest),  # if r6 > largest goto next
             (0x85, 0, 0, _RANDOM_NUMBER),
             (0x54, 0, 0, (1 << 31) - 1),  # w0 &= 0x7fffffff
             (0xA5, 0, 2, below),  # if r0 < below goto drop
-            (0xB4, 0, 0, _NEXT),
+            (0xB4, 0, 0, _NEXT),  # next
             (0x95, 0, 0, 0),
             (0xB4, 0, 0, _SHOT),
             (0x95, 0, 0, 0),
@@ -51,21 +54,25 @@ def _program(share: float) -> bytes:
     )
 
 
-class Loss:
-    """This share of packets that come in or go out by a device here is lost."""
+def _loaded(program: bytes) -> int:
+    """A descriptor."""
+    code, licence = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"GPL")
+    where = (ctypes.addressof(code), ctypes.addressof(licence))
+    return _call(_PROG_LOAD, struct.pack("<IIQQ", _SCHED_CLS, len(program) // 8, *where))
 
-    def __init__(self, device: str, share: float) -> None:
+
+class Loss:
+    """This share of packets that come in or go out by a device here is lost; of those that go out
+    only some of at most `largest` bytes, with the header of Ethernet."""
+
+    def __init__(self, device: str, share: float, largest: int = _ANY) -> None:
         assert 0 < share < 1, share
-        code = ctypes.create_string_buffer(_program(share))
-        licence = ctypes.create_string_buffer(b"GPL")
-        attributes = struct.pack(
-            "<IIQQ", _SCHED_CLS, (len(code) - 1) // 8, ctypes.addressof(code), ctypes.addressof(licence)
-        )
-        self._open = [_call(_PROG_LOAD, attributes)]
+        self._open: list[int] = []
         index = socket.if_nametoindex(device)
         try:
-            for where in (_TCX_INGRESS, _TCX_EGRESS):
-                wanted = struct.pack("<IIII", self._open[0], index, where, 0)
+            for where, most in ((_TCX_INGRESS, _ANY), (_TCX_EGRESS, largest)):
+                self._open.append(_loaded(_program(share, most)))
+                wanted = struct.pack("<IIII", self._open[-1], index, where, 0)
                 self._open.append(_call(_LINK_CREATE, wanted))
         except OSError:
             self.close()
