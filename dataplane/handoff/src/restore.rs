@@ -141,6 +141,18 @@ mod tests {
         }
     }
 
+    /// Packets that any socket here dropped since the kernel started, as it counts them.
+    fn dropped_as_older() -> u64 {
+        let text = std::fs::read_to_string("/proc/net/netstat").unwrap();
+        let mut lines = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("TcpExt: "));
+        let (names, counts) = (lines.next().unwrap(), lines.next().unwrap());
+        let mut both = names.split(' ').zip(counts.split(' '));
+        let (_, count) = both.find(|(name, _)| *name == "PAWSEstab").unwrap();
+        count.parse().unwrap()
+    }
+
     #[test]
     fn segments_are_as_large_as_they_were() {
         let Some((_client, server)) = pair() else {
@@ -173,11 +185,13 @@ mod tests {
         client.write_all(b"next").unwrap();
         server.read_exact(&mut [0; 4]).unwrap();
         sockopt::set_tcp_quickack(&server, true).unwrap();
+        let before = dropped_as_older();
         let mut server = TcpStream::from(moved(server));
         server.write_all(b"answer").unwrap();
         client.read_exact(&mut [0; 6]).unwrap();
         until(|| repair::progress(&server).unwrap().1 == 6);
+        // What is sent again may have been acknowledged late, and the kernel counts for all.
         let (sent, _) = repair::progress(&server).unwrap();
-        assert_eq!(sent, 6, "sent again: the client dropped it");
+        assert!(sent == 6 || dropped_as_older() == before, "{sent} bytes");
     }
 }
