@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 
@@ -454,28 +453,12 @@ def test_the_program_refuses_what_is_wrong() -> None:
             _settings(["worker", "--dir=/var/lib/quickwater", wrong], 4)
 
 
-def _every(schema: Document, path: str = "") -> Iterator[str]:
-    """Values that a schema knows."""
-    for name, inner in schema.get("properties", {}).items():
-        yield f"{path}{name}"
-        yield from _every(inner, f"{path}{name}.")
-
-
-def _given(values: Document, schema: Document, path: str = "") -> Iterator[str]:
-    """Values that values.yaml explains, as deep as the schema names them."""
-    for name, value in values.items():
-        yield f"{path}{name}"
-        inner = schema.get("properties", {}).get(name, {})
-        if isinstance(value, dict) and "properties" in inner:
-            yield from _given(value, inner, f"{path}{name}.")
-
-
 def test_the_schema_knows_the_values_that_are_explained_and_no_others() -> None:
     chart = KUBERNETES / "chart"
     schema = json.loads((chart / "values.schema.json").read_text())
     (values,) = manifests.documents((chart / "values.yaml").read_text())
     # Helm's own.
-    assert set(_every(schema)) - {"global"} == set(_given(values, schema))
+    assert set(manifests.named(schema)) - {"global"} == set(manifests.explained(values, schema))
     # That a hostPath beside ephemeralClassName is the default is known by its text.
     default = values["worker"]["storage"]["hostPath"]
     checks = (chart / "templates" / "_checks-worker.tpl").read_text()

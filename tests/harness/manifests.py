@@ -117,3 +117,19 @@ def arguments(container: Document, variables: dict[str, str]) -> list[str]:
         return variables[match[1]]
 
     return [re.sub(r"\$\(([A-Z_]+)\)", expand, word) for word in container["args"]]
+
+
+def named(schema: Document, path: str = "") -> Iterator[str]:
+    """Values that a schema knows, as paths with dots."""
+    for name, inner in schema.get("properties", {}).items():
+        yield f"{path}{name}"
+        yield from named(inner, f"{path}{name}.")
+
+
+def explained(values: Document, schema: Document, path: str = "") -> Iterator[str]:
+    """Values that values.yaml has, as deep as the schema names them."""
+    for name, value in values.items():
+        yield f"{path}{name}"
+        inner = schema.get("properties", {}).get(name, {})
+        if isinstance(value, dict) and "properties" in inner:
+            yield from explained(value, inner, f"{path}{name}.")
