@@ -165,6 +165,13 @@ def test_a_ufs_that_cannot_be_had_is_refused(
     ({"extraVolumes": [{"name": "more"}], "extraVolumeMounts":
         [{"name": "more", "mountPath": "/a"}, {"name": "more", "mountPath": "/a/"}]},
      "extraVolumeMounts: more: something is mounted at /a already"),
+    (volume("more", "/"), "extraVolumeMounts: more: a volume at / hides the program"),
+    (volume("more", "//"), "extraVolumeMounts: more: a volume at / hides the program"),
+    (volume("more", "/mnt/../proc/1"), "more: /proc/1: /proc, /sys and /dev belong to the kernel"),
+    ({"worker": {"storage": {"hostPath": "/proc"}}}, "worker.storage.hostPath: /proc: /proc, /sys"),
+    ({"worker": {"storage": {"hostPath": "/dev/shm"}}}, "worker.storage.hostPath: /dev/shm: /proc"),
+    ({"worker": {"certificates": {"hostPath": "/sys/fs", "nodes": []}}},
+     "worker.certificates.hostPath: /sys/fs: /proc, /sys and /dev belong to the kernel"),
 )  # fmt: skip
 def test_volumes_that_do_not_fit_are_refused(
     values: Document, hint: str, tmp_path: Path
@@ -221,6 +228,20 @@ def nodes(*cidrs: str) -> Document:
      "networkPolicy.monitoring: all is no network"),
 )  # fmt: skip
 def test_networks_that_are_none_are_refused(values: Document, hint: str, tmp_path: Path) -> None:
+    refused(tmp_path, values, hint)
+
+
+@refusals(
+    ({"serviceMonitor": {"enabled": True}, "networkPolicy": {"monitoring": []}},
+     "networkPolicy.monitoring: empty, nobody may read metrics"),
+    ({"serviceMonitor": {"labels": {"app.kubernetes.io/name": "a"}}},
+     "serviceMonitor.labels: app.kubernetes.io/name: the chart gives this label"),
+    ({"prometheusRule": {"labels": {"app.kubernetes.io/instance": "a"}}}, "prometheusRule.labels"),
+    ({"dashboards": {"labels": {"app.kubernetes.io/managed-by": "a"}}}, "dashboards.labels"),
+)  # fmt: skip
+def test_objects_that_nobody_could_use_are_refused(
+    values: Document, hint: str, tmp_path: Path
+) -> None:
     refused(tmp_path, values, hint)
 
 
@@ -321,8 +342,11 @@ SHARE: Document = {
         "a.long-name1=s3://c/d/e/",
     ],
     "extraVolumes": [{"name": "nas", "nfs": {"server": "nas", "path": "/"}}],
-    "extraVolumeMounts": [{"name": "nas", "mountPath": "/mnt/nas/"}],
-    "serviceMonitor": {"enabled": True, "interval": "1m", "cluster": "training: a"},
+    "extraVolumeMounts": [{"name": "nas", "mountPath": "/mnt/nas/"}, {"name": "nas", "mountPath": "/processed"}],
+    "serviceMonitor": {
+        "enabled": True, "interval": "1m", "cluster": "training: a",
+        "labels": {"app.kubernetes.io/part-of": "training"},
+    },
     "networkPolicy": {
         "nodeCidrs": ["0.0.0.0/0", "10.255.0.1/32"],
         "clients": [

@@ -5,6 +5,9 @@
 {{- if and $policy.enabled .Values.worker.hostNetwork (not $policy.nodeCidrs) -}}
 {{- fail "networkPolicy.nodeCidrs: with worker.hostNetwork workers come from their nodes' addresses: name their networks" -}}
 {{- end -}}
+{{- if and $policy.enabled .Values.serviceMonitor.enabled (not $policy.monitoring) -}}
+{{- fail "networkPolicy.monitoring: empty, nobody may read metrics, and serviceMonitor.enabled wants them read: name where Prometheus is" -}}
+{{- end -}}
 {{- range $policy.nodeCidrs -}}
 {{- $_ := include "quickwater.network" (dict "name" "networkPolicy.nodeCidrs" "cidr" .) -}}
 {{- end -}}

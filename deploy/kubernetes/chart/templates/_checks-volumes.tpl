@@ -19,9 +19,21 @@
 {{- fail (printf "extraVolumeMounts: %s: no volume of that name is in extraVolumes" .name) -}}
 {{- end -}}
 {{- $place := clean .mountPath -}}
+{{- if eq $place "/" -}}
+{{- fail (printf "extraVolumeMounts: %s: a volume at / hides the program: choose a path below it" .name) -}}
+{{- end -}}
+{{- include "quickwater.checkNotOfTheKernel" (dict "what" (printf "extraVolumeMounts: %s" .name) "path" $place) -}}
 {{- if has $place $places -}}
 {{- fail (printf "extraVolumeMounts: %s: something is mounted at %s already, by the chart or by another entry: choose another path" .name $place) -}}
 {{- end -}}
 {{- $places = append $places $place -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where the kernel has file systems of its own nothing of anybody else's can be kept, nor
+mounted: dict "what" "worker.storage.hostPath" "path" "/proc" */}}
+{{- define "quickwater.checkNotOfTheKernel" -}}
+{{- if regexMatch "^/(proc|sys|dev)(/|$)" .path -}}
+{{- fail (printf "%s: %s: /proc, /sys and /dev belong to the kernel: choose another path" .what .path) -}}
 {{- end -}}
 {{- end -}}

@@ -33,6 +33,9 @@
 {{- if and $certificates.nodes (not $certificates.secret) -}}
 {{- fail "worker.certificates.secret: name the Secret that has the certificates of worker.certificates.nodes" -}}
 {{- end -}}
+{{- range $name, $path := dict "storage" $worker.storage.hostPath "certificates" $certificates.hostPath -}}
+{{- include "quickwater.checkNotOfTheKernel" (dict "what" (printf "worker.%s.hostPath" $name) "path" ($path | default "")) -}}
+{{- end -}}
 {{- if and $worker.hostNetwork $worker.hostPort -}}
 {{- fail "worker.hostPort: with worker.hostNetwork a worker has port 29998 of its node already: leave one of them out" -}}
 {{- end -}}

@@ -7,6 +7,19 @@ would render and then not start, or not do what was asked for, is refused here, 
 {{- include "quickwater.checkVolumes" . -}}
 {{- include "quickwater.checkUfs" . -}}
 {{- include "quickwater.checkNetworks" . -}}
+{{- include "quickwater.checkLabels" . -}}
+{{- end -}}
+
+{{/* Labels that are added to the chart's own: a key that stands there twice is no YAML. */}}
+{{- define "quickwater.checkLabels" -}}
+{{- $own := include "quickwater.labels" . | fromYaml -}}
+{{- range $name := list "serviceMonitor" "prometheusRule" "dashboards" -}}
+{{- range $label, $_ := (index $.Values $name).labels -}}
+{{- if hasKey $own $label -}}
+{{- fail (printf "%s.labels: %s: the chart gives this label already: leave it out" $name $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "quickwater.checkControl" -}}
