@@ -111,7 +111,7 @@ def test_the_prometheus_operator_takes_its_objects(tmp_path: Path) -> None:
     assert code == 0, text
     found = manifests.documents(text)
     monitor = one(found, "ServiceMonitor", "quickwater")
-    (label,) = monitor["spec"]["endpoints"][0]["relabelings"]
+    *_, label = monitor["spec"]["endpoints"][0]["relabelings"]
     assert label == {"targetLabel": "cluster", "replacement": "quickwater/quickwater"}
     rule = one(found, "PrometheusRule", "quickwater")
     for document in (monitor, rule):
@@ -142,6 +142,28 @@ def test_the_prometheus_operator_takes_its_objects(tmp_path: Path) -> None:
     rule["spec"]["groups"].append(rule["spec"]["groups"][0])
     with pytest.raises(jsonschema.ValidationError, match="same name"):
         _validate(rule, VERSIONS[0])
+
+
+def test_a_worker_keeps_its_name_in_the_dashboards_when_its_pod_is_replaced() -> None:
+    found = rendered("foundationdb")
+    (endpoint,) = one(found, "ServiceMonitor", "quickwater")["spec"]["endpoints"]
+    component = "app.kubernetes.io/component"
+    instances = {}
+    for name, pod in manifests.pods(found):
+        meta = {
+            "__address__": "10.0.0.2:29991",
+            "__meta_kubernetes_pod_node_name": "node-a",
+            f"__meta_kubernetes_pod_label_{re.sub(r'[^a-zA-Z0-9_]', '_', component)}":
+                pod["metadata"]["labels"][component],
+        }  # fmt: skip
+        labels = prometheus_operator.relabelled(endpoint["relabelings"], meta)
+        assert labels["cluster"] == "quickwater/quickwater"
+        instances[name] = labels["instance"]
+    # By its node; the control plane may be on the same.
+    assert instances == {"quickwater-worker": "node-a", "quickwater-control": "quickwater-control"}
+    # Of a target without a pod Prometheus itself says what it is: the address.
+    bare = prometheus_operator.relabelled(endpoint["relabelings"], {"__address__": "a:1"})
+    assert "instance" not in bare
 
 
 # -- what they may ------------------------------------------------------------

@@ -437,7 +437,7 @@ def test_values_at_the_edge_are_taken_and_the_program_takes_them_too(
         (s3,) = [p for p in pod["spec"]["containers"][0]["ports"] if p["name"] == "s3"]
         assert s3["hostPort"] == 80
         (monitor,) = [d for d in found if d["kind"] == "ServiceMonitor"]
-        (label,) = monitor["spec"]["endpoints"][0]["relabelings"]
+        *_, label = monitor["spec"]["endpoints"][0]["relabelings"]
         assert label == {"targetLabel": "cluster", "replacement": "training: a"}
     if values is LARGE:
         assert settings["control"]["metadata.foundationdb.key_prefix"] == "a:"

@@ -5,6 +5,7 @@ have not looked up."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jsonschema
@@ -105,3 +106,16 @@ def validate(document: Document) -> None:
     names = [group["name"] for group in document["spec"].get("groups", [])]
     if len(names) != len(set(names)):  # the list is a map by name
         raise jsonschema.ValidationError(f"groups of the same name: {names}")
+
+
+def relabelled(rules: list[Document], labels: dict[str, str]) -> dict[str, str]:
+    """What Prometheus makes of a target's labels by rules of the action `replace`."""
+    labels = dict(labels)
+    for rule in rules:
+        assert rule.get("action", "replace") == "replace"
+        source = ";".join(labels.get(name, "") for name in rule.get("sourceLabels", []))
+        match = re.fullmatch(rule.get("regex", "(.*)"), source, re.DOTALL)
+        if match:
+            value = rule.get("replacement", "$1")
+            labels[rule["targetLabel"]] = value.replace("$1", match[1]) if "$1" in value else value
+    return labels
