@@ -290,6 +290,8 @@ def test_objects_that_nobody_could_use_are_refused(
         ({"serviceMonitor": {"interval": "0s"}}, "interval"),
         ({"serviceMonitor": {"cluster": "$1"}}, "cluster"),
         ({"ufs": {"uri": "/srv/ufs"}}, "uri"),
+        ({"fsGroup": 0}, "fsGroup"),
+        ({"fsGroup": "65532"}, "fsGroup"),
         ({"mounts": ["photos"]}, "mounts"),
         ({"extraVolumes": [{"secret": {"secretName": "a"}}]}, "extraVolumes"),
         ({"extraVolumes": [{"name": "a.b"}]}, "extraVolumes"),
@@ -335,6 +337,7 @@ SHARE: Document = {
         "extraArgs": ["--zone", "rack-1", "--io-pin-threads", "--log-level=debug"],
     },
     "ufs": {"uri": "file:///srv/ufs/a/b/"},
+    "fsGroup": 2147483647,
     "mounts": [
         "nas=file:///mnt/nas/photos,metadata_ttl=never",
         "far=s3://b,endpoint=https://s3.example.com/,path_style=true,min_part_size=5MiB",
@@ -431,6 +434,8 @@ def test_values_at_the_edge_are_taken_and_the_program_takes_them_too(
     assert code == 0, text
     found = manifests.documents(text)
     settings = _all_settings(found)
+    groups = {pod["spec"]["securityContext"]["fsGroup"] for _, pod in manifests.pods(found)}
+    assert groups == {values.get("fsGroup", 65532)}
     if values is SHARE:
         assert settings["worker"]["cluster.zone"] == "rack-1"
         pod = dict(manifests.pods(found))["quickwater-worker"]

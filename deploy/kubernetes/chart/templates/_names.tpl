@@ -92,7 +92,7 @@ readinessProbe:
 runAsNonRoot: true
 runAsUser: 65532
 runAsGroup: 65532
-fsGroup: 65532
+fsGroup: {{ .Values.fsGroup | int64 }}
 fsGroupChangePolicy: OnRootMismatch
 {{- end -}}
 
