@@ -12,6 +12,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from harness.cluster import Cluster, settled
+from harness.exposition import OPENMETRICS, families, fetched
 from harness.payload import KIB, payload
 from harness.prometheus import Prometheus
 from harness.server import REPOSITORY
@@ -40,10 +41,10 @@ UNUSED_HERE = {
 pytestmark = pytest.mark.needs("prometheus", "promtool")
 
 
-def promtool(*words: str) -> str:
+def promtool(*words: str, stdin: str = "") -> str:
     """Its output; fails when it refuses."""
     done = subprocess.run(
-        ["promtool", *words], capture_output=True, text=True, timeout=120, check=False
+        ["promtool", *words], input=stdin, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -168,6 +169,28 @@ def test_the_details_show_all_that_is_exported(cluster: Cluster, prometheus: Pro
         return list(left)
 
     wait_until(prometheus, load, missing)
+
+
+def test_every_page_is_valid_in_both_formats(cluster: Cluster) -> None:
+    Load(cluster)()
+    pages = {name: str(worker.run["metrics"]) for name, worker in cluster.workers.items()}
+    pages["control"] = str(cluster.control.run["metrics"])
+    for name, address in pages.items():
+        media, text = fetched(address, OPENMETRICS)
+        assert media.startswith(f"{OPENMETRICS}; version=1.0.0"), name
+        found = families(text)
+        counters = {f"{one}_total" for one, family in found.items() if family.kind == "counter"}
+        assert len(found) > 10 and "process_cpu_seconds_total" in counters, name
+        media, text = fetched(address, "*/*")
+        assert media.startswith("text/plain; version=0.0.4"), name
+        typed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+        assert counters <= {one for one, kind in typed.items() if kind == "counter"}, name
+        promtool("check", "metrics", stdin=text)
+        if name != "control":
+            assert found["quickwater_s3_request_seconds"].kind == "histogram"
+            for side in ("s3", "peer"):
+                assert found[f"quickwater_{side}_open_connections"].kind == "gauge"
+                assert found[f"quickwater_{side}_connections"].kind == "counter"
 
 
 def offered(prometheus: Prometheus, dashboard: str, clusters: list[str]) -> dict[str, list[str]]:

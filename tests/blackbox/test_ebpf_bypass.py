@@ -120,7 +120,7 @@ def test_a_client_that_goes_hurts_nobody(serve: ServeFactory) -> None:
         stream.close()
         leaver.close()
     # Theirs are gone; the one that asks is ours.
-    own = lambda: server.metric("quickwater_s3_connections")  # noqa: E731
+    own = lambda: server.metric("quickwater_s3_open_connections")  # noqa: E731
     until(lambda: own() <= 1, server)
     assert s3.get_object(Bucket="near", Key="k")["Body"].read() == body
     assert states(server, "bypass") == "on"

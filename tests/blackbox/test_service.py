@@ -17,6 +17,7 @@ import pytest
 
 from conftest import ServeFactory
 from harness.apart import one_process
+from harness.exposition import OPENMETRICS, families, fetched
 from harness.payload import MIB, payload
 from harness.raw import Request, connect, head_bytes, read_reply, send, sign
 from harness.server import Server
@@ -81,6 +82,9 @@ def test_health(serve: ServeFactory) -> None:
     assert "quickwater_build_info" in text
     for line in text.splitlines():
         assert line.startswith("#") or re.fullmatch(r"[a-z_:][a-z0-9_:]*(\{.*\})? \S+", line), line
+    media, text = fetched(str(server.run["metrics"]), OPENMETRICS)
+    assert media.startswith(OPENMETRICS)
+    assert "quickwater_build_info" in families(text)
 
 
 def test_metrics_count_requests(serve: ServeFactory) -> None:

@@ -70,7 +70,7 @@ metrics! {
         "Bytes received from S3 clients, heads and framing included."
     S3BytesSent Counter "quickwater_s3_bytes_sent_total" []
         "Bytes sent to S3 clients, heads included."
-    S3Connections Gauge "quickwater_s3_connections" ["state"]
+    S3Connections Gauge "quickwater_s3_open_connections" ["state"]
         "Client connections now. state: open."
     ShardConnections Gauge "quickwater_shard_connections" ["shard"]
         "Client connections now, by the shard (thread) that serves them."
@@ -316,7 +316,7 @@ metrics! {
         "Calls of other workers refused before they began."
     PeerBytes Counter "quickwater_peer_bytes_total" ["direction"]
         "Bytes of bodies between workers. direction: sent, received."
-    PeerConnections Gauge "quickwater_peer_connections" ["direction"]
+    PeerConnections Gauge "quickwater_peer_open_connections" ["direction"]
         "Connections between workers now. direction: out (opened here), in."
     PeerConnectionsTotal Counter "quickwater_peer_connections_total" ["outcome"]
         "Connections between workers so far. outcome: out, in, refused (no certificate of the cluster, another protocol, too many)."
@@ -396,8 +396,9 @@ const PAGE_HEAD: &str = "# Metrics
 
 Generated from `dataplane/worker/src/metrics.rs`, the one place that names metrics.
 
-`GET /metrics` on `metrics.listen` answers in the OpenMetrics text format. Sizes
-are bytes and times are seconds, as the names say. Counters begin at zero at every
+`GET /metrics` on `metrics.listen` answers in the OpenMetrics text format where the
+header `Accept` asks for it, as Prometheus does, else in Prometheus' own, version 0.0.4.
+Sizes are bytes and times are seconds, as the names say. Counters begin at zero at every
 start.
 
 | name | type | labels | meaning |

@@ -22,6 +22,8 @@ const HEAD_BYTES_MAX: usize = 8 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Media type of the OpenMetrics text format.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Media type of Prometheus' own text format.
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Media type of everything else.
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -146,7 +148,8 @@ fn respond(head: &str, metrics: &Metrics, readiness: &Readiness) -> Answer {
         return ("405 Method Not Allowed", TEXT, "use GET\n".into());
     }
     match target.split('?').next().unwrap_or_default() {
-        "/metrics" => ("200 OK", OPENMETRICS, metrics.encode()),
+        "/metrics" if wants_openmetrics(head) => ("200 OK", OPENMETRICS, metrics.encode()),
+        "/metrics" => ("200 OK", PLAIN, metrics.encode_plain()),
         "/healthz" => ("200 OK", TEXT, "ok\n".into()),
         "/readyz" if readiness.get() => ("200 OK", TEXT, "ready\n".into()),
         "/readyz" if readiness.is_broken() => (
@@ -161,6 +164,27 @@ fn respond(head: &str, metrics: &Metrics, readiness: &Readiness) -> Answer {
             "here are /metrics, /healthz and /readyz\n".into(),
         ),
     }
+}
+
+/// Whether `Accept` names OpenMetrics, and prefers it to plain text or likes both as well. What
+/// does not name it, as `*/*`, gets what every reader of metrics understands.
+fn wants_openmetrics(head: &str) -> bool {
+    let (mut openmetrics, mut plain) = (0.0_f32, 0.0_f32);
+    let fields = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    let accepted = fields.filter(|(name, _)| name.eq_ignore_ascii_case("accept"));
+    for range in accepted.flat_map(|(_, value)| value.split(',')) {
+        let mut parameters = range.split(';').map(str::trim);
+        let media = parameters.next().unwrap_or_default();
+        let quality = parameters
+            .find_map(|p| p.strip_prefix("q=").or_else(|| p.strip_prefix("Q=")))
+            .map_or(1.0, |quality| quality.parse().unwrap_or(0.0));
+        if media.eq_ignore_ascii_case("application/openmetrics-text") {
+            openmetrics = openmetrics.max(quality);
+        } else if media.eq_ignore_ascii_case("text/plain") {
+            plain = plain.max(quality);
+        }
+    }
+    openmetrics > 0.0 && openmetrics >= plain
 }
 
 #[cfg(test)]
@@ -216,10 +240,47 @@ mod tests {
                 .starts_with("HTTP/1.1 200 OK")
         );
         let metrics = ask(address, &get("/metrics")).await;
-        assert!(metrics.contains("application/openmetrics-text"));
-        assert!(metrics.contains("\nquickwater_ready 1\n") && metrics.ends_with("# EOF\n"));
+        assert!(metrics.contains("\nquickwater_ready 1\n"));
         let head = ask(address, "HEAD /metrics HTTP/1.0\r\n\r\n").await;
         assert!(head.starts_with("HTTP/1.1 200 OK") && head.ends_with("\r\n\r\n"));
+    }
+
+    #[tokio::test]
+    async fn metrics_are_told_in_the_format_that_is_asked_for() {
+        const BOTH: &str = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1";
+        let (address, _) = start().await;
+        for (accept, is_openmetrics) in [
+            (format!("Accept: {BOTH}\r\n"), true),
+            ("accept: application/openmetrics-text\r\n".into(), true),
+            (
+                "Accept: text/plain;q=0.2\r\nACCEPT: Application/OpenMetrics-Text; q=0.2\r\n"
+                    .into(),
+                true,
+            ),
+            (String::new(), false),
+            ("Accept: */*\r\n".into(), false),
+            ("Accept: text/plain;version=0.0.4\r\n".into(), false),
+            (
+                "Accept: application/openmetrics-text;q=0.3,text/plain\r\n".into(),
+                false,
+            ),
+            (
+                "Accept: application/openmetrics-text; q=0\r\n".into(),
+                false,
+            ),
+            ("Accept: application/openmetrics-text;q=x\r\n".into(), false),
+            ("X-Accept: application/openmetrics-text\r\n".into(), false),
+        ] {
+            let reply = ask(address, &format!("GET /metrics HTTP/1.1\r\n{accept}\r\n")).await;
+            let media = if is_openmetrics { OPENMETRICS } else { PLAIN };
+            assert!(
+                reply.contains(&format!("\r\nContent-Type: {media}\r\n")),
+                "{accept}"
+            );
+            assert_eq!(reply.ends_with("# EOF\n"), is_openmetrics, "{accept}");
+            let counter = "\n# TYPE process_cpu_seconds_total counter\n";
+            assert_eq!(reply.contains(counter), !is_openmetrics, "{accept}");
+        }
     }
 
     /// Reads, but never writes.

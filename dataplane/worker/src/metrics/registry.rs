@@ -1,4 +1,4 @@
-//! Gathers samples from all sources and writes them in OpenMetrics text.
+//! Gathers samples from all sources and writes them as text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -84,6 +84,12 @@ impl Metrics {
     pub fn encode(&self) -> String {
         self.samples().encoded()
     }
+
+    /// All metrics in Prometheus' own text format, version 0.0.4.
+    #[must_use]
+    pub fn encode_plain(&self) -> String {
+        plain(&self.samples().encoded())
+    }
 }
 
 /// Counts by size. Bounds are ascending and end with infinity.
@@ -152,6 +158,28 @@ impl Samples {
         let labels = labels.iter().map(|l| (*l).to_owned()).collect();
         self.0.push((metric, labels, value));
     }
+}
+
+/// OpenMetrics text as version 0.0.4 wants it: there a family of counters is named with its
+/// `_total`, or it would have no type and no help, and the page just ends.
+fn plain(openmetrics: &str) -> String {
+    let is_counter = |family: &str| {
+        let mut counters = DEFINITIONS.iter().filter(|d| d.kind == Kind::Counter);
+        counters.any(|d| d.name.strip_suffix("_total") == Some(family))
+    };
+    let mut out = String::with_capacity(openmetrics.len());
+    for line in openmetrics.lines().filter(|line| *line != "# EOF") {
+        let told = ["# HELP ", "# TYPE "]
+            .into_iter()
+            .find_map(|word| Some((word, line.strip_prefix(word)?.split_once(' ')?)));
+        match told {
+            Some((word, (family, rest))) if is_counter(family) => {
+                out.extend([word, family, "_total ", rest, "\n"]);
+            }
+            _ => out.extend([line, "\n"]),
+        }
+    }
+    out
 }
 
 impl Value {

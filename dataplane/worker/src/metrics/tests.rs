@@ -25,6 +25,53 @@ fn names_are_unique_and_follow_the_conventions() {
     assert!(OPERATIONS[..OPERATIONS.len() - 1].is_sorted());
 }
 
+/// All names that are taken by the family of a metric: its own, and those of its samples, also
+/// of those that OpenMetrics only allows.
+fn names(definition: &Definition) -> Vec<String> {
+    let name = definition.name;
+    let (family, suffixes): (_, &[&str]) = match definition.kind {
+        Kind::Counter => (
+            name.strip_suffix("_total").unwrap(),
+            &["_total", "_created"],
+        ),
+        Kind::Gauge => (name, &[]),
+        Kind::Histogram => (name, &["_bucket", "_count", "_sum", "_created"]),
+    };
+    let samples = suffixes.iter().map(|suffix| format!("{family}{suffix}"));
+    [family.to_owned()].into_iter().chain(samples).collect()
+}
+
+#[test]
+fn no_family_has_a_name_of_another() {
+    let mut taken = std::collections::HashMap::new();
+    for definition in DEFINITIONS {
+        for name in names(definition) {
+            let before = taken.insert(name, definition.name);
+            assert_eq!(before, None, "clashes with {}", definition.name);
+        }
+    }
+}
+
+#[test]
+fn plain_text_names_counters_in_full() {
+    let metrics = Metrics::new();
+    metrics.request("GetObject", 200, Duration::from_millis(3));
+    let text = metrics.encode_plain();
+    for line in [
+        "# TYPE quickwater_s3_requests_total counter",
+        "# HELP quickwater_s3_requests_total S3 requests answered, by operation and HTTP status",
+        "quickwater_s3_requests_total{operation=\"GetObject\",code=\"200\"} 1",
+        "# TYPE quickwater_s3_request_seconds histogram",
+        "# TYPE process_threads gauge",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+    assert!(text.ends_with('\n') && !text.contains("# EOF"), "{text}");
+    // Help is escaped by other rules there: it has nothing to escape.
+    let special = ['"', '\\', '\n'];
+    assert!(DEFINITIONS.iter().all(|d| !d.help.contains(special)));
+}
+
 #[test]
 fn metrics_are_exported_under_their_names() {
     let mut samples = Samples::default();
