@@ -16,7 +16,7 @@ pub(super) struct Alert {
     pub(super) action: &'static str,
     /// Series, one value a minute, for which it fires after twenty minutes.
     pub(super) fires: &'static [Series],
-    /// Series for which it does not.
+    /// Series for which it never does.
     pub(super) quiet: &'static [Series],
 }
 
@@ -104,25 +104,80 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterPersistFailing",
         severity: "warning",
-        expression: "sum by (cluster, job) (max_over_time(quickwater_persist_failing[5m])) > 0",
-        hold: "15m",
+        expression: "sum by (cluster, job) (max_over_time(quickwater_persist_failing[5m]) > 0 and max_over_time(quickwater_persist_oldest_seconds[5m]) > 600)",
+        hold: "6m",
         summary: "Changes do not reach their UFS: {{ $value }} in all.",
-        meaning: "The last attempt of some changes failed. They are tried again for ever, up to an hour apart, but until then one disk has them alone. Counted over all nodes and the last five minutes, so that it does not begin anew when a worker is restarted or another one takes its keys.",
+        meaning: "Attempts to send changes fail, at a node whose oldest change has waited for more than ten minutes: it is no single request that went wrong and was repeated. They are tried again for ever, up to an hour apart, but until then one disk has them alone. Counted over all nodes and the last five minutes, so that it does not begin anew when a worker is restarted or another one takes its keys.",
         action: "`quickwater_persist_failing` says which nodes have them; `quickwater async-persist list --state failing` shows keys and errors. Mend the UFS or its credentials, then `quickwater async-persist retry`.",
         fires: &[
-            // Of one worker, then of the one that took its keys: one alert, not two.
-            series(r#"quickwater_persist_failing{instance="n1"}"#, "3x7 _x23"),
-            series(r#"quickwater_persist_failing{instance="n2"}"#, "_x10 3x20"),
+            // Of one worker, then of the one that took its keys: one alert, not two, and
+            // its time goes on.
+            series(
+                r#"quickwater_persist_failing{instance="n1"}"#,
+                "3x11 stale _x18",
+            ),
+            series(
+                r#"quickwater_persist_oldest_seconds{instance="n1"}"#,
+                "660+60x11 stale _x18",
+            ),
+            series(r#"quickwater_persist_failing{instance="n2"}"#, "_x15 3x15"),
+            series(
+                r#"quickwater_persist_oldest_seconds{instance="n2"}"#,
+                "_x15 1560+60x15",
+            ),
             // Another cluster has its own.
             series(
                 r#"quickwater_persist_failing{cluster="b",instance="n1"}"#,
                 "1x30",
             ),
+            series(
+                r#"quickwater_persist_oldest_seconds{cluster="b",instance="n1"}"#,
+                "0+60x30",
+            ),
         ],
-        quiet: &[series(
-            r#"quickwater_persist_failing{instance="n1"}"#,
-            "3x8 0x22",
-        )],
+        quiet: &[
+            // Failed for some minutes.
+            series(r#"quickwater_persist_failing{instance="n1"}"#, "3x8 0x22"),
+            series(
+                r#"quickwater_persist_oldest_seconds{instance="n1"}"#,
+                "0+60x8 0x22",
+            ),
+            // Every fourth minute an attempt fails, and the next one does not.
+            series(
+                r#"quickwater_persist_failing{cluster="flaky",instance="n1"}"#,
+                "0x2 1 0x2 1 0x2 1 0x2 1 0x2 1 0x2 1",
+            ),
+            series(
+                r#"quickwater_persist_oldest_seconds{cluster="flaky",instance="n1"}"#,
+                "0x2 30 0x2 30 0x2 30 0x2 30 0x2 30 0x2 30",
+            ),
+            // So much is written that some attempt has always just failed.
+            series(
+                r#"quickwater_persist_failing{cluster="busy",instance="n1"}"#,
+                "3x30",
+            ),
+            series(
+                r#"quickwater_persist_oldest_seconds{cluster="busy",instance="n1"}"#,
+                "20x30",
+            ),
+            // One is slow, and at another one an attempt failed.
+            series(
+                r#"quickwater_persist_failing{cluster="slow",instance="n1"}"#,
+                "0x30",
+            ),
+            series(
+                r#"quickwater_persist_oldest_seconds{cluster="slow",instance="n1"}"#,
+                "900x30",
+            ),
+            series(
+                r#"quickwater_persist_failing{cluster="slow",instance="n2"}"#,
+                "1x30",
+            ),
+            series(
+                r#"quickwater_persist_oldest_seconds{cluster="slow",instance="n2"}"#,
+                "2x30",
+            ),
+        ],
     },
     Alert {
         name: "QuickwaterPersistBehind",
@@ -346,19 +401,50 @@ pub(super) const ALERTS: &[Alert] = &[
     Alert {
         name: "QuickwaterUfsUnavailable",
         severity: "warning",
-        expression: r#"sum by (cluster, job, instance, outcome) (rate(quickwater_ufs_requests_total{outcome=~"unavailable|timeout|access_denied"}[5m])) > 0"#,
+        expression: r#"sum by (cluster, job, instance, outcome) (rate(quickwater_ufs_requests_total{outcome=~"unavailable|timeout|access_denied"}[5m])) / on (cluster, job, instance) group_left sum by (cluster, job, instance) (rate(quickwater_ufs_requests_total[5m])) > 0.1 and sum by (cluster, job, instance, outcome) (increase(quickwater_ufs_requests_total{outcome=~"unavailable|timeout|access_denied"}[5m])) > 3"#,
         hold: "5m",
-        summary: "UFS requests of {{ $labels.instance }} end with {{ $labels.outcome }}.",
-        meaning: "The store or file system behind a bucket is away, too slow, or refuses the credentials. Cached objects are still read; WRITE_BACK goes on while dirty space lasts.",
+        summary: "{{ $value | humanizePercentage }} of the UFS requests of {{ $labels.instance }} end with {{ $labels.outcome }}.",
+        meaning: "The store or file system behind a bucket is away, too slow, or refuses the credentials: more than a tenth of all requests, and more than three in five minutes, so that a request that fails now and then is none. Cached objects are still read; WRITE_BACK goes on while dirty space lasts. Of one bucket among much busier ones tell QuickwaterPersistFailing and QuickwaterSlowDown.",
         action: "`quickwater doctor --dir DIR` asks every mount and says what is wrong. Check the store, the network to it and its credentials.",
-        fires: &[series(
-            r#"quickwater_ufs_requests_total{instance="n1",operation="head",outcome="unavailable"}"#,
-            "0+6x30",
-        )],
-        quiet: &[series(
-            r#"quickwater_ufs_requests_total{instance="n1",operation="head",outcome="not_found"}"#,
-            "0+6x30",
-        )],
+        fires: &[
+            series(
+                r#"quickwater_ufs_requests_total{instance="n1",operation="head",outcome="unavailable"}"#,
+                "0+6x30",
+            ),
+            // Of two buckets one is away, and hardly used.
+            series(
+                r#"quickwater_ufs_requests_total{instance="n2",operation="head",outcome="timeout"}"#,
+                "0+1x30",
+            ),
+            series(
+                r#"quickwater_ufs_requests_total{instance="n2",operation="head",outcome="ok"}"#,
+                "0+6x30",
+            ),
+        ],
+        quiet: &[
+            series(
+                r#"quickwater_ufs_requests_total{instance="n1",operation="head",outcome="not_found"}"#,
+                "0+6x30",
+            ),
+            // One failure in four minutes and its repetition.
+            series(
+                r#"quickwater_ufs_requests_total{instance="n2",operation="put",outcome="unavailable"}"#,
+                "0x3 1x3 2x3 3x3 4x3 5x3 6x3",
+            ),
+            series(
+                r#"quickwater_ufs_requests_total{instance="n2",operation="put",outcome="ok"}"#,
+                "0x3 1x3 2x3 3x3 4x3 5x3 6x3",
+            ),
+            // Many, of many more.
+            series(
+                r#"quickwater_ufs_requests_total{instance="n3",operation="put",outcome="unavailable"}"#,
+                "0+30x30",
+            ),
+            series(
+                r#"quickwater_ufs_requests_total{instance="n3",operation="put",outcome="ok"}"#,
+                "0+970x30",
+            ),
+        ],
     },
     Alert {
         name: "QuickwaterUfsMisplaced",

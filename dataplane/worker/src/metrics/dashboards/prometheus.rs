@@ -54,7 +54,12 @@ fn test(out: &mut String, alert: &Alert, series: &[Series], fires: bool) {
         writeln!(out, "      - series: {}", quoted(one.name)).unwrap();
         writeln!(out, "        values: {}", quoted(one.values)).unwrap();
     }
-    let asked = format!(r#"count(ALERTS{{alertname="{name}",alertstate="firing"}})"#);
+    let selected = format!(r#"ALERTS{{alertname="{name}",alertstate="firing"}}"#);
+    let asked = match fires {
+        true => format!("count({selected})"),
+        // At no time before either.
+        false => format!("count(last_over_time({selected}[20m]))"),
+    };
     out.push_str("    promql_expr_test:\n");
     writeln!(out, "      - expr: {}", quoted(&asked)).unwrap();
     out.push_str("        eval_time: 20m\n");
