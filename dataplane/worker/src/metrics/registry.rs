@@ -129,13 +129,18 @@ impl Samples {
         self.put(metric, labels, Value::Histogram(value));
     }
 
-    /// Sums by name over all labels, histograms left out; for `status`.
+    /// One number by name for all labels, histograms left out; for `status`. Sums, and of
+    /// points in time the earliest.
     #[must_use]
     pub fn totals(&self) -> Vec<(&'static str, f64)> {
         let total = |(at, definition): (usize, &Definition)| {
             let values = self.0.iter().filter(|(metric, ..)| *metric as usize == at);
-            let numbers: Vec<f64> = values.filter_map(|(.., value)| value.number()).collect();
-            (!numbers.is_empty()).then(|| (definition.name, numbers.iter().sum()))
+            let numbers = values.filter_map(|(.., value)| value.number());
+            let both = match definition.name.ends_with("_timestamp_seconds") {
+                true => f64::min,
+                false => |sum, number| sum + number,
+            };
+            numbers.reduce(both).map(|one| (definition.name, one))
         };
         DEFINITIONS.iter().enumerate().filter_map(total).collect()
     }

@@ -73,6 +73,25 @@ fn plain_text_names_counters_in_full() {
 }
 
 #[test]
+fn totals_are_sums_but_for_points_in_time() {
+    let mut samples = Samples::default();
+    let expiry = Metric::ClusterCertificateNotAfter;
+    samples.count(expiry, &["authority"], 2_000);
+    samples.count(expiry, &["own"], 1_000);
+    samples.count(Metric::PeerConnections, &["out"], 3);
+    samples.count(Metric::PeerConnections, &["in"], 4);
+    let found = samples.totals();
+    let wanted = [
+        ("quickwater_peer_open_connections", 7.0),
+        (
+            "quickwater_cluster_certificate_not_after_timestamp_seconds",
+            1_000.0,
+        ),
+    ];
+    assert_eq!(found, wanted);
+}
+
+#[test]
 fn metrics_are_exported_under_their_names() {
     let mut samples = Samples::default();
     for (metric, definition) in ALL.iter().zip(DEFINITIONS) {
