@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -62,6 +63,24 @@ def test_complete_twice_gives_the_same_tag(s3: Any, bucket: str) -> None:
     upload = Upload(s3, bucket)
     upload.send(1, payload(100))
     assert upload.complete()["ETag"] == upload.complete()["ETag"]
+
+
+@pytest.mark.not_on_moto("forgets the upload")
+def test_completes_at_the_same_time_get_the_same_tag(s3: Any, bucket: str) -> None:
+    for round_number in range(8):
+        upload = Upload(s3, bucket, f"repeated{round_number}")
+        upload.send(1, payload(PART, round_number))
+        upload.send(2, payload(100, round_number))
+        barrier = threading.Barrier(4)
+
+        def complete(_: int) -> str:
+            barrier.wait()
+            return str(upload.complete()["ETag"])
+
+        with ThreadPoolExecutor(4) as clients:
+            tags = set(clients.map(complete, range(4)))
+        assert len(tags) == 1, tags
+        assert s3.head_object(Bucket=bucket, Key=upload.where["Key"])["ETag"] in tags
 
 
 def test_a_part_sent_again_replaces_the_first(s3: Any, bucket: str) -> None:

@@ -24,6 +24,13 @@ pub(super) enum Refusal {
     Lost,
 }
 
+impl Refusal {
+    /// Whether the client would be told this.
+    pub(super) fn is(&self, code: S3ErrorCode) -> bool {
+        matches!(self, Self::Error(error) if error.code == code)
+    }
+}
+
 impl From<S3Error> for Refusal {
     fn from(error: S3Error) -> Self {
         Self::Error(Box::new(error))

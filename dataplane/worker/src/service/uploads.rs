@@ -91,19 +91,25 @@ where
         let bucket = self.bucket_of(request).await?;
         let body = self.document(call).await?;
         let named = xml::parse_complete(&body)?;
-        let upload = match self.engine.upload(&bucket, key, complete.upload).await {
-            Ok(upload) => upload,
-            Err(error) => {
-                let again = self.completed_again(&bucket, request, complete.upload, &named);
-                return again.await?.ok_or_else(|| error.into());
+        let first = async {
+            let upload = self.engine.upload(&bucket, key, complete.upload).await?;
+            if request.wait_persisted.is_some() {
+                forbid_waiting(upload.held() == Some(PersistState::Transient))?;
             }
+            let parts = self.matching_parts(&bucket, &upload, &named).await?;
+            let done = self.completed_upload(&upload, complete, parts)?;
+            let made = self.engine.complete_upload(&bucket, &upload, done).await;
+            Ok::<_, Refusal>(made?)
         };
-        if request.wait_persisted.is_some() {
-            forbid_waiting(upload.held() == Some(PersistState::Transient))?;
-        }
-        let parts = self.matching_parts(&bucket, &upload, &named).await?;
-        let done = self.completed_upload(&upload, complete, parts)?;
-        let record = self.engine.complete_upload(&bucket, &upload, done).await?;
+        let record = match first.await {
+            Ok(record) => record,
+            // It ended, maybe while this waited for another Complete of the same upload.
+            Err(refusal) if refusal.is(S3ErrorCode::NoSuchUpload) => {
+                let again = self.completed_again(&bucket, request, complete.upload, &named);
+                return again.await?.ok_or(refusal);
+            }
+            Err(refusal) => return Err(refusal),
+        };
         let mut answer = completed(&bucket, key, &record.etag, &record.checksums);
         self.promise(request, &bucket, &record, &mut answer.headers)
             .await?;
