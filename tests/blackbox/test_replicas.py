@@ -311,7 +311,9 @@ def test_an_upload_survives_the_loss_of_its_owners(short: Cluster, mode: str) ->
     wait_for(short, lambda: short.sum("quickwater_copies_elsewhere_objects") == 0)
 
 
-def test_an_upload_moves_to_another_owner_with_its_copies(cluster: Cluster) -> None:
+def without_ufs(cluster: Cluster) -> tuple[Path, Path]:
+    """Takes the UFS of a new bucket away, whose objects have two copies; where that was, and
+    where it is."""
     for node in NODES:
         client(cluster, node)
     cluster.settle(NODES)
@@ -321,6 +323,11 @@ def test_an_upload_moves_to_another_owner_with_its_copies(cluster: Cluster) -> N
     place, away = cluster.home / "ufs" / "abc", cluster.home / "away"
     wait_for(cluster, lambda: cluster.sum("quickwater_copies_kept_objects") == 0)
     place.rename(away)
+    return place, away
+
+
+def test_an_upload_moves_to_another_owner_with_its_copies(cluster: Cluster) -> None:
+    place, away = without_ufs(cluster)
     upload = Upload(cluster, "n1", "big")
     upload.put(1, 5 << 20)
     upload.put(2, 5 << 20)
@@ -339,6 +346,36 @@ def test_an_upload_moves_to_another_owner_with_its_copies(cluster: Cluster) -> N
     cluster.lose(owner)
     for node in left:
         assert wait_for(cluster, lambda n=node: read(client(cluster, n), "big")) == upload.body
+    away.rename(place)
+    persisted(cluster)
+    assert (place / "big").read_bytes() == upload.body
+
+
+def test_an_owner_that_restarts_knows_who_has_copies_of_parts(cluster: Cluster) -> None:
+    place, away = without_ufs(cluster)
+    upload = Upload(cluster, "n1", "big")
+    upload.put(1, 5 << 20)
+    upload.put(2, 5 << 20)
+    whole_again(cluster, 2)
+    owner = owner_of_parts(cluster, NODES)
+    cluster.worker(owner).kill()
+    wait_for(cluster, lambda: came_back(cluster, owner))
+    assert owner_of_parts(cluster, NODES) == owner
+    whole_again(cluster, 2)
+    # Whoever has a copy is lost, and the owner after that.
+    kept = "quickwater_copies_kept_objects"
+    others = [node for node in NODES if node != owner]
+    holder = next(node for node in others if cluster.metric(node, kept) > 0)
+    for lost in (holder, owner):
+        cluster.lose(lost)
+        cluster.cli("node", "remove", lost)
+        if lost == holder:
+            whole_again(cluster, 2)
+    (left,) = set(others) - {holder}
+    wait_for(cluster, lambda: came_back(cluster, holder))
+    upload.use(left)
+    assert durability_of(upload.complete()) == "local-2"
+    assert wait_for(cluster, lambda: read(client(cluster, left), "big")) == upload.body
     away.rename(place)
     persisted(cluster)
     assert (place / "big").read_bytes() == upload.body

@@ -91,6 +91,7 @@ pub(super) async fn recover<M: Names>(
         now: Duration::ZERO,
     };
     parts.keep(&buckets, &mut fates).await?;
+    parts.take(&buckets, mine).await?;
     let pending = queue.load(&buckets, mine, &mut fates).await?;
     let opened = load_opened(rows, shared, mine).await?;
     // What the metadata says may be in memory only, if no power cut ended the last
@@ -679,7 +680,8 @@ impl<R: Rows> UploadParts<'_, R> {
         self.for_each(buckets, &|_| true, seen).await
     }
 
-    /// Notes who else has the parts of uploads whose keys are ours from now on.
+    /// Notes who else has the parts of uploads whose keys are ours from now on: they are copied
+    /// again when one of those is lost.
     async fn take(&self, buckets: &[Bucket], mine: &(dyn Fn(usize) -> bool + Sync)) -> Result<()> {
         let Some(node) = self.node else {
             return Ok(());
