@@ -79,7 +79,9 @@ fn text(args: &RemoveArgs, lost: &Lost) -> String {
         ),
     };
     let head = match many {
-        0 => format!("nothing is lost with {name}: every object of it is in its UFS\n"),
+        0 => format!(
+            "no object is lost with {name}: the UFS or another worker has each of its own\n"
+        ),
         _ => format!(
             "{what}, because only {name} has it: {} ({})\n",
             count(many, "object"),
@@ -94,8 +96,12 @@ fn text(args: &RemoveArgs, lost: &Lost) -> String {
         true => "  ...; --output json names them\n",
         false => "",
     };
-    format!("{head}{lines}{more}{done}")
+    format!("{head}{lines}{more}{UPLOADS}{done}")
 }
+
+/// What was not looked at.
+const UPLOADS: &str = "uploads that are not complete were not looked at: their clients may have to \
+    send parts again\n";
 
 async fn remove(mut remote: Remote, args: &RemoveArgs) -> Result<Lost> {
     // First removed, then counted: nothing of it is committed any more.
@@ -164,13 +170,17 @@ mod tests {
     fn what_is_lost_is_told_in_words() {
         assert_eq!(
             words(0, false),
-            "nothing is lost with n1: every object of it is in its UFS\n\
-             n1 is removed; its slots go to others\n"
+            format!(
+                "no object is lost with n1: the UFS or another worker has each of its own\n\
+                 {UPLOADS}n1 is removed; its slots go to others\n"
+            )
         );
         assert_eq!(
             words(1, false),
-            "this is lost, because only n1 has it: 1 object (1.0 KiB)\n  /abc/k0 (1.0 KiB)\n\
-             n1 is removed; its slots go to others\n"
+            format!(
+                "this is lost, because only n1 has it: 1 object (1.0 KiB)\n  /abc/k0 (1.0 KiB)\n\
+                 {UPLOADS}n1 is removed; its slots go to others\n"
+            )
         );
     }
 
