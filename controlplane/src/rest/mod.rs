@@ -31,6 +31,8 @@ pub(crate) fn routes<S: Store>(service: AdminService<S>, token: AdminToken) -> R
         .route("/status.css", get(page::style))
         .route("/status.js", get(page::script))
         // gRPC shares the port, and its answer to an unknown path is a 200.
+        .route("/api", any(conf::nowhere))
+        .route("/api/", any(conf::nowhere))
         .route("/api/{*rest}", any(conf::nowhere))
         .method_not_allowed_fallback(conf::not_so)
         .with_state(conf::Desk {

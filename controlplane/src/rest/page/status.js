@@ -233,8 +233,9 @@ function lastTold(node, number) {
 function trafficColumn(nodes, traffic) {
   if (!traffic) return [];
   const all = nodes.flatMap((n) => (n.traffic ? [...n.traffic.sent_bytes, ...n.traffic.received_bytes] : []));
-  // One scale for all, so that they can be compared.
-  const top = Math.max(...known(all), 1);
+  // One scale for all, so that they can be compared. Of many workers there are more values than
+  // a function takes.
+  const top = known(all).reduce((most, value) => Math.max(most, value), 1);
   return [["S3 traffic", (n) => nodeTraffic(n, traffic.worker_steps, top), "traffic"]];
 }
 
@@ -255,6 +256,7 @@ function showPersist(queue, nodes) {
   if (t.transient_objects > 0) text += `; ${count(t.transient_objects, "TRANSIENT object")} (${bytes(t.transient_bytes)})`;
   const missing = unheard(queue, nodes);
   const elsewhere = nodes.some((n) => n.changes > 0);
+  const none = pending > 0 ? "Their workers have not named any." : "None that is known of.";
   say("persist-totals", `${text}.${missing}`);
   const of = queue.all ? "" : ` of the first ${queue.looked_through}`;
   settleChildren(at("persist"), [table(`Oldest changes${of}`, [
@@ -264,7 +266,7 @@ function showPersist(queue, nodes) {
     ["Since", (c) => since(c.since_ms), "number"],
     ["Attempts", (c) => String(c.attempts), "number"],
     ["Last error", (c) => make("span", { class: "bad" }, named(c.error)), "key"],
-  ], queue.oldest, missing || elsewhere ? "None was named." : "Nothing: all is where it belongs.")]);
+  ], queue.oldest, pending > 0 || missing || elsewhere ? none : "Nothing: all is where it belongs.")]);
 }
 
 function progress(job) {
