@@ -1,6 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz`: a small HTTP/1.1 server of its own, so
 //! that nothing else can use up what it needs. One answer per connection.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,12 +10,17 @@ use quickwater_worker::metrics::{Metric, Metrics};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use crate::store::MetadataStore;
 
-/// Connections at a time; more are closed at once.
-const CONNECTIONS_MAX: usize = 64;
-/// Time for a whole exchange.
+/// Connections at a time that have not sent a whole head yet, or are told no more than a
+/// line. One more pushes out the one that came first: who asks promptly is gone long before.
+const CONNECTIONS_MAX: usize = 256;
+/// Answers to `/metrics` on their way at a time, besides those. They are larger than what the
+/// kernel takes at once, so who reads slowly keeps one for long.
+const SCRAPES_MAX: usize = 16;
+/// Time for a whole head and a short answer, and then for the answer to `/metrics`.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest request head, bytes.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -68,7 +74,13 @@ impl Readiness {
 
 /// Serves until the runtime ends.
 pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, readiness: Readiness) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let desk = Arc::new(Desk {
+        metrics,
+        readiness,
+        scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
+    });
+    // In the order they came.
+    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS_MAX);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -78,37 +90,78 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, readines
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            continue;
-        };
-        let (metrics, readiness) = (Arc::clone(&metrics), readiness.clone());
-        tokio::spawn(async move {
-            // A scraper that goes away or dawdles is its own problem.
-            let _ =
-                tokio::time::timeout(EXCHANGE_TIMEOUT, answer(stream, &metrics, &readiness)).await;
-            drop(place);
-        });
+        make_room(&mut open);
+        open.push_back(tokio::spawn(exchange(stream, Arc::clone(&desk))).abort_handle());
+        // Nobody is pushed out by a burst before having been looked at.
+        tokio::task::yield_now().await;
     }
 }
 
-async fn answer(
-    mut stream: TcpStream,
-    metrics: &Metrics,
-    readiness: &Readiness,
-) -> std::io::Result<()> {
-    let Some(head) = read_head(&mut stream).await? else {
-        return Ok(());
-    };
-    let (status, media, body) = respond(&head, metrics, readiness);
+/// Forgets those that have ended; if there are too many still, ends the one that came first.
+fn make_room(open: &mut VecDeque<AbortHandle>) {
+    if open.len() < CONNECTIONS_MAX {
+        return;
+    }
+    open.retain(|task| !task.is_finished());
+    if open.len() >= CONNECTIONS_MAX
+        && let Some(first) = open.pop_front()
+    {
+        first.abort();
+    }
+}
+
+/// What answers are made of.
+struct Desk {
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    scrapes: Arc<Semaphore>,
+}
+
+async fn exchange(mut stream: TcpStream, desk: Arc<Desk>) {
+    // A client that goes away or dawdles is its own problem.
+    let _ = tokio::time::timeout(EXCHANGE_TIMEOUT, async {
+        let Some(head) = read_head(&mut stream).await? else {
+            return Ok(());
+        };
+        let answer = respond(&head, &desk.readiness);
+        let short = match answer {
+            Answer::Short(status, body) => reply(&head, status, TEXT, body),
+            Answer::Metrics => match Arc::clone(&desk.scrapes).try_acquire_owned() {
+                Ok(place) => {
+                    let (media, body) = match wants_openmetrics(&head) {
+                        true => (OPENMETRICS, desk.metrics.encode()),
+                        false => (PLAIN, desk.metrics.encode_plain()),
+                    };
+                    let all = reply(&head, "200 OK", media, &body);
+                    // From here on it does not count among those that are pushed out.
+                    tokio::spawn(async move {
+                        let _ = tokio::time::timeout(EXCHANGE_TIMEOUT, send(stream, &all)).await;
+                        drop(place);
+                    });
+                    return Ok(());
+                }
+                Err(_) => reply(&head, UNAVAILABLE, TEXT, "too many scrapes at a time\n"),
+            },
+        };
+        send(stream, &short).await
+    })
+    .await;
+}
+
+async fn send(mut stream: TcpStream, reply: &str) -> std::io::Result<()> {
+    stream.write_all(reply.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+fn reply(head: &str, status: &str, media: &str, body: &str) -> String {
     let length = body.len();
     let mut reply = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {media}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
     );
     if !head.starts_with("HEAD ") {
-        reply.push_str(&body);
+        reply.push_str(body);
     }
-    stream.write_all(reply.as_bytes()).await?;
-    stream.shutdown().await
+    reply
 }
 
 /// The request head as text, `None` when the client ended first. What is too
@@ -129,9 +182,15 @@ async fn read_head(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&head).into_owned()))
 }
 
-type Answer = (&'static str, &'static str, String);
+const UNAVAILABLE: &str = "503 Service Unavailable";
 
-fn respond(head: &str, metrics: &Metrics, readiness: &Readiness) -> Answer {
+enum Answer {
+    /// Status and body.
+    Short(&'static str, &'static str),
+    Metrics,
+}
+
+fn respond(head: &str, readiness: &Readiness) -> Answer {
     let line = head.lines().next().unwrap_or_default();
     let mut words = line.split(' ');
     let (method, target) = (
@@ -142,27 +201,21 @@ fn respond(head: &str, metrics: &Metrics, readiness: &Readiness) -> Answer {
         .next()
         .is_some_and(|version| version.starts_with("HTTP/1."))
     {
-        return ("400 Bad Request", TEXT, "bad request\n".into());
+        return Answer::Short("400 Bad Request", "bad request\n");
     }
     if method != "GET" && method != "HEAD" {
-        return ("405 Method Not Allowed", TEXT, "use GET\n".into());
+        return Answer::Short("405 Method Not Allowed", "use GET\n");
     }
     match target.split('?').next().unwrap_or_default() {
-        "/metrics" if wants_openmetrics(head) => ("200 OK", OPENMETRICS, metrics.encode()),
-        "/metrics" => ("200 OK", PLAIN, metrics.encode_plain()),
-        "/healthz" => ("200 OK", TEXT, "ok\n".into()),
-        "/readyz" if readiness.get() => ("200 OK", TEXT, "ready\n".into()),
-        "/readyz" if readiness.is_broken() => (
-            "503 Service Unavailable",
-            TEXT,
-            "not ready: the metadata store failed to write; restart when the disk is well\n".into(),
+        "/metrics" => Answer::Metrics,
+        "/healthz" => Answer::Short("200 OK", "ok\n"),
+        "/readyz" if readiness.get() => Answer::Short("200 OK", "ready\n"),
+        "/readyz" if readiness.is_broken() => Answer::Short(
+            UNAVAILABLE,
+            "not ready: the metadata store failed to write; restart when the disk is well\n",
         ),
-        "/readyz" => ("503 Service Unavailable", TEXT, "not ready\n".into()),
-        _ => (
-            "404 Not Found",
-            TEXT,
-            "here are /metrics, /healthz and /readyz\n".into(),
-        ),
+        "/readyz" => Answer::Short(UNAVAILABLE, "not ready\n"),
+        _ => Answer::Short("404 Not Found", "here are /metrics, /healthz and /readyz\n"),
     }
 }
 
@@ -349,10 +402,47 @@ mod tests {
     async fn idle_connections_do_not_keep_others_out() {
         let (address, _) = start().await;
         let mut idle = Vec::new();
-        for _ in 0..CONNECTIONS_MAX - 1 {
+        for _ in 0..CONNECTIONS_MAX + 9 {
             idle.push(TcpStream::connect(address).await.unwrap());
         }
-        let reply = ask(address, "GET /healthz HTTP/1.1\r\n\r\n").await;
-        assert!(reply.starts_with("HTTP/1.1 200 OK"));
+        for path in ["/healthz", "/metrics"].repeat(5) {
+            let reply = ask(address, &format!("GET {path} HTTP/1.1\r\n\r\n")).await;
+            assert!(reply.starts_with("HTTP/1.1 200 OK"), "{path}");
+        }
+        // Those that came first had to go.
+        for stream in &mut idle[..9] {
+            let gone = stream.read(&mut [0]).await;
+            assert!(!matches!(gone, Ok(1..)));
+        }
+    }
+
+    #[tokio::test]
+    async fn slow_scrapers_take_no_places_of_others() {
+        let desk = |places| {
+            Arc::new(Desk {
+                metrics: Arc::new(Metrics::new()),
+                readiness: Readiness::default(),
+                scrapes: Arc::new(Semaphore::new(places)),
+            })
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (full, free) = (desk(0), desk(1));
+        for (desk, path, status) in [
+            (&full, "/metrics", "503"),
+            (&full, "/healthz", "200"),
+            (&free, "/metrics", "200"),
+        ] {
+            let request = format!("GET {path} HTTP/1.1\r\n\r\n");
+            let asked = tokio::spawn(async move { ask(address, &request).await });
+            let (stream, _) = listener.accept().await.unwrap();
+            exchange(stream, Arc::clone(desk)).await;
+            let reply = asked.await.unwrap();
+            assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{reply}");
+        }
+        // The place is free again.
+        let waiting = free.scrapes.acquire();
+        let place = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        assert!(place.unwrap().is_ok());
     }
 }
