@@ -44,7 +44,8 @@ pub(crate) struct RenewArgs {
 
 pub(super) const RENEW_HELP: &str = "\
 Writes cert.pem anew in the directories of those that are named, or of all that are there:
-for another 825 days, by the authority in DIR/ca, for the key that is there. Copy cert.pem to
+for another 825 days, by the authority in DIR/ca, for the key that is there. One that is damaged
+is made anew however long it would have held. Copy cert.pem to
 the machine of its process and restart that: it is read at the start only. One at a time will
 do: old and new certificates trust each other. `quickwater doctor` on the machine and
 `quickwater status` tell until when the one in use holds.
@@ -61,6 +62,8 @@ struct Renewed {
     dir: PathBuf,
     until: SystemTime,
     new: bool,
+    /// What is wrong with the certificate that was there, which could not be read.
+    damaged: Option<String>,
 }
 
 pub(super) fn run(args: &RenewArgs) -> Result<ExitCode> {
@@ -81,7 +84,9 @@ pub(super) fn run(args: &RenewArgs) -> Result<ExitCode> {
         let line = |one: &Renewed| {
             let what = if one.new { "renewed" } else { "kept" };
             let (until, dir) = (date::day(one.until), one.dir.display());
-            format!("{what:<8} until {until}  {dir}\n")
+            let why = one.damaged.iter();
+            let why: String = why.map(|why| format!("  (was damaged: {why})")).collect();
+            format!("{what:<8} until {until}  {dir}{why}\n")
         };
         let mut text: String = done.iter().map(line).collect();
         if done.iter().any(|one| one.new) {
@@ -95,6 +100,7 @@ fn shown(one: &Renewed) -> serde_json::Value {
     json!({
         "directory": one.dir.display().to_string(),
         "renewed": one.new,
+        "damaged": one.damaged,
         "until": date::day(one.until),
     })
 }
@@ -145,8 +151,17 @@ fn names(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Reads what is there and looks whether it is what it should be.
-fn standing(authority: &Authority, dir: &Path, role: &Role) -> Result<(KeyPair, SystemTime)> {
+/// A certificate that is there.
+#[derive(Debug)]
+enum Held {
+    Until(SystemTime),
+    /// It cannot be read, and why.
+    Damaged(String),
+}
+
+/// Reads what is there and looks whether it is what it should be. A certificate that cannot be
+/// read is no reason to stop: the key counts, and a new one is what helps.
+fn standing(authority: &Authority, dir: &Path, role: &Role) -> Result<(KeyPair, Held)> {
     let read = |name: &str| {
         let path = dir.join(name);
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
@@ -157,10 +172,19 @@ fn standing(authority: &Authority, dir: &Path, role: &Role) -> Result<(KeyPair, 
     let key = KeyPair::from_pem(&read("key.pem")?)
         .with_context(|| format!("{} cannot be used", dir.join("key.pem").display()))?;
     let certificate = dir.join("cert.pem");
-    let held = Validity::of_pem(read("cert.pem")?.as_bytes())
-        .with_context(|| certificate.display().to_string())?;
-    let first = held.first();
-    let first = first.with_context(|| format!("{} is empty", certificate.display()))?;
+    let pem = std::fs::read(&certificate);
+    let pem = pem.with_context(|| format!("cannot read {}", certificate.display()))?;
+    let held = match Validity::of_pem(&pem) {
+        Ok(held) => held,
+        Err(error) => return Ok((key, Held::Damaged(error.to_string()))),
+    };
+    let Some(first) = held.first() else {
+        let found = match pem.trim_ascii().is_empty() {
+            true => "cert.pem is empty",
+            false => "cert.pem holds no PEM certificate",
+        };
+        return Ok((key, Held::Damaged(found.to_owned())));
+    };
     let name = role.name();
     if !first.names.contains(&name) {
         bail!(
@@ -169,7 +193,7 @@ fn standing(authority: &Authority, dir: &Path, role: &Role) -> Result<(KeyPair, 
             first.names.join(", ")
         );
     }
-    Ok((key, first.until))
+    Ok((key, Held::Until(first.until)))
 }
 
 fn renew(
@@ -178,19 +202,33 @@ fn renew(
     role: &Role,
     (within, now): (Option<Duration>, SystemTime),
 ) -> Result<Renewed> {
-    let (key, until) = standing(authority, &dir, role)?;
-    let left = until.duration_since(now).unwrap_or_default();
-    if within.is_some_and(|within| left >= within) {
-        let new = false;
-        return Ok(Renewed { dir, until, new });
-    }
+    let (key, held) = standing(authority, &dir, role)?;
+    let damaged = match held {
+        Held::Until(until) => {
+            let left = until.duration_since(now).unwrap_or_default();
+            if within.is_some_and(|within| left >= within) {
+                return Ok(Renewed {
+                    dir,
+                    until,
+                    new: false,
+                    damaged: None,
+                });
+            }
+            None
+        }
+        Held::Damaged(why) => Some(why),
+    };
     let made = member_params(role)?.signed_by(&key, &authority.issuer)?;
     let path = dir.join("cert.pem");
     replace(&path, made.pem().as_bytes())?;
     let all = Validity::of_pem(made.pem().as_bytes())?;
-    let until = all.first().map_or(until, |validity| validity.until);
-    let new = true;
-    Ok(Renewed { dir, until, new })
+    let first = all.first().context("the new certificate is none")?;
+    Ok(Renewed {
+        until: first.until,
+        dir,
+        new: true,
+        damaged,
+    })
 }
 
 /// Puts a file in the place of one that is there, for the same user.
@@ -286,6 +324,57 @@ mod tests {
         run(&named).unwrap();
         assert_ne!(read(&one, "cert.pem"), before[0]);
         assert_eq!(read(&two, "cert.pem"), before[1]);
+    }
+
+    #[test]
+    fn a_damaged_certificate_is_made_anew_and_keeps_no_other_back() {
+        let home = tempfile::tempdir().unwrap();
+        let out = home.path();
+        init(out);
+        let (one, two) = (out.join("workers/n1"), out.join("workers/n2"));
+        let before = read(&one, "cert.pem");
+        let authority = Authority::load(&out.join("ca")).unwrap();
+        let role = Role::Worker(NodeId::new("n2").unwrap());
+        let is_whole = |dir: &Path| {
+            let (_, held) = standing(&authority, dir, &role).unwrap();
+            matches!(held, Held::Until(_))
+        };
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for (bytes, what) in [
+            (&b""[..], "is empty"),
+            (b"garbage", "holds no PEM certificate"),
+            (b"\xff\xfe", "holds no PEM certificate"),
+            (broken.as_bytes(), "no readable PEM certificate"),
+        ] {
+            std::fs::write(two.join("cert.pem"), bytes).unwrap();
+            let (_, held) = standing(&authority, &two, &role).unwrap();
+            assert!(
+                matches!(&held, Held::Damaged(why) if why.contains(what)),
+                "{held:?}"
+            );
+            // Neither is what holds for long renewed with it, nor it kept.
+            let within = Some(1);
+            run(&RenewArgs {
+                within,
+                ..args(out)
+            })
+            .unwrap();
+            assert_eq!(read(&one, "cert.pem"), before);
+            assert!(is_whole(&two));
+        }
+        // By its name, and beside others that are due.
+        std::fs::write(two.join("cert.pem"), "garbage").unwrap();
+        let workers = vec!["n2".into()];
+        run(&RenewArgs {
+            workers,
+            ..args(out)
+        })
+        .unwrap();
+        assert!(is_whole(&two));
+        std::fs::write(two.join("cert.pem"), "garbage").unwrap();
+        run(&args(out)).unwrap();
+        assert!(is_whole(&two));
+        assert_ne!(read(&one, "cert.pem"), before);
     }
 
     #[test]
