@@ -202,6 +202,8 @@ def test_processes_of_a_cluster_are_looked_at(tmp_path: Path) -> None:
         noted.write_text("damaged")
         code, found = doctor(tmp_path, flags)
         assert code == 0 and "is damaged" in found["settings of the last start"]["found"], found
+        advice = found["settings of the last start"]["advice"]
+        assert advice.startswith("restart the process") and "root" not in advice, found
         assert "settings of the worker" in found
         noted.write_text(kept)
 
@@ -220,6 +222,22 @@ def test_processes_of_a_cluster_are_looked_at(tmp_path: Path) -> None:
         assert code == 1 and "n2" in found["cluster certificates"]["found"], found
         code, found = doctor(tmp_path, {**given, "cluster-certificates": str(tmp_path / "none")})
         assert code == 1 and "cluster init" in found["cluster certificates"]["advice"], found
+
+        # A worker that could never join: TLS is refused, or there is none.
+        strange = tmp_path / "strange"
+        line = [str(binary()), "cluster", "init", "--out", str(strange), "--worker", "n1"]
+        subprocess.run(line, check=True, capture_output=True, timeout=120)
+        strange_flags = {**given, "cluster-certificates": str(strange / "workers" / "n1")}
+        code, found = doctor(tmp_path, strange_flags)
+        assert found["cluster certificates"]["verdict"] == "ok", found
+        assert code == 1 and found["control plane"]["verdict"] == "fail", found
+        assert "certificate" in found["control plane"]["found"], found
+        assert "`cluster init` that made those" in found["control plane"]["advice"], found
+        assert "clock of the control plane" not in found, found
+        other = str(worker.run["s3"])
+        code, found = doctor(tmp_path, {**given, "cluster-control": other})
+        assert code == 1 and found["control plane"]["verdict"] == "fail", found
+        assert "cluster.listen" in found["control plane"]["advice"], found
 
         # What the worker wrote to is not what is there now.
         assert "mounts of the worker" not in found

@@ -3,15 +3,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use quickwater_controlplane::client::{Access, clock_of};
 use quickwater_s3::date::parse_http_date;
 use quickwater_ufs::StoreClock;
-use tokio::runtime::Builder;
 
 use super::kernel_clock::{Discipline, discipline};
 use super::{Check, Verdict};
 use crate::date;
-use crate::settings::Settings;
 
 /// A wall clock before this (2026-01-01) was never set.
 const CLOCK_LEAST: Duration = Duration::from_secs(1_767_225_600);
@@ -26,8 +23,6 @@ const APART_FAIL: Duration = Duration::from_secs(300);
 const APART_FAIL_CONTROL: Duration = Duration::from_secs(45);
 /// A `Date` tells whole seconds.
 const DATE_STEP: Duration = Duration::from_secs(1);
-/// Longest wait for the control plane to say what time it is.
-const CONTROL_WAIT: Duration = Duration::from_secs(5);
 const SET: &str = "set the clock and keep it in step (chrony, systemd-timesyncd): requests are refused when client and server differ by more than 15 minutes";
 
 /// This machine's clock by itself.
@@ -70,46 +65,17 @@ pub(super) fn beside_store(label: &str, told: &StoreClock) -> Check {
     )
 }
 
-/// Beside that of the control plane, if it is known where that is and how to reach it;
-/// what keeps a worker from it is told by other checks.
-pub(super) fn beside_control(settings: &Settings) -> Option<Check> {
-    let cluster = &settings.cluster;
-    let address = cluster.control.clone()?;
-    let read = |name: &str| std::fs::read(cluster.certificates.join(name)).ok();
-    let access = Access {
-        address: address.clone(),
-        authority: read("ca.pem")?,
-        certificate: read("cert.pem")?,
-        key: read("key.pem")?,
-    };
-    let runtime = Builder::new_current_thread().enable_all().build().ok()?;
-    let begun = SystemTime::now();
-    let asked =
-        runtime.block_on(async { tokio::time::timeout(CONTROL_WAIT, clock_of(&access)).await });
+/// Beside that of the control plane: what it said, at `at` by our clock, `took` after it was
+/// asked. `None`: that is no date.
+pub(super) fn beside_control(
+    address: &str,
+    date: &str,
+    at: SystemTime,
+    took: Duration,
+) -> Option<Check> {
     let name = "clock of the control plane";
-    let date = match asked {
-        Ok(Ok(date)) => http_date(&date?)?,
-        Ok(Err(error)) => {
-            return Some(Check::warn(
-                name,
-                format!("not told: {error}"),
-                "see the checks `control plane` and `cluster certificates`",
-            ));
-        }
-        Err(_) => {
-            return Some(Check::fail(
-                name,
-                format!(
-                    "{address} has not answered for {} s",
-                    CONTROL_WAIT.as_secs()
-                ),
-                "it takes connections and says nothing: `quickwater doctor --dir DIR` on its machine",
-            ));
-        }
-    };
-    let at = SystemTime::now();
-    let took = at.duration_since(begun).unwrap_or_default();
-    Some(beside(name, &address, date, at, took, APART_FAIL_CONTROL))
+    let date = http_date(date)?;
+    Some(beside(name, address, date, at, took, APART_FAIL_CONTROL))
 }
 
 fn http_date(text: &str) -> Option<SystemTime> {

@@ -1,20 +1,17 @@
-//! A process of a cluster: its certificates, the way to its control plane. Absent: what
-//! the control plane says of it.
+//! A process of a cluster: its certificates, and whether it knows of a control plane. Absent:
+//! the way there, and what the control plane says of the process.
 
-use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, SystemTime};
 
 use quickwater_controlplane::rpc::identity::Role as Identified;
 use quickwater_worker::tls::{Identity, Validity};
 
 use super::service::Role;
-use super::{Check, Verdict, clock};
+use super::{Check, control};
 use crate::cluster_certificate::{Standing, until};
 use crate::date;
 use crate::settings::Settings;
 
-/// Longest wait for a connection to the control plane, for each of its addresses.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Says until when the certificate holds that a process has read at its start.
 const NOT_AFTER: &str =
     "quickwater_cluster_certificate_not_after_timestamp_seconds{certificate=\"own\"}";
@@ -32,16 +29,9 @@ pub(super) fn checks(settings: &Settings, role: Role) -> Vec<Check> {
         checks.extend(pem.ok().and_then(|pem| authority(&pem)));
     }
     match &cluster.control {
-        Some(address) => {
-            let control = control(address);
-            let is_reached = control.verdict == Verdict::Ok;
-            checks.push(control);
-            if is_reached {
-                checks.extend(clock::beside_control(settings));
-            }
-        }
+        Some(address) => checks.extend(control::checks(address, &cluster.certificates)),
         None if role == Role::Worker => checks.push(Check::warn(
-            "control plane",
+            control::NAME,
             "not looked at: its address was not given",
             "give the worker's settings as it has them (--cluster-control, --cluster-certificates, --node-id, or --config)",
         )),
@@ -143,21 +133,4 @@ pub(super) fn in_use_of(there: &Validity, metrics: &str) -> Option<Check> {
             "restart the process: certificates of the cluster are read at the start",
         )
     })
-}
-
-fn control(address: &str) -> Check {
-    let name = "control plane";
-    let advice = "is the control plane up (`curl http://CONTROL:29991/readyz`), is its address right, and do name service and network reach it from here?";
-    let addresses = match address.to_socket_addrs() {
-        Ok(addresses) => addresses,
-        Err(error) => return Check::fail(name, format!("{address}: {error}"), advice),
-    };
-    let mut why = "the name has no address".to_owned();
-    for each in addresses {
-        match TcpStream::connect_timeout(&each, CONNECT_MAX) {
-            Ok(_) => return Check::ok(name, format!("{address} can be reached")),
-            Err(error) => why = error.to_string(),
-        }
-    }
-    Check::fail(name, format!("{address}: {why}"), advice)
 }

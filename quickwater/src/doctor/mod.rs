@@ -4,6 +4,7 @@
 mod certificate;
 mod clock;
 mod cluster;
+mod control;
 mod device;
 mod disk;
 mod foundation;
@@ -185,10 +186,19 @@ fn known(args: &DoctorArgs) -> Result<Known> {
 }
 
 fn not_used(error: &anyhow::Error) -> Check {
+    let causes = error.chain().filter_map(|one| one.downcast_ref());
+    let mut kinds = causes.map(std::io::Error::kind);
+    let what = match kinds.any(|kind| kind == std::io::ErrorKind::PermissionDenied) {
+        true => "run doctor as the service's user or as root",
+        false => {
+            "restart the process: each start notes its settings anew; until then give doctor the flags that it was started with"
+        }
+    };
+    let below = "What follows is judged by what this command was given, and else by the defaults";
     Check::warn(
         LAST_START,
         format!("{error:#}"),
-        "run doctor as the service's user or as root; the next start notes its settings anew. What follows is judged by what this command was given, and else by the defaults",
+        &format!("{what}. {below}"),
     )
 }
 

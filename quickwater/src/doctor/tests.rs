@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use quickwater_controlplane::client::LinkError;
+
 use super::*;
 
 #[test]
@@ -389,4 +391,43 @@ fn a_node_that_is_drained_is_not_a_bad_disk() {
         assert_eq!(check(state).verdict, Verdict::Warn, "{state}");
     }
     assert!(check("suspect").advice.contains("disk"));
+}
+
+#[test]
+fn settings_that_cannot_be_read_are_told_from_damaged_ones() {
+    let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    let denied = anyhow::Error::from(denied).context("cannot read last-start.json");
+    let advice = super::not_used(&denied).advice;
+    assert!(advice.contains("as root") && !advice.contains("restart"));
+    let damaged = serde_json::from_str::<u8>("{").unwrap_err();
+    let damaged = anyhow::Error::from(damaged).context("last-start.json is damaged");
+    let advice = super::not_used(&damaged).advice;
+    assert!(advice.contains("restart") && !advice.contains("as root"));
+}
+
+#[test]
+fn what_keeps_a_worker_from_its_control_plane_is_told_apart() {
+    let refused = |error| super::control::refused("control:1", &error);
+    let strange = refused(LinkError::Certificates("BadSignature".into()));
+    assert_eq!(strange.verdict, Verdict::Fail);
+    assert!(strange.found.contains("BadSignature") && strange.advice.contains("cluster init"));
+    let other = refused(LinkError::Unreached {
+        address: "control:1".into(),
+        why: "no TLS".into(),
+    });
+    assert_eq!(other.verdict, Verdict::Fail);
+    assert!(other.found.contains("no TLS") && other.advice.contains("cluster.listen"));
+}
+
+#[test]
+fn a_control_plane_is_asked_only_with_certificates() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let found = super::control::checks(&address, dir.path());
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].verdict, Verdict::Warn);
+    assert!(found[0].found.contains("ca.pem"), "{}", found[0].found);
+    let found = super::control::checks("no address", dir.path());
+    assert_eq!(found[0].verdict, Verdict::Fail);
 }
