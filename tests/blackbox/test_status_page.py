@@ -170,3 +170,25 @@ def test_every_control_has_a_name(serve: ServeFactory, browser: Browser) -> None
         assert all(named[role]), (role, named[role])
     assert len(named["heading"]) >= 7
     assert named["columnheader"]
+
+
+def test_many_workers_are_drawn_and_silent_ones_told_of(
+    serve: ServeFactory, browser: Browser
+) -> None:
+    server = serve()
+    browser.go(page(server))
+    browser.wait("typeof showPersist === 'function'")
+    # More values than a function takes, by more than any browser's limit.
+    steps = "Array(120).fill(1)"
+    workers = f"Array(4096).fill({{traffic: {{sent_bytes: {steps}, received_bytes: {steps}}}}})"
+    assert browser.run(f"trafficColumn({workers}, {{worker_steps: 120}}).length") == 1
+    for changes, silent, shown in [
+        (0, [], "Nothing: all is where it belongs."),
+        (0, ["n2"], "None that is known of."),
+        (3, ["n2"], "Their workers have not named any."),
+    ]:
+        totals = {"puts": changes, "deletes": 0, "bytes": 0, "running": 0, "failing": 0}
+        totals |= {"oldest_ms": 0, "transient_objects": 0, "transient_bytes": 0, "unheard": silent}
+        queue = json.dumps({"totals": totals, "all": True, "oldest": []})
+        browser.run(f"showPersist({queue}, [])")
+        assert shown in str(browser.run("document.getElementById('persist').textContent"))
