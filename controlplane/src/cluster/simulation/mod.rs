@@ -383,7 +383,7 @@ impl World {
 
     /// At the end every key is read and, but for one, written again.
     fn unwell(&self) -> Option<String> {
-        let late = self.sim.now() - Duration::from_secs(15);
+        let late = self.sim.now() - self.control.trouble.served_within();
         let history = self.history.borrow();
         for key in 0..KEYS {
             let done = |writes: bool| {

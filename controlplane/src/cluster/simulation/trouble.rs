@@ -83,6 +83,15 @@ impl Trouble {
         }
     }
 
+    /// At the end each key is served within this time. So long that it is by chance in no world
+    /// that none of the clients writes it at its owner.
+    pub(super) fn served_within(self) -> Duration {
+        match self {
+            Self::Any | Self::LongCuts | Self::Alone => Duration::from_secs(15),
+            Self::Moves => Duration::from_secs(30),
+        }
+    }
+
     /// How long workers are cut off.
     pub(super) fn cut(self) -> Duration {
         match self {
