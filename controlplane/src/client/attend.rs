@@ -30,6 +30,8 @@ const OUTBOX: usize = 64;
 /// Part of a lease that is not relied upon: clocks drift, and the control plane counts
 /// from when it got the heartbeat.
 const MARGIN: u32 = 10;
+/// How often it is looked whether going by a table is held up while a newer one waits.
+const HELD_UP_LOOK: Duration = Duration::from_millis(100);
 
 /// A session.
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +139,9 @@ pub(super) async fn attend(
 
 /// Goes by one table after the other; heartbeats do not wait for it. Is
 /// ended with the session.
+///
+/// A table is gone by to its end before the next one is looked at, unless it meets errors:
+/// a slot that another has by the newer table can never be taken by the older one.
 pub(super) async fn follow(
     mut tables: watch::Receiver<Arc<SlotTable>>,
     attendant: Arc<dyn Attendant>,
@@ -145,12 +150,30 @@ pub(super) async fn follow(
     loop {
         let table = Arc::clone(&tables.borrow_and_update());
         let epoch = table.epoch;
-        let kept = attendant.go_by(table).await;
+        let newer = tables.clone();
+        let kept = tokio::select! {
+            kept = attendant.go_by(table) => kept,
+            () = overtaken(newer, &attendant) => {
+                tracing::info!(epoch, "going by a table is broken off: it met errors, and there is a newer one");
+                continue;
+            }
+        };
         went.send_replace((epoch, kept));
         if tables.changed().await.is_err() {
             // How the session ended is for `attend` to tell.
             return std::future::pending().await;
         }
+    }
+}
+
+/// Returns when there is a newer table than the one that was seen last, and going by that
+/// one is held up.
+async fn overtaken(mut tables: watch::Receiver<Arc<SlotTable>>, attendant: &Arc<dyn Attendant>) {
+    if tables.changed().await.is_err() {
+        return std::future::pending().await;
+    }
+    while !attendant.is_held_up() {
+        tokio::time::sleep(HELD_UP_LOOK).await;
     }
 }
 
@@ -256,5 +279,116 @@ impl Beats {
             attendant.wanted(slots(&message.wanted).into_iter().collect());
         }
         message.beat != 0 && self.goodbye == Some(message.beat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::super::{Condition, Peers};
+    use super::*;
+    use quickwater_rpc::cluster::order::What;
+
+    /// Goes by tables of an odd epoch at once; those of an even one never come to an end.
+    #[derive(Default)]
+    struct Stubborn {
+        began: Mutex<Vec<u64>>,
+        held_up: AtomicBool,
+    }
+
+    #[tonic::async_trait]
+    impl Attendant for Stubborn {
+        fn condition(&self) -> Condition {
+            Condition::default()
+        }
+
+        fn opened(&self, _: u64, _: &SlotTable) -> bool {
+            true
+        }
+
+        fn is_stuck(&self) -> bool {
+            false
+        }
+
+        fn granted(&self, _: Duration) {}
+
+        async fn go_by(&self, table: Arc<SlotTable>) -> Vec<usize> {
+            self.began.lock().unwrap().push(table.epoch);
+            if table.epoch.is_multiple_of(2) {
+                std::future::pending::<()>().await;
+            }
+            vec![7]
+        }
+
+        fn is_held_up(&self) -> bool {
+            self.held_up.load(Ordering::Relaxed)
+        }
+
+        fn buckets_changed(&self) {}
+
+        fn draining(&self, _: bool) {}
+
+        fn wanted(&self, _: Vec<usize>) {}
+
+        fn met(&self, _: Peers) {}
+
+        async fn obey(&self, _: What) -> OrderAnswer {
+            OrderAnswer::default()
+        }
+    }
+
+    fn table(epoch: u64) -> Arc<SlotTable> {
+        let mut table = SlotTable::default();
+        table.epoch = epoch;
+        Arc::new(table)
+    }
+
+    /// Long: time stands still but for what sleeps.
+    const AGES: Duration = Duration::from_secs(3_600);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_table_that_is_held_up_is_left_for_a_newer_one() {
+        let stubborn = Arc::new(Stubborn::default());
+        let (tables, seen) = watch::channel(table(2));
+        let (went, mut gone_by) = watch::channel((0, Vec::new()));
+        let attendant = Arc::clone(&stubborn) as Arc<dyn Attendant>;
+        let following = tokio::spawn(follow(seen, attendant, went));
+        // Without an error it is waited for, whatever comes.
+        tokio::time::sleep(AGES).await;
+        tables.send_replace(table(3));
+        tokio::time::sleep(AGES).await;
+        assert_eq!(*stubborn.began.lock().unwrap(), [2]);
+        assert!(!gone_by.has_changed().unwrap());
+        stubborn.held_up.store(true, Ordering::Relaxed);
+        gone_by.changed().await.unwrap();
+        assert_eq!(*gone_by.borrow_and_update(), (3, vec![7]));
+        // With one, until there is a newer table: the newest of those that came.
+        tables.send_replace(table(4));
+        tokio::time::sleep(AGES).await;
+        assert_eq!(*stubborn.began.lock().unwrap(), [2, 3, 4]);
+        tables.send_replace(table(6));
+        tables.send_replace(table(7));
+        gone_by.changed().await.unwrap();
+        assert_eq!(*gone_by.borrow_and_update(), (7, vec![7]));
+        assert_eq!(*stubborn.began.lock().unwrap(), [2, 3, 4, 7]);
+        assert!(!following.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_the_session_does_not_break_a_table_off_by_itself() {
+        let stubborn = Arc::new(Stubborn::default());
+        stubborn.held_up.store(true, Ordering::Relaxed);
+        let (tables, seen) = watch::channel(table(2));
+        let (went, gone_by) = watch::channel((0, Vec::new()));
+        let attendant = Arc::clone(&stubborn) as Arc<dyn Attendant>;
+        let following = tokio::spawn(follow(seen, attendant, went));
+        tokio::time::sleep(AGES).await;
+        drop(tables);
+        tokio::time::sleep(AGES).await;
+        assert!(!following.is_finished());
+        assert!(!gone_by.has_changed().unwrap());
+        assert_eq!(*stubborn.began.lock().unwrap(), [2]);
     }
 }

@@ -118,7 +118,11 @@ pub trait Attendant: Send + Sync + 'static {
     fn granted(&self, until: Duration);
     /// Goes by a new table; answers the slots taken by it that it cannot give away yet.
     /// When it returns, nothing is under way in those it gave.
+    /// It may be broken off at any await, and another table is gone by then.
     async fn go_by(&self, table: Arc<SlotTable>) -> Vec<usize>;
+    /// Whether going by the table has met an error and is tried again: a newer table may be
+    /// what ends that, and is gone by instead.
+    fn is_held_up(&self) -> bool;
     /// What is known of buckets must be read again.
     fn buckets_changed(&self);
     /// Whether it is to get rid of what only it has.

@@ -221,6 +221,11 @@ impl Attendant for Attending {
         stuck.iter().any(|slot| !known.contains(slot))
     }
 
+    fn is_held_up(&self) -> bool {
+        let body = self.body.get();
+        body.is_some_and(|body| body.held_up.load(Ordering::Relaxed))
+    }
+
     fn granted(&self, until: Duration) {
         self.standing.granted(until);
         self.early.send_replace(until);
@@ -234,6 +239,7 @@ impl Attendant for Attending {
         let Some(body) = self.body().await else {
             return Vec::new();
         };
+        body.held_up.store(false, Ordering::Relaxed);
         let (rights, node) = (&body.shared.rights, Some(self.directory.node()));
         let mine = |slot: &usize| table.owner(*slot) == node;
         // What others have already nobody waits for, whatever only this worker has of it.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quickwater_controlplane::client::ControlClient;
@@ -51,6 +51,8 @@ pub(super) struct Body {
     pub(super) expiry: Expiry,
     /// Which slots it has owned last.
     pub(super) claims: Arc<Claims>,
+    /// What is pending of new slots could not be read, and is tried again.
+    pub(super) held_up: AtomicBool,
 }
 
 /// Notes which slots are owned from now on. Without that a rebuild of the metadata may not
@@ -157,7 +159,8 @@ impl Body {
             .await;
     }
 
-    /// Reads what is pending of slots, and does not give up.
+    /// Reads what is pending of slots, and does not give up: what is read is what must be
+    /// known before anything is answered. A newer table may break it off meanwhile.
     async fn look_into(&self, slots: Vec<usize>) {
         let clock = ShardEnvironment::new(self.start);
         let mine = |slot: usize| slots.binary_search(&slot).is_ok();
@@ -174,8 +177,9 @@ impl Body {
             )
             .await
             {
-                Ok(_) => return,
+                Ok(_) => return self.held_up.store(false, Ordering::Relaxed),
                 Err(error) => {
+                    self.held_up.store(true, Ordering::Relaxed);
                     tracing::warn!(%error, "what is pending of new slots cannot be read; tried again");
                     tokio::time::sleep(TAKE_PAUSE).await;
                 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -276,6 +277,7 @@ fn start(
         conditions: parts.conditions.clone(),
         expiry: meeting.expiry.clone(),
         claims: Arc::new(Claims::open(home.dir())),
+        held_up: AtomicBool::new(false),
     };
     attendant.embody(body, &table);
     let ready = async { tokio::time::timeout(READY_WAIT, attendant.ready()).await };
