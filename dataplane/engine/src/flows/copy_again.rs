@@ -2,29 +2,24 @@
 //! what it had. Done by the owner of the key, for as long as no UFS has the bytes. Which
 //! bodies are looked at when is said by `decisions/copy_holders`.
 
+mod bare;
+mod bytes;
+mod named;
+
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::{Either, join, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use quickwater_proto::{
-    BlobId, Bucket, BucketId, CHUNK_BYTES, CopyAt, CopyOf, NodeId, ObjectKey, ObjectRecord, PartOf,
-    PersistState, Version, slot_of,
-};
+use quickwater_proto::{BlobId, CopyAt, CopyOf, NodeId, ObjectRecord, PersistState, slot_of};
 
-use crate::decisions::copy_holders::{Copied, Due, Looked, Own, Unnamed};
-use crate::decisions::read_plan::chunks_of;
+use crate::decisions::copy_holders::{Copied, Due, Looked, Own};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
-use crate::flows::read::BufferOf;
-use crate::io::{
-    Buffer, ChunkId, Copies, CopyBody, Disk, Durability, Environment, JOURNAL_CHUNK, Metadata,
-    MetadataError, Peers,
-};
+use crate::io::{Environment, Metadata, MetadataError, Peers};
 
 /// Pause in which copies that ended gather (one message for all of them), and after which
 /// it is looked again who is there.
@@ -44,8 +39,6 @@ const ASKS_AT_ONCE: usize = 4;
 /// Failures after which a worker that does not say whether it has a body counts as one
 /// that has not.
 const ASK_FAILURES_MAX: u32 = 5;
-/// How often it is said again who has a body, when nobody knows whether that was heard.
-const SET_AGAIN_MAX: usize = 2;
 /// Pause after which a body is looked at again that waits for others of its object.
 const PAUSE_WAITING: Duration = Duration::from_secs(3);
 /// Bodies begun between two waits.
@@ -122,32 +115,6 @@ enum Made {
     Waiting,
     /// The body is not needed any more.
     Over,
-}
-
-/// A body that has its copies, beside which no commit is kept.
-struct Bare {
-    /// Others that have it.
-    all: Vec<CopyAt>,
-    /// Those of them that got it just now.
-    made: Vec<NodeId>,
-    /// This worker, in the session that was named to them.
-    owner: CopyAt,
-}
-
-impl Bare {
-    /// What a row that names these is behind: nothing that was given in an earlier session
-    /// of ours is named in this one.
-    fn sessions(&self, named: &[CopyAt]) -> Vec<CopyAt> {
-        named.iter().chain([&self.owner]).cloned().collect()
-    }
-
-    fn unnamed(&self, due: &Due) -> Unnamed {
-        let before = due.unnamed.as_ref().map(|of| Arc::clone(&of.named));
-        Unnamed {
-            session: self.owner.session,
-            named: before.unwrap_or_else(|| due.have.clone().into()),
-        }
-    }
 }
 
 fn is_asked(due: &Due) -> bool {
@@ -419,348 +386,5 @@ where
                 Err(error.into())
             }
         }
-    }
-
-    fn copied_here(&self, blob: BlobId, copied: &Copied) {
-        self.count_made(copied.bytes, 1);
-        let slot = slot_of(copied.bucket, &copied.key);
-        self.shared().anchor(blob, slot);
-        let now = self.environment().monotonic();
-        self.shared().persist.hurry(copied.bucket, &copied.key, now);
-    }
-
-    /// Whether a body is a part of an upload that is not complete, and no UFS has it.
-    async fn is_part(
-        &self,
-        (bucket, key): (BucketId, &ObjectKey),
-        of: PartOf,
-        blob: BlobId,
-    ) -> Result<bool, FlowError> {
-        let before = of.number.saturating_sub(1);
-        let rows = self.metadata().parts(bucket, key, of.upload, before, 1);
-        match rows.await {
-            Ok(rows) => Ok(rows.iter().any(|row| row.blob == blob && row.held)),
-            Err(MetadataError::NoSuchUpload) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Brings a body back here and to as many others as it should be on, without a commit
-    /// beside it.
-    async fn copy_bare(&self, bucket: &Bucket, due: &Due) -> Result<Bare, FlowError> {
-        let Due { blob, copied, .. } = due;
-        if !self.has_copy(*blob, copied.bytes) {
-            self.copy_here(*blob, copied.bytes, None).await?;
-            self.copied_here(*blob, copied);
-        }
-        let itself = self.peers().itself().ok_or_else(gone)?;
-        let mut bare = Bare {
-            all: due.have.clone(),
-            made: Vec::new(),
-            owner: itself,
-        };
-        let want = copied.copies.saturating_sub(bare.all.len() + 1);
-        if want > 0 {
-            let copying = self.copy_there(bucket, (*blob, copied), want, &due.have, None);
-            let (made, owner) = copying.await?;
-            self.count_made(copied.bytes, made.len() as u64);
-            bare.made = made.iter().map(|copy| copy.node.clone()).collect();
-            bare.all.extend(made);
-            bare.owner = owner.unwrap_or(bare.owner);
-        }
-        // What others got in an earlier session of ours they may have let go of.
-        if let Some(unnamed) = &due.unnamed
-            && unnamed.session != bare.owner.session
-        {
-            self.shared().holders.tell(*blob, &bare.made);
-            return Err(gone());
-        }
-        Ok(bare)
-    }
-
-    /// Brings a part of an upload back to its number of copies.
-    async fn copy_part_again(
-        &self,
-        bucket: &Bucket,
-        due: &Due,
-        part: PartOf,
-    ) -> Result<Made, FlowError> {
-        let Due { blob, copied, .. } = due;
-        let bare = self.copy_bare(bucket, due).await?;
-        let holders = &self.shared().holders;
-        // No Complete names others between the row and what is noted of it.
-        let entered = self.enter_upload(part.upload).await;
-        let _gate = entered.inspect_err(|_| holders.tell(*blob, &bare.made))?;
-        let sessions = bare.sessions(&bare.all);
-        let set = again(async || {
-            let place = (copied.bucket, &copied.key);
-            let named = (&*sessions, copied.copies);
-            let metadata = self.metadata();
-            metadata.set_part_holders(place, (part, *blob), named).await
-        });
-        match set.await {
-            Ok(true) => {
-                if !holders.renew(*blob, Arc::from(bare.all), None) {
-                    holders.tell(*blob, &bare.made);
-                }
-                Ok(Made::Enough)
-            }
-            // It ended meanwhile, or is an object's by now: that is looked at next.
-            Ok(false) => {
-                holders.tell(*blob, &bare.made);
-                Ok(Made::Enough)
-            }
-            // They may be named, or those whose names this drops be let go of.
-            Err(error @ MetadataError::Unknown(_)) => {
-                let unnamed = bare.unnamed(due);
-                holders.renew(*blob, Arc::from(bare.all), Some(unnamed));
-                Err(error.into())
-            }
-            Err(error) => {
-                holders.tell(*blob, &bare.made);
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Brings one of the bodies of an object back to its number of copies. The row of the
-    /// object names who has any of them, so it is written once all of them have theirs: a name
-    /// dropped earlier would let go of what a worker that is merely away has.
-    async fn copy_one_again(
-        &self,
-        bucket: &Bucket,
-        due: &Due,
-        record: &ObjectRecord,
-    ) -> Result<Made, FlowError> {
-        let Due { blob, copied, .. } = due;
-        let bare = self.copy_bare(bucket, due).await?;
-        let holders = &self.shared().holders;
-        let unnamed = bare.unnamed(due);
-        if !holders.renew(*blob, Arc::from(&*bare.all), Some(unnamed)) {
-            holders.tell(*blob, &bare.made);
-            return Ok(Made::Enough);
-        }
-        // One at a time: each says who has all of it by then.
-        let _guard = self.lock_key(copied.bucket, &copied.key).await?;
-        let mut named: Vec<CopyAt> = Vec::new();
-        for extent in &record.extents {
-            let Some(held) = holders.sessions(extent.blob) else {
-                return Ok(Made::Waiting);
-            };
-            let stale = |of: &Unnamed| of.session != bare.owner.session;
-            if held.have.len() + 1 < held.copies
-                || held.unnamed.as_ref().is_some_and(stale)
-                || !self.has_copy(extent.blob, extent.size)
-            {
-                return Ok(Made::Waiting);
-            }
-            let new = held.have.into_iter().filter(|at| !named.contains(at));
-            let new: Vec<CopyAt> = new.collect();
-            named.extend(new);
-        }
-        let place = (copied.bucket, &copied.key);
-        let sessions = bare.sessions(&named);
-        let wanted = (&*sessions, copied.copies);
-        if !self.name_holders(place, record.version, wanted).await? {
-            // Replaced, or described anew: the next look tells.
-            return Ok(Made::Waiting);
-        }
-        for extent in &record.extents {
-            holders.named(extent.blob, &named);
-        }
-        Ok(Made::Enough)
-    }
-
-    /// Names only ourselves for an object of several bodies that is to be in one place, once
-    /// all of it is here. Until then its row goes on naming who has all of it.
-    async fn take_whole(
-        &self,
-        place: (BucketId, &ObjectKey),
-        record: &ObjectRecord,
-    ) -> Result<Made, FlowError> {
-        let mut extents = record.extents.iter();
-        if !extents.all(|extent| self.has_copy(extent.blob, extent.size)) {
-            return Ok(Made::Enough);
-        }
-        // If that is not known to be said, who is named keeps what it has.
-        if self.name_holders(place, record.version, (&[], 1)).await? {
-            for extent in &record.extents {
-                self.shared().holders.end(extent.blob);
-            }
-        }
-        Ok(Made::Over)
-    }
-
-    /// Says in the row of what is pending who has it.
-    async fn name_holders(
-        &self,
-        place: (BucketId, &ObjectKey),
-        version: Version,
-        (copies, wanted): (&[CopyAt], usize),
-    ) -> Result<bool, MetadataError> {
-        again(async || {
-            let (metadata, named) = (self.metadata(), (copies, wanted));
-            metadata.set_holders(place, version, true, named).await
-        })
-        .await
-    }
-
-    fn count_made(&self, bytes: u64, copies: u64) {
-        let stats = &self.shared().stats;
-        stats.copies_made.fetch_add(copies, Ordering::Relaxed);
-        let made = &stats.copies_made_bytes;
-        made.fetch_add(bytes * copies, Ordering::Relaxed);
-    }
-
-    /// What is kept beside a copy: it says whose bytes these are.
-    fn entry_of(
-        &self,
-        bucket: &Bucket,
-        copied: &Copied,
-        record: &ObjectRecord,
-    ) -> Result<Bytes, FlowError> {
-        let journal = &self.shared().journal;
-        let sequence = journal.begin();
-        let entry = self
-            .metadata()
-            .journal_entry(bucket.id, &copied.key, record, sequence);
-        // The commit is made: nothing is ever replayed from it.
-        journal.settle(sequence);
-        Ok(entry?)
-    }
-
-    /// Brings here what our own copy lacks. What is here of it stays, whatever fails.
-    async fn copy_here(
-        &self,
-        blob: BlobId,
-        bytes: u64,
-        entry: Option<&Bytes>,
-    ) -> Result<(), FlowError> {
-        let _space = self.disk().reserve(bytes, chunks_of(bytes) + 1)?;
-        let mut missing = chunks(blob, bytes).filter(|(chunk, _)| !self.disk().keeps(*chunk));
-        let mut next = missing.next();
-        while let Some((chunk, len)) = next {
-            next = missing.next();
-            let found = self.fetch_chunk(chunk, 0..len).await;
-            let buffer = found.ok_or_else(gone)?;
-            // The last one covers the others, if nothing follows.
-            let durability = match next.is_none() && entry.is_none() {
-                true => Durability::Flushed,
-                false => Durability::Pinned,
-            };
-            let (_, written) = self.disk().write(chunk, buffer, durability).await;
-            written?;
-        }
-        let Some(entry) = entry else {
-            return Ok(());
-        };
-        let mut buffer = self.disk().buffer(entry.len()).await?;
-        buffer.set_len(entry.len());
-        buffer.as_mut_slice().copy_from_slice(entry);
-        let place = ChunkId {
-            blob,
-            index: JOURNAL_CHUNK,
-        };
-        let (_, written) = self.disk().write(place, buffer, Durability::Flushed).await;
-        Ok(written?)
-    }
-
-    async fn copy_there(
-        &self,
-        bucket: &Bucket,
-        (blob, copied): (BlobId, &Copied),
-        want: usize,
-        have: &[CopyAt],
-        entry: Option<Bytes>,
-    ) -> Result<(Vec<CopyAt>, Option<CopyAt>), FlowError> {
-        let not: Vec<NodeId> = have.iter().map(|copy| copy.node.clone()).collect();
-        let place = (bucket, &copied.key);
-        let body = CopyBody {
-            blob,
-            bytes: copied.bytes,
-            part: copied.part,
-            bare: entry.is_none(),
-        };
-        let mut copies = self.peers().copy(place, body, want, &not).await?;
-        for (chunk, len) in chunks(blob, copied.bytes) {
-            let buffer = self.read_any(chunk, len).await?;
-            copies.send(buffer.into_bytes()).await?;
-        }
-        let nodes = copies.nodes();
-        let finished = copies.finish(entry.unwrap_or_default()).await;
-        let made = finished.inspect_err(|_| self.shared().holders.tell(blob, &nodes))?;
-        Ok((made, copies.owner()))
-    }
-
-    async fn read_any(&self, chunk: ChunkId, len: u32) -> Result<BufferOf<W>, FlowError> {
-        if let Ok(Some(buffer)) = self.disk().read(chunk, 0..len).await {
-            return Ok(buffer);
-        }
-        self.fetch_chunk(chunk, 0..len).await.ok_or_else(gone)
-    }
-}
-
-/// Says in a row who has it. After an unknown outcome the same is said again: what it
-/// answers then settles the first, and is needed before anybody is told to look. A refusal
-/// settles nothing.
-async fn again(set: impl AsyncFn() -> Result<bool, MetadataError>) -> Result<bool, MetadataError> {
-    let mut unknown = 0;
-    loop {
-        match set().await {
-            Err(MetadataError::Unknown(_)) if unknown < SET_AGAIN_MAX => unknown += 1,
-            Ok(set) => return Ok(set),
-            Err(error @ MetadataError::Unknown(_)) => return Err(error),
-            Err(error) if unknown > 0 => return Err(MetadataError::Unknown(error.to_string())),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn gone() -> FlowError {
-    FlowError::Unavailable("no copy of these bytes can be read now".into())
-}
-
-/// The chunks of a body, and their lengths.
-fn chunks(blob: BlobId, bytes: u64) -> impl Iterator<Item = (ChunkId, u32)> {
-    (0..chunks_of(bytes)).map(move |index| {
-        let start = u64::from(index) * u64::from(CHUNK_BYTES);
-        let len = (bytes - start).min(u64::from(CHUNK_BYTES)) as u32;
-        (ChunkId { blob, index }, len)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    fn unknown() -> MetadataError {
-        MetadataError::Unknown("no answer".into())
-    }
-
-    /// What comes of the answers `said`, the last one first, and how many are left.
-    fn asked(said: Vec<Result<bool, MetadataError>>) -> (Result<bool, MetadataError>, usize) {
-        let said = RefCell::new(said);
-        let set = again(async || said.borrow_mut().pop().unwrap());
-        let answer = set.now_or_never().unwrap();
-        (answer, said.into_inner().len())
-    }
-
-    #[test]
-    fn only_an_answer_settles_what_was_not_answered() {
-        let refused = || MetadataError::Unavailable("another session".into());
-        assert_eq!(asked(vec![Ok(true), Err(unknown())]), (Ok(true), 0));
-        assert_eq!(asked(vec![Err(refused())]), (Err(refused()), 0));
-        // The first may have been heard.
-        let (answer, _) = asked(vec![Err(refused()), Err(unknown())]);
-        assert!(
-            matches!(answer, Err(MetadataError::Unknown(_))),
-            "{answer:?}"
-        );
-        let (answer, left) = asked(vec![Err(unknown()), Err(unknown()), Err(unknown())]);
-        assert_eq!((answer, left), (Err(unknown()), 0));
     }
 }

@@ -1,0 +1,136 @@
+//! The bytes of a copy that is made again: fetched to here, sent to others.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use quickwater_proto::{BlobId, Bucket, CHUNK_BYTES, CopyAt, NodeId, ObjectRecord, slot_of};
+
+use crate::decisions::copy_holders::Copied;
+use crate::decisions::read_plan::chunks_of;
+use crate::engine::{Engine, World};
+use crate::error::FlowError;
+use crate::flows::read::BufferOf;
+use crate::io::{
+    Buffer, ChunkId, Copies, CopyBody, Disk, Durability, Environment, JOURNAL_CHUNK, Metadata,
+    Peers,
+};
+
+impl<W: World> Engine<W>
+where
+    W::Disk: Clone,
+{
+    /// Brings here what our own copy lacks. What is here of it stays, whatever fails.
+    pub(super) async fn copy_here(
+        &self,
+        blob: BlobId,
+        bytes: u64,
+        entry: Option<&Bytes>,
+    ) -> Result<(), FlowError> {
+        let _space = self.disk().reserve(bytes, chunks_of(bytes) + 1)?;
+        let mut missing = chunks(blob, bytes).filter(|(chunk, _)| !self.disk().keeps(*chunk));
+        let mut next = missing.next();
+        while let Some((chunk, len)) = next {
+            next = missing.next();
+            let found = self.fetch_chunk(chunk, 0..len).await;
+            let buffer = found.ok_or_else(gone)?;
+            // The last one covers the others, if nothing follows.
+            let durability = match next.is_none() && entry.is_none() {
+                true => Durability::Flushed,
+                false => Durability::Pinned,
+            };
+            let (_, written) = self.disk().write(chunk, buffer, durability).await;
+            written?;
+        }
+        let Some(entry) = entry else {
+            return Ok(());
+        };
+        let mut buffer = self.disk().buffer(entry.len()).await?;
+        buffer.set_len(entry.len());
+        buffer.as_mut_slice().copy_from_slice(entry);
+        let place = ChunkId {
+            blob,
+            index: JOURNAL_CHUNK,
+        };
+        let (_, written) = self.disk().write(place, buffer, Durability::Flushed).await;
+        Ok(written?)
+    }
+
+    pub(super) async fn copy_there(
+        &self,
+        bucket: &Bucket,
+        (blob, copied): (BlobId, &Copied),
+        want: usize,
+        have: &[CopyAt],
+        entry: Option<Bytes>,
+    ) -> Result<(Vec<CopyAt>, Option<CopyAt>), FlowError> {
+        let not: Vec<NodeId> = have.iter().map(|copy| copy.node.clone()).collect();
+        let place = (bucket, &copied.key);
+        let body = CopyBody {
+            blob,
+            bytes: copied.bytes,
+            part: copied.part,
+            bare: entry.is_none(),
+        };
+        let mut copies = self.peers().copy(place, body, want, &not).await?;
+        for (chunk, len) in chunks(blob, copied.bytes) {
+            let buffer = self.read_any(chunk, len).await?;
+            copies.send(buffer.into_bytes()).await?;
+        }
+        let nodes = copies.nodes();
+        let finished = copies.finish(entry.unwrap_or_default()).await;
+        let made = finished.inspect_err(|_| self.shared().holders.tell(blob, &nodes))?;
+        Ok((made, copies.owner()))
+    }
+
+    async fn read_any(&self, chunk: ChunkId, len: u32) -> Result<BufferOf<W>, FlowError> {
+        if let Ok(Some(buffer)) = self.disk().read(chunk, 0..len).await {
+            return Ok(buffer);
+        }
+        self.fetch_chunk(chunk, 0..len).await.ok_or_else(gone)
+    }
+
+    /// What is kept beside a copy: it says whose bytes these are.
+    pub(super) fn entry_of(
+        &self,
+        bucket: &Bucket,
+        copied: &Copied,
+        record: &ObjectRecord,
+    ) -> Result<Bytes, FlowError> {
+        let journal = &self.shared().journal;
+        let sequence = journal.begin();
+        let entry = self
+            .metadata()
+            .journal_entry(bucket.id, &copied.key, record, sequence);
+        // The commit is made: nothing is ever replayed from it.
+        journal.settle(sequence);
+        Ok(entry?)
+    }
+
+    pub(super) fn copied_here(&self, blob: BlobId, copied: &Copied) {
+        self.count_made(copied.bytes, 1);
+        let slot = slot_of(copied.bucket, &copied.key);
+        self.shared().anchor(blob, slot);
+        let now = self.environment().monotonic();
+        self.shared().persist.hurry(copied.bucket, &copied.key, now);
+    }
+
+    pub(super) fn count_made(&self, bytes: u64, copies: u64) {
+        let stats = &self.shared().stats;
+        stats.copies_made.fetch_add(copies, Ordering::Relaxed);
+        let made = &stats.copies_made_bytes;
+        made.fetch_add(bytes * copies, Ordering::Relaxed);
+    }
+}
+
+pub(super) fn gone() -> FlowError {
+    FlowError::Unavailable("no copy of these bytes can be read now".into())
+}
+
+/// The chunks of a body, and their lengths.
+fn chunks(blob: BlobId, bytes: u64) -> impl Iterator<Item = (ChunkId, u32)> {
+    (0..chunks_of(bytes)).map(move |index| {
+        let start = u64::from(index) * u64::from(CHUNK_BYTES);
+        let len = (bytes - start).min(u64::from(CHUNK_BYTES)) as u32;
+        (ChunkId { blob, index }, len)
+    })
+}
