@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from .linear import GONE, History
 from .payload import payload
-from .raw import BROKEN, Reply, Request, head_bytes, read_reply, sign
+from .raw import BROKEN, Query, Reply, Request, head_bytes, read_reply, sign
 from .target import Target
 
 # Of these a body has one; small ones more often.
@@ -24,7 +24,17 @@ PATIENCE_SECONDS = 4.0
 PAUSE_SECONDS = 0.01
 # What a client may be told, whatever the network does: it was done, there is nothing, come
 # again: also if nobody knows what became of a write.
-HONEST = {"GET": {200, 404, 503}, "HEAD": {200, 404, 503}, "PUT": {200, 503}, "DELETE": {204, 503}}
+HONEST = {
+    "GET": {200, 404, 503}, "HEAD": {200, 404, 503}, "PUT": {200, 503}, "DELETE": {204, 503},
+    "CREATE": {200, 503}, "PART": {200, 503}, "COMPLETE": {200, 503},
+    # Of a Complete of unknown outcome nothing may be left to be completed.
+    "COMPLETE-AGAIN": {200, 404, 503},
+}
+# What the steps of a multipart upload are sent as.
+SENT_AS = {"CREATE": "POST", "PART": "PUT", "COMPLETE": "POST", "COMPLETE-AGAIN": "POST"}
+# All parts but the last: more than the least that the store simulator completes.
+PART_BYTES = 2_000
+PARTS_MAX = 3
 NO_ANSWER = 0
 
 
@@ -81,6 +91,41 @@ class Crowd:
         """Deletes."""
         return self._write(worker, "DELETE", key, GONE, b"")
 
+    def multipart(self, workers: list[str], key: str) -> Answer:
+        """Writes a value by an upload of parts, each step at the next worker: Complete is the
+        write. One without an answer is sent once more, and is the same write."""
+        turn = itertools.cycle(workers)
+        number = next(self._numbers)
+        value = f"{self.seed}.{number}"
+        body = self.body(value)
+        answer, reply = self._send(next(turn), "CREATE", key, b"", [("uploads", "")])
+        if reply is None or answer.status != 200:
+            return answer
+        upload = ("uploadId", reply.text("UploadId"))
+        digests = []
+        for at, piece in enumerate(pieces(body), 1):
+            digests.append(hashlib.md5(piece))
+            query = [("partNumber", str(at)), upload]
+            answer, _ = self._send(next(turn), "PART", key, piece, query)
+            if answer.status != 200:
+                return answer
+        whole = hashlib.md5(b"".join(digest.digest() for digest in digests)).hexdigest()
+        self._etags[f"{whole}-{len(digests)}"] = value
+        listed = "".join(
+            f"<Part><PartNumber>{at}</PartNumber><ETag>&quot;{digest.hexdigest()}&quot;</ETag></Part>"
+            for at, digest in enumerate(digests, 1)
+        )
+        manifest = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
+        operation = self.history.write(key, value, f"of {len(digests)} parts")
+        answer, _ = self._send(next(turn), "COMPLETE", key, manifest, [upload])
+        if 400 <= answer.status < 500:
+            self.history.refuse(key, operation)
+        elif answer.status != 200:
+            answer, _ = self._send(next(turn), "COMPLETE-AGAIN", key, manifest, [upload])
+        if answer.status == 200:
+            self.history.ack(operation)
+        return answer
+
     def _write(self, worker: str, method: str, key: str, value: str, body: bytes) -> Answer:
         operation = self.history.write(key, value, f"at {worker}")
         answer, _ = self._send(worker, method, key, body)
@@ -115,18 +160,24 @@ class Crowd:
         size = SIZES[int(hashlib.md5(value.encode()).hexdigest()[:8], 16) % len(SIZES)]
         return value.encode() + b"\n" + payload(size, value)
 
-    def _send(self, worker: str, method: str, key: str, body: bytes) -> tuple[Answer, Reply | None]:
+    def _send(
+        self, worker: str, method: str, key: str, body: bytes, query: Query | None = None
+    ) -> tuple[Answer, Reply | None]:
         target, begun = self.targets(worker), time.monotonic()
-        request = Request(method, f"/{self.bucket}/{key}", body=body)
+        sent_as = SENT_AS.get(method, method)
+        request = Request(sent_as, f"/{self.bucket}/{key}", query=query or [], body=body)
         reply = None
         try:
             with socket.create_connection(target.address, PATIENCE_SECONDS) as connection:
                 connection.sendall(head_bytes(request, sign(target, request)) + body)
-                reply = read_reply(connection, method)
+                reply = read_reply(connection, sent_as)
         except BROKEN:
             pass  # nobody knows
         ended = time.monotonic()
         status, code = (reply.status, reply.code) if reply else (NO_ANSWER, "")
+        if status == 200 and code:
+            # A long Complete is answered before it is known how it ends.
+            status = 503
         answer = Answer(worker, method, key, begun, ended, status, code)
         self.answers.append(answer)
         return answer, reply
@@ -151,8 +202,10 @@ class Crowd:
                     self.read(worker, key)
                 elif kind < 0.5:
                     self.read(worker, key, "HEAD")
-                elif kind < 0.88:
+                elif kind < 0.83:
                     self.put(worker, key)
+                elif kind < 0.9:
+                    self.multipart(chance.sample(workers, len(workers)), key)
                 else:
                     self.delete(worker, key)
                 time.sleep(PAUSE_SECONDS)
@@ -195,3 +248,9 @@ class Crowd:
         """Answers by worker and status."""
         counts = Counter((answer.worker, answer.status) for answer in self.answers)
         return ", ".join(f"{worker} {status or '-'}: {n}" for (worker, status), n in sorted(counts.items()))
+
+
+def pieces(body: bytes) -> list[bytes]:
+    """The parts that a body is uploaded in."""
+    whole = range(0, max(len(body) - PART_BYTES, 1), PART_BYTES)[:PARTS_MAX]
+    return [body[at: at + PART_BYTES if at != whole[-1] else None] for at in whole]
