@@ -304,11 +304,20 @@ def test_packets_that_get_lost_cost_time_and_no_bytes(tmp_path: Path) -> None:
 
 
 @long
-def test_packets_that_get_lost_in_the_window_cost_what_they_cost_anywhere(tmp_path: Path) -> None:
-    """Every answer is one flight, the first of a connection that has just moved."""
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+def test_packets_that_get_lost_in_the_window_cost_what_they_cost_anywhere(
+    tmp_path: Path, known: bool
+) -> None:
+    """Every answer is one flight, the first of a connection that has just moved, to a client that
+    the kernels know the way to from connections before, or do not."""
     cluster = made(tmp_path, least="4KiB")
     body = payload(WINDOW_BYTES, seed=1)
     try:
+        for node in ["n1", "n2"]:
+            with cluster.at(node):
+                # Else 64 KiB at a time are lost.
+                subprocess.run(["ip", "link", "set", "e0", "gso_max_segs", "1"], check=True)
+                Path("/proc/sys/net/ipv4/tcp_no_metrics_save").write_text("0" if known else "1")
         cluster.go_to("n1")
         with cluster.at(CLIENT):
             s3 = cluster.target().client()
@@ -317,13 +326,9 @@ def test_packets_that_get_lost_in_the_window_cost_what_they_cost_anywhere(tmp_pa
                 s3.put_object(Bucket=BUCKET, Key=key, Body=body)
             links = urls(cluster)
         keys = {node: [key for key in KEYS if cluster.owner(BUCKET, key) == node] for node in ["n1", "n2"]}
-        for node in keys:
-            # Else 64 KiB at a time are lost.
-            with cluster.at(node):
-                subprocess.run(["ip", "link", "set", "e0", "gso_max_segs", "1"], check=True)
 
         def waits(to: str, wanted: list[str], share: float) -> list[float]:
-            """Gets these by one connection; how long each took, sorted, seconds."""
+            """Gets these by one connection; how long each took, seconds."""
             cluster.go_to(to)
             netloc = urlsplit(links[KEYS[0]]).netloc
             found = []
@@ -340,7 +345,7 @@ def test_packets_that_get_lost_in_the_window_cost_what_they_cost_anywhere(tmp_pa
                     if loss:
                         loss.close()
                     client.close()
-            return sorted(found)
+            return found
 
         turns = [keys[node][0] for node in ["n2", "n1"]] * (WINDOW_GETS // 2)
         # Until both take connections of this entry.
@@ -348,12 +353,17 @@ def test_packets_that_get_lost_in_the_window_cost_what_they_cost_anywhere(tmp_pa
         before = given(cluster)
         moved = waits("n1", turns, LOSS)
         assert given(cluster) - before >= WINDOW_GETS // 2
-        stayed = waits("n2", keys["n2"][:1] * WINDOW_GETS, LOSS)
-        told = {}
-        for name, found in [("moved", moved), ("stayed", stayed)]:
-            told[name] = [round(1000 * found[int(share * len(found))]) for share in (0.5, 0.9, 0.99)]
-        print(f"p50, p90, p99 in ms: {told}")
+        found = {"to the owner": moved[::2], "back": moved[1::2]}
+        for name, node in [("at the entry", "n1"), ("at the owner", "n2")]:
+            found[name] = waits(node, keys[node][:1] * (WINDOW_GETS // 2), LOSS)
+        for name, times in found.items():
+            times.sort()
+            told = [f"{1000 * times[int(share * len(times))]:.1f}" for share in (0.5, 0.9, 0.99)]
+            late = [sum(took > most for took in times) for most in (0.3, 0.9)]
+            print(f"{name}: p50, p90, p99 {told} ms, most {1000 * times[-1]:.0f}; "
+                  f"{late} of {len(times)} above 300 and 900 ms")
         # A first timeout of a second would be here.
-        assert told["moved"][2] < 900, told
+        for name in ["to the owner", "back"]:
+            assert found[name][int(0.99 * len(found[name]))] < 0.9, name
     finally:
         cluster.close()

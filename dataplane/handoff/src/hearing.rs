@@ -11,7 +11,7 @@ use crate::repair;
 pub enum Hearing {
     /// Nothing was sent since the socket was made.
     Unasked,
-    /// Bytes were sent, none of them is acknowledged.
+    /// Bytes were sent, the old one included, none of them is acknowledged.
     Silent,
     /// Some of what this socket sent is acknowledged.
     Heard,

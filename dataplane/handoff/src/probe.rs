@@ -46,7 +46,8 @@ pub fn probe() -> Result<(), ProbeError> {
     let frozen = freeze(server.into(), &question).map_err(|(_, refused)| refused)?;
     let state = frozen.state().clone();
     frozen.release();
-    let mut restored = TcpStream::from(restore(&state)?);
+    let restored = restore(&state)?.begin().map_err(ProbeError::Dead)?;
+    let mut restored = TcpStream::from(restored);
     let mut spoken = || -> io::Result<bool> {
         restored.set_read_timeout(Some(PATIENCE))?;
         restored.write_all(ANSWER)?;

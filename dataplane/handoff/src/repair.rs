@@ -82,6 +82,11 @@ struct InfoWords([u64; 26]);
 /// Words of it.
 const BYTES_ACKED: usize = 120 / 8;
 const BYTES_SENT: usize = 200 / 8;
+/// Bytes before numbers of four bytes.
+#[cfg(test)]
+const TIMEOUT_AT: usize = 8;
+#[cfg(test)]
+const ROUND_TRIP_AT: usize = 68;
 
 /// What was agreed when the connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +212,19 @@ pub(crate) fn unacknowledged(socket: impl AsFd) -> io::Result<u32> {
 pub(crate) fn progress(socket: impl AsFd) -> io::Result<(u64, u64)> {
     let info: InfoWords = get(socket, libc::TCP_INFO)?;
     Ok((info.0[BYTES_SENT], info.0[BYTES_ACKED]))
+}
+
+/// The round-trip time, 0 before it was measured, and how long the first bytes that are
+/// sent next may stay unacknowledged, microseconds.
+#[cfg(test)]
+pub(crate) fn round_trip(socket: impl AsFd) -> io::Result<(u32, u32)> {
+    let info: InfoWords = get(socket, libc::TCP_INFO)?;
+    let half = |at: usize| {
+        let word = info.0[at / 8].to_ne_bytes();
+        let four = word[at % 8..].first_chunk().copied();
+        u32::from_ne_bytes(four.unwrap_or_default())
+    };
+    Ok((half(ROUND_TRIP_AT), half(TIMEOUT_AT)))
 }
 
 /// Sends so many bytes a second at most.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::net::sockopt;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
 use crate::repair::{self, Agreed, Mode, Queue, RepairWindow};
 use crate::state::{BadState, State};
@@ -40,16 +40,29 @@ fn kernel<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> RestoreError 
     }
 }
 
-/// Continues a connection by a new, blocking socket without delays (TCP_NODELAY).
-/// [`State::unread`] is not in its queue: it is the caller's to answer. The client's
-/// packets should be kept away until this returns.
+/// An old byte, sent once more. What it is does not matter: whoever has it already drops it
+/// and acknowledges at once what it has (RFC 9293 §3.10.7.4, as with RFC 1122 §4.2.3.6).
+const OLD_BYTE: [u8; 1] = [0];
+
+/// A connection that continues here and has said nothing yet. Dropping it lets go of it in
+/// silence.
+#[derive(Debug)]
+pub struct Restored {
+    /// Gone only while it is being dropped.
+    socket: Option<OwnedFd>,
+}
+
+/// Continues a connection by a new, blocking socket. [`State::unread`] is not in its queue: it
+/// is the caller's to answer. The client's packets should be kept away until this returns.
 ///
-/// A new socket begins with the congestion window of a new connection: the route's
-/// `initcwnd` is what helps.
+/// A new socket knows nothing of the way to the client: it begins with the congestion window of
+/// a new connection (the route's `initcwnd` is what helps), and waits for seconds before it sends
+/// a first flight again. So its first byte is the last one that the client has acknowledged: what
+/// comes back is the round-trip time.
 ///
 /// # Errors
 /// There is no such connection here.
-pub fn restore(state: &State) -> Result<OwnedFd, RestoreError> {
+pub fn restore(state: &State) -> Result<Restored, RestoreError> {
     state.check()?;
     let family = match state.local {
         SocketAddr::V4(_) => AddressFamily::INET,
@@ -58,8 +71,13 @@ pub fn restore(state: &State) -> Result<OwnedFd, RestoreError> {
     let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(kernel("a socket"))?;
     repair::set_mode(&socket, Mode::On).map_err(kernel("repair mode"))?;
+    // A byte that waits for a window would have acknowledgements of it taken for wrong ones.
+    let asks = state.window.send > 0;
     let numbers = [
-        (Queue::Send, state.send_sequence),
+        (
+            Queue::Send,
+            state.send_sequence.wrapping_sub(u32::from(asks)),
+        ),
         (Queue::Receive, state.receive_sequence),
     ];
     for (queue, number) in numbers {
@@ -95,11 +113,53 @@ pub fn restore(state: &State) -> Result<OwnedFd, RestoreError> {
         rcv_wup: window.receive_update,
     };
     repair::set_window(&socket, &window).map_err(kernel("windows"))?;
-    sockopt::set_tcp_nodelay(&socket, true).map_err(kernel("TCP_NODELAY"))?;
     repair::set_mode(&socket, Mode::OffInSilence).map_err(kernel("leaving repair mode"))?;
-    // As sockets have that were accepted; leaving repair mode took it away.
-    sockopt::set_socket_reuseaddr(&socket, true).map_err(kernel("SO_REUSEADDR"))?;
-    Ok(socket)
+    let restored = Restored {
+        socket: Some(socket),
+    };
+    restored.prepare(asks)?;
+    Ok(restored)
+}
+
+impl Restored {
+    /// Whatever can fail, while it can still be let go of in silence. A connection that could
+    /// not queue its old byte would send the next one in its place.
+    fn prepare(&self, asks: bool) -> Result<(), RestoreError> {
+        let Some(socket) = &self.socket else {
+            return Ok(());
+        };
+        // As sockets have that were accepted; leaving repair mode took it away.
+        sockopt::set_socket_reuseaddr(socket, true).map_err(kernel("SO_REUSEADDR"))?;
+        if asks {
+            let later = SendFlags::MORE | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            rustix::net::send(socket, &OLD_BYTE, later).map_err(kernel("a first byte"))?;
+        }
+        Ok(())
+    }
+
+    /// Begins to speak, without delays (TCP_NODELAY). The client's packets should reach this
+    /// host and its socket by now: its first one tells how far away it is.
+    ///
+    /// # Errors
+    /// The kernel refuses; the connection is let go of in silence.
+    pub fn begin(mut self) -> io::Result<OwnedFd> {
+        let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        // Sends what waits, too.
+        sockopt::set_tcp_nodelay(socket, true)?;
+        self.socket.take().ok_or(io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        let Some(socket) = self.socket.take() else {
+            return;
+        };
+        // Closed in repair mode: nothing is sent.
+        let silent = repair::set_mode(&socket, Mode::On);
+        // Fails only without the right that made it.
+        debug_assert!(silent.is_ok(), "{silent:?}");
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +169,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::{freeze, is_at_rest, probe};
+    use crate::{Hearing, freeze, hearing, is_at_rest, probe};
 
     /// No test waits longer for anything.
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -130,7 +190,7 @@ mod tests {
         let frozen = freeze(server.into(), b"").map_err(|(_, why)| why).unwrap();
         let state = frozen.state().clone();
         frozen.release();
-        restore(&state).unwrap()
+        restore(&state).unwrap().begin().unwrap()
     }
 
     fn until(holds: impl Fn() -> bool) {
@@ -168,6 +228,56 @@ mod tests {
     }
 
     #[test]
+    fn it_knows_the_round_trip_time_before_it_answers() {
+        let Some((mut client, server)) = pair() else {
+            return;
+        };
+        let mut server = TcpStream::from(moved(server));
+        until(|| repair::round_trip(&server).unwrap().0 > 0);
+        let (_, timeout) = repair::round_trip(&server).unwrap();
+        assert!(timeout < 1_000_000, "{timeout} us, as of a new connection");
+        until(|| is_at_rest(&server).is_ok());
+        // The old byte is none of the answer.
+        server.write_all(b"answer").unwrap();
+        drop(server);
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"answer");
+    }
+
+    #[test]
+    fn one_that_may_not_send_yet_asks_nothing_and_goes_on() {
+        let Some((mut client, server)) = pair() else {
+            return;
+        };
+        let frozen = freeze(server.into(), b"").map_err(|(_, why)| why).unwrap();
+        let mut state = frozen.state().clone();
+        frozen.release();
+        // As if the client had not read what it was sent.
+        state.window.send = 0;
+        let mut server = TcpStream::from(restore(&state).unwrap().begin().unwrap());
+        assert_eq!(hearing(&server).unwrap(), Hearing::Unasked);
+        server.write_all(b"answer").unwrap();
+        client.read_exact(&mut [0; 6]).unwrap();
+        until(|| hearing(&server).unwrap() == Hearing::Heard);
+    }
+
+    #[test]
+    fn one_that_never_begins_is_let_go_of_in_silence() {
+        let Some((mut client, server)) = pair() else {
+            return;
+        };
+        let frozen = freeze(server.into(), b"").map_err(|(_, why)| why).unwrap();
+        let state = frozen.state().clone();
+        frozen.release();
+        drop(restore(&state).unwrap());
+        // Nothing was said: it can be continued still.
+        let mut server = TcpStream::from(restore(&state).unwrap().begin().unwrap());
+        server.write_all(b"answer").unwrap();
+        client.read_exact(&mut [0; 6]).unwrap();
+    }
+
+    #[test]
     fn what_a_slow_connection_sends_next_is_not_older_than_what_it_sent() {
         let Some((mut client, mut server)) = pair() else {
             return;
@@ -189,9 +299,10 @@ mod tests {
         let mut server = TcpStream::from(moved(server));
         server.write_all(b"answer").unwrap();
         client.read_exact(&mut [0; 6]).unwrap();
-        until(|| repair::progress(&server).unwrap().1 == 6);
+        // With the old byte.
+        until(|| repair::progress(&server).unwrap().1 == 7);
         // What is sent again may have been acknowledged late, and the kernel counts for all.
         let (sent, _) = repair::progress(&server).unwrap();
-        assert!(sent == 6 || dropped_as_older() == before, "{sent} bytes");
+        assert!(sent == 7 || dropped_as_older() == before, "{sent} bytes");
     }
 }

@@ -16,7 +16,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use quickwater_ebpf::{Device, Ends, Forwarding, Unavailable, WINDOW};
-use quickwater_handoff::{Frozen, Hearing, Refused, State, freeze, hearing, is_at_rest, restore};
+use quickwater_handoff::{
+    Frozen, Hearing, Refused, Restored, State, freeze, hearing, is_at_rest, restore,
+};
 use segment::{Host, Segment};
 
 /// No test waits longer for anything.
@@ -104,9 +106,13 @@ fn frozen(stream: TcpStream) -> Frozen {
     freeze(stream.into(), b"").unwrap()
 }
 
-fn continued(host: &Host, state: &State) -> TcpStream {
+fn continued(host: &Host, state: &State) -> Restored {
     let state = State::decode(&state.encode()).unwrap();
-    let stream = TcpStream::from(host.run(|| restore(&state)).unwrap());
+    host.run(|| restore(&state)).unwrap()
+}
+
+fn speaking(restored: Restored) -> TcpStream {
+    let stream = TcpStream::from(restored.begin().unwrap());
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream
@@ -119,8 +125,9 @@ fn hand_over(entry: &Node<'_>, owner: &Node<'_>, ends: &Ends, stream: TcpStream)
     let frozen = frozen(stream);
     let mac = owner.forwarding.device().mac;
     entry.forwarding.send_on(ends, mac).unwrap();
-    let stream = continued(owner.host, frozen.state());
+    let restored = continued(owner.host, frozen.state());
     owner.forwarding.expect_no_more(ends);
+    let stream = speaking(restored);
     assert!(frozen.is_unchanged());
     frozen.release();
     stream
@@ -130,8 +137,9 @@ fn hand_back(entry: &Node<'_>, ends: &Ends, stream: TcpStream) -> TcpStream {
     rest(&stream);
     entry.forwarding.keep_away(ends).unwrap();
     let frozen = frozen(stream);
-    let stream = continued(entry.host, frozen.state());
+    let restored = continued(entry.host, frozen.state());
     entry.forwarding.forget(ends);
+    let stream = speaking(restored);
     frozen.release();
     stream
 }
@@ -217,8 +225,9 @@ fn early_packets_wait_for_the_socket() {
         while owner.forwarding.counts().kept_away == before && begun.elapsed() < WINDOW {
             std::thread::yield_now();
         }
-        let mut server = continued(owner.host, frozen.state());
+        let restored = continued(owner.host, frozen.state());
         owner.forwarding.expect_no_more(&ends);
+        let mut server = speaking(restored);
         frozen.release();
         // On a machine that stood still meanwhile the packet was not kept away: again.
         if begun.elapsed() < WINDOW {
@@ -242,29 +251,38 @@ fn who_continues_a_connection_knows_whether_its_client_hears() {
     loop {
         assert!(Instant::now() < until, "never within the window");
         let (mut client, server, ends) = connect(&segment, &listener);
-        let mut server = hand_over(&entry, &owner, &ends, server);
-        assert_eq!(hearing(&server).unwrap(), Hearing::Unasked);
-        let begun = Instant::now();
+        let left_at = Instant::now();
+        owner.forwarding.expect(&ends).unwrap();
         // What the client acknowledges gets lost.
         entry.forwarding.keep_away(&ends).unwrap();
+        let here = frozen(server);
+        let restored = continued(owner.host, here.state());
+        owner.forwarding.expect_no_more(&ends);
+        let mut server = speaking(restored);
+        here.release();
+        let asked = hearing(&server).unwrap();
         server.write_all(b"answer").unwrap();
         let silent = hearing(&server).unwrap();
         assert_eq!(read_exactly(&mut client, 6), b"answer");
-        let within = begun.elapsed() < WINDOW;
+        let within = left_at.elapsed() < WINDOW;
         let mac = owner.forwarding.device().mac;
         entry.forwarding.send_on(&ends, mac).unwrap();
         rest(&server);
         assert_eq!(hearing(&server).unwrap(), Hearing::Heard);
         let (leaving, left, ends) = connect(&segment, &listener);
-        let left = hand_over(&entry, &owner, &ends, left);
-        drop(leaving);
+        let here = frozen(left);
+        segment::reset(leaving);
+        let mac = owner.forwarding.device().mac;
+        entry.forwarding.send_on(&ends, mac).unwrap();
+        let left = speaking(continued(owner.host, here.state()));
+        here.release();
         while hearing(&left).unwrap() != Hearing::Ended {
             assert!(Instant::now() < until, "its client is gone");
             std::thread::yield_now();
         }
         // On a machine that stood still meanwhile it may have been heard: again.
         if within {
-            assert_eq!(silent, Hearing::Silent);
+            assert_eq!((asked, silent), (Hearing::Silent, Hearing::Silent));
             return;
         }
     }
@@ -284,8 +302,9 @@ fn after_a_reset_packets_go_to_the_owner_for_a_moment() {
     let frozen = frozen(server);
     let mac = owner.forwarding.device().mac;
     entry.forwarding.send_on(&ends, mac).unwrap();
-    let mut server = continued(owner.host, frozen.state());
+    let restored = continued(owner.host, frozen.state());
     owner.forwarding.expect_no_more(&ends);
+    let mut server = speaking(restored);
     // The entry did not hear of it.
     entry.forwarding.send_last(&ends, mac).unwrap();
     frozen.reset();
@@ -496,9 +515,10 @@ fn ended_by_the_client(
     let mac = owner.forwarding.device().mac;
     entry.forwarding.send_on(&ends, mac).unwrap();
     reached(Moment::SentOn);
-    let mut server = continued(owner.host, frozen.state());
+    let restored = continued(owner.host, frozen.state());
     reached(Moment::Restored);
     owner.forwarding.expect_no_more(&ends);
+    let mut server = speaking(restored);
     frozen.release();
     reached(Moment::Answered);
     // The answer finds nobody: sooner or later it fails.

@@ -12,7 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use quickwater_handoff::{Frozen, Refused, RestoreError, State, UNREAD_BYTES_MAX};
+use quickwater_handoff::{Frozen, Refused, RestoreError, State, UNREAD_BYTES_MAX, Window};
 use quickwater_handoff::{freeze, probe, restore};
 
 /// No test waits longer for anything.
@@ -55,6 +55,10 @@ fn freeze_soon(socket: impl Into<OwnedFd>, read: &[u8]) -> Frozen {
     }
 }
 
+fn continued(state: &State) -> OwnedFd {
+    restore(state).unwrap().begin().unwrap()
+}
+
 fn bytes(count: usize, seed: usize) -> Vec<u8> {
     (0..count)
         .map(|at| ((at * 31) ^ (at >> 8) ^ seed) as u8)
@@ -86,7 +90,7 @@ fn hand_over_many_times(address: &str) {
         assert_eq!(state.unread, b"GET");
         assert!(frozen.is_unchanged());
         frozen.release();
-        server = TcpStream::from(restore(&state).unwrap());
+        server = TcpStream::from(continued(&state));
         server.set_read_timeout(Some(PATIENCE)).unwrap();
         let size = [0, 1, 1000, 70_000, 1 << 20][turn % 5];
         send(&server, &mut client, &bytes(size, turn));
@@ -118,11 +122,17 @@ fn what_was_agreed_is_what_it_was() {
     let frozen = freeze_soon(server, b"");
     let before = frozen.state().clone();
     frozen.release();
-    let after = freeze_soon(restore(&before).unwrap(), b"").state().clone();
+    let after = freeze_soon(continued(&before), b"").state().clone();
     assert!(before.scales.is_some() && before.sack && before.timestamp.is_some());
     assert_eq!((after.scales, after.sack), (before.scales, before.sack));
     assert_eq!(after.segment, before.segment);
-    assert_eq!(after.window, before.window);
+    // It was announced once more since, in whole units.
+    let unit = 1 << before.scales.unwrap().1;
+    let announced = Window {
+        receive: before.window.receive.next_multiple_of(unit),
+        ..before.window
+    };
+    assert_eq!(after.window, announced);
     let (one, other) = (before.timestamp.unwrap(), after.timestamp.unwrap());
     assert!(other.wrapping_sub(one) < 1 << 30, "the clock goes on");
     assert_eq!(after.send_sequence, before.send_sequence);
@@ -182,7 +192,7 @@ fn a_client_is_told_when_it_is_over_and_not_when_it_goes_on_elsewhere() {
     let error = client.read(&mut [0; 1]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     client.set_nonblocking(false).unwrap();
-    send(&restore(&state).unwrap().into(), &mut client, b"hello");
+    send(&continued(&state).into(), &mut client, b"hello");
 }
 
 #[test]
@@ -262,7 +272,7 @@ fn a_port_can_be_listened_on_again_beside_restored_connections() {
     let state = frozen.state().clone();
     frozen.release();
     // Beside the listener, and a new one beside it.
-    let restored = TcpStream::from(restore(&state).unwrap());
+    let restored = TcpStream::from(continued(&state));
     drop(listener);
     let again = TcpListener::bind(address).unwrap();
     send(&restored, &mut client, b"both");

@@ -140,8 +140,9 @@ where
             return Err("its request is not let in here".into());
         }
         let place = self.intake.place().ok_or("too many connections")?;
-        let socket = restore(&state).map_err(|error| error.to_string())?;
+        let restored = restore(&state).map_err(|error| error.to_string())?;
         handoff.admit(&guest);
+        let socket = restored.begin().map_err(|error| error.to_string())?;
         handoff.count(Outcome::Taken);
         let arrival = Arrival {
             socket,
