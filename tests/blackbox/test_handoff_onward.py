@@ -83,8 +83,9 @@ def by_curl(cluster: Segment, into: Path, keys: list[str], bodies: dict[str, byt
     return sum(int(line) for line in done.stdout.split())
 
 
-def test_one_connection_is_at_every_worker_in_turn(tmp_path: Path) -> None:
-    cluster = made(tmp_path, members=THREE)
+@pytest.mark.parametrize("six", [False, True], ids=["IPv4", "IPv6"])
+def test_one_connection_is_at_every_worker_in_turn(tmp_path: Path, six: bool) -> None:
+    cluster = made(tmp_path, members=THREE, six=six)
     try:
         bodies = fill(cluster)
         keys = large(cluster, bodies)

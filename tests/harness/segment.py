@@ -22,7 +22,7 @@ WORKERS = ["n1", "n2"]
 THREE = [*WORKERS, "n3"]
 CLIENT, CONTROL, BRIDGE = "client", "control", "bridge"
 HOSTS = [CLIENT, CONTROL, *THREE]
-SERVICE, PORT = "10.60.0.1", 9000
+SERVICE, SERVICE_SIX, PORT = "10.60.0.1", "fd60::1", 9000
 
 
 def _run(*words: str) -> None:
@@ -41,8 +41,10 @@ class Segment(Cluster):
         own_env: dict[str, dict[str, str]] | None = None,
         members: list[str] | None = None,
         own_flags: dict[str, dict[str, str]] | None = None,
+        six: bool = False,
     ) -> None:
-        """`own_env` and `own_flags`: more environment and flags for one worker."""
+        """`own_env` and `own_flags`: more environment and flags for one worker. `six`: clients
+        speak IPv6, workers among themselves do not."""
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
         (home / "ufs").mkdir(exist_ok=True)
@@ -50,6 +52,7 @@ class Segment(Cluster):
         self.flags = {"ufs": self.ufs, "ebpf-handoff": handoff, "ebpf-handoff-min": least}
         self.own_flags = own_flags or {}
         self.members = members or WORKERS
+        self.six = six
         self.env: dict[str, str] = {}
         self.own_env = own_env or {}
         self.workers = {}
@@ -79,6 +82,10 @@ class Segment(Cluster):
         """Of a host."""
         return f"10.50.0.{HOSTS.index(host) + 1}"
 
+    def address_six(self, host: str) -> str:
+        """Of a host, IPv6."""
+        return f"fd50::{HOSTS.index(host) + 1}"
+
     def hosts(self) -> list[str]:
         """All of them."""
         return [CLIENT, CONTROL, *self.members]
@@ -94,11 +101,15 @@ class Segment(Cluster):
         for host in self.hosts():
             with self.at(host):
                 _run("ip", "address", "add", f"{self.address(host)}/24", "dev", "e0")
+                if self.six:
+                    _run("ip", "address", "add", f"{self.address_six(host)}/64", "dev", "e0", "nodad")
                 _run("ip", "link", "set", "e0", "up")
                 if host in self.members:
                     Path("/proc/sys/net/ipv4/conf/all/arp_ignore").write_text("1")
                     Path("/proc/sys/net/ipv4/conf/all/arp_announce").write_text("2")
                     _run("ip", "address", "add", f"{SERVICE}/32", "dev", "lo")
+                    if self.six:
+                        _run("ip", "address", "add", f"{SERVICE_SIX}/128", "dev", "lo", "nodad")
         for node in self.members:
             pins = self.home / "pins" / node
             pins.mkdir(parents=True)
@@ -117,7 +128,7 @@ class Segment(Cluster):
         for node in self.members:
             self.flags["ebpf-pins"] = str(self.home / "pins" / node / "quickwater")
             server = self.worker(node, start=False)
-            listen = f"--s3-listen={SERVICE}:{PORT}"
+            listen = f"--s3-listen=[{SERVICE_SIX}]:{PORT}" if self.six else f"--s3-listen={SERVICE}:{PORT}"
             words = [listen if w.startswith("--s3-listen=") else w for w in server.command()]
             own = {f"--{name}": value for name, value in self.own_flags.get(node, {}).items()}
             words = [word for word in words if word.split("=")[0] not in own]
@@ -130,7 +141,10 @@ class Segment(Cluster):
     def go_to(self, node: str) -> None:
         """Clients get to this worker from now on."""
         with self.at(CLIENT):
-            _run("ip", "route", "replace", f"{SERVICE}/32", "via", self.address(node))
+            if self.six:
+                _run("ip", "route", "replace", f"{SERVICE_SIX}/128", "via", self.address_six(node))
+            else:
+                _run("ip", "route", "replace", f"{SERVICE}/32", "via", self.address(node))
 
     def target(self) -> Target:
         """Where clients find the service."""
