@@ -331,6 +331,20 @@ fn bytes_of_a_change_that_was_not_made_go_when_their_session_is_over() {
     }
 }
 
+/// A PUT of `k` whose commit is on its way, and is refused in the end; its bytes, and
+/// whether it has ended.
+async fn refused_later(cluster: &Cluster, worker: &Worker) -> (BlobId, Rc<Cell<bool>>) {
+    let (late, put) = (cluster.clone(), worker.clone());
+    let ended = Rc::new(Cell::new(false));
+    let seen = Rc::clone(&ended);
+    cluster.sim.spawn(async move {
+        late.put(&put, "k", 2).await.unwrap_err();
+        seen.set(true);
+    });
+    cluster.wait(30).await;
+    (cluster.metadata.blob_of_entry(1), ended)
+}
+
 #[test]
 fn bytes_let_go_with_a_lost_slot_are_never_acked_when_it_is_back() {
     in_a_cluster(1, |cluster| async move {
@@ -341,15 +355,7 @@ fn bytes_let_go_with_a_lost_slot_are_never_acked_when_it_is_back() {
         // The commit waits for a control plane that is away, until the lease is over.
         let away = Duration::from_secs(120);
         cluster.metadata.journaled_waits.set(away);
-        let (late, put) = (cluster.clone(), a.clone());
-        let ended = Rc::new(Cell::new(false));
-        let seen = Rc::clone(&ended);
-        cluster.sim.spawn(async move {
-            late.put(&put, "k", 2).await.unwrap_err();
-            seen.set(true);
-        });
-        cluster.wait(30).await;
-        let blob = cluster.metadata.blob_of_entry(1);
+        let (blob, ended) = refused_later(&cluster, &a).await;
         assert!(a.has_copy(blob, size_of(2)));
         let lost: Vec<usize> = (0..SLOTS).collect();
         a.shared().lose_slots(&lost);
@@ -388,15 +394,7 @@ fn copies_let_go_are_never_named_by_a_commit_that_comes_later() {
         // The commit waits for a control plane that is away, until the owner has another
         // session: then it is sent again.
         cluster.metadata.copied_waits.set(Duration::from_secs(120));
-        let (late, put) = (cluster.clone(), a.clone());
-        let ended = Rc::new(Cell::new(false));
-        let seen = Rc::clone(&ended);
-        cluster.sim.spawn(async move {
-            late.put(&put, "k", 2).await.unwrap_err();
-            seen.set(true);
-        });
-        cluster.wait(30).await;
-        let blob = cluster.metadata.blob_of_entry(1);
+        let (blob, ended) = refused_later(&cluster, &a).await;
         // Nobody says that no commit of it is under way: it stays.
         assert_eq!(cluster.having(blob, size_of(2)), ["a", "b"]);
         cluster.next_session("a");

@@ -267,18 +267,24 @@ fn what_was_acked_without_copies_gets_them_before_it_is_complete() {
     });
 }
 
+/// The worker `a`, which owns all keys, and an upload whose part `b` and `c` have, too.
+async fn part_on_three(cluster: &Cluster) -> (Worker, Open) {
+    let a = cluster.start("a", false);
+    own_all(&a);
+    for name in ["b", "c"] {
+        let worker = cluster.start(name, false);
+        cluster.run(&worker);
+    }
+    cluster.run(&a);
+    let mut open = Open::begin(cluster, &a).await;
+    open.put(1, 1).await.unwrap();
+    (a, open)
+}
+
 #[test]
 fn who_is_not_named_any_more_does_not_count() {
     in_a_cluster(3, |cluster| async move {
-        let a = cluster.start("a", false);
-        own_all(&a);
-        for name in ["b", "c"] {
-            let worker = cluster.start(name, false);
-            cluster.run(&worker);
-        }
-        cluster.run(&a);
-        let mut open = Open::begin(&cluster, &a).await;
-        open.put(1, 1).await.unwrap();
+        let (a, open) = part_on_three(&cluster).await;
         assert_eq!(open.having(), [["a", "b", "c"]]);
         // It is complete with two copies, while one of three is away.
         cluster.lose("c");
@@ -302,31 +308,30 @@ fn who_is_not_named_any_more_does_not_count() {
 #[test]
 fn a_copy_named_while_the_upload_is_completed_counts_only_if_that_names_it() {
     in_a_cluster(3, |cluster| async move {
-        let a = cluster.start("a", false);
-        own_all(&a);
-        for name in ["b", "c"] {
-            let worker = cluster.start(name, false);
-            cluster.run(&worker);
-        }
-        cluster.run(&a);
-        let mut open = Open::begin(&cluster, &a).await;
-        open.put(1, 1).await.unwrap();
+        let (a, open) = part_on_three(&cluster).await;
         // A third copy is made, and the answer to that is late.
         let late = Duration::from_secs(20);
         cluster.metadata.part_named_late.set(late);
         let d = cluster.start("d", false);
         cluster.run(&d);
         cluster.lose("c");
-        let made = || a.shared().stats.copies_made.load(Ordering::Relaxed);
-        cluster.until("made", || made() == 1).await;
-        // Its row says so by then.
-        cluster.wait(2).await;
+        let (named_in_row, answered) = {
+            let calls = &cluster.metadata.parts_named;
+            (|| calls.get().0 == 1, || calls.get().1 == 1)
+        };
+        cluster.until("its row says so", named_in_row).await;
         ask_for(&a, 2);
         open.complete_at_last().await;
+        cluster.until("that is answered", answered).await;
         cluster.wait(600).await;
-        let holders = named(&cluster);
-        assert!(holders.contains(&"b".to_owned()), "{holders:?}");
-        // Whoever is counted on has it.
+        let counted = a.shared().holders.of(open.parts[0].blob);
+        let counted: Vec<String> = counted.iter().map(|at| at.node.to_string()).collect();
+        assert_eq!((counted, missing(&a)), (named(&cluster), 0));
+        // Whoever is counted on has it: one that nothing names lets go of it in its next
+        // session.
+        cluster.next_session("d");
+        d.shared().kept.fence(cluster.sim.now());
+        cluster.wait(600).await;
         cluster.lose("b");
         cluster
             .until("two copies", || {
@@ -335,6 +340,7 @@ fn a_copy_named_while_the_upload_is_completed_counts_only_if_that_names_it() {
             .await;
         cluster.wait(600).await;
         assert_eq!(open.having(), [["a", "d"]]);
+        assert!(named(&cluster).contains(&"d".to_owned()));
     });
 }
 

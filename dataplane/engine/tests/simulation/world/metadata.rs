@@ -48,6 +48,8 @@ pub struct SimMetadata {
     pub parts_unknown: Rc<Cell<bool>>,
     /// How long the answer takes that a part's row was told who has it.
     pub part_named_late: Rc<Cell<Duration>>,
+    /// How often a part's row was told, and how often that was answered.
+    pub parts_named: Rc<Cell<(usize, usize)>>,
 }
 
 impl SimMetadata {
@@ -73,6 +75,7 @@ impl SimMetadata {
             copies_refused: Rc::default(),
             parts_unknown: Rc::default(),
             part_named_late: Rc::default(),
+            parts_named: Rc::default(),
         }
     }
 
@@ -296,7 +299,13 @@ impl Metadata for SimMetadata {
         self.sim.jitter().await;
         self.check_copies(copies)?;
         let named = self.uploads.hold(part, blob, self.nodes(copies));
+        let count = |told, answered| {
+            let (before, after) = self.parts_named.get();
+            self.parts_named.set((before + told, after + answered));
+        };
+        count(usize::from(named), 0);
         self.sim.sleep(self.part_named_late.get()).await;
+        count(0, usize::from(named));
         Ok(named)
     }
 
