@@ -131,10 +131,12 @@ fn check_parts(
     }
 }
 
-/// As many workers as are wanted have the bytes of every part: who makes the commit, and
-/// those that the part's row names and the commit, whose sessions are fenced, does, too. Who
-/// is not named by the row may have let go of what it had. A worker of before parts had
-/// copies does not say how many are wanted: as many as the row says.
+/// As many workers as are wanted have the bytes of every part: those whom the part's row
+/// names, and who make the commit or are named by it, whose sessions are fenced. Who is not
+/// named by the row may have let go of what it had, also who makes the commit: it may have
+/// lost the key meanwhile, and got it back. A part that no row says anything of only the
+/// worker that took it has. A worker of before parts had copies does not say how many are
+/// wanted: as many as the row says.
 fn check_copies(
     listed: &[PartRecord],
     stored: &[(PartRecord, Holders)],
@@ -151,8 +153,10 @@ fn check_copies(
             0 => held.copies,
             wanted => wanted,
         };
-        let both = others.iter().filter(|node| held.nodes.contains(node));
-        if both.filter(|node| *node != owner).count() + 1 < wanted {
+        let own = held.nodes.is_empty() || held.nodes.contains(owner);
+        let both = others.iter().filter(|node| *node != owner);
+        let both = both.filter(|node| held.nodes.contains(node)).count();
+        if both + usize::from(own) < wanted {
             let why = "a part is on fewer workers than it is to be";
             return Err(MetadataError::Unavailable(why.into()));
         }

@@ -168,6 +168,39 @@ async fn the_row_of_a_part_names_who_has_it_and_complete_names_them_all() {
     assert_eq!(page.copies, [2]);
 }
 
+/// The owner lost the key while its Complete was on its way, another one had copies made
+/// elsewhere, and let it go of its own; then the key came back.
+#[tokio::test]
+async fn who_completes_counts_only_if_the_part_s_row_names_it() {
+    let (world, [one, two, three]) = three().await;
+    let (own, b, c) = (("n1", one), ("n2", two), ("n3", three));
+    let part = part(1, 11);
+    let call = world.put_part(1, &part, &[at(b.0, b.1)]);
+    world.send(own.0, own.1, call).await.unwrap();
+    let between = Ticket {
+        id: 2,
+        began_ms: SystemClock.wall_ms(),
+        again: false,
+        holders: vec![node(c.0), node(b.0)],
+        copies: 2,
+    };
+    let store = world.namespace.store().clone();
+    let names = world.namespace.over(store, Some(between));
+    let named = names.set_part_holders(world.bucket, of(1), part.blob);
+    assert!(named.await.unwrap());
+    assert!(!world.needs(own, &part).await, "it lets go of it");
+    let late = world.complete(3, vec![part.clone()], &[at(b.0, b.1)]);
+    let few = world.send(own.0, own.1, late).await.unwrap_err();
+    assert!(matches!(few, MetadataError::Unavailable(_)), "{few}");
+    // Once it has the bytes again, its row says so.
+    let held = world.hold(4, &part, &[at(b.0, b.1)]);
+    assert!(world.send(own.0, own.1, held).await.unwrap().flag);
+    let call = world.complete(5, vec![part], &[at(b.0, b.1)]);
+    world.send(own.0, own.1, call).await.unwrap();
+    let holders = world.namespace.holders(world.bucket, &key()).await.unwrap();
+    assert_eq!(holders, [node(own.0), node(b.0)]);
+}
+
 #[tokio::test]
 async fn what_ends_a_part_ends_its_copies() {
     let (world, [one, two, _]) = three().await;
