@@ -411,12 +411,17 @@ impl ControlClient {
         )
     }
 
-    /// Whether what is pending of a key went with workers that were removed.
+    /// Whether what is pending of a key went with workers that were removed. Those `without`
+    /// do not have it, in these sessions.
     ///
     /// # Errors
     /// [`MetadataError::Unavailable`].
-    pub async fn lost(&self, bucket: BucketId, key: &ObjectKey) -> Got<bool> {
-        Ok(self.ask(about(O::Lost, bucket, key)).await?.flag)
+    pub async fn lost(&self, bucket: BucketId, key: &ObjectKey, without: &[CopyAt]) -> Got<bool> {
+        let call = Call {
+            copies: without.iter().map(copy_to_wire).collect(),
+            ..about(O::Lost, bucket, key)
+        };
+        Ok(self.ask(call).await?.flag)
     }
 
     /// As [`crate::Namespace::pending_changes`].

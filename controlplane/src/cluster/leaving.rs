@@ -1,7 +1,9 @@
 //! How workers go for good: drained, or removed by who says that they are lost; and
 //! what goes with them. Absent: who takes their slots (`membership`).
 
-use quickwater_proto::{BucketId, MetadataError, NodeId, ObjectKey, PendingChange, PendingPage};
+use quickwater_proto::{
+    BucketId, CopyAt, MetadataError, NodeId, ObjectKey, PendingChange, PendingPage,
+};
 
 use super::{Cluster, rows};
 use crate::records::Member;
@@ -103,12 +105,13 @@ impl<S: Store> Cluster<S> {
     }
 
     /// Whether what is pending of a key, and `asking` does not have, went with workers
-    /// that were removed.
+    /// that were removed. Those `without` do not have it either, if these are their sessions
+    /// of now: a row names who has any of several bodies.
     pub(super) async fn is_lost(
         &self,
         asking: &NodeId,
-        bucket: BucketId,
-        key: &ObjectKey,
+        (bucket, key): (BucketId, &ObjectKey),
+        without: &[CopyAt],
     ) -> Result<bool, MetadataError> {
         let pending = self.0.namespace.pending_held(bucket, key).await?;
         let Some((pending, holders)) = pending else {
@@ -124,7 +127,12 @@ impl<S: Store> Cluster<S> {
         }
         let members = self.members();
         let removed = |node: &NodeId| members.seat(node).is_some_and(|seat| seat.member.removed);
-        let gone = |node: &NodeId| node == asking || removed(node);
+        let lacks = |at: &CopyAt| {
+            let seat = members.seat(&at.node);
+            seat.is_some_and(|seat| seat.session == at.session)
+        };
+        let lacks = |node: &NodeId| without.iter().any(|at| at.node == *node && lacks(at));
+        let gone = |node: &NodeId| node == asking || removed(node) || lacks(node);
         Ok(holders.iter().all(gone))
     }
 

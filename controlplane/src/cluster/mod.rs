@@ -450,7 +450,9 @@ impl<S: Store> Cluster<S> {
         let operation = messages::Operation::try_from(call.operation).map_err(Mistaken::new)?;
         if operation == messages::Operation::Lost {
             let key = wire::key(&call.key)?;
-            let flag = self.is_lost(node, BucketId(call.bucket), &key).await?;
+            let without = wire::copies(&call.copies)?;
+            let place = (BucketId(call.bucket), &key);
+            let flag = self.is_lost(node, place, &without).await?;
             return Ok(Arc::new(messages::Answer {
                 flag,
                 ..messages::Answer::default()

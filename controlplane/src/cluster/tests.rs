@@ -343,7 +343,18 @@ impl World {
     }
 
     async fn lost(&self, asking: &str, session: u64) -> bool {
-        let call = wire::about(messages::Operation::Lost, self.bucket, &key());
+        self.lost_without((asking, session), &[]).await
+    }
+
+    async fn lost_without(&self, (asking, session): (&str, u64), without: &[(&str, u64)]) -> bool {
+        let without = without.iter().map(|(node, session)| messages::CopyAt {
+            node: (*node).into(),
+            session: *session,
+        });
+        let call = messages::Call {
+            copies: without.collect(),
+            ..wire::about(messages::Operation::Lost, self.bucket, &key())
+        };
         self.send(asking, session, call).await.unwrap().flag
     }
 }

@@ -202,6 +202,40 @@ async fn who_completes_counts_only_if_the_part_s_row_names_it() {
 }
 
 #[tokio::test]
+async fn a_body_is_lost_with_its_holders_whoever_has_others_of_its_object() {
+    let (world, [one, two, three]) = three().await;
+    let (own, b, c) = (("n1", one), ("n2", two), ("n3", three));
+    let parts = vec![part(1, 11), part(2, 12)];
+    for (once, part, holder) in [(1, &parts[0], b), (2, &parts[1], c)] {
+        let call = world.put_part(once, part, &[at(holder.0, holder.1)]);
+        world.send(own.0, own.1, call).await.unwrap();
+    }
+    let call = world.complete(3, parts, &[at(b.0, b.1), at(c.0, c.1)]);
+    world.send(own.0, own.1, call).await.unwrap();
+    let past = Past::default();
+    let registered = world.cluster.register(member("n4"), &past);
+    let asking = ("n4", registered.await.unwrap().session);
+    for name in ["n1", "n2"] {
+        assert!(
+            !world.lost_without(asking, &[c]).await,
+            "{name} may have it"
+        );
+        world.cluster.remove(&node(name)).await.unwrap();
+    }
+    assert!(
+        !world.lost(asking.0, asking.1).await,
+        "it may be the other body"
+    );
+    assert!(world.lost_without(asking, &[c]).await);
+    assert!(!world.lost_without(asking, &[(c.0, c.1 + 1)]).await);
+    // It may come back with another disk.
+    let again = world.cluster.register(member(c.0), &past);
+    let again = (c.0, again.await.unwrap().session);
+    assert!(!world.lost_without(asking, &[c]).await);
+    assert!(world.lost_without(asking, &[again]).await);
+}
+
+#[tokio::test]
 async fn what_ends_a_part_ends_its_copies() {
     let (world, [one, two, _]) = three().await;
     let (own, other) = (("n1", one), ("n2", two));

@@ -72,6 +72,8 @@ struct Noted {
     stage: Stage,
     /// Its row is not known to say who has it.
     unnamed: Option<Unnamed>,
+    /// Others whom a row names, and who said in these sessions that they do not have it.
+    without: Vec<CopyAt>,
     /// Looks in a row that came to nothing.
     failures: u32,
 }
@@ -267,6 +269,7 @@ impl CopyHolders {
             number,
             stage: Stage::Whole,
             unnamed,
+            without: Vec::new(),
             failures: 0,
         };
         state.of.insert(blob.0, noted);
@@ -288,6 +291,8 @@ impl CopyHolders {
         let noted = noted.map(|noted| {
             noted.copied.others = others;
             noted.unnamed = unnamed;
+            // The next row names who has it, and nobody else.
+            noted.without.clear();
         });
         noted.is_some()
     }
@@ -302,6 +307,7 @@ impl CopyHolders {
         let have = noted.copied.others.iter();
         let named = have.filter(|at| others.iter().any(|named| named.node == at.node));
         let named: Arc<[CopyAt]> = named.cloned().collect();
+        noted.without.clear();
         match &mut noted.unnamed {
             // It was copied on meanwhile, and the next row names that.
             Some(unnamed) if named.len() < noted.copied.others.len() => unnamed.named = named,
@@ -459,9 +465,12 @@ impl CopyHolders {
             // That this worker has it is to be said all the same.
             unnamed.session = session;
             noted.copied.others = Arc::clone(&unnamed.named);
+            noted.without.clear();
         }
         let noted = state.of.get(&blob)?;
-        let ask = noted.copied.others.iter().filter_map(|at| {
+        // Who had it not may have it in another session, with the disk of before.
+        let others = noted.copied.others.iter().chain(&noted.without);
+        let ask = others.filter_map(|at| {
             let member = state.members.get(&at.node)?;
             let unsure = member.live && !member.draining && member.session != at.session;
             unsure.then(|| CopyAt {
@@ -490,17 +499,35 @@ impl CopyHolders {
         let Some(noted) = state.of.get_mut(&blob.0) else {
             return;
         };
-        let others =
-            noted
-                .copied
-                .others
-                .iter()
-                .filter_map(|other| match (other.node == at.node, has) {
-                    (false, _) => Some(other.clone()),
-                    (true, true) => Some(at.clone()),
-                    (true, false) => None,
-                });
-        noted.copied.others = others.collect();
+        let without = noted.without.iter().any(|other| other.node == at.node);
+        noted.without.retain(|other| other.node != at.node);
+        let mut others = noted.copied.others.to_vec();
+        match others.iter().position(|other| other.node == at.node) {
+            Some(place) if has => others[place] = at.clone(),
+            Some(place) => drop(others.remove(place)),
+            None if without && has => others.push(at.clone()),
+            None if without => {}
+            // A row that does not name it was written meanwhile.
+            None => return,
+        }
+        noted.copied.others = others.into();
+        noted.without.extend((!has).then(|| at.clone()));
+    }
+
+    /// The bytes of a body were found: its row is written anew, and may then not name those
+    /// who did not have it.
+    pub(crate) fn found(&self, blob: BlobId) {
+        if let Some(noted) = self.state().of.get_mut(&blob.0) {
+            noted.without.clear();
+        }
+    }
+
+    /// Others whom a row names, and who do not have a body, in the sessions in which they
+    /// said so.
+    pub(crate) fn without(&self, blob: BlobId) -> Vec<CopyAt> {
+        let state = self.state();
+        let of = state.of.get(&blob.0);
+        of.map(|noted| noted.without.clone()).unwrap_or_default()
     }
 
     /// A look at a body has ended. `own`: whether it is ours and here.

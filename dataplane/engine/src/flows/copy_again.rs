@@ -350,6 +350,7 @@ where
             self.copy_here(blob, copied.bytes, Some(&entry)).await?;
             self.copied_here(blob, copied);
         }
+        self.shared().holders.found(blob);
         if several {
             return self.take_whole(place, &record).await;
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
-use quickwater_proto::{Bucket, NodeId, ObjectKey, ObjectRecord, PersistState, slot_of};
+use quickwater_proto::{BlobId, Bucket, NodeId, ObjectKey, ObjectRecord, PersistState, slot_of};
 
 use crate::decisions::read_plan::{Piece, ReadPlan};
 use crate::engine::{Engine, World};
@@ -70,6 +70,8 @@ pub struct ObjectReader<W: World> {
     pub(crate) unseen_bytes: u64,
     /// Bytes count as sent to a client.
     counted: bool,
+    /// What was found nowhere.
+    missing: Option<BlobId>,
     /// Straight from the UFS when the store takes nothing.
     direct: Option<(u64, <W::Ufs as Ufs>::Reader)>,
 }
@@ -104,6 +106,7 @@ impl<W: World> Engine<W> {
             reading: VecDeque::new(),
             fetched_to: 0,
             counted: true,
+            missing: None,
             direct: None,
         }
     }
@@ -170,7 +173,10 @@ where
                 if self.engine.shared().rights.is_alone() {
                     return FlowError::Lost;
                 }
-                match metadata.lost(self.bucket.id, &self.key).await {
+                let holders = &self.engine.shared().holders;
+                let without = self.missing.map(|blob| holders.without(blob));
+                let without = without.unwrap_or_default();
+                match metadata.lost(self.bucket.id, &self.key, &without).await {
                     Ok(true) => FlowError::Lost,
                     Ok(false) => FlowError::NotHere("another worker has the bytes, and no UFS"),
                     Err(error) => error.into(),
@@ -255,6 +261,7 @@ where
             return Ok(buffer);
         }
         self.pull(&piece).await;
+        self.missing = Some(piece.chunk.blob);
         match self.fetch_through_store(&piece).await? {
             Some(buffer) => Ok(buffer),
             None => match self.go_direct(&piece).await? {

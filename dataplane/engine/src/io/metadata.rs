@@ -139,8 +139,14 @@ pub trait Metadata {
         key: &ObjectKey,
     ) -> Result<Option<PendingRecord>, MetadataError>;
     /// Whether the bytes of the current version of a key, which no UFS has, went with
-    /// workers that were taken for lost. Asked only when there are other workers.
-    async fn lost(&self, _bucket: BucketId, _key: &ObjectKey) -> Result<bool, MetadataError> {
+    /// workers that were taken for lost, or never were on those `without` them, in these
+    /// sessions. Asked only when there are other workers.
+    async fn lost(
+        &self,
+        _bucket: BucketId,
+        _key: &ObjectKey,
+        _without: &[CopyAt],
+    ) -> Result<bool, MetadataError> {
         Ok(false)
     }
     /// Pending changes in order of bucket and key, after one, at most `limit`.

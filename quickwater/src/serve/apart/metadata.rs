@@ -154,8 +154,8 @@ impl Metadata for RemoteMetadata {
         self.0.pending(bucket, key).await
     }
 
-    async fn lost(&self, bucket: BucketId, key: &ObjectKey) -> Answer<bool> {
-        self.0.lost(bucket, key).await
+    async fn lost(&self, bucket: BucketId, key: &ObjectKey, without: &[CopyAt]) -> Answer<bool> {
+        self.0.lost(bucket, key, without).await
     }
 
     async fn pending_changes(

@@ -67,6 +67,7 @@ where
             self.copy_here(*blob, copied.bytes, None).await?;
             self.copied_here(*blob, copied);
         }
+        self.shared().holders.found(*blob);
         let itself = self.peers().itself().ok_or_else(gone)?;
         let mut bare = Bare {
             all: due.have.clone(),

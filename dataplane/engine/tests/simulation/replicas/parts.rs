@@ -344,6 +344,94 @@ fn a_copy_named_while_the_upload_is_completed_counts_only_if_that_names_it() {
     });
 }
 
+/// The row of an object names who has any of its bodies: that one of these workers is there
+/// says nothing of the others' bodies.
+#[test]
+fn a_body_that_went_with_its_holders_is_lost_whoever_has_the_others() {
+    in_a_cluster(2, |cluster| async move {
+        let a = cluster.start("a", false);
+        own_all(&a);
+        let b = cluster.start("b", false);
+        cluster.run(&b);
+        let mut open = Open::begin(&cluster, &a).await;
+        open.put(1, 1).await.unwrap();
+        let c = cluster.start("c", false);
+        cluster.run(&c);
+        cluster.cut("b", true);
+        open.put(2, 2).await.unwrap();
+        cluster.cut("b", false);
+        cluster.run(&a);
+        open.complete_at_last().await;
+        assert_eq!(open.having(), [["a", "b"], ["a", "c"]]);
+        assert_eq!(named(&cluster), ["b", "c"]);
+        // Another takes the key; who had it is gone, and so is all that has the first part.
+        for name in ["a", "b"] {
+            cluster.lose(name);
+        }
+        let d = cluster.start("d", false);
+        own_all(&d);
+        for part in &open.parts {
+            d.shared().holders.note_row(part.blob, of_both(part), false);
+        }
+        cluster.run(&d);
+        let second = size_of(1)..size_of(1) + size_of(2);
+        let read = async |range| first_of(&cluster, &d, range).await;
+        let unread = read(0..1).await.unwrap_err();
+        assert!(matches!(unread, FlowError::NotHere(_)), "{unread}");
+        let removed = [node("a"), node("b")];
+        cluster.metadata.removed.borrow_mut().extend(removed);
+        let end = cluster.sim.now() + Duration::from_secs(3_600);
+        while read(0..1).await.unwrap_err() != FlowError::Lost {
+            assert!(cluster.sim.now() < end, "never known to be lost");
+            cluster.wait(1).await;
+        }
+        read(second.clone()).await.unwrap();
+        // It is asked again when it was away: it may have another disk.
+        cluster.next_session("c");
+        let unread = read(0..1).await.unwrap_err();
+        assert!(matches!(unread, FlowError::NotHere(_)), "{unread}");
+        cluster.wait(30).await;
+        assert_eq!(read(0..1).await.unwrap_err(), FlowError::Lost);
+        // Who was taken for lost by mistake brings it back.
+        cluster.next_session("b");
+        cluster.find("b");
+        cluster.metadata.removed.borrow_mut().pop();
+        let end = cluster.sim.now() + Duration::from_secs(3_600);
+        while read(0..1).await.is_err() {
+            assert!(cluster.sim.now() < end, "never read again");
+            cluster.wait(1).await;
+        }
+    });
+}
+
+/// The body of a part as the row of its object tells of it.
+fn of_both(part: &PartRecord) -> Copied {
+    let others = ["a", "b", "c"].map(|name| CopyAt {
+        node: node(name),
+        session: 0,
+    });
+    Copied {
+        bucket: BucketId(1),
+        key: key("k"),
+        part: None,
+        bytes: part.size,
+        copies: 2,
+        others: others.into(),
+    }
+}
+
+/// What a worker gives first of a range of `k`.
+async fn first_of(
+    cluster: &Cluster,
+    worker: &Worker,
+    range: std::ops::Range<u64>,
+) -> Result<(), FlowError> {
+    let name = key("k");
+    let record = worker.resolve(&cluster.bucket, &name, false).await?;
+    let mut reader = worker.read(&cluster.bucket, &name, &record, range);
+    reader.next().await.map(drop)
+}
+
 #[test]
 fn what_came_for_another_is_not_let_go_once_it_is_ours() {
     in_a_cluster(2, |cluster| async move {

@@ -48,6 +48,8 @@ pub struct SimMetadata {
     pub parts_unknown: Rc<Cell<bool>>,
     /// How long the answer takes that a part's row was told who has it.
     pub part_named_late: Rc<Cell<Duration>>,
+    /// Workers that were taken for lost.
+    pub removed: Rc<RefCell<Vec<NodeId>>>,
     /// How often a part's row was told, and how often that was answered.
     pub parts_named: Rc<Cell<(usize, usize)>>,
 }
@@ -75,6 +77,7 @@ impl SimMetadata {
             copies_refused: Rc::default(),
             parts_unknown: Rc::default(),
             part_named_late: Rc::default(),
+            removed: Rc::default(),
             parts_named: Rc::default(),
         }
     }
@@ -414,6 +417,24 @@ impl Metadata for SimMetadata {
         key: &ObjectKey,
     ) -> Result<Option<PendingRecord>, MetadataError> {
         Ok(self.pending.borrow().get(key).cloned())
+    }
+
+    async fn lost(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        without: &[CopyAt],
+    ) -> Result<bool, MetadataError> {
+        let (holders, removed) = (self.holders.borrow(), self.removed.borrow());
+        let sessions = self.sessions.borrow();
+        let lacks = |node: &NodeId| {
+            let said = without.iter().find(|at| at.node == *node);
+            said.is_some_and(|at| sessions.get(node) == Some(&at.session))
+        };
+        let gone = |at: &CopyAt| {
+            Some(&at.node) == self.node.as_ref() || removed.contains(&at.node) || lacks(&at.node)
+        };
+        Ok(holders.get(key).is_some_and(|row| row.iter().all(gone)))
     }
 
     async fn pending_changes(
