@@ -117,6 +117,11 @@ impl HeldQueue {
         self.changed.notify(usize::MAX);
     }
 
+    /// How many there are.
+    pub(crate) fn uploads(&self) -> usize {
+        self.state().lanes.len()
+    }
+
     /// The next upload that is due and may be gone on with.
     pub(crate) fn take(&self, now: Duration) -> Option<HandedOver> {
         self.state().take(now)

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::select;
-use quickwater_proto::{Bucket, BucketId, UfsErrorKind, UploadRecord};
+use quickwater_proto::{Bucket, BucketId, UfsErrorKind, UploadRecord, slot_of};
 
 use crate::decisions::held_queue::{HandedOver, Turn};
 use crate::decisions::persist_queue::QueueScope;
@@ -27,6 +27,12 @@ impl Shared {
     /// them.
     pub fn load_handed_over(&self, bucket: BucketId, upload: &UploadRecord) {
         self.held.add(HandedOver::new(bucket, upload));
+    }
+
+    /// Uploads that were handed over and are not known to have all their parts in the UFS.
+    #[must_use]
+    pub fn handed_over(&self) -> usize {
+        self.held.uploads()
     }
 
     /// Makes everything of a scope that waits for a later attempt due now, held parts
@@ -64,6 +70,16 @@ impl<W: World> Engine<W> {
 
     async fn send_turn(&self, upload: HandedOver) {
         let mut sent = 0;
+        if self
+            .shared()
+            .rights
+            .is_foreign(slot_of(upload.bucket, &upload.key))
+        {
+            // Its next owner sends them; should that be this worker, it is taken in anew.
+            let now = self.environment().monotonic();
+            self.shared().held.finish(&upload, Turn::Ended, now);
+            return;
+        }
         let turn = match self.send_all_held(&upload, &mut sent).await {
             Ok(()) | Err(FlowError::NoSuchUpload) => Turn::Ended,
             Err(_) => {

@@ -199,3 +199,46 @@ fn what_was_being_sent_when_its_slot_was_lost_is_left_to_who_has_the_slot() {
     lost_while_sending(false);
     lost_while_sending(true);
 }
+
+#[test]
+fn an_upload_that_was_handed_over_is_left_to_who_has_its_slot() {
+    let setup = setup(1, Faults::default(), 10_000);
+    let engine = worker(&setup, PolicyMode::WriteBack);
+    let shared = Arc::clone(engine.shared());
+    shared.rights.started();
+    let upload = UploadRecord {
+        id: UploadId(1),
+        key: key("k"),
+        initiated_ms: 0,
+        headers: ObjectHeaders::default(),
+        tags: Vec::new(),
+        checksum: None,
+        ufs_upload: "theirs".into(),
+    };
+    setup.metadata.uploads.create(&upload);
+    let bucket = (*setup.bucket).clone();
+    let id = bucket.id;
+    let buckets = &setup.metadata.buckets;
+    buckets.borrow_mut().insert(bucket.name.clone(), bucket);
+    let (sim, ended) = (setup.sim.clone(), Rc::new(Cell::new(false)));
+    let (end, stop) = (Rc::clone(&ended), Rc::clone(&ended));
+    setup.sim.spawn(async move {
+        let persister = engine.clone();
+        sim.spawn(async move { persister.run_persister(|| stop.get()).await });
+        let left = async || {
+            shared.load_handed_over(id, &upload);
+            let patience = sim.now() + Duration::from_secs(100);
+            while shared.handed_over() > 0 {
+                sim.sleep(Duration::from_millis(10)).await;
+                assert!(sim.now() < patience, "it is tried for ever");
+            }
+        };
+        left().await;
+        // The next owner sees to it: there is nothing to send.
+        own_all(&engine, true);
+        left().await;
+        end.set(true);
+    });
+    setup.sim.run_while(|| !ended.get());
+    assert!(ended.get(), "to its end");
+}

@@ -63,7 +63,8 @@ impl<R: Rows> UploadParts<'_, R> {
     }
 
     /// Notes who else has the parts of uploads whose keys are ours from now on: they are copied
-    /// again when one of those is lost.
+    /// again when one of those is lost. Those held of uploads that their UFS knows are sent
+    /// there: nobody else does it any more.
     pub(super) async fn take(
         &self,
         buckets: &[Bucket],
@@ -73,6 +74,9 @@ impl<R: Rows> UploadParts<'_, R> {
             return Ok(());
         };
         let seen = |(bucket, upload, part, holders): Part<'_>| {
+            if part.held && !upload.is_held() {
+                self.shared.load_handed_over(bucket.id, upload);
+            }
             if holders.nodes.is_empty() {
                 return;
             }
@@ -172,5 +176,115 @@ fn fate_of_part(upload: &UploadRecord, part: &PartRecord) -> Fate {
     match upload.is_held() || part.held {
         true => Fate::Keep,
         false => Fate::Release,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quickwater_controlplane::Namespace;
+    use quickwater_controlplane::store::EmbeddedStore;
+    use quickwater_engine::EngineConfig;
+    use quickwater_proto::{BucketId, BucketName, ETag};
+    use quickwater_worker::store::StoreConfig;
+
+    use super::*;
+    use crate::store::MetadataStore;
+
+    fn shared() -> std::sync::Arc<Shared> {
+        Shared::leased(EngineConfig {
+            object_cache_bytes: 0,
+            read_depth: 1,
+            fill_run_chunks: 1,
+            wait_max: Duration::from_secs(1),
+            import_concurrency: 1,
+            persist: Default::default(),
+            stripe_bytes: None,
+            hot_copies_bytes: None,
+            content_matches: |_, _| true,
+        })
+    }
+
+    fn bucket() -> Bucket {
+        Bucket {
+            id: BucketId(0),
+            name: BucketName::new("abc").unwrap(),
+            ufs: "file:///nowhere".into(),
+            created_ms: 0,
+            metadata_ttl_ms: 0,
+            options: Vec::new(),
+            tags: Vec::new(),
+            owned: false,
+        }
+    }
+
+    fn upload(key: &str, id: u128) -> UploadRecord {
+        UploadRecord {
+            id: UploadId(id),
+            key: ObjectKey::new(key).unwrap(),
+            initiated_ms: 5,
+            headers: Default::default(),
+            tags: Vec::new(),
+            checksum: None,
+            ufs_upload: UploadRecord::HELD_BACK.into(),
+        }
+    }
+
+    /// What an owner of before left: some went to others, of which it had no time to send the
+    /// parts.
+    #[tokio::test]
+    async fn held_parts_of_slots_that_are_taken_are_sent_by_who_takes_them() {
+        let embedded = EmbeddedStore::in_memory().unwrap();
+        let rows = Namespace::new(MetadataStore::Embedded(embedded));
+        let bucket = rows.create_bucket(&bucket()).await.unwrap();
+        for (key, id) in [("over", 1), ("kept", 2), ("sent", 3)] {
+            let begun = upload(key, id);
+            rows.create_upload(bucket.id, &begun).await.unwrap();
+            let part = PartRecord {
+                number: 1,
+                size: 3,
+                etag: ETag::new("0cc175b9c0f1b6a831c399e269772661"),
+                modified_ms: 9,
+                checksums: Vec::new(),
+                blob: BlobId(id),
+                held: true,
+            };
+            rows.put_part(bucket.id, &begun, &part).await.unwrap();
+            let through = UploadRecord {
+                ufs_upload: "theirs".into(),
+                ..begun
+            };
+            if key != "kept" {
+                let over = rows.hand_over(bucket.id, &through, UploadId(9));
+                over.await.unwrap();
+            }
+            if key == "sent" {
+                let sent = PartRecord {
+                    held: false,
+                    ..part
+                };
+                rows.put_part(bucket.id, &through, &sent).await.unwrap();
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreConfig {
+            zero_ahead: false,
+            ..StoreConfig::new(dir.path(), 1 << 30, 1)
+        });
+        let (store, node) = (store.unwrap(), NodeId::new("n1").unwrap());
+        let over = slot_of(bucket.id, &ObjectKey::new("over").unwrap());
+        for (gained, count) in [(false, 0), (true, 1)] {
+            let shared = shared();
+            let parts = UploadParts {
+                rows: &rows,
+                store: &store,
+                node: Some(&node),
+                shared: &shared,
+                now: Duration::ZERO,
+            };
+            let mine = |slot| (slot == over) == gained;
+            let buckets = std::slice::from_ref(&bucket);
+            parts.take(buckets, &mine).await.unwrap();
+            assert_eq!(shared.handed_over(), count);
+        }
     }
 }

@@ -27,7 +27,7 @@ pub struct SimMetadata {
     /// What the entries handed out stand for.
     entries: Rc<RefCell<Vec<(ObjectKey, ObjectRecord)>>>,
     version: Rc<Cell<u128>>,
-    uploads: Uploads,
+    pub uploads: Uploads,
     /// Who else has the bytes of what is pending, with their sessions.
     pub holders: Rc<RefCell<BTreeMap<ObjectKey, Vec<CopyAt>>>>,
     /// Who asks, if there are other workers.
