@@ -27,7 +27,9 @@ the UFS, and then its slots go to the other workers; when there are none it keep
 drain survives restarts and ends with --cancel.
 
 --evacuate waits until the worker has no slots and nothing that no UFS has, and exits with
-0 only then. TRANSIENT objects never go to a UFS: they have to be deleted first.
+0 only then. TRANSIENT objects never go to a UFS: they have to be deleted first. Parts of open
+uploads go with their upload: when it is completed and sent, when it is aborted, or when nobody
+goes on with it for write_cache.orphan_timeout.
 
 Examples:
   quickwater node drain n1 --evacuate --dir /var/lib/qw-control
@@ -74,13 +76,26 @@ impl Seen {
     fn text(&self) -> String {
         let node = &self.node;
         format!(
-            "{}: {}, {} ({}) the UFS does not have, {}",
+            "{}: {}, {} ({}) the UFS does not have, {}{}",
             node.name,
             count(node.slots.into(), "slot"),
             count(node.changes, "change"),
             size(node.dirty_bytes),
-            count(node.transient_objects, "TRANSIENT object")
+            count(node.transient_objects, "TRANSIENT object"),
+            match self.keeps_else() {
+                true => {
+                    "; it waits for parts of open uploads to be completed or aborted, or for \
+                     other workers to send what it has copies of"
+                }
+                false => "",
+            }
         )
+    }
+
+    /// It has something that no UFS has, and that is not in its queue.
+    fn keeps_else(&self) -> bool {
+        let node = &self.node;
+        node.holds && node.changes == 0 && node.transient_objects == 0
     }
 }
 
@@ -162,4 +177,51 @@ async fn look(remote: &mut Remote, name: &str) -> Result<Node> {
 )]
 fn progress(seen: &Seen) {
     eprintln!("{}", seen.text());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(node: Node) -> String {
+        let node = Node {
+            name: "n1".into(),
+            draining: true,
+            slots: 12,
+            ..node
+        };
+        Seen { node, alone: false }.text()
+    }
+
+    #[test]
+    fn a_worker_that_has_only_open_parts_says_what_it_waits_for() {
+        let held = text(Node {
+            holds: true,
+            ..Node::default()
+        });
+        assert!(
+            held.contains("0 changes") && held.contains("parts of open uploads"),
+            "{held}"
+        );
+        let others = [
+            Node::default(),
+            Node {
+                holds: true,
+                changes: 1,
+                ..Node::default()
+            },
+            Node {
+                holds: true,
+                transient_objects: 1,
+                ..Node::default()
+            },
+        ];
+        for node in others {
+            let said = text(node);
+            assert!(
+                said.ends_with("TRANSIENT objects") || said.ends_with("TRANSIENT object"),
+                "{said}"
+            );
+        }
+    }
 }
