@@ -21,8 +21,8 @@ from blackbox.test_multipart import (  # noqa: F401
     test_complete_twice_gives_the_same_tag,
     test_life,
 )
-from blackbox.test_write_back import (  # noqa: F401
-    place,
+from blackbox.write_back.conftest import place  # noqa: F401
+from blackbox.write_back.test_acks import (  # noqa: F401
     test_all_kinds_of_writes_with_the_store_down,
     test_intermediate_versions_may_be_skipped_never_reordered,
     test_transient_never_reaches_the_store,

@@ -129,12 +129,15 @@ class Cluster:
             seconds,
         )
 
-    def wait_for(self, what: Callable[[], Any]) -> None:
-        """Waits until something holds."""
+    def wait_for(self, what: Callable[[], Any], why: Any = "") -> Any:
+        """Waits until something holds, and gives it; `why`, or what it returns, is shown when
+        it never does."""
         end = time.monotonic() + PATIENCE_SECONDS
-        while not what():
-            assert time.monotonic() < end, self.logs()
+        while not (found := what()):
+            shown = why() if time.monotonic() >= end and callable(why) else why
+            assert time.monotonic() < end, f"{shown}\n{self.logs()}"
             time.sleep(0.1)
+        return found
 
     def ask_once(self, node: str) -> Any:
         """A client of one worker that does not try again."""

@@ -48,6 +48,8 @@ SCALED = {
 PERSIST_SECONDS = 60.0
 # An ack does not wait for the store: less than the time a silent one is given up after.
 ACK_SECONDS = 1.8
+# What is acked here and not known to be in the store.
+UNSETTLED = {"NOT_PERSISTED", "PERSISTING"}
 # Each says of a build that it can write back.
 WRITE_BACK_SIGNS = {
     ("pathconfig", "--help"): "apply",
@@ -306,3 +308,16 @@ class Place:
         path.write_text(json.dumps(document))
         self.server.cli("pathconfig", "apply", str(path))
         time.sleep(1.0)  # in force in every shard within a second
+
+
+def completes(place: Place) -> int:
+    """How often the store was asked to complete an upload."""
+    return sum(r.operation == "CompleteMultipartUpload" for r in place.sim.requests(place.prefix))
+
+
+def wait_for(true: Callable[[], bool], seconds: float = PERSIST_SECONDS) -> None:
+    """Waits until something holds."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.02)
