@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -20,14 +21,19 @@ FILE = "credentials=file:/etc/quickwater/ufs/credentials"
 VARIABLES = {"NODE_NAME": "node-a", "POD_IP": "10.0.0.2"}
 
 
-def refusals(*cases: tuple[Document, str]) -> pytest.MarkDecorator:
-    """Values, and what is to be read when they are refused."""
-    return pytest.mark.parametrize(("values", "hint"), cases)
-
-
 def refused(home: Path, values: Document, hint: str, example: str = "embedded") -> None:
     code, text = manifests.template(home, values, example)
     assert code != 0 and hint in text, text
+
+
+def refusals(*cases: tuple[Document, str]) -> Callable[[Document, str, Path], None]:
+    """A test that values are refused, each with what is to be read then."""
+
+    @pytest.mark.parametrize(("values", "hint"), cases)
+    def test(values: Document, hint: str, tmp_path: Path) -> None:
+        refused(tmp_path, values, hint)
+
+    return test
 
 
 def ufs(uri: str, options: str = "", secret: str = "") -> Document:
@@ -44,7 +50,7 @@ def volume(name: str, path: str, *, named: str = "") -> Document:
     }
 
 
-@refusals(
+test_a_control_plane_that_cannot_start_is_refused = refusals(
     ({"control": {"metadata": "etcd"}}, "'embedded', 'foundationdb'"),
     ({"control": {"foundationdb": {"operator": {"enabled": True}}}}, "control.metadata"),
     ({"control": {"metadata": "foundationdb", "foundationdb": {"clusterFileSecret": ""}}},
@@ -60,13 +66,9 @@ def volume(name: str, path: str, *, named: str = "") -> Document:
     ({"control": {"extraArgs": ["--fdb-key-prefix", "a", "--fdb-key-prefix=b"]}},
      "or it stands there twice"),
 )  # fmt: skip
-def test_a_control_plane_that_cannot_start_is_refused(
-    values: Document, hint: str, tmp_path: Path
-) -> None:
-    refused(tmp_path, values, hint)
 
 
-@refusals(
+test_a_worker_that_cannot_start_is_refused = refusals(
     ({"worker": {"certificates": {"nodes": []}}}, "worker.certificates: name the nodes"),
     ({"worker": {"certificates": {"hostPath": "/etc/quickwater"}}},
      "worker.certificates: hostPath and nodes exclude each other"),
@@ -95,13 +97,9 @@ def test_a_control_plane_that_cannot_start_is_refused(
     ({"worker": {"extraArgs": ["--cluster-control=x:1"]}}, "the chart gives --cluster-control"),
     ({"worker": {"extraArgs": ["--zone=a", "--zone=b"]}}, "or it stands there twice"),
 )  # fmt: skip
-def test_a_worker_that_cannot_start_is_refused(
-    values: Document, hint: str, tmp_path: Path
-) -> None:
-    refused(tmp_path, values, hint)
 
 
-@refusals(
+test_ebpf_that_would_do_nothing_is_refused = refusals(
     ({"ebpf": {"enabled": True}}, "ebpf.threads: say how many"),
     ({"ebpf": {"enabled": True, "threads": 4}, "worker": {"seccomp": {"type": "RuntimeDefault"}}},
      "worker.seccomp.type: RuntimeDefault forbids bpf(2)"),
@@ -111,13 +109,9 @@ def test_a_worker_that_cannot_start_is_refused(
     ({"ebpf": {"enabled": True, "threads": 4, "service": "10.0.0.1:80", "cgroup": "/a/../b"}},
      "ebpf.cgroup: /a/../b: a path below"),
 )  # fmt: skip
-def test_ebpf_that_would_do_nothing_is_refused(
-    values: Document, hint: str, tmp_path: Path
-) -> None:
-    refused(tmp_path, values, hint)
 
 
-@refusals(
+test_a_ufs_that_cannot_be_had_is_refused = refusals(
     (ufs(""), "ufs.uri: say what the cache is in front of"),
     (ufs("file:///srv/ufs"), "ufs.uri: no volume is mounted at /srv/ufs"),
     ({"ufs": {"uri": "file:///srv/ufsother"}}, "no volume is mounted at /srv/ufsother"),
@@ -149,13 +143,9 @@ def test_ebpf_that_would_do_nothing_is_refused(
     ({"mounts": ["far=s3://b", "far=s3://c"]}, "the bucket far is mounted twice"),
     ({"mounts": ["one=s3://b/c", "two=s3://b"]}, "lies in the location of another mount"),
 )  # fmt: skip
-def test_a_ufs_that_cannot_be_had_is_refused(
-    values: Document, hint: str, tmp_path: Path
-) -> None:
-    refused(tmp_path, values, hint)
 
 
-@refusals(
+test_volumes_that_do_not_fit_are_refused = refusals(
     (volume("state", "/mnt/a"), "extraVolumes: state is a volume of the chart's own"),
     (volume("ufs-credentials", "/mnt/a"), "ufs-credentials is a volume of the chart's own"),
     (volume("more", "/mnt/a", named="moer"), "extraVolumeMounts: moer: no volume of that name"),
@@ -173,10 +163,6 @@ def test_a_ufs_that_cannot_be_had_is_refused(
     ({"worker": {"certificates": {"hostPath": "/sys/fs", "nodes": []}}},
      "worker.certificates.hostPath: /sys/fs: /proc, /sys and /dev belong to the kernel"),
 )  # fmt: skip
-def test_volumes_that_do_not_fit_are_refused(
-    values: Document, hint: str, tmp_path: Path
-) -> None:
-    refused(tmp_path, values, hint)
 
 
 def test_the_charts_own_volumes_are_known_to_its_checks(tmp_path: Path) -> None:
@@ -215,7 +201,7 @@ def nodes(*cidrs: str) -> Document:
     return {"networkPolicy": {"nodeCidrs": list(cidrs)}}
 
 
-@refusals(
+test_networks_that_are_none_are_refused = refusals(
     (nodes("10.0.0.1"), "networkPolicy.nodeCidrs: 10.0.0.1 is no network of IPv4 addresses"),
     (nodes("10.0.0.0/33"), "10.0.0.0/33 is no network"),
     (nodes("10.0.0.256/8"), "10.0.0.256/8 is no network"),
@@ -227,11 +213,9 @@ def nodes(*cidrs: str) -> Document:
     ({"networkPolicy": {"monitoring": [{"ipBlock": {"cidr": "all"}}]}},
      "networkPolicy.monitoring: all is no network"),
 )  # fmt: skip
-def test_networks_that_are_none_are_refused(values: Document, hint: str, tmp_path: Path) -> None:
-    refused(tmp_path, values, hint)
 
 
-@refusals(
+test_objects_that_nobody_could_use_are_refused = refusals(
     ({"serviceMonitor": {"enabled": True}, "networkPolicy": {"monitoring": []}},
      "networkPolicy.monitoring: empty, nobody may read metrics"),
     ({"serviceMonitor": {"labels": {"app.kubernetes.io/name": "a"}}},
@@ -239,10 +223,6 @@ def test_networks_that_are_none_are_refused(values: Document, hint: str, tmp_pat
     ({"prometheusRule": {"labels": {"app.kubernetes.io/instance": "a"}}}, "prometheusRule.labels"),
     ({"dashboards": {"labels": {"app.kubernetes.io/managed-by": "a"}}}, "dashboards.labels"),
 )  # fmt: skip
-def test_objects_that_nobody_could_use_are_refused(
-    values: Document, hint: str, tmp_path: Path
-) -> None:
-    refused(tmp_path, values, hint)
 
 
 @pytest.mark.parametrize(
