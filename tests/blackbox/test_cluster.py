@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from harness import apart
-from harness.cluster import KEYS, NODES, PATIENCE_SECONDS, SLOTS, Cluster, durability
+from harness.cluster import KEYS, NODES, SLOTS, Cluster
 from harness.ebpf import states
 from harness.payload import payload
 from harness.server import binary
@@ -36,14 +36,6 @@ def short(tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster(tmp_path / "short", "3s")
     yield made
     made.close()
-
-
-def wait_for(cluster: Cluster, what: Any) -> None:
-    """Waits until something holds."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not what():
-        assert time.monotonic() < end, cluster.logs()
-        time.sleep(0.1)
 
 
 def status_of(call: Any) -> int:
@@ -152,10 +144,10 @@ def test_reads_go_on_while_the_control_plane_is_away(tmp_path: Path) -> None:
             # What is remembered of the UFS is looked up again, of the metadata it is not.
             assert s3.get_object(Bucket="abc", Key="key")["Body"].read() == body
             time.sleep(0.05)
-        wait_for(cluster, lambda: worker.metric("quickwater_control_connected") == 0)
+        cluster.wait_for(lambda: worker.metric("quickwater_control_connected") == 0)
         assert status_of(lambda: s3.put_object(Bucket="abc", Key="key", Body=b"new")) >= 500
         cluster.control.start()
-        wait_for(cluster, lambda: status_of(lambda: s3.put_object(Bucket="abc", Key="key", Body=b"newer")) == 200)
+        cluster.wait_for(lambda: status_of(lambda: s3.put_object(Bucket="abc", Key="key", Body=b"newer")) == 200)
         assert s3.get_object(Bucket="abc", Key="key")["Body"].read() == b"newer"
         assert worker.calls_for_clients() > calls
     finally:
@@ -165,10 +157,10 @@ def test_reads_go_on_while_the_control_plane_is_away(tmp_path: Path) -> None:
 def test_a_worker_without_a_lease_answers_503(short: Cluster) -> None:
     worker = short.worker("n1")
     s3 = worker.target().client()
-    wait_for(short, lambda: status_of(lambda: s3.create_bucket(Bucket="abc")) in (200, 409))
-    wait_for(short, lambda: status_of(lambda: s3.put_object(Bucket="abc", Key="key", Body=b"old")) == 200)
+    short.wait_for(lambda: status_of(lambda: s3.create_bucket(Bucket="abc")) in (200, 409))
+    short.wait_for(lambda: status_of(lambda: s3.put_object(Bucket="abc", Key="key", Body=b"old")) == 200)
     short.control.kill()
-    wait_for(short, lambda: status_of(lambda: s3.get_object(Bucket="abc", Key="key")) == 503)
+    short.wait_for(lambda: status_of(lambda: s3.get_object(Bucket="abc", Key="key")) == 503)
     assert worker.metric("quickwater_lease_seconds") == 0
     assert status_of(lambda: s3.put_object(Bucket="abc", Key="key", Body=b"new")) == 503
     short.control.start()
@@ -181,7 +173,7 @@ def test_a_worker_without_a_lease_answers_503(short: Cluster) -> None:
             assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503, error
         return bool(seen)
 
-    wait_for(short, read)
+    short.wait_for(read)
     assert seen == [b"old"]
 
 
@@ -189,7 +181,7 @@ def test_a_frozen_worker_loses_its_keys_and_knows_it_when_it_wakes(short: Cluste
     one, two = short.worker("n1"), short.worker("n2")
     clients = {"n1": one.target().client(), "n2": two.target().client()}
     short.wait_slots(lambda slots: min(slots.values()) > 0 and sum(slots.values()) == SLOTS)
-    wait_for(short, lambda: status_of(lambda: clients["n1"].create_bucket(Bucket="abc")) in (200, 409))
+    short.wait_for(lambda: status_of(lambda: clients["n1"].create_bucket(Bucket="abc")) in (200, 409))
     keys = [f"k{number}" for number in range(30)]
     owned: dict[str, list[str]] = {"n1": [], "n2": []}
 
@@ -198,13 +190,13 @@ def test_a_frozen_worker_loses_its_keys_and_knows_it_when_it_wakes(short: Cluste
 
     for key in keys:
         before = served(short, "n2")
-        wait_for(short, lambda: put("n1", key, b"1"))
+        short.wait_for(lambda: put("n1", key, b"1"))
         owned["n1" if served(short, "n2") == before else "n2"].append(key)
     assert len(owned["n1"]) > 5, owned
     os.kill(one.pid, signal.SIGSTOP)
     short.wait_slots(lambda slots: slots["n2"] == SLOTS)
     for key in keys:
-        wait_for(short, lambda: put("n2", key, b"2"))
+        short.wait_for(lambda: put("n2", key, b"2"))
     os.kill(one.pid, signal.SIGCONT)
     # From its first answer on: what is current, or nothing.
     end = time.monotonic() + 6
@@ -239,16 +231,16 @@ def test_what_was_acked_survives_kills_of_the_control_plane(tmp_path: Path) -> N
 
         for _ in range(2):
             # Writes before, across the kill, while nobody is there, and after.
-            wait_for(cluster, write)
+            cluster.wait_for(write)
             for _ in range(20):
                 write()
             killer = threading.Timer(0.1, cluster.control.kill)
             killer.start()
-            wait_for(cluster, lambda: not write() and not killer.is_alive())
+            cluster.wait_for(lambda: not write() and not killer.is_alive())
             cluster.control.start()
-            wait_for(cluster, write)
+            cluster.wait_for(write)
         for key, last in acked.items():
-            wait_for(cluster, lambda: status_of(lambda: s3.get_object(Bucket="abc", Key=key)) == 200)
+            cluster.wait_for(lambda: status_of(lambda: s3.get_object(Bucket="abc", Key=key)) == 200)
             seen = int(s3.get_object(Bucket="abc", Key=key)["Body"].read())
             assert seen == last or seen in unsure[key], (key, seen, last, unsure[key])
         assert cluster.worker("n1").metric("quickwater_control_sessions_total") >= 3
@@ -299,7 +291,7 @@ def test_a_drained_worker_leaves_nothing_behind(cluster: Cluster) -> None:
     # It serves what only it has, the other one has the rest, and nothing more stays here alone.
     cluster.wait_slots(lambda slots: 0 < slots["n1"] <= len(bodies))
     assert one.get_object(Bucket="abc", Key="k3")["Body"].read() == bodies["k3"]
-    wait_for(cluster, lambda: status_of(lambda: one.put_object(Bucket="abc", Key="k3", Body=bodies["k3"])) == 503)
+    cluster.wait_for(lambda: status_of(lambda: one.put_object(Bucket="abc", Key="k3", Body=bodies["k3"])) == 503)
     away.rename(place)
     told = cluster.cli("node", "drain", "n1", "--evacuate", "--timeout", "2m")
     assert told.returncode == 0 and "n1 is drained" in told.stdout, f"{told}\n{cluster.logs()}"
@@ -307,13 +299,13 @@ def test_a_drained_worker_leaves_nothing_behind(cluster: Cluster) -> None:
     assert (node["state"], node["slots"], node["changes"], node["holds"]) == ("drained", 0, 0, False)
     for key, body in bodies.items():
         assert (place / key).read_bytes() == body
-    wait_for(cluster, lambda: cluster.worker("n2").metric("quickwater_slots_owned") == SLOTS)
+    cluster.wait_for(lambda: cluster.worker("n2").metric("quickwater_slots_owned") == SLOTS)
     for key, body in bodies.items():
         assert two.get_object(Bucket="abc", Key=key)["Body"].read() == body
     # Whoever it is restarted by.
     assert cluster.worker("n1").stop() == 0
     cluster.worker("n1")
-    wait_for(cluster, lambda: cluster.nodes()["n1"]["state"] == "drained")
+    cluster.wait_for(lambda: cluster.nodes()["n1"]["state"] == "drained")
     assert cluster.cli("node", "drain", "n1", "--cancel").returncode == 0
     persisted(cluster)
     cluster.wait_slots(lambda slots: min(slots.values()) > 0 and sum(slots.values()) == SLOTS)
@@ -335,11 +327,11 @@ def test_what_goes_with_a_removed_worker_is_told_and_never_an_older_version(clus
     cluster.worker("n1").kill()
     dry = cluster.cli("node", "remove", "n1", "--dry-run", "--output", "json")
     assert json.loads(dry.stdout)["lost_objects"] == len(keys), dry
-    wait_for(cluster, lambda: cluster.cli("node", "remove", "n1").returncode == 0)
+    cluster.wait_for(lambda: cluster.cli("node", "remove", "n1").returncode == 0)
     told = json.loads(cluster.cli("node", "remove", "n1", "--output", "json").stdout)
     assert {lost["path"] for lost in told["lost"]} == {f"/abc/{key}" for key in keys}, told
     cluster.wait_slots(lambda slots: slots["n2"] == SLOTS)
-    wait_for(cluster, lambda: cluster.worker("n2").metric("quickwater_slots_owned") == SLOTS)
+    cluster.wait_for(lambda: cluster.worker("n2").metric("quickwater_slots_owned") == SLOTS)
     assert cluster.nodes()["n1"]["state"] == "removed"
     assert two.get_object(Bucket="abc", Key="safe")["Body"].read() == b"in the UFS"
     for key in keys:
@@ -366,7 +358,7 @@ def test_what_goes_with_a_removed_worker_is_told_and_never_an_older_version(clus
 
     for key, body in wanted.items():
         seen: list[set[bytes]] = []
-        wait_for(cluster, lambda: seen.append(read(key)) or seen[-1])
+        cluster.wait_for(lambda: seen.append(read(key)) or seen[-1])
         assert seen[-1] == {body}, (key, seen)
 
 
@@ -374,7 +366,7 @@ def test_the_control_plane_tells_the_optional_parts_of_workers(cluster: Cluster)
     server = cluster.worker("n1")
     told = lambda: {c["name"]: c for c in cluster.nodes()["n1"]["conditions"]}  # noqa: E731
     parts = {"ebpf.reuseport", "ebpf.connect", "ebpf.handoff", "ebpf.bypass", "cluster.certificate"}
-    wait_for(cluster, lambda: set(told()) == parts)
+    cluster.wait_for(lambda: set(told()) == parts)
     connect = told()["ebpf.connect"]
     assert connect == {"name": "ebpf.connect", "state": "off", "detail": "no ebpf.service is set"}
     assert told()["ebpf.reuseport"]["state"] == states(server, "reuseport")

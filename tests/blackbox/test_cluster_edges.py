@@ -44,17 +44,9 @@ def told(call: Any) -> tuple[int, str]:
         return int(error.response["ResponseMetadata"]["HTTPStatusCode"]), text
 
 
-def wait_for(cluster: Cluster, what: Any) -> None:
-    """Waits until something holds."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not what():
-        assert time.monotonic() < end, cluster.logs()
-        time.sleep(0.1)
-
-
 def told_at_last(cluster: Cluster, call: Any) -> int:
     """The status of a call once it is not told to come back."""
-    wait_for(cluster, lambda: told(call)[0] != 503)
+    cluster.wait_for(lambda: told(call)[0] != 503)
     return told(call)[0]
 
 
@@ -91,7 +83,7 @@ def dirty_key_of(cluster: Cluster, node: str, prefix: str) -> str:
         answer = made(cluster, lambda: s3.put_object(Bucket="abc", Key=key, Body=b"?"))
         return str(answer["ResponseMetadata"]["HTTPHeaders"]["x-quickwater-durability"]) == "local-1"
 
-    wait_for(cluster, kept)
+    cluster.wait_for(kept)
     return key
 
 
@@ -99,7 +91,7 @@ def dirty_key_of(cluster: Cluster, node: str, prefix: str) -> str:
 def test_an_upload_is_completed_only_by_who_has_its_parts(short: Cluster, policy: str) -> None:
     one = short.worker("n1").target().client(retries={"max_attempts": 0})
     two = short.worker("n2").target().client(retries={"max_attempts": 0})
-    wait_for(short, lambda: told(lambda: one.create_bucket(Bucket="abc"))[0] in (200, 409))
+    short.wait_for(lambda: told(lambda: one.create_bucket(Bucket="abc"))[0] in (200, 409))
     short.policy(policy, one)
     key = dirty_key_of(short, "n1", "k")
     named = {"Bucket": "abc", "Key": key}
@@ -121,7 +113,7 @@ def test_an_upload_is_completed_only_by_who_has_its_parts(short: Cluster, policy
         seen.append(text)
         return "another worker only" in text
 
-    wait_for(short, refused)
+    short.wait_for(refused)
     for _ in range(5):
         refused()
     # Parts are still taken, and listed; one of them is not all.
@@ -146,7 +138,7 @@ def test_an_upload_is_completed_only_by_who_has_its_parts(short: Cluster, policy
 def test_an_upload_waits_for_the_worker_that_has_its_parts(short: Cluster) -> None:
     one = short.worker("n1").target().client(retries={"max_attempts": 0})
     two = short.worker("n2").target().client(retries={"max_attempts": 0})
-    wait_for(short, lambda: told(lambda: one.create_bucket(Bucket="abc"))[0] in (200, 409))
+    short.wait_for(lambda: told(lambda: one.create_bucket(Bucket="abc"))[0] in (200, 409))
     short.policy("WRITE_BACK", one)
     key = dirty_key_of(short, "n1", "k")
     named = {"Bucket": "abc", "Key": key}
@@ -159,9 +151,8 @@ def test_an_upload_waits_for_the_worker_that_has_its_parts(short: Cluster) -> No
     done = {"MultipartUpload": {"Parts": parts}}
     short.worker("n1").kill()
     short.wait_slots(lambda slots: slots["n2"] == SLOTS)
-    wait_for(
-        short,
-        lambda: "another worker only" in told(lambda: two.complete_multipart_upload(**named, **done))[1],
+    short.wait_for(
+        lambda: "another worker only" in told(lambda: two.complete_multipart_upload(**named, **done))[1]
     )
     one = short.worker("n1").target().client(retries={"max_attempts": 0})
     # The key is its own again in a while; whichever worker is asked, then it is one object.
@@ -197,7 +188,7 @@ def test_leased_reads_ask_nobody_and_outlive_the_control_plane(steady: Cluster) 
     assert sum(steady.worker(node).metric("quickwater_peer_served_total") for node in NODES) > relayed
     steady.control.kill()
     for node in NODES:
-        wait_for(steady, lambda: steady.worker(node).metric("quickwater_control_connected") == 0)
+        steady.wait_for(lambda: steady.worker(node).metric("quickwater_control_connected") == 0)
     end = time.monotonic() + OUTAGE_SECONDS
     while time.monotonic() < end:
         read(1)
@@ -211,11 +202,11 @@ def test_leased_reads_ask_nobody_and_outlive_the_control_plane(steady: Cluster) 
 def test_dirty_keys_of_a_dead_worker_take_writes_and_come_back(short: Cluster) -> None:
     one = short.worker("n1").target().client()
     two = short.worker("n2").target().client()
-    wait_for(short, lambda: told(lambda: one.create_bucket(Bucket="abc"))[0] in (200, 409))
+    short.wait_for(lambda: told(lambda: one.create_bucket(Bucket="abc"))[0] in (200, 409))
     short.policy("WRITE_BACK", one)
     keys = {what: dirty_key_of(short, "n1", what) for what in ("written", "deleted", "left")}
     dirty_key_of(short, "n2", "other")
-    wait_for(short, lambda: short.cli("async-persist", "wait", "--path", "/abc").returncode == 0)
+    short.wait_for(lambda: short.cli("async-persist", "wait", "--path", "/abc").returncode == 0)
     # The directory of the bucket is away: what is written stays on the worker.
     place, away = short.home / "ufs" / "abc", short.home / "away"
     place.rename(away)
@@ -237,18 +228,18 @@ def test_dirty_keys_of_a_dead_worker_take_writes_and_come_back(short: Cluster) -
     assert told_at_last(short, lambda: two.get_object(Bucket="abc", Key=keys["deleted"])) == 404
     assert told(lambda: two.get_object(Bucket="abc", Key=keys["left"]))[0] == 503
     away.rename(place)
-    wait_for(short, lambda: (place / keys["written"]).read_bytes() == b"of the second")
-    wait_for(short, lambda: not (place / keys["deleted"]).exists())
+    short.wait_for(lambda: (place / keys["written"]).read_bytes() == b"of the second")
+    short.wait_for(lambda: not (place / keys["deleted"]).exists())
     assert (place / keys["left"]).read_bytes() == b"?"
     # It comes back with what it had: only what nobody has replaced counts.
     one = short.worker("n1").target().client()
-    wait_for(short, lambda: told(lambda: two.get_object(Bucket="abc", Key=keys["left"]))[0] == 200)
-    wait_for(short, lambda: (place / keys["left"]).read_bytes() == b"of the first")
+    short.wait_for(lambda: told(lambda: two.get_object(Bucket="abc", Key=keys["left"]))[0] == 200)
+    short.wait_for(lambda: (place / keys["left"]).read_bytes() == b"of the first")
     for s3 in (one, two):
         for what, body in (("written", b"of the second"), ("left", b"of the first")):
             assert made(short, lambda: s3.get_object(Bucket="abc", Key=keys[what])["Body"].read()) == body
         assert told_at_last(short, lambda: s3.get_object(Bucket="abc", Key=keys["deleted"])) == 404
-    wait_for(short, lambda: persist_state(made(short, lambda: two.head_object(Bucket="abc", Key=keys["left"]))) == "PERSISTED")
+    short.wait_for(lambda: persist_state(made(short, lambda: two.head_object(Bucket="abc", Key=keys["left"]))) == "PERSISTED")
     assert (place / keys["written"]).read_bytes() == b"of the second"
     assert not (place / keys["deleted"]).exists()
 
@@ -288,15 +279,15 @@ def test_writes_go_on_when_it_is_not_known_what_became_of_some(steady: Cluster) 
         for writer in writers:
             writer.join()
     for key in keys:
-        wait_for(steady, lambda key=key: put(key) == 200)
+        steady.wait_for(lambda key=key: put(key) == 200)
 
 
 def test_a_completed_upload_stays_when_its_worker_restarts_without_its_slots(short: Cluster) -> None:
     one, two = (short.worker(node).target().client() for node in NODES)
-    wait_for(short, lambda: told(lambda: one.create_bucket(Bucket="abc"))[0] in (200, 409))
+    short.wait_for(lambda: told(lambda: one.create_bucket(Bucket="abc"))[0] in (200, 409))
     short.policy("WRITE_BACK", one)
     key = dirty_key_of(short, "n1", "k")
-    wait_for(short, lambda: short.cli("async-persist", "wait", "--path", "/abc").returncode == 0)
+    short.wait_for(lambda: short.cli("async-persist", "wait", "--path", "/abc").returncode == 0)
     place, away = short.home / "ufs" / "abc", short.home / "away"
     place.rename(away)
     named = {"Bucket": "abc", "Key": key}
@@ -316,6 +307,6 @@ def test_a_completed_upload_stays_when_its_worker_restarts_without_its_slots(sho
         got = made(short, lambda: s3.get_object(Bucket="abc", Key=key)["Body"].read())
         assert got == b"".join(bodies)
     away.rename(place)
-    wait_for(short, lambda: persist_state(made(short, lambda: two.head_object(Bucket="abc", Key=key))) == "PERSISTED")
+    short.wait_for(lambda: persist_state(made(short, lambda: two.head_object(Bucket="abc", Key=key))) == "PERSISTED")
     assert (place / key).read_bytes() == b"".join(bodies)
-    wait_for(short, lambda: short.metric("n1", "quickwater_store_pinned_bytes") < MIB)
+    short.wait_for(lambda: short.metric("n1", "quickwater_store_pinned_bytes") < MIB)

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from harness.cluster import SLOTS, Cluster, settled
 from harness.payload import KIB, payload
 
-from .test_cluster_edges import made, wait_for
+from .test_cluster_edges import made
 
 NODES = ["n1", "n2", "n3"]
 FLAGS = {
@@ -85,7 +85,7 @@ def test_what_only_another_worker_has_is_read_and_persisted(cluster: Cluster) ->
     cluster.worker("n2").kill()
     cluster.worker("n1")
     cluster.wait_slots(lambda slots: slots["n2"] == 0 and sum(slots.values()) == SLOTS)
-    wait_for(cluster, lambda: cluster.slots()["n1"] > 0)
+    cluster.wait_for(lambda: cluster.slots()["n1"] > 0)
     cluster.worker("n2")
     cluster.settle(["n1", "n2", "n3"])
     assert wrong(cluster, acked) == []

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 import pytest
 
@@ -58,15 +58,6 @@ def sweeping(tmp_path: Path, store: Sim) -> Iterator[Cluster]:
     store.reset()
     often = {"write_cache_orphan_timeout": "2s", "write_cache_orphan_period": "300ms"}
     yield from over_store(tmp_path / "sweeping", store, **often)
-
-
-def until(cluster: Cluster, what: Callable[[], Any]) -> Any:
-    """Waits until something holds."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not (found := what()):
-        assert time.monotonic() < end, cluster.logs()
-        time.sleep(0.1)
-    return found
 
 
 def read(target: Target, path: str, wanted: range, content: memoryview) -> str:
@@ -159,8 +150,8 @@ def test_every_owner_sweeps_what_nobody_completes(sweeping: Cluster, store: Sim,
         named["UploadId"] = s3.create_multipart_upload(**named)["UploadId"]
         sizes[number] = 1000 + number
         s3.upload_part(**named, PartNumber=1, Body=bytes(sizes[number]))
-    until(sweeping, lambda: "Uploads" not in s3.list_multipart_uploads(Bucket="abc"))
-    until(sweeping, lambda: not open_uploads(store))
+    sweeping.wait_for(lambda: "Uploads" not in s3.list_multipart_uploads(Bucket="abc"))
+    sweeping.wait_for(lambda: not open_uploads(store))
     swept = series(sweeping, "quickwater_swept_uploads_total", 'where="here"')
     assert swept == 24, "each once"
     parts = [sweeping.worker(node).metric("quickwater_swept_bytes_total") for node in NODES]

@@ -16,7 +16,7 @@ from harness.cluster import PATIENCE_SECONDS, SLOTS, Cluster
 from harness.under import STORE_BUCKET, scaled
 from ufssim.client import Sim
 
-from .test_cluster_edges import key_of, made, told, wait_for
+from .test_cluster_edges import key_of, made, told
 
 NODES = ["n1", "n2", "n3"]
 KEYS = 60
@@ -90,7 +90,7 @@ class Writers:
     def goes_on(self) -> None:
         """Waits for as many acks as there are keys."""
         before = self.done
-        wait_for(self.cluster, lambda: self.done > before + KEYS)
+        self.cluster.wait_for(lambda: self.done > before + KEYS)
 
     def wrong(self, s3: Any) -> list[str]:
         """Keys that have not what was acked last, nor what may have been written after it."""
@@ -152,7 +152,7 @@ def test_what_a_worker_cannot_persist_at_its_end_comes_back_with_it(cluster: Clu
     cluster.policy_of_all("WRITE_BACK")
     keys = [key_of(cluster, "n1", one, prefix) for prefix in ("left", "written", "clean")]
     left, written, clean = keys
-    wait_for(cluster, lambda: cluster.cli("async-persist", "wait", "--path", "/abc").returncode == 0)
+    cluster.wait_for(lambda: cluster.cli("async-persist", "wait", "--path", "/abc").returncode == 0)
     store.down()
     for key in (left, written):
         made(cluster, lambda: one.put_object(Bucket="abc", Key=key, Body=b"of the first"))
@@ -183,7 +183,7 @@ def test_a_worker_persists_what_it_has_before_it_ends(cluster: Cluster, store: S
     made(cluster, lambda: one.create_bucket(Bucket="abc"), (500, 503))
     cluster.policy_of_all("WRITE_BACK")
     keys = [key_of(cluster, "n1", one, f"own{number}-") for number in range(4)]
-    wait_for(cluster, lambda: cluster.cli("async-persist", "wait", "--path", "/abc").returncode == 0)
+    cluster.wait_for(lambda: cluster.cli("async-persist", "wait", "--path", "/abc").returncode == 0)
     server = cluster.worker("n1")
     server.flags["shutdown-persist"] = "60s"
     assert server.restart()

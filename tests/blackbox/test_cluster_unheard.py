@@ -6,10 +6,9 @@ import contextlib
 import json
 import os
 import signal
-import time
 import urllib.request
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 import pytest
 from botocore.exceptions import ClientError
@@ -33,14 +32,6 @@ def cluster(tmp_path: Path, store: Sim) -> Iterator[Cluster]:
     store.reset()
     with settled(tmp_path / "cluster", "10m", NODES, **scaled(store)) as made:
         yield made
-
-
-def until(cluster: Cluster, true: Callable[[], bool]) -> None:
-    """Waits for it."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not true():
-        assert time.monotonic() < end, cluster.logs()
-        time.sleep(0.2)
 
 
 def told(cluster: Cluster, verb: str, *words: str) -> tuple[int, dict[str, Any]]:
@@ -81,7 +72,7 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
     store.rule("status", status=507, code="Full", method="PUT", key=f"{ROOT}/back/*")
     for key in KEYS:
         s3.put_object(Bucket="abc", Key=f"back/{key}", Body=key.encode())
-    until(cluster, lambda: sum(int(node["changes"]) for node in cluster.nodes().values()) == len(KEYS))
+    cluster.wait_for(lambda: sum(int(node["changes"]) for node in cluster.nodes().values()) == len(KEYS))
     queued = {name: int(node["changes"]) for name, node in cluster.nodes().items()}
     assert min(queued.values()) > 0, "keys of either worker"
     for name in NODES:
@@ -94,8 +85,8 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
         s3.get_object(Bucket="abc", Key=f"back/{KEYS[0]}")["Body"].read()
         return any(rates(cluster, "sent_bytes")["n1"])
 
-    until(cluster, asked)
-    until(cluster, lambda: None not in latest(cluster, "sent_bytes").values())
+    cluster.wait_for(asked)
+    cluster.wait_for(lambda: None not in latest(cluster, "sent_bytes").values())
     per_second = cluster.nodes()["n1"]["per_second"]
     assert per_second and set(per_second) >= {"sent_bytes", "requests"}, per_second
 
@@ -115,7 +106,7 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
 
     # All that the other one has is persisted, and no more: a request that the frozen one
     # had sent may be applied, but not told to the metadata.
-    until(cluster, counted)
+    cluster.wait_for(counted)
     assert len(there()) >= queued["n1"]
     done = cluster.cli("async-persist", "wait", "--path", "/", "--timeout", "0s")
     assert done.returncode == 1 and f"no answer from {FROZEN}" in done.stdout, done
@@ -134,7 +125,7 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
     code, said = told(cluster, "retry", "--path", "/abc")
     assert (code, said["unheard"]) == (1, [FROZEN]), said
     # Nobody takes it for idle: what it does not tell is none, and not 0.
-    until(cluster, lambda: latest(cluster, "sent_bytes")[FROZEN] is None)
+    cluster.wait_for(lambda: latest(cluster, "sent_bytes")[FROZEN] is None)
     assert rates(cluster, "sent_bytes")["n1"], "the other one tells"
     assert cluster.nodes()[FROZEN]["per_second"] is None
 
@@ -142,8 +133,8 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
     done = cluster.cli("async-persist", "wait", "--path", "/abc/back", "--timeout", "2m")
     assert done.returncode == 0, f"{done}\n{cluster.logs()}"
     assert there() == set(KEYS)
-    until(cluster, lambda: page(cluster)["persist"]["totals"]["unheard"] == [])
-    until(cluster, lambda: latest(cluster, "sent_bytes")[FROZEN] is not None)
+    cluster.wait_for(lambda: page(cluster)["persist"]["totals"]["unheard"] == [])
+    cluster.wait_for(lambda: latest(cluster, "sent_bytes")[FROZEN] is not None)
     code, said = told(cluster, "retry", "--path", "/abc")
     assert (code, said["unheard"]) == (0, []), said
 
@@ -165,4 +156,4 @@ def test_who_keeps_a_bucket_from_being_removed_is_named(cluster: Cluster) -> Non
             s3.delete_bucket(Bucket="abc")
         return not s3.list_buckets()["Buckets"]
 
-    until(cluster, removed)
+    cluster.wait_for(removed)
