@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import pytest
 from botocore.exceptions import BotoCoreError
@@ -19,6 +19,7 @@ from harness import apart
 from harness.ebpf import condition, need, states, uses_s3
 from harness.payload import KIB, MIB, payload
 from harness.server import EBPF_REFUSED, Server
+from harness.sockets_memory import SocketsMemory
 
 DEADLINE_SECONDS = 120
 # What one client may leave in the kernel.
@@ -105,6 +106,52 @@ def test_a_slow_client_leaves_little_in_the_kernel(serve: ServeFactory) -> None:
         assert held <= HELD_MAX, f"{held} bytes after {len(got)}"
         got += stream.read(700_001)
     assert bytes(got) == body
+
+
+@pytest.fixture
+def little_memory() -> Iterator[SocketsMemory]:
+    """Less for a client's sockets than the worker lets wait."""
+    try:
+        memory = SocketsMemory(512 * KIB)
+    except OSError as error:
+        pytest.skip(f"the memory of a client's sockets cannot be limited here: {error}")
+    try:
+        yield memory
+    finally:
+        memory.close()
+
+
+def test_a_client_without_memory_for_more_is_waited_for(
+    serve: ServeFactory, little_memory: SocketsMemory
+) -> None:
+    server, s3 = started(serve)
+    body = payload(24 * MIB, seed=9)
+    s3.put_object(Bucket="near", Key="k", Body=body)
+    with little_memory.inside():
+        poor = server.target().client(retries={"max_attempts": 0})
+        stream = poor.get_object(Bucket="near", Key="k")["Body"]
+    until(lambda: connections(server, "starved") == 1, server)
+    assert stream.read() == body
+    assert connections(server, "stalled") == 0
+    assert s3.get_object(Bucket="near", Key="k")["Body"].read() == body
+    poor.close()
+
+
+def test_a_client_that_never_has_memory_is_cut(
+    serve: ServeFactory, little_memory: SocketsMemory
+) -> None:
+    server, s3 = started(serve, **{"s3-write-timeout": "1s"})
+    body = payload(24 * MIB, seed=10)
+    s3.put_object(Bucket="near", Key="k", Body=body)
+    with little_memory.inside():
+        poor = server.target().client(retries={"max_attempts": 0})
+        stream = poor.get_object(Bucket="near", Key="k")["Body"]
+    until(lambda: connections(server, "stalled") == 1, server)
+    assert connections(server, "starved") == 1
+    with pytest.raises((BotoCoreError, OSError)):
+        stream.read()
+    poor.close()
+    assert s3.get_object(Bucket="near", Key="k")["Body"].read() == body
 
 
 def test_a_client_that_goes_hurts_nobody(serve: ServeFactory) -> None:

@@ -346,9 +346,9 @@ metrics! {
     EbpfForwardPackets Counter "quickwater_ebpf_forward_packets_total" ["outcome"]
         "Packets of such connections. outcome: forwarded, kept_away (dropped while a connection was handed over), too_old (of entries that had ended), failed."
     EbpfBypassConnections Counter "quickwater_ebpf_bypass_connections_total" ["outcome"]
-        "Connections of clients of this node to this worker. outcome: taken (answers go from socket to socket), stalled (of those, broken because the client did not read), refused (the programs could not note the client; TCP)."
+        "Connections of clients of this node to this worker. outcome: taken (answers go from socket to socket), stalled (of those, broken because the client did not read), starved (of those, waited because the kernel had no memory for what the client had not read), refused (the programs could not note the client; TCP)."
     EbpfBypassBytes Counter "quickwater_ebpf_bypass_bytes_total" []
-        "Bytes of answers that went from socket to socket, without TCP."
+        "Bytes of answers that went from socket to socket, without TCP; for want of memory some are tried, and counted, again."
 
     MemoryBudgetBytes Gauge "quickwater_memory_budget_bytes" []
         "Memory the service plans with (setting `memory`)."

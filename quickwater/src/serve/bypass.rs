@@ -78,12 +78,13 @@ fn reached_by(listen: IpAddr, own: &[IpAddr]) -> Vec<IpAddr> {
 fn collect(metrics: &Metrics, gate: Arc<BypassGate>) {
     metrics.collect(move |samples| {
         let totals = gate.totals();
-        let (taken, stalled) = gate.connections();
+        let [taken, stalled, starved] = gate.connections();
         let mut put = |outcome, count| {
             samples.count(Metric::EbpfBypassConnections, &[outcome], count);
         };
         put("taken", taken);
         put("stalled", stalled);
+        put("starved", starved);
         put("refused", totals.clients_refused);
         samples.count(Metric::EbpfBypassBytes, &[], totals.bytes);
     });

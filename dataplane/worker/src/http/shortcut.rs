@@ -20,6 +20,7 @@ pub struct BypassGate {
     bypass: Arc<Bypass>,
     taken: AtomicU64,
     stalled: AtomicU64,
+    starved: AtomicU64,
     /// Since the last client that was waited for and read on.
     in_a_row: AtomicUsize,
     is_closed: AtomicBool,
@@ -34,17 +35,19 @@ impl BypassGate {
             bypass,
             taken: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
+            starved: AtomicU64::new(0),
             in_a_row: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
             when_closed,
         })
     }
 
-    /// Connections that took the short way, and of those the ones that were broken because
-    /// what waited for their client did not move.
+    /// Connections that took the short way; of those the ones that were broken because
+    /// what waited for their client did not move, and the ones that waited for memory of the
+    /// kernel.
     #[must_use]
-    pub fn connections(&self) -> (u64, u64) {
-        (self.taken.load(Relaxed), self.stalled.load(Relaxed))
+    pub fn connections(&self) -> [u64; 3] {
+        [&self.taken, &self.stalled, &self.starved].map(|count| count.load(Relaxed))
     }
 
     /// What the programs count.
@@ -73,6 +76,7 @@ impl BypassGate {
             shortcut,
             held: Cell::new(None),
             has_stalled: Cell::new(false),
+            has_starved: Cell::new(false),
         }))
     }
 
@@ -99,6 +103,7 @@ pub(crate) struct Paced {
     /// of a connection waits in the client's queue and would count as unread.
     held: Cell<Option<OwnedFd>>,
     has_stalled: Cell<bool>,
+    has_starved: Cell<bool>,
 }
 
 /// What is to be done about a client's queue.
@@ -131,6 +136,12 @@ impl Paced {
     pub(super) fn note_stall(&self) {
         self.has_stalled.set(true);
         self.gate.note_stall();
+    }
+
+    pub(super) fn note_starved(&self) {
+        if !self.has_starved.replace(true) {
+            self.gate.starved.fetch_add(1, Relaxed);
+        }
     }
 
     /// The socket is about to be closed: [`Self::part`] may keep it open.
@@ -204,6 +215,19 @@ pub(super) fn is_refused(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
 }
 
+/// Whether a send failed because the kernel has no memory for what would wait for the
+/// client: what it did not take may be sent again.
+pub(super) fn is_starved(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NOMEM.raw_os_error())
+}
+
+/// How long a send waits for such memory, from its first failure until some is sent.
+#[derive(Debug)]
+pub(super) struct Starved {
+    pub(super) since_ms: u64,
+    pub(super) pause: Pause,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,5 +239,13 @@ mod tests {
         assert_eq!(all[0], BYPASS_PAUSE_MIN);
         assert_eq!(all[1], BYPASS_PAUSE_MIN * 2);
         assert_eq!(all[19], BYPASS_PAUSE_MAX);
+    }
+
+    #[test]
+    fn a_client_without_memory_is_none_that_has_gone() {
+        let of = |errno: rustix::io::Errno| io::Error::from(errno);
+        let (nomem, gone) = (of(rustix::io::Errno::NOMEM), of(rustix::io::Errno::ACCESS));
+        assert!(is_starved(&nomem) && !is_refused(&nomem));
+        assert!(is_refused(&gone) && !is_starved(&gone));
     }
 }

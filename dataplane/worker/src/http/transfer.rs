@@ -14,7 +14,7 @@ use monoio::net::TcpStream;
 
 use super::count::{HttpStats, add};
 use super::limit::BYPASS_ASK_BYTES;
-use super::shortcut::{Leash, Paced, Pause, Queue, is_refused};
+use super::shortcut::{Leash, Paced, Pause, Queue, Starved, is_refused, is_starved};
 use super::watch::{Holding, Waiting, Watch, Watchdog};
 use crate::tls::Session;
 
@@ -219,6 +219,7 @@ impl Socket {
         pace: &mut Pace,
     ) -> (Result<(), TransportError>, B) {
         let mut sent = 0;
+        let mut starved = None;
         while sent < length {
             let before_ms = self.watchdog().now_ms();
             let deadline_ms = before_ms.saturating_add(pace.allowance_ms());
@@ -237,8 +238,18 @@ impl Socket {
                 Err(error) if self.shortcut.is_some() && is_refused(&error) => {
                     return (Err(TransportError::Closed), buffer);
                 }
+                Err(error) if self.shortcut.is_some() && !overdue && is_starved(&error) => {
+                    match self.wait_for_memory(&mut starved, pace).await {
+                        Ok(()) => continue,
+                        Err(error) => return (Err(error), buffer),
+                    }
+                }
                 Err(error) => return (Err(name(&error, overdue)), buffer),
             };
+            if let (Some(wait), Some(Leash(shortcut))) = (starved.take(), &self.shortcut) {
+                pace.note(0, before_ms.saturating_sub(wait.since_ms));
+                shortcut.note_progress();
+            }
             sent += count;
             add(&self.stats.bytes_sent, count as u64);
             pace.note(count, waited_ms);
@@ -247,6 +258,31 @@ impl Socket {
             }
         }
         (Ok(()), buffer)
+    }
+
+    /// Waits a moment for the kernel's memory: the client's unread bytes take all that it may
+    /// have, or everybody's do. As long as a client would be waited for by TCP.
+    async fn wait_for_memory(
+        &mut self,
+        starved: &mut Option<Starved>,
+        pace: &Pace,
+    ) -> Result<(), TransportError> {
+        let Some(Leash(shortcut)) = &self.shortcut else {
+            return Ok(());
+        };
+        shortcut.note_starved();
+        let wait = starved.get_or_insert_with(|| Starved {
+            since_ms: self.watchdog().now_ms(),
+            pause: Pause::default(),
+        });
+        let deadline_ms = wait.since_ms.saturating_add(pace.allowance_ms());
+        self.watch.arm_until(Waiting::Write, deadline_ms);
+        monoio::time::sleep(wait.pause.next()).await;
+        if !self.watch.disarm() {
+            return Ok(());
+        }
+        shortcut.note_stall();
+        Err(TransportError::TimedOut)
     }
 
     /// After every mebibyte waits until the client has read most of what was sent, if the
