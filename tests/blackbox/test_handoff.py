@@ -37,12 +37,7 @@ def cluster(tmp_path: Path) -> Iterator[Segment]:
 def fill(cluster: Segment) -> dict[str, bytes]:
     """Two objects of each size, some of them at each worker."""
     bodies = {f"k{at}": payload(size, seed=at) for at, size in enumerate(SIZES * 2)}
-    cluster.go_to("n1")
-    with cluster.at(CLIENT):
-        s3 = cluster.target().client()
-        s3.create_bucket(Bucket=BUCKET)
-        for key, body in bodies.items():
-            s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+    cluster.store(BUCKET, bodies)
     return bodies
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,18 +24,12 @@ BODIES = {f"k{at}": payload((1 << 20) + at, seed=at) for at in range(8)}
 BYPASSED = 'quickwater_ebpf_bypass_connections_total{outcome="taken"}'
 
 
-def filled(tmp_path: Path, **how: Any) -> Segment:
-    cluster = made(tmp_path, **how)
+def bypassing(tmp_path: Path, node: str) -> Segment:
+    """Two workers, one of which has `ebpf.bypass`."""
+    cluster = made(tmp_path, (BUCKET, BODIES), own_flags={node: {"ebpf-bypass": "auto"}})
     try:
-        for node in how["own_flags"]:
-            with cluster.at(node):
-                ebpf.need(cluster.workers[node], "bypass")
-        cluster.go_to("n1")
-        with cluster.at(CLIENT):
-            s3 = cluster.target().client()
-            s3.create_bucket(Bucket=BUCKET)
-            for key, body in BODIES.items():
-                s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+        with cluster.at(node):
+            ebpf.need(cluster.workers[node], "bypass")
     except BaseException:
         cluster.close()
         raise
@@ -51,7 +44,7 @@ def get_all(cluster: Segment) -> None:
 
 
 def test_a_connection_without_tcp_is_never_handed_over(tmp_path: Path) -> None:
-    cluster = filled(tmp_path, own_flags={"n1": {"ebpf-bypass": "auto"}})
+    cluster = bypassing(tmp_path, "n1")
     try:
         before, relayed = cluster.count("n1", BYPASSED), cluster.served("n2", "relay")
         get_all(cluster)
@@ -65,7 +58,7 @@ def test_a_connection_without_tcp_is_never_handed_over(tmp_path: Path) -> None:
 
 
 def test_a_connection_that_was_handed_over_goes_by_tcp(tmp_path: Path) -> None:
-    cluster = filled(tmp_path, own_flags={"n2": {"ebpf-bypass": "auto"}})
+    cluster = bypassing(tmp_path, "n2")
     try:
         counted = [BYPASSED, "quickwater_ebpf_bypass_bytes_total"]
         before = [cluster.count("n2", sample) for sample in counted]

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 from urllib.parse import urlsplit
 
 import pytest
@@ -44,22 +44,6 @@ BODIES = {key: payload((1 << 20) + 300_000 * at, seed=at) for at, key in enumera
 long = pytest.mark.skipif(not LONG, reason="takes minutes: QUICKWATER_HANDOFF=all runs it")
 # What a kernel says when something of it is broken.
 COMPLAINTS = ("BUG:", "WARNING:", "Oops", "refcount", "Call Trace")
-
-
-def filled(tmp_path: Path, **how: Any) -> Segment:
-    """Three workers with objects that connections are handed over for."""
-    cluster = made(tmp_path, members=THREE, **how)
-    try:
-        cluster.go_to("n1")
-        with cluster.at(CLIENT):
-            s3 = cluster.target().client()
-            s3.create_bucket(Bucket=BUCKET)
-            for key, body in BODIES.items():
-                s3.put_object(Bucket=BUCKET, Key=key, Body=body)
-    except BaseException:
-        cluster.close()
-        raise
-    return cluster
 
 
 def urls(cluster: Segment) -> dict[str, str]:
@@ -115,7 +99,7 @@ class KernelLog:
 
 def test_clients_that_end_anywhere_leave_no_socket_and_no_entry(tmp_path: Path) -> None:
     kernel = KernelLog()
-    cluster = filled(tmp_path)
+    cluster = made(tmp_path, (BUCKET, BODIES), members=THREE)
     rand = random.Random(2)
     try:
         with cluster.at(CLIENT):
@@ -213,7 +197,7 @@ class Load:
 
 @long
 def test_a_worker_that_dies_or_stands_still_breaks_connections_at_worst(tmp_path: Path) -> None:
-    cluster = filled(tmp_path)
+    cluster = made(tmp_path, (BUCKET, BODIES), members=THREE)
     rand = random.Random(3)
     load = Load(cluster, 4)
     try:
@@ -266,7 +250,7 @@ def silences(links: dict[str, str], keys: list[str]) -> list[float]:
 
 @long
 def test_packets_that_get_lost_cost_time_and_no_bytes(tmp_path: Path) -> None:
-    cluster = filled(tmp_path)
+    cluster = made(tmp_path, (BUCKET, BODIES), members=THREE)
     rand = random.Random(4)
     try:
         own = [key for key in KEYS if cluster.owner(BUCKET, key) == "n1"]
@@ -310,20 +294,15 @@ def test_packets_that_get_lost_in_the_window_cost_what_they_cost_anywhere(
 ) -> None:
     """Every answer is one flight, the first of a connection that has just moved, to a client that
     the kernels know the way to from connections before, or do not."""
-    cluster = made(tmp_path, least="4KiB")
     body = payload(WINDOW_BYTES, seed=1)
+    cluster = made(tmp_path, (BUCKET, dict.fromkeys(KEYS, body)), least="4KiB")
     try:
         for node in ["n1", "n2"]:
             with cluster.at(node):
                 # Else 64 KiB at a time are lost.
                 subprocess.run(["ip", "link", "set", "e0", "gso_max_segs", "1"], check=True)
                 Path("/proc/sys/net/ipv4/tcp_no_metrics_save").write_text("0" if known else "1")
-        cluster.go_to("n1")
         with cluster.at(CLIENT):
-            s3 = cluster.target().client()
-            s3.create_bucket(Bucket=BUCKET)
-            for key in KEYS:
-                s3.put_object(Bucket=BUCKET, Key=key, Body=body)
             links = urls(cluster)
         keys = {node: [key for key in KEYS if cluster.owner(BUCKET, key) == node] for node in ["n1", "n2"]}
 

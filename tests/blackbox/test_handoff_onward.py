@@ -35,12 +35,7 @@ SIZES = [0, 100_000, (1 << 20) - 1, 1 << 20, 1_500_000, 3_000_000]
 def fill(cluster: Segment, count: int = 24) -> dict[str, bytes]:
     """Objects of all sizes, some of each at each worker."""
     bodies = {f"k{at}": payload(SIZES[at % len(SIZES)], seed=at) for at in range(count)}
-    cluster.go_to(cluster.members[0])
-    with cluster.at(CLIENT):
-        s3 = cluster.target().client()
-        s3.create_bucket(Bucket=BUCKET)
-        for key, body in bodies.items():
-            s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+    cluster.store(BUCKET, bodies)
     return bodies
 
 
@@ -183,12 +178,7 @@ def test_many_gets_by_many_clients_are_exact(tmp_path: Path) -> None:
     cluster = made(tmp_path, members=THREE)
     failures: list[str] = []
     try:
-        cluster.go_to("n1")
-        with cluster.at(CLIENT):
-            s3 = cluster.target().client()
-            s3.create_bucket(Bucket=BUCKET)
-            for key, body in bodies.items():
-                s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+        cluster.store(BUCKET, bodies)
 
         def client(seed: int) -> None:
             own = random.Random(seed)

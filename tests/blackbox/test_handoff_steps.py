@@ -137,12 +137,7 @@ class Stage:
 
     def fill(self) -> None:
         cluster = self.cluster
-        cluster.go_to("n1")
-        with cluster.at(CLIENT):
-            s3 = cluster.target().client()
-            s3.create_bucket(Bucket=BUCKET)
-            for key, body in BODIES.items():
-                s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+        cluster.store(BUCKET, BODIES)
         for key in KEYS:
             self.keys[cluster.owner(BUCKET, key)].append(key)
         assert all(self.keys.values()), self.keys

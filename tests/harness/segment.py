@@ -5,6 +5,7 @@ route.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 from pathlib import Path
@@ -53,6 +54,7 @@ class Segment(Cluster):
         self.own_flags = own_flags or {}
         self.members = members or WORKERS
         self.six = six
+        self.service = f"[{SERVICE_SIX}]" if six else SERVICE
         self.env: dict[str, str] = {}
         self.own_env = own_env or {}
         self.workers = {}
@@ -128,7 +130,7 @@ class Segment(Cluster):
         for node in self.members:
             self.flags["ebpf-pins"] = str(self.home / "pins" / node / "quickwater")
             server = self.worker(node, start=False)
-            listen = f"--s3-listen=[{SERVICE_SIX}]:{PORT}" if self.six else f"--s3-listen={SERVICE}:{PORT}"
+            listen = f"--s3-listen={self.service}:{PORT}"
             words = [listen if w.startswith("--s3-listen=") else w for w in server.command()]
             own = {f"--{name}": value for name, value in self.own_flags.get(node, {}).items()}
             words = [word for word in words if word.split("=")[0] not in own]
@@ -146,9 +148,19 @@ class Segment(Cluster):
             else:
                 _run("ip", "route", "replace", f"{SERVICE}/32", "via", self.address(node))
 
+    def store(self, bucket: str, bodies: dict[str, bytes]) -> None:
+        """Objects by key, by way of the first worker, to which clients go from now on."""
+        self.go_to(self.members[0])
+        with self.at(CLIENT):
+            s3 = self.target().client()
+            s3.create_bucket(Bucket=bucket)
+            for key, body in bodies.items():
+                s3.put_object(Bucket=bucket, Key=key, Body=body)
+
     def target(self) -> Target:
         """Where clients find the service."""
-        return self.workers[WORKERS[0]].target()
+        known = self.workers[WORKERS[0]].target()
+        return dataclasses.replace(known, endpoint=f"http://{self.service}:{PORT}")
 
     def outcomes(self, node: str, outcome: str) -> int:
         """Connections of a worker by what came of them."""
@@ -192,8 +204,10 @@ class Segment(Cluster):
             self._unplug()
 
 
-def made(tmp_path: Path, **how: Any) -> Segment:
-    """Workers that hand connections over; skips where that cannot be."""
+def made(
+    tmp_path: Path, objects: tuple[str, dict[str, bytes]] | None = None, **how: Any
+) -> Segment:
+    """Workers that hand connections over, with a bucket of `objects`; skips where that cannot be."""
     if why := netns.missing():
         pytest.skip(why)
     cluster = Segment(tmp_path / "c", **how)
@@ -202,6 +216,8 @@ def made(tmp_path: Path, **how: Any) -> Segment:
         for node in cluster.members:
             with cluster.at(node):
                 ebpf.need(cluster.workers[node], "handoff")
+        if objects:
+            cluster.store(*objects)
     except BaseException:
         cluster.close()
         raise
