@@ -234,8 +234,12 @@ mod tests {
         };
         let mut server = TcpStream::from(moved(server));
         until(|| repair::round_trip(&server).unwrap().0 > 0);
-        let (_, timeout) = repair::round_trip(&server).unwrap();
-        assert!(timeout < 1_000_000, "{timeout} us, as of a new connection");
+        let (took, timeout) = repair::round_trip(&server).unwrap();
+        // A machine that stood still has round trips that are long.
+        assert!(
+            timeout < 1_000_000 || took > 100_000,
+            "{timeout} us, as of a new connection"
+        );
         until(|| is_at_rest(&server).is_ok());
         // The old byte is none of the answer.
         server.write_all(b"answer").unwrap();
