@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quickwater_proto::SlotTable;
@@ -127,6 +128,7 @@ pub(super) async fn attend(
                     if let Some(table) = &message.table {
                         let table = table_from_wire(table);
                         let table = table.map_err(|error| LinkError::Ended(error.to_string()))?;
+                        shared.epoch.store(table.epoch, Ordering::Release);
                         tables.send_replace(Arc::new(table));
                     }
                 }

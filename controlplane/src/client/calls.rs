@@ -120,6 +120,7 @@ impl ControlClient {
                 call.once = number_to_wire(random_id()?);
             }
             call.began_ms = SystemClock.wall_ms();
+            call.epoch = self.epoch()?;
         }
         let (reply, answer) = oneshot::channel();
         let queued = Queued {
@@ -129,7 +130,7 @@ impl ControlClient {
             reply,
         };
         self.stats().calls.made(queued.call.operation);
-        match self.0.queue.try_send(queued) {
+        match self.shared.queue.try_send(queued) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 let why = "too many calls of the metadata wait";
@@ -142,7 +143,7 @@ impl ControlClient {
         match answer.await {
             Ok(answer) => {
                 if let Ok(answer) = &answer {
-                    self.0.known.fetch_max(answer.known, Ordering::Relaxed);
+                    self.shared.known.fetch_max(answer.known, Ordering::Relaxed);
                 }
                 answer
             }
@@ -244,7 +245,7 @@ impl ControlClient {
         sequence: u64,
     ) -> Got<Bytes> {
         let now_ms = SystemClock.wall_ms();
-        let after = self.0.known.load(Ordering::Relaxed);
+        let after = self.shared.known.load(Ordering::Relaxed);
         journal_entry((bucket, key), record, sequence, now_ms, after)
     }
 

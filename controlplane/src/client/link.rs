@@ -209,6 +209,8 @@ impl Link {
         if !attendant.opened(session.number, &opened.table) {
             self.calls.begin_anew(session.number);
         }
+        let epoch = opened.table.epoch;
+        self.shared.epoch.store(epoch, Ordering::Release);
         if let Some(peers) = opened.peers.clone() {
             attendant.met(peers);
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use quickwater_proto::{NodeId, SlotTable};
+use quickwater_proto::{MetadataError, NodeId, SlotTable};
 use quickwater_rpc::cluster::order::What;
 use quickwater_rpc::cluster::{News, Operation, OrderAnswer};
 use tokio::sync::{Notify, mpsc, watch};
@@ -137,7 +137,20 @@ pub trait Attendant: Send + Sync + 'static {
 
 /// Makes calls. Clones share one queue.
 #[derive(Debug, Clone)]
-pub struct ControlClient(Arc<Shared>);
+pub struct ControlClient {
+    shared: Arc<Shared>,
+    judged: Judged,
+}
+
+/// By which table the keys that a call changes were taken for this worker's own.
+#[derive(Debug, Clone, Copy)]
+enum Judged {
+    /// The newest when the call is made.
+    ByNewest,
+    By(u64),
+    /// They were, and others have had them since.
+    Lost,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -156,6 +169,9 @@ struct Shared {
     seen: watch::Sender<Option<Position>>,
     /// What orders the newest commit that an answer told of.
     known: AtomicU64,
+    /// Number of the newest table that was told. Set before slots of it are taken, and after
+    /// those are lost that others had when its session opened.
+    epoch: AtomicU64,
 }
 
 impl Shared {
@@ -266,56 +282,91 @@ impl ControlClient {
             policies: AtomicU64::new(0),
             seen: watch::channel(introduction.seen).0,
             known: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
         });
         let link = Link::new(access, introduction, Arc::clone(&shared), calls, sender);
-        (Self(shared), link)
+        (
+            Self {
+                shared,
+                judged: Judged::ByNewest,
+            },
+            link,
+        )
+    }
+
+    /// The same for changes of keys that are taken for this worker's own from now on: they are
+    /// refused if others have had them since, and at once if `is_lost` says so.
+    #[must_use]
+    pub fn judging(&self, is_lost: impl FnOnce() -> bool) -> Self {
+        // First this: a newer table is told after what was lost by it is known.
+        let epoch = self.shared.epoch.load(Ordering::Acquire);
+        let judged = match is_lost() {
+            true => Judged::Lost,
+            false => Judged::By(epoch),
+        };
+        let shared = Arc::clone(&self.shared);
+        Self { shared, judged }
+    }
+
+    /// The table to be named by a change.
+    fn epoch(&self) -> Result<u64, MetadataError> {
+        match self.judged {
+            Judged::ByNewest => Ok(self.shared.epoch.load(Ordering::Acquire)),
+            Judged::By(epoch) => Ok(epoch),
+            Judged::Lost => Err(MetadataError::Unavailable(
+                "the key was another worker's meanwhile".into(),
+            )),
+        }
     }
 
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> &ClientStats {
-        &self.0.stats
+        &self.shared.stats
     }
 
     /// Whether a session is open.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.0.stats.connected.load(Ordering::Relaxed)
+        self.shared.stats.connected.load(Ordering::Relaxed)
     }
 
     /// Sends a heartbeat now: how the worker is has changed.
     pub fn beat(&self) {
-        self.0.beat.notify_one();
+        self.shared.beat.notify_one();
     }
 
     /// Says goodbye: the slots go to others at once, and the link ends.
     pub fn leave(&self) {
-        self.0.leave.send_replace(true);
+        self.shared.leave.send_replace(true);
     }
 
     /// Another number when buckets, mounts or policies changed, as the control plane told
     /// last.
     #[must_use]
     pub fn told_names(&self) -> (u64, u64) {
-        (self.0.buckets.load(Ordering::Acquire), self.told_policies())
+        (
+            self.shared.buckets.load(Ordering::Acquire),
+            self.told_policies(),
+        )
     }
 
     /// Version of the path policies in force as the control plane told last.
     #[must_use]
     pub fn told_policies(&self) -> u64 {
-        self.0.policies.load(Ordering::Acquire)
+        self.shared.policies.load(Ordering::Acquire)
     }
 
     /// How far the metadata are as the control plane told, the latest first. Who starts
     /// after the newest of it was not written down may be taken in by older ones.
     #[must_use]
     pub fn seen(&self) -> watch::Receiver<Option<Position>> {
-        self.0.seen.subscribe()
+        self.shared.seen.subscribe()
     }
 
     /// Waits for the first session.
     pub async fn registered(&self) -> Option<Registered> {
-        let mut registered = self.0.registered.clone();
+        let mut registered = self.shared.registered.clone();
         let found = registered.wait_for(Option::is_some).await;
         found.ok()?.clone()
     }

@@ -16,6 +16,7 @@ mod rows;
 mod settle_tests;
 #[cfg(test)]
 mod simulation;
+mod tenures;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ use crate::records::{Fence, Terms, Witness};
 use crate::store::{Fenced, Store};
 use memo::{Known, Memo};
 use orders::Orders;
+use tenures::Tenures;
 use traffic::Traffic;
 use wire::Mistaken;
 
@@ -100,6 +102,8 @@ struct Inner<S> {
     clock: LeaseClock,
     members: Mutex<Membership>,
     table: watch::Sender<Arc<SlotTable>>,
+    /// Never behind the table.
+    tenures: Mutex<Tenures>,
     wake: Notify,
     memo: Memo,
     orders: Orders,
@@ -158,6 +162,7 @@ impl<S: Store> Cluster<S> {
         let (terms, version) = begin_term(namespace.store()).await?;
         let witnesses = rows::witnesses(namespace.store()).await?;
         let (table, members) = rows::load(namespace.store()).await?;
+        let tenures = Mutex::new(Tenures::load(&table));
         let members = Membership::load(lease, table, members, clock.now());
         let (table, _) = watch::channel(Arc::new(members.table().clone()));
         let policies = namespace.policy_version().await?;
@@ -178,6 +183,7 @@ impl<S: Store> Cluster<S> {
             clock,
             members: Mutex::new(members),
             table,
+            tenures,
             wake: Notify::new(),
             memo: Memo::default(),
             orders: Orders::default(),
@@ -313,6 +319,7 @@ impl<S: Store> Cluster<S> {
     fn set_table(&self, table: SlotTable) {
         self.0.changed.store(true, Ordering::Release);
         let shared = Arc::new(table.clone());
+        self.tenures().go_by(&table);
         self.members().set_table(table);
         self.0.table.send_replace(shared);
     }
@@ -516,10 +523,16 @@ impl<S: Store> Cluster<S> {
         ticket: Ticket,
     ) -> Result<messages::Answer, MetadataError> {
         let table = Arc::clone(&self.0.table.borrow());
-        if let Some((bucket, key)) = calls::changed_key(operation, call)?
-            && table.owner(slot_of(bucket, &key)) != Some(node)
-        {
-            return Err(refused(call, "the key belongs to another worker now"));
+        if let Some((bucket, key)) = calls::changed_key(operation, call)? {
+            let slot = slot_of(bucket, &key);
+            if table.owner(slot) != Some(node) {
+                return Err(refused(call, "the key belongs to another worker now"));
+            }
+            // Looked at after the table, which they are never behind: what it loses later is
+            // for the fence.
+            if !self.tenures().holds_since(slot, call.epoch) {
+                return Err(refused(call, "the key was another worker's meanwhile"));
+            }
         }
         let fence = Fence {
             session,
@@ -543,6 +556,11 @@ impl<S: Store> Cluster<S> {
             self.bucket_changed();
         }
         made
+    }
+
+    fn tenures(&self) -> MutexGuard<'_, Tenures> {
+        let tenures = self.0.tenures.lock();
+        tenures.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn members(&self) -> MutexGuard<'_, Membership> {

@@ -9,6 +9,7 @@ use super::*;
 use crate::records::Member;
 use crate::store::EmbeddedStore;
 
+mod late;
 mod parts;
 
 const LEASE: Duration = Duration::from_secs(30);
