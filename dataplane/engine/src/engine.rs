@@ -49,7 +49,7 @@ pub trait World: 'static {
     /// The under file systems.
     type Ufs: Ufs;
     /// The metadata.
-    type Metadata: Metadata;
+    type Metadata: Metadata + Clone;
     /// Time and chance.
     type Environment: Environment;
     /// The other workers.
@@ -430,6 +430,14 @@ impl<W: World> Engine<W> {
 
     pub(crate) fn metadata(&self) -> &W::Metadata {
         &self.0.metadata
+    }
+
+    /// The same for a change of a key, asked for at once. It is not made if others got the
+    /// key after this flow took its lock, or get it before the change arrives.
+    pub(crate) fn changes(&self, bucket: BucketId, key: &ObjectKey) -> W::Metadata {
+        let slots = &self.0.shared.slots;
+        let is_lost = || slots.is_lost(Slots::of_key(bucket, key));
+        self.metadata().judging(is_lost)
     }
 
     pub(crate) fn config(&self) -> &EngineConfig {

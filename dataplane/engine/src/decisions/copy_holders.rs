@@ -99,6 +99,9 @@ pub(crate) struct Due {
     pub(crate) unnamed: Option<Unnamed>,
     /// Looks in a row that came to nothing.
     pub(crate) failures: u32,
+    /// When its slot came from another worker (monotonic): who has the body is known by what
+    /// was done since.
+    pub(crate) since: Duration,
 }
 
 /// What came of a look.
@@ -319,6 +322,22 @@ impl CopyHolders {
         state.judge(blob.0);
     }
 
+    /// Others are named that got a body just now. What an older message of ours had them look
+    /// at they may have let go of before their names were there: they are asked, and whoever
+    /// has it then keeps it.
+    pub(crate) fn doubt(&self, blob: BlobId) {
+        let mut state = self.state();
+        let Some(noted) = state.of.get_mut(&blob.0) else {
+            return;
+        };
+        let unasked = noted.copied.others.iter().map(|at| CopyAt {
+            node: at.node.clone(),
+            session: 0,
+        });
+        noted.copied.others = unasked.collect();
+        state.judge(blob.0);
+    }
+
     /// A body is to have so many copies from now on, our own included.
     pub(crate) fn promise(&self, blob: BlobId, copies: usize) {
         let mut state = self.state();
@@ -445,11 +464,13 @@ impl CopyHolders {
 
     /// The next body that is due, if `fits` says so; it is looked at from now on, until
     /// [`CopyHolders::looked`]. In a later `session` of ours than that in which others got it
-    /// those whom no row names may have let go of it.
+    /// those whom no row names may have let go of it. `since`: when the slot of a body became
+    /// ours.
     pub(crate) fn take(
         &self,
         now: Duration,
         session: Option<u64>,
+        since: impl Fn(&Copied) -> Duration,
         fits: impl FnOnce(&Due) -> bool,
     ) -> Option<Due> {
         let mut state = self.state();
@@ -485,6 +506,7 @@ impl CopyHolders {
             ask: ask.collect(),
             unnamed: noted.unnamed.clone(),
             failures: noted.failures,
+            since: since(&noted.copied),
         };
         if !fits(&due) {
             return None;

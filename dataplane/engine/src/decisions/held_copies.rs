@@ -23,10 +23,14 @@ pub(crate) struct Held {
     told: bool,
     due: Duration,
     pause: Duration,
+    /// Another one whenever it is kept, and whenever its owner counts on it: what was asked
+    /// before says nothing of it.
+    number: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    numbers: u64,
     held: HashMap<BlobId, Held>,
     due: BTreeSet<(Duration, u128)>,
     bytes: u64,
@@ -36,6 +40,11 @@ struct State {
 }
 
 impl State {
+    fn next(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
     fn insert(&mut self, held: Held) {
         let blob = held.of.blob;
         self.remove(blob);
@@ -63,14 +72,28 @@ impl HeldCopies {
 
     /// A copy of `bytes` bytes is flushed here. `named`: its row was seen.
     pub fn keep(&self, of: CopyOf, bytes: u64, named: bool, now: Duration) {
-        self.state().insert(Held {
+        let mut state = self.state();
+        let number = state.next();
+        state.insert(Held {
             of,
             bytes,
             named,
             told: false,
             due: now + PAUSE_FIRST,
             pause: PAUSE_FIRST,
+            number,
         });
+    }
+
+    /// Its owner asks whether a copy is here, and counts on it from now on: neither what was
+    /// said of it before, nor a look that is under way, ends it.
+    pub(crate) fn count_on(&self, blob: BlobId) {
+        let mut state = self.state();
+        let number = state.next();
+        if let Some(held) = state.held.get_mut(&blob) {
+            held.told = false;
+            held.number = number;
+        }
     }
 
     /// Begins to take a copy in, unless it is here or on its way. Ended by
@@ -145,27 +168,32 @@ impl HeldCopies {
     }
 
     /// Copies that are to be looked at now, at most `limit`.
-    pub(crate) fn due(&self, now: Duration, limit: usize) -> Vec<CopyOf> {
+    /// With each the number by which it is judged.
+    pub(crate) fn due(&self, now: Duration, limit: usize) -> Vec<(CopyOf, u64)> {
         let state = self.state();
         let due = state.due.iter().take_while(|(at, _)| *at <= now);
         let blobs = due.take(limit).map(|(_, blob)| BlobId(*blob));
         let copies = blobs.filter_map(|blob| state.held.get(&blob));
-        copies.map(|held| held.of.clone()).collect()
+        copies.map(|held| (held.of.clone(), held.number)).collect()
     }
 
-    /// What the metadata say of a copy; none: they could not be asked. Answers its bytes
-    /// if it is not needed any more; it is not kept from then on.
+    /// What the metadata say of a copy; none: they could not be asked. `forget` is given its
+    /// bytes if it is not needed any more, before anybody can count on it again.
     pub(crate) fn judge(
         &self,
-        blob: BlobId,
+        (blob, number): (BlobId, u64),
         said: Option<CopyState>,
         now: Duration,
-    ) -> Option<u64> {
+        forget: impl FnOnce(u64),
+    ) {
         let mut state = self.state();
-        let held = state.remove(blob)?;
+        let Some(held) = state.remove(blob) else {
+            return;
+        };
+        let said = said.filter(|_| held.number == number);
         let named = match said {
             Some(CopyState::Unnamed { over }) if over || held.named || held.told => {
-                return Some(held.bytes);
+                return forget(held.bytes);
             }
             Some(CopyState::Unnamed { .. }) | None => held.named,
             Some(CopyState::Named) => true,
@@ -178,7 +206,6 @@ impl HeldCopies {
             pause: (held.pause * 2).min(PAUSE_MAX),
             ..held
         });
-        None
     }
 }
 
@@ -201,6 +228,28 @@ mod tests {
         }
     }
 
+    /// Judges the first copy by an answer to what was asked just now; its bytes if it goes.
+    fn judge(held: &HeldCopies, said: Option<CopyState>, now: Duration) -> Option<u64> {
+        let number = held.due(Duration::MAX, 9)[0].1;
+        judge_late(held, number, said, now)
+    }
+
+    fn judge_late(
+        held: &HeldCopies,
+        number: u64,
+        said: Option<CopyState>,
+        now: Duration,
+    ) -> Option<u64> {
+        let mut gone = None;
+        held.judge((BlobId(1), number), said, now, |bytes| gone = Some(bytes));
+        gone
+    }
+
+    fn due(held: &HeldCopies, now: Duration) -> Vec<CopyOf> {
+        let due = held.due(now, 9).into_iter();
+        due.map(|(copy, _)| copy).collect()
+    }
+
     const UNNAMED: Option<CopyState> = Some(CopyState::Unnamed { over: false });
     const OVER: Option<CopyState> = Some(CopyState::Unnamed { over: true });
     const NAMED: Option<CopyState> = Some(CopyState::Named);
@@ -209,9 +258,9 @@ mod tests {
     fn a_copy_that_may_still_be_committed_stays() {
         let held = HeldCopies::default();
         held.keep(of(1), 10, false, Duration::ZERO);
-        assert_eq!(held.judge(BlobId(1), UNNAMED, Duration::ZERO), None);
-        assert_eq!(held.judge(BlobId(1), None, Duration::ZERO), None);
-        assert_eq!(held.judge(BlobId(1), OVER, Duration::ZERO), Some(10));
+        assert_eq!(judge(&held, UNNAMED, Duration::ZERO), None);
+        assert_eq!(judge(&held, None, Duration::ZERO), None);
+        assert_eq!(judge(&held, OVER, Duration::ZERO), Some(10));
         assert_eq!(held.totals(), (0, 0));
     }
 
@@ -219,8 +268,8 @@ mod tests {
     fn a_copy_that_was_named_goes_when_it_is_not_any_more() {
         let held = HeldCopies::default();
         held.keep(of(1), 10, false, Duration::ZERO);
-        assert_eq!(held.judge(BlobId(1), NAMED, Duration::ZERO), None);
-        assert_eq!(held.judge(BlobId(1), UNNAMED, Duration::ZERO), Some(10));
+        assert_eq!(judge(&held, NAMED, Duration::ZERO), None);
+        assert_eq!(judge(&held, UNNAMED, Duration::ZERO), Some(10));
     }
 
     #[test]
@@ -230,12 +279,44 @@ mod tests {
         held.keep(of(1), 10, false, now);
         assert!(held.due(now, 9).is_empty());
         held.told(&[BlobId(1), BlobId(7)], now);
-        assert_eq!(held.due(now, 9), [of(1)]);
-        assert_eq!(held.judge(BlobId(1), NAMED, now), None);
+        assert_eq!(due(&held, now), [of(1)]);
+        assert_eq!(judge(&held, NAMED, now), None);
         assert_eq!(held.totals(), (1, 10));
         assert!(held.has(BlobId(1)) && !held.has(BlobId(7)));
         held.told(&[BlobId(1)], now);
-        assert_eq!(held.judge(BlobId(1), UNNAMED, now), Some(10));
+        assert_eq!(judge(&held, UNNAMED, now), Some(10));
+    }
+
+    #[test]
+    fn what_was_said_before_its_owner_counted_on_it_ends_no_copy() {
+        let held = HeldCopies::default();
+        let now = Duration::from_secs(1);
+        held.keep(of(1), 10, false, now);
+        // Of an attempt of before that failed: it comes late.
+        held.told(&[BlobId(1)], now);
+        let (_, asked) = held.due(now, 9).remove(0);
+        held.count_on(BlobId(1));
+        assert_eq!(judge_late(&held, asked, UNNAMED, now), None);
+        assert_eq!(judge_late(&held, asked, OVER, now), None);
+        // Its owner may be about to name it.
+        assert_eq!(judge(&held, UNNAMED, now), None);
+        assert_eq!(judge(&held, NAMED, now), None);
+        assert_eq!(judge(&held, UNNAMED, now), Some(10));
+        held.count_on(BlobId(1));
+        assert_eq!(held.totals(), (0, 0));
+    }
+
+    #[test]
+    fn what_was_asked_of_a_copy_of_before_says_nothing_of_the_next() {
+        let held = HeldCopies::default();
+        let now = Duration::from_secs(1);
+        held.keep(of(1), 10, true, Duration::ZERO);
+        let (_, asked) = held.due(Duration::MAX, 9).remove(0);
+        assert_eq!(judge(&held, UNNAMED, now), Some(10));
+        held.keep(of(1), 20, false, now);
+        assert_eq!(judge_late(&held, asked, OVER, now), None);
+        assert_eq!(held.totals(), (1, 20));
+        assert_eq!(judge(&held, OVER, now), Some(20));
     }
 
     #[test]
@@ -259,10 +340,16 @@ mod tests {
         assert!(held.due(now, 9).is_empty());
         held.fence(now);
         let due = held.due(now, 9);
-        assert!(due.len() == 2 && due.iter().all(|copy| copy.owner.is_none()));
+        assert!(due.len() == 2 && due.iter().all(|(copy, _)| copy.owner.is_none()));
         held.keep(of(3), 10, false, now);
         let later = held.due(now + PAUSE_FIRST, 9);
-        assert_eq!(later.iter().filter(|copy| copy.owner.is_some()).count(), 1);
+        assert_eq!(
+            later
+                .iter()
+                .filter(|(copy, _)| copy.owner.is_some())
+                .count(),
+            1
+        );
     }
 
     #[test]
@@ -273,9 +360,10 @@ mod tests {
         let mut looks = 0;
         while now < Duration::from_secs(600) {
             now += Duration::from_secs(1);
-            for copy in held.due(now, 9) {
+            for (copy, number) in held.due(now, 9) {
                 looks += 1;
-                held.judge(copy.blob, NAMED, now);
+                let forget = |_| unreachable!("it is named");
+                held.judge((copy.blob, number), NAMED, now, forget);
             }
         }
         assert!((10..20).contains(&looks), "{looks}");

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use async_lock::{Mutex, MutexGuardArc};
@@ -20,6 +20,9 @@ pub(crate) struct Slots {
     locks: Vec<Arc<Mutex<()>>>,
     /// Locks that nobody lets go of, see [`SlotGuard::keep`].
     kept: std::sync::Mutex<BTreeMap<usize, MutexGuardArc<()>>>,
+    /// Slots that others got while a change of before may have held the lock: until the lock
+    /// is taken next.
+    lost: Vec<AtomicBool>,
     /// Value of `sequence` at the last mutation of each slot.
     changed: Vec<AtomicU64>,
     sequence: AtomicU64,
@@ -40,6 +43,7 @@ impl Slots {
         Self {
             locks: (0..SLOTS).map(|_| Arc::default()).collect(),
             kept: std::sync::Mutex::default(),
+            lost: (0..SLOTS).map(|_| AtomicBool::new(false)).collect(),
             changed: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             sequence: AtomicU64::new(1),
         }
@@ -59,13 +63,27 @@ impl Slots {
     }
 
     pub(crate) async fn lock(&self, slot: usize) -> SlotGuard<'_> {
+        let lock = self.locks[slot].lock_arc().await;
+        // Whose lock it is now asks anew whether the slot is this process's.
+        self.lost[slot].store(false, Ordering::Release);
         SlotGuard {
             slots: self,
             slot,
             marked: Cell::new(false),
             since: 0,
-            lock: Some(self.locks[slot].lock_arc().await),
+            lock: Some(lock),
         }
+    }
+
+    /// Others got a slot without waiting for what holds its lock. Nobody may take the slot
+    /// for this process's any more.
+    pub(crate) fn lose(&self, slot: usize) {
+        self.lost[slot].store(true, Ordering::Release);
+    }
+
+    /// Whether others got a slot since its lock was taken last.
+    pub(crate) fn is_lost(&self, slot: usize) -> bool {
+        self.lost[slot].load(Ordering::Acquire)
     }
 
     /// Slots whose locks are kept.
@@ -160,6 +178,21 @@ mod tests {
         slots.release(7);
         assert!(futures_util::FutureExt::now_or_never(waiting).is_some());
         assert!(slots.kept().is_empty() && lock(7).is_some());
+    }
+
+    #[test]
+    fn what_held_the_lock_of_a_lost_slot_is_of_before() {
+        let slots = Slots::new();
+        let lock = |slot| futures_util::FutureExt::now_or_never(slots.lock(slot));
+        let guard = lock(7).unwrap();
+        assert!(!slots.is_lost(7));
+        slots.lose(7);
+        assert!(slots.is_lost(7) && !slots.is_lost(8));
+        // Whoever waits does not make it good.
+        assert!(lock(7).is_none() && slots.is_lost(7));
+        drop(guard);
+        assert!(slots.is_lost(7));
+        assert!(lock(7).is_some() && !slots.is_lost(7));
     }
 
     #[test]

@@ -273,7 +273,7 @@ impl<W: World> Engine<W> {
         guard.mark_changed();
         self.distrust(bucket.id, key);
         let committed = self
-            .metadata()
+            .changes(bucket.id, key)
             .commit_object(bucket.id, key, &record, &PutCondition::None)
             .await?;
         if let Some(old) = committed.replaced.filter(|_| !same_bytes) {

@@ -237,8 +237,10 @@ where
         let mut asks: HashMap<CopyAt, Vec<Due>> = HashMap::new();
         let now = self.environment().monotonic();
         let session = self.peers().itself().map(|at| at.session);
+        let rights = &self.shared().rights;
+        let since = |of: &Copied| rights.taken_at(slot_of(of.bucket, &of.key));
         for _ in 0..LOOKS_MAX {
-            let Some(due) = holders.take(now, session, |due| load.fits(due)) else {
+            let Some(due) = holders.take(now, session, since, |due| load.fits(due)) else {
                 break;
             };
             if is_asked(&due) {
@@ -365,14 +367,20 @@ where
         all.extend_from_slice(&made);
         let sessions: Vec<CopyAt> = all.iter().cloned().chain(owner).collect();
         let named = (&*sessions, copied.copies);
-        let set = self.name_holders(place, record.version, named).await;
+        let guard = self.lock_since(due).await;
+        let set = match &guard {
+            Ok(_) => self.name_holders(place, record.version, named).await,
+            Err(error) => Err(MetadataError::Unavailable(error.to_string())),
+        };
         let nodes: Vec<NodeId> = made.into_iter().map(|copy| copy.node).collect();
         let holders = &self.shared().holders;
         match set {
             Ok(true) => {
                 // It may have ended meanwhile, and with it what was noted.
-                if !holders.renew(blob, Arc::from(all), None) {
-                    holders.tell(blob, &nodes);
+                match holders.renew(blob, Arc::from(all), None) {
+                    true if nodes.is_empty() => {}
+                    true => holders.doubt(blob),
+                    false => holders.tell(blob, &nodes),
                 }
                 Ok(Made::Enough)
             }

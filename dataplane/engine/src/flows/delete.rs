@@ -103,7 +103,7 @@ impl<W: World> Engine<W> {
         }
         self.answered(bucket, key, &noted);
         let removed = self
-            .metadata()
+            .changes(bucket.id, key)
             .remove_object(bucket.id, key, &PutCondition::None)
             .await;
         let removed = removed.map_err(|error| {
@@ -172,7 +172,7 @@ impl<W: World> Engine<W> {
         }
         guard.mark_changed();
         let removed = self
-            .metadata()
+            .changes(bucket.id, key)
             .remove_object_pending(bucket.id, key, &PutCondition::None)
             .await;
         let (version, old) = match removed {

@@ -149,7 +149,7 @@ impl<W: World> Engine<W> {
         guard.mark_changed();
         self.distrust(bucket.id, key);
         let ended = self
-            .metadata()
+            .changes(bucket.id, key)
             .end_pending(bucket.id, key, request.version, None, None)
             .await;
         if ended.is_err() {
@@ -187,7 +187,7 @@ impl<W: World> Engine<W> {
             (false, _) => i64::MAX,
         };
         let noted = self
-            .metadata()
+            .changes(bucket.id, key)
             .note_request(bucket.id, key, until_ms)
             .await
             .map_err(|error| match FlowError::from(error) {
@@ -248,7 +248,8 @@ impl<W: World> Engine<W> {
             self.wait_for_first(bucket, key, &noted, |sent| sent);
             if let (Some(row), false) = (noted.row, noted.again) {
                 // Best effort: the next commit or start ends what stays.
-                let ending = self.metadata().end_pending(bucket.id, key, row, None, None);
+                let metadata = self.changes(bucket.id, key);
+                let ending = metadata.end_pending(bucket.id, key, row, None, None);
                 let _ = ending.await;
             }
             return error;
@@ -271,9 +272,8 @@ impl<W: World> Engine<W> {
         let Some(row) = noted.row else { return error };
         let until_ms = Some(self.wall_after(late_max));
         for _ in 0..NOTE_ATTEMPTS_MAX {
-            let noting = self
-                .metadata()
-                .end_pending(bucket.id, key, row, None, until_ms);
+            let metadata = self.changes(bucket.id, key);
+            let noting = metadata.end_pending(bucket.id, key, row, None, until_ms);
             if noting.await.is_ok() {
                 return error;
             }

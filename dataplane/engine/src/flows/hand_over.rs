@@ -111,7 +111,11 @@ impl<W: World> Engine<W> {
             ..now
         };
         let noted = claim.opened.id;
-        match self.metadata().hand_over(bucket.id, &through, noted).await {
+        match self
+            .changes(bucket.id, &through.key)
+            .hand_over(bucket.id, &through, noted)
+            .await
+        {
             Ok(()) => claim.end(),
             Err(MetadataError::Unknown(text)) => return Err(FlowError::Unavailable(text)),
             Err(error) => {
@@ -200,7 +204,9 @@ impl<W: World> Engine<W> {
             ..part
         };
         // Without an answer it is sent again, or released with its upload.
-        self.metadata().put_part(bucket.id, upload, &sent).await?;
+        self.changes(bucket.id, &upload.key)
+            .put_part(bucket.id, upload, &sent)
+            .await?;
         self.disk().release(sent.blob, chunks_of(sent.size));
         self.shared().holders.end(sent.blob);
         Ok(sent)

@@ -83,6 +83,14 @@ impl<W: World> Engine<W> {
         (0..chunks_of(bytes)).all(|index| self.disk().keeps(ChunkId { blob, index }))
     }
 
+    /// The same for the owner of the key, who counts on what is here from then on.
+    #[must_use]
+    pub fn confirm_copy(&self, blob: BlobId, bytes: u64) -> bool {
+        // First this: what lets go of it later finds it asked for.
+        self.shared().kept.count_on(blob);
+        self.has_copy(blob, bytes)
+    }
+
     /// An owner says that no commit of these copies is under way.
     pub fn look_at_copies(&self, blobs: &[BlobId]) {
         let now = self.environment().monotonic();
@@ -113,16 +121,16 @@ impl<W: World> Engine<W> {
         !self.shared().rights.is_foreign(slot) && holders.sessions(copy.blob).is_some()
     }
 
-    async fn look_at_copy(&self, copy: CopyOf) {
+    async fn look_at_copy(&self, (copy, number): (CopyOf, u64)) {
         // Who cannot be asked is asked again later.
         let said = self.metadata().copy_state(&copy).await.ok();
         if self.is_ours(&copy) {
             return self.shared().kept.own(copy.blob);
         }
         let now = self.environment().monotonic();
-        if let Some(bytes) = self.shared().kept.judge(copy.blob, said, now) {
-            self.disk().forget(copy.blob, chunks_of(bytes));
-        }
+        let forget = |bytes| self.disk().forget(copy.blob, chunks_of(bytes));
+        let kept = &self.shared().kept;
+        kept.judge((copy.blob, number), said, now, forget);
     }
 }
 

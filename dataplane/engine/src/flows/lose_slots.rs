@@ -12,6 +12,7 @@ impl Shared {
     pub fn lose_slots(&self, lost: &[usize]) {
         for slot in lost {
             self.rights.set(*slot, false);
+            self.slots.lose(*slot);
         }
         // Nobody kept others from changing what is remembered.
         self.rights.lapse();

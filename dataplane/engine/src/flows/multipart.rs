@@ -96,7 +96,10 @@ impl<W: World> Engine<W> {
             checksum: new.checksum,
             ufs_upload,
         };
-        let made = self.metadata().create_upload(bucket.id, &upload).await;
+        let made = self
+            .changes(bucket.id, &upload.key)
+            .create_upload(bucket.id, &upload)
+            .await;
         match (made, claim) {
             // The commit took the note back: the upload's own row names it now.
             (Ok(()), Ok(claim)) => claim.end(),
@@ -177,7 +180,10 @@ impl<W: World> Engine<W> {
             blob: received.blob,
             held: false,
         };
-        let replaced = self.metadata().put_part(bucket.id, upload, &part).await;
+        let replaced = self
+            .changes(bucket.id, &upload.key)
+            .put_part(bucket.id, upload, &part)
+            .await;
         drop(received);
         let replaced = replaced.map_err(|error| {
             forget_part(self, &part);
@@ -237,7 +243,7 @@ impl<W: World> Engine<W> {
             let _gate = self.enter_upload(upload.id).await?;
             let now = self.upload(bucket, key, upload.id).await?;
             let sessions: Vec<CopyAt> = copies.iter().cloned().chain(owner).collect();
-            let metadata = self.metadata();
+            let metadata = self.changes(bucket.id, key);
             let replaced = metadata.put_part_copied(bucket.id, upload, &part, &sessions);
             let replaced = replaced.await?;
             // While no Complete can come in between.
@@ -381,7 +387,7 @@ impl<W: World> Engine<W> {
             partial: false,
         };
         let named = (&*copies.others, copies.wanted);
-        let metadata = self.metadata();
+        let metadata = self.changes(bucket.id, key);
         let committed = metadata.complete_copied(bucket.id, upload, &record, named);
         let committed = match committed.await {
             Ok(committed) => committed,

@@ -50,7 +50,10 @@ impl<W: World> Engine<W> {
         version: Option<Version>,
     ) -> Result<Claim, Unopened> {
         let claim = self.ask_upload(bucket, key, headers, id, version).await?;
-        let noted = self.metadata().note_opened(bucket.id, &claim.opened).await;
+        let noted = self
+            .changes(bucket.id, &claim.opened.key)
+            .note_opened(bucket.id, &claim.opened)
+            .await;
         match noted {
             Ok(()) => Ok(claim),
             Err(error) => {
@@ -142,7 +145,11 @@ impl<W: World> Engine<W> {
             asked: claim.opened.asked.saturating_add(1),
             ..claim.opened.clone()
         });
-        match self.metadata().note_opened(bucket.id, &claim.opened).await {
+        match self
+            .changes(bucket.id, &claim.opened.key)
+            .note_opened(bucket.id, &claim.opened)
+            .await
+        {
             Ok(()) => Ok(claim),
             Err(error @ MetadataError::Unknown(_)) => Err(Unopened::Metadata(error)),
             Err(error) => {
@@ -171,7 +178,7 @@ impl<W: World> Engine<W> {
             asked: 1,
         };
         let claim = self.shared().opened.begin(bucket.id, opened);
-        self.metadata()
+        self.changes(bucket.id, &claim.opened.key)
             .note_opened(bucket.id, &claim.opened)
             .await?;
         Ok(claim)
@@ -181,7 +188,10 @@ impl<W: World> Engine<W> {
     /// to name nothing.
     pub(crate) async fn forget_opened(&self, bucket: &Bucket, claim: Claim) {
         let OpenedUpload { key, id, .. } = &claim.opened;
-        let forgotten = self.metadata().forget_opened(bucket.id, key, *id).await;
+        let forgotten = self
+            .changes(bucket.id, key)
+            .forget_opened(bucket.id, key, *id)
+            .await;
         if forgotten.is_ok() {
             claim.end();
         }
@@ -200,7 +210,10 @@ impl<W: World> Engine<W> {
             }
             Err(error) => {
                 // So that a sweep after a restart need not search for it.
-                let _ = self.metadata().note_opened(bucket.id, &claim.opened).await;
+                let _ = self
+                    .changes(bucket.id, &claim.opened.key)
+                    .note_opened(bucket.id, &claim.opened)
+                    .await;
                 Err(error)
             }
         }

@@ -341,7 +341,7 @@ impl<W: World> Engine<W> {
         let identity = put.as_ref().map(|(_, object)| &object.identity);
         let until_ms = settling.map(|(_, ms)| ms);
         let ended = self
-            .metadata()
+            .changes(bucket.id, key)
             .end_pending(bucket.id, key, version, identity, until_ms)
             .await;
         match ended {

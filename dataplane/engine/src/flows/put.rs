@@ -305,7 +305,7 @@ impl<W: World> Engine<W> {
         guard: &SlotGuard<'_>,
     ) -> Result<Arc<ObjectRecord>, FlowError> {
         let committed = self
-            .metadata()
+            .changes(bucket.id, key)
             .commit_object(bucket.id, key, &record, &PutCondition::None)
             .await;
         let committed = committed.map_err(|error| {

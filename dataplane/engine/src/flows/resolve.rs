@@ -215,7 +215,7 @@ impl<W: World> Engine<W> {
         }
         guard.mark_changed();
         let committed = self
-            .metadata()
+            .changes(bucket.id, key)
             .commit_object(bucket.id, key, &fresh, &PutCondition::None)
             .await;
         let committed = committed.inspect_err(|_| self.distrust(bucket.id, key))?;
@@ -269,7 +269,7 @@ impl<W: World> Engine<W> {
                 .fetch_add(1, Ordering::Relaxed);
             guard.mark_changed();
             let removed = self
-                .metadata()
+                .changes(bucket.id, key)
                 .remove_object(bucket.id, key, &PutCondition::None)
                 .await;
             removed.inspect_err(|_| self.distrust(bucket.id, key))?;

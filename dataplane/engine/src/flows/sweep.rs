@@ -249,7 +249,10 @@ impl<W: World> Engine<W> {
             false => Some(self.note_named(bucket, upload).await?),
         };
         let (key, id) = (&upload.key, upload.id);
-        let parts = self.metadata().abort_upload(bucket.id, key, id).await?;
+        let parts = self
+            .changes(bucket.id, key)
+            .abort_upload(bucket.id, key, id)
+            .await?;
         for part in &parts {
             forget_part(self, part);
         }

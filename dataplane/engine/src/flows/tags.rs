@@ -28,7 +28,7 @@ impl<W: World> Engine<W> {
         record.tags = tags;
         let condition = PutCondition::Version(current.version);
         let committed = self
-            .metadata()
+            .changes(bucket.id, key)
             .commit_object(bucket.id, key, &record, &condition)
             .await;
         let committed = match committed {

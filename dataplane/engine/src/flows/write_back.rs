@@ -12,9 +12,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use futures_util::future::join;
 use quickwater_proto::{
-    BlobId, Bucket, CHUNK_BYTES, Committed, CopyAt, CopyOf, ETag, Extent, MetadataError, ObjectKey,
-    ObjectRecord, PartOf, PathPolicy, PendingChange, PendingRecord, PersistState, PolicyMode,
-    PutCondition, Version,
+    BlobId, Bucket, BucketId, CHUNK_BYTES, Committed, CopyAt, CopyOf, ETag, Extent, MetadataError,
+    ObjectKey, ObjectRecord, PartOf, PathPolicy, PendingChange, PendingRecord, PersistState,
+    PolicyMode, PutCondition, Version,
 };
 
 use crate::decisions::dirty_space::{self, Instead};
@@ -314,7 +314,7 @@ impl<W: World> Engine<W> {
         let Some(last) = last else {
             // Nothing beside which the commit could be written.
             let committed = self
-                .metadata()
+                .changes(bucket.id, key)
                 .commit_object(bucket.id, key, &record, &PutCondition::None)
                 .await;
             return match committed {
@@ -348,7 +348,8 @@ impl<W: World> Engine<W> {
                 let slot = Slots::of_key(bucket.id, key);
                 self.shared().anchor(pinned.blob, slot);
                 let sessions: Vec<CopyAt> = copies.iter().cloned().chain(owner).collect();
-                let applied = self.apply(entry, &sessions, begun.as_ref()).await;
+                let place = (bucket.id, key);
+                let applied = self.apply(place, entry, &sessions, begun.as_ref()).await;
                 (copies, applied)
             }
             Err(error) => (Vec::new(), Err(Unapplied::Never(error))),
@@ -483,15 +484,17 @@ impl<W: World> Engine<W> {
     /// Applies a flushed entry to the metadata.
     async fn apply(
         &self,
+        (bucket, key): (BucketId, &ObjectKey),
         entry: Bytes,
         copies: &[CopyAt],
         begun: Option<&CopyAt>,
     ) -> Result<Committed, Unapplied> {
         let mut why = String::new();
         for _ in 0..COMMIT_ATTEMPTS_MAX {
+            let metadata = self.changes(bucket, key);
             let applied = match copies {
-                [] => self.metadata().commit_journaled(entry.clone(), begun).await,
-                copies => self.metadata().commit_copied(entry.clone(), copies).await,
+                [] => metadata.commit_journaled(entry.clone(), begun).await,
+                copies => metadata.commit_copied(entry.clone(), copies).await,
             };
             match applied {
                 Ok(committed) => return Ok(committed),

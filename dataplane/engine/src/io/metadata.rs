@@ -9,6 +9,17 @@ use quickwater_proto::{
 
 /// The metadata: what is committed and who owns what.
 pub trait Metadata {
+    /// A handle for changes of keys that are taken for this worker's own from now on: they are
+    /// refused if others have had them since, and at once if `is_lost`, asked after that
+    /// moment was noted, says that others have had them already.
+    #[must_use]
+    fn judging(&self, _is_lost: impl FnOnce() -> bool) -> Self
+    where
+        Self: Clone,
+    {
+        self.clone()
+    }
+
     /// Finds a bucket by name.
     async fn bucket(&self, name: &BucketName) -> Result<Option<Bucket>, MetadataError>;
     /// All buckets in order of name.

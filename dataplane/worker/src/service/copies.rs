@@ -196,7 +196,7 @@ where
         let list: CopyList = take(wire, LIST_BYTES_MAX).await?;
         let asked = list.blobs.iter().zip(&list.bytes);
         let asked = asked.filter_map(|(blob, bytes)| Some((blob_of(blob)?, *bytes)));
-        let here = asked.filter(|(blob, bytes)| self.engine.has_copy(*blob, *bytes));
+        let here = asked.filter(|(blob, bytes)| self.engine.confirm_copy(*blob, *bytes));
         let found = CopyList {
             blobs: here.map(|(blob, _)| blob_to_wire(blob)).collect(),
             bytes: Vec::new(),

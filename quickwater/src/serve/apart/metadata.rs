@@ -44,6 +44,10 @@ impl Names for RemoteMetadata {
 }
 
 impl Metadata for RemoteMetadata {
+    fn judging(&self, is_lost: impl FnOnce() -> bool) -> Self {
+        Self(self.0.judging(is_lost))
+    }
+
     async fn bucket(&self, name: &BucketName) -> Answer<Option<Bucket>> {
         self.0.bucket(name).await
     }

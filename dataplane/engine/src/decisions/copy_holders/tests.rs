@@ -36,6 +36,11 @@ fn member(name: &str, session: u64, live: bool) -> Neighbour {
     }
 }
 
+/// Slots that never came from others.
+fn since(_: &Copied) -> Duration {
+    Duration::ZERO
+}
+
 fn walk_all(holders: &CopyHolders, hurry: bool) {
     let mut after = None;
     loop {
@@ -81,16 +86,16 @@ fn what_only_another_worker_has_is_kept_account_of_and_due() {
     assert_eq!(holders.readers(BlobId(1)), [node("b")]);
     let missing_here = |_: BlobId, _: &Copied| Own::Missing;
     assert!(holders.walk(None, 2, false, missing_here).is_none());
-    let due = holders.take(NOW, None, |_| true).unwrap();
+    let due = holders.take(NOW, None, since, |_| true).unwrap();
     assert_eq!(due.ask, [at("b", 5)]);
     holders.asked(BlobId(1), &at("b", 5), true);
     holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Missing);
-    let due = holders.take(NOW, None, |_| true).unwrap();
+    let due = holders.take(NOW, None, since, |_| true).unwrap();
     assert_eq!((due.have, due.ask), (vec![at("b", 5)], vec![]));
     // It was made here.
     holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
     assert_eq!(holders.missing(), (0, 0));
-    assert!(holders.take(NOW, None, |_| true).is_none());
+    assert!(holders.take(NOW, None, since, |_| true).is_none());
     holders.end(BlobId(1));
     assert_eq!(holders.take_ended()[&node("b")], [BlobId(1)]);
 }
@@ -106,7 +111,7 @@ fn a_copy_of_an_earlier_session_is_asked_for_whenever_it_is_noted() {
     assert!(holders.meet(&[member("b", 6, true), member("c", 1, true)]));
     walk_all(&holders, true);
     assert_eq!(holders.missing(), (1, 10));
-    let due = holders.take(NOW, None, |_| true).unwrap();
+    let due = holders.take(NOW, None, since, |_| true).unwrap();
     assert_eq!((due.have, due.ask), (vec![at("c", 1)], vec![at("b", 6)]));
     holders.asked(BlobId(1), &at("b", 6), true);
     holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
@@ -114,11 +119,11 @@ fn a_copy_of_an_earlier_session_is_asked_for_whenever_it_is_noted() {
     // An answer of before comes late.
     holders.note(BlobId(2), copied(&[at("b", 5), at("c", 1)]));
     assert_eq!(holders.missing(), (1, 10));
-    let due = holders.take(NOW, None, |_| true).unwrap();
+    let due = holders.take(NOW, None, since, |_| true).unwrap();
     assert_eq!((due.blob, due.ask), (BlobId(2), vec![at("b", 6)]));
     holders.asked(BlobId(2), &at("b", 6), false);
     holders.looked(BlobId(2), Looked::Learnt(NOW), Own::Here);
-    let due = holders.take(NOW, None, |_| true).unwrap();
+    let due = holders.take(NOW, None, since, |_| true).unwrap();
     assert_eq!((due.have, due.ask), (vec![at("c", 1)], vec![]));
 }
 
@@ -128,7 +133,7 @@ fn what_a_row_says_is_asked_for() {
     holders.meet(&[member("b", 5, true)]);
     holders.note(BlobId(1), copied(&[at("b", 0)]));
     assert_eq!(holders.missing(), (1, 10));
-    let due = holders.take(NOW, None, |_| true).unwrap();
+    let due = holders.take(NOW, None, since, |_| true).unwrap();
     assert_eq!(due.ask, [at("b", 5)]);
 }
 
@@ -142,7 +147,11 @@ fn the_oldest_comes_first_and_what_failed_waits() {
     holders.meet(&[member("b", 1, false), member("c", 1, true)]);
     walk_all(&holders, true);
     assert_eq!(holders.missing(), (4, 40));
-    let take = || holders.take(NOW, None, |_| true).map(|due| due.blob.0);
+    let take = || {
+        holders
+            .take(NOW, None, since, |_| true)
+            .map(|due| due.blob.0)
+    };
     assert_eq!(take(), Some(9));
     let late = NOW + Duration::from_secs(60);
     holders.looked(BlobId(9), Looked::Failed(late), Own::Here);
@@ -171,12 +180,12 @@ fn what_does_not_fit_stays_and_a_member_that_comes_back_ends_the_wait() {
     let holders = CopyHolders::default();
     holders.meet(&[member("b", 1, false)]);
     holders.note(BlobId(1), copied(&[at("b", 1)]));
-    assert!(holders.take(NOW, None, |_| false).is_none());
+    assert!(holders.take(NOW, None, since, |_| false).is_none());
     assert_eq!(holders.missing(), (1, 10));
     holders.meet(&[member("b", 1, true)]);
     walk_all(&holders, false);
     assert_eq!(holders.missing(), (0, 0), "it is there as it was");
-    assert!(holders.take(NOW, None, |_| true).is_none());
+    assert!(holders.take(NOW, None, since, |_| true).is_none());
 }
 
 #[test]
@@ -188,7 +197,7 @@ fn our_own_copy_is_missed_and_foreign_keys_are_forgotten() {
     holders.suspect(BlobId(1));
     holders.suspect(BlobId(7));
     assert_eq!(holders.missing(), (1, 10));
-    let due = holders.take(NOW, None, |_| true).unwrap();
+    let due = holders.take(NOW, None, since, |_| true).unwrap();
     holders.looked(due.blob, Looked::Failed(NOW), Own::Missing);
     assert_eq!(holders.missing(), (1, 10));
     let own = |blob, _: &Copied| match blob {
@@ -225,7 +234,7 @@ fn what_is_let_go_is_neither_due_nor_told() {
     assert_eq!(taken.len(), 3);
     assert_eq!(taken[0], (BlobId(1), copied(&[at("b", 1)])));
     assert_eq!((holders.blobs(), holders.missing()), (0, (0, 0)));
-    assert!(holders.take(NOW, None, |_| true).is_none() && holders.take_ended().is_empty());
+    assert!(holders.take(NOW, None, since, |_| true).is_none() && holders.take_ended().is_empty());
 }
 
 #[test]
@@ -246,7 +255,7 @@ fn what_no_row_names_counts_only_in_the_session_it_was_given_in() {
     };
     // It was copied to c, and nothing says so yet.
     assert!(holders.renew(BlobId(1), [at("c", 1)].into(), Some(unnamed)));
-    let due = holders.take(NOW, Some(5), |_| true).unwrap();
+    let due = holders.take(NOW, Some(5), since, |_| true).unwrap();
     assert_eq!((due.have.len(), due.unnamed.is_some()), (1, true));
     holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
     assert_eq!(holders.missing().0, 1, "its row is to be written");
@@ -254,7 +263,7 @@ fn what_no_row_names_counts_only_in_the_session_it_was_given_in() {
     holders.named(BlobId(1), &[at("b", 1)]);
     assert_eq!(holders.missing().0, 1);
     // In a later session of ours c may have let go of it.
-    let due = holders.take(NOW, Some(6), |_| true).unwrap();
+    let due = holders.take(NOW, Some(6), since, |_| true).unwrap();
     let unnamed = Unnamed {
         session: 6,
         named: [].into(),
@@ -316,7 +325,7 @@ fn our_own_copy_counts_once_the_row_names_us() {
     holders.note_row(BlobId(1), copied(&[at("b", 1)]), false);
     holders.note_row(BlobId(2), copied(&[at("b", 1)]), true);
     assert_eq!(holders.missing(), (1, 10));
-    let due = holders.take(NOW, Some(3), |_| true).unwrap();
+    let due = holders.take(NOW, Some(3), since, |_| true).unwrap();
     let unnamed = due.unnamed.unwrap();
     assert_eq!((due.blob, unnamed.session), (BlobId(1), 3));
     assert!(holders.renew(BlobId(1), [at("b", 1)].into(), None));
@@ -327,4 +336,30 @@ fn our_own_copy_counts_once_the_row_names_us() {
     assert_eq!(*holders.of(BlobId(1)), [at("b", 1)]);
     holders.take_back(BlobId(3), copied(&[at("b", 1)]));
     assert_eq!(holders.blobs(), 3);
+}
+
+#[test]
+fn who_was_named_just_now_is_asked_before_it_counts() {
+    let holders = CopyHolders::default();
+    holders.meet(&[member("b", 3, true)]);
+    holders.note(BlobId(1), copied(&[at("b", 3)]));
+    assert_eq!(holders.missing(), (0, 0));
+    holders.doubt(BlobId(1));
+    holders.doubt(BlobId(7));
+    assert_eq!(holders.missing(), (1, 10));
+    let when = |_: &Copied| Duration::from_secs(9);
+    let due = holders.take(NOW, None, when, |_| true).unwrap();
+    assert_eq!((due.ask, due.since), (vec![at("b", 3)], when(&due.copied)));
+    // It had let go of it: another copy is made.
+    holders.asked(BlobId(1), &at("b", 3), false);
+    holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
+    let due = holders.take(NOW, None, since, |_| true).unwrap();
+    assert!(due.ask.is_empty() && due.have.is_empty());
+    assert!(holders.renew(BlobId(1), [at("b", 3)].into(), None));
+    holders.doubt(BlobId(1));
+    holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
+    holders.take(NOW, None, since, |_| true).unwrap();
+    holders.asked(BlobId(1), &at("b", 3), true);
+    holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
+    assert_eq!(holders.missing(), (0, 0));
 }

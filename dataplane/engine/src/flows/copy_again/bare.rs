@@ -103,6 +103,8 @@ where
         let Due { blob, copied, .. } = due;
         let bare = self.copy_bare(bucket, due).await?;
         let holders = &self.shared().holders;
+        let locked = self.lock_since(due).await;
+        let _guard = locked.inspect_err(|_| holders.tell(*blob, &bare.made))?;
         // No Complete names others between the row and what is noted of it.
         let entered = self.enter_upload(part.upload).await;
         let _gate = entered.inspect_err(|_| holders.tell(*blob, &bare.made))?;
@@ -110,13 +112,15 @@ where
         let set = again(async || {
             let place = (copied.bucket, &copied.key);
             let named = (&*sessions, copied.copies);
-            let metadata = self.metadata();
+            let metadata = self.changes(copied.bucket, &copied.key);
             metadata.set_part_holders(place, (part, *blob), named).await
         });
         match set.await {
             Ok(true) => {
-                if !holders.renew(*blob, Arc::from(bare.all), None) {
-                    holders.tell(*blob, &bare.made);
+                match holders.renew(*blob, Arc::from(bare.all), None) {
+                    true if bare.made.is_empty() => {}
+                    true => holders.doubt(*blob),
+                    false => holders.tell(*blob, &bare.made),
                 }
                 Ok(Made::Enough)
             }
@@ -150,13 +154,14 @@ where
         let Due { blob, copied, .. } = due;
         let bare = self.copy_bare(bucket, due).await?;
         let holders = &self.shared().holders;
+        // One at a time: each says who has all of it by then.
+        let locked = self.lock_since(due).await;
+        let _guard = locked.inspect_err(|_| holders.tell(*blob, &bare.made))?;
         let unnamed = bare.unnamed(due);
         if !holders.renew(*blob, Arc::from(&*bare.all), Some(unnamed)) {
             holders.tell(*blob, &bare.made);
             return Ok(Made::Enough);
         }
-        // One at a time: each says who has all of it by then.
-        let _guard = self.lock_key(copied.bucket, &copied.key).await?;
         let mut named: Vec<CopyAt> = Vec::new();
         for extent in &record.extents {
             let Some(held) = holders.sessions(extent.blob) else {
@@ -182,6 +187,7 @@ where
         }
         for extent in &record.extents {
             holders.named(extent.blob, &named);
+            holders.doubt(extent.blob);
         }
         Ok(Made::Enough)
     }

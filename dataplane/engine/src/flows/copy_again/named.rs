@@ -1,8 +1,11 @@
 //! Rows are told who has copies that were made again, until it is known that they say so.
 
-use quickwater_proto::{BucketId, CopyAt, ObjectKey, Version};
+use quickwater_proto::{BucketId, CopyAt, ObjectKey, Version, slot_of};
 
+use crate::decisions::copy_holders::{Copied, Due};
+use crate::decisions::slots::SlotGuard;
 use crate::engine::{Engine, World};
+use crate::error::FlowError;
 use crate::io::{Metadata, MetadataError};
 
 /// How often it is said again who has a body, when nobody knows whether that was heard.
@@ -12,6 +15,17 @@ impl<W: World> Engine<W>
 where
     W::Disk: Clone,
 {
+    /// The lock of a body's key, if the slot was nobody else's since it was noted who has the
+    /// body: the row may name others by now, and who was named then have let go of it.
+    pub(super) async fn lock_since(&self, due: &Due) -> Result<SlotGuard<'_>, FlowError> {
+        let Copied { bucket, key, .. } = &due.copied;
+        let guard = self.lock_key(*bucket, key).await?;
+        match self.shared().rights.taken_at(slot_of(*bucket, key)) == due.since {
+            true => Ok(guard),
+            false => Err(FlowError::NotHere("the key was another worker's meanwhile")),
+        }
+    }
+
     /// Says in the row of what is pending who has it.
     pub(super) async fn name_holders(
         &self,
@@ -20,7 +34,8 @@ where
         (copies, wanted): (&[CopyAt], usize),
     ) -> Result<bool, MetadataError> {
         again(async || {
-            let (metadata, named) = (self.metadata(), (copies, wanted));
+            let metadata = self.changes(place.0, place.1);
+            let named = (copies, wanted);
             metadata.set_holders(place, version, true, named).await
         })
         .await

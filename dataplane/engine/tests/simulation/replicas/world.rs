@@ -185,7 +185,7 @@ impl Peers for SimPeers {
         }
         let has = blobs
             .iter()
-            .filter(|(blob, bytes)| engine.has_copy(*blob, *bytes));
+            .filter(|(blob, bytes)| engine.confirm_copy(*blob, *bytes));
         Ok(has.map(|(blob, _)| *blob).collect())
     }
 

@@ -44,6 +44,10 @@ pub struct SimMetadata {
     pub journaled_unknown: Rc<Cell<Option<bool>>>,
     /// Calls that concern copies and are refused before they do anything.
     pub copies_refused: Rc<Cell<bool>>,
+    /// How long it takes until a row is told who has the bytes of an object.
+    pub named_waits: Rc<Cell<Duration>>,
+    /// What is changed through this handle was taken for the worker's own, and was lost.
+    is_lost: bool,
     /// Nobody is told what became of parts with copies: they are stored.
     pub parts_unknown: Rc<Cell<bool>>,
     /// How long the answer takes that a part's row was told who has it.
@@ -75,6 +79,8 @@ impl SimMetadata {
             journaled_waits: Rc::default(),
             journaled_unknown: Rc::default(),
             copies_refused: Rc::default(),
+            named_waits: Rc::default(),
+            is_lost: false,
             parts_unknown: Rc::default(),
             part_named_late: Rc::default(),
             removed: Rc::default(),
@@ -159,6 +165,13 @@ fn unknown<T>() -> Result<T, MetadataError> {
 }
 
 impl Metadata for SimMetadata {
+    fn judging(&self, is_lost: impl FnOnce() -> bool) -> Self {
+        Self {
+            is_lost: is_lost(),
+            ..self.clone()
+        }
+    }
+
     async fn bucket(&self, name: &BucketName) -> Result<Option<Bucket>, MetadataError> {
         Ok(self.buckets.borrow().get(name).cloned())
     }
@@ -204,6 +217,9 @@ impl Metadata for SimMetadata {
         record: &ObjectRecord,
         condition: &PutCondition,
     ) -> Result<Committed, MetadataError> {
+        if self.is_lost {
+            return Err(MetadataError::Unavailable("it was lost".into()));
+        }
         let (apply, answer) = self.commit().await;
         if let PutCondition::Version(version) = condition {
             match self.objects.borrow().get(key) {
@@ -283,6 +299,7 @@ impl Metadata for SimMetadata {
         (copies, _): (&[CopyAt], usize),
     ) -> Result<bool, MetadataError> {
         self.sim.jitter().await;
+        self.sim.sleep(self.named_waits.get()).await;
         self.check_copies(copies)?;
         let pending = self.pending.borrow();
         let current = pending.get(key).is_some_and(|row| row.version == version);
