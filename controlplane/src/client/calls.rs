@@ -425,6 +425,26 @@ impl ControlClient {
         Ok(self.ask(call).await?.flag)
     }
 
+    /// The same of the bytes of a part that no UFS has.
+    ///
+    /// # Errors
+    /// [`MetadataError::Unavailable`].
+    pub async fn lost_part(
+        &self,
+        (bucket, key): (BucketId, &ObjectKey),
+        (part, blob): (PartOf, BlobId),
+        without: &[CopyAt],
+    ) -> Got<bool> {
+        let call = Call {
+            blob: number_to_wire(blob.0),
+            copies: without.iter().map(copy_to_wire).collect(),
+            ..about(O::Lost, bucket, key)
+        };
+        let answer = self.ask(about_part(call, Some(part))).await?;
+        // A control plane of before this speaks of the key, and does not say `more`.
+        Ok(answer.flag && answer.more)
+    }
+
     /// As [`crate::Namespace::pending_changes`].
     pub async fn pending_changes(
         &self,

@@ -2,7 +2,7 @@
 //! what goes with them. Absent: who takes their slots (`membership`).
 
 use quickwater_proto::{
-    BucketId, CopyAt, MetadataError, NodeId, ObjectKey, PendingChange, PendingPage,
+    BlobId, BucketId, CopyAt, MetadataError, NodeId, ObjectKey, PartOf, PendingChange, PendingPage,
 };
 
 use super::{Cluster, rows};
@@ -125,6 +125,24 @@ impl<S: Store> Cluster<S> {
         if holders.is_empty() {
             return Ok(size > 0);
         }
+        Ok(self.are_gone(asking, &holders, without))
+    }
+
+    /// The same of the bytes `blob` of a part that no UFS has.
+    pub(super) async fn is_part_lost(
+        &self,
+        asking: &NodeId,
+        (bucket, part, blob): (BucketId, PartOf, BlobId),
+        without: &[CopyAt],
+    ) -> Result<bool, MetadataError> {
+        let named = self.0.namespace.part_holders(bucket, part, blob).await?;
+        // What only the worker that took it has stands in no row.
+        let named = named.filter(|named| !named.nodes.is_empty());
+        Ok(named.is_some_and(|named| self.are_gone(asking, &named.nodes, without)))
+    }
+
+    /// Whether none of these has what they are named for.
+    fn are_gone(&self, asking: &NodeId, holders: &[NodeId], without: &[CopyAt]) -> bool {
         let members = self.members();
         let removed = |node: &NodeId| members.seat(node).is_some_and(|seat| seat.member.removed);
         let lacks = |at: &CopyAt| {
@@ -133,7 +151,7 @@ impl<S: Store> Cluster<S> {
         };
         let lacks = |node: &NodeId| without.iter().any(|at| at.node == *node && lacks(at));
         let gone = |node: &NodeId| node == asking || removed(node) || lacks(node);
-        Ok(holders.iter().all(gone))
+        holders.iter().all(gone)
     }
 
     /// A page of the current objects whose bytes only this worker has.

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quickwater_proto::{BucketId, MetadataError, Neighbour, NodeId, SlotTable, slot_of};
+use quickwater_proto::{BlobId, BucketId, MetadataError, Neighbour, NodeId, SlotTable, slot_of};
 use quickwater_rpc::cluster as messages;
 use tokio::sync::{Notify, watch};
 
@@ -458,10 +458,18 @@ impl<S: Store> Cluster<S> {
         if operation == messages::Operation::Lost {
             let key = wire::key(&call.key)?;
             let without = wire::copies(&call.copies)?;
-            let place = (BucketId(call.bucket), &key);
-            let flag = self.is_lost(node, place, &without).await?;
+            let (bucket, part) = (BucketId(call.bucket), wire::part_of(&call)?);
+            let flag = match part {
+                Some(part) => {
+                    let blob = BlobId(wire::number(&call.blob)?);
+                    self.is_part_lost(node, (bucket, part, blob), &without)
+                        .await?
+                }
+                None => self.is_lost(node, (bucket, &key), &without).await?,
+            };
             return Ok(Arc::new(messages::Answer {
                 flag,
+                more: part.is_some(),
                 ..messages::Answer::default()
             }));
         }

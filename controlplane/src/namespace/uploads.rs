@@ -96,13 +96,25 @@ impl<S: Store> Namespace<S> {
         of: PartOf,
         (blob, node): (BlobId, &NodeId),
     ) -> Result<bool, MetadataError> {
+        let holders = self.part_holders(bucket, of, blob).await?;
+        Ok(holders.is_some_and(|holders| holders.nodes.contains(node)))
+    }
+
+    /// Who has the bytes of a part that no UFS has, as its row says. `None`: it is another
+    /// blob, the UFS has it, or there is no such part.
+    pub(crate) async fn part_holders(
+        &self,
+        bucket: BucketId,
+        of: PartOf,
+        blob: BlobId,
+    ) -> Result<Option<Holders>, MetadataError> {
         let row = keyspace::part(bucket, of.upload, of.number);
         let Some(row) = self.read(&Get(&row)).await? else {
-            return Ok(false);
+            return Ok(None);
         };
         let part = decode_part(&row).map_err(record_error)?;
         let holders = decode_part_holders(&row).map_err(record_error)?;
-        Ok(part.held && part.blob == blob && holders.nodes.contains(node))
+        Ok((part.held && part.blob == blob).then_some(holders))
     }
 
     /// The UFS knows an upload from now on, under the name that `upload` says; parts

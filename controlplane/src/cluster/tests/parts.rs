@@ -236,6 +236,38 @@ async fn a_body_is_lost_with_its_holders_whoever_has_others_of_its_object() {
 }
 
 #[tokio::test]
+async fn a_part_is_lost_once_all_that_its_row_names_are_removed() {
+    let (world, [one, two, three]) = three().await;
+    let (own, b, asking) = (("n1", one), ("n2", two), ("n3", three));
+    let (shared, alone) = (part(1, 11), part(2, 12));
+    let call = world.put_part(1, &shared, &[at(b.0, b.1)]);
+    world.send(own.0, own.1, call).await.unwrap();
+    let call = world.put_part(2, &alone, &[]);
+    world.send(own.0, own.1, call).await.unwrap();
+    let lost = async |part: &PartRecord, without: &[messages::CopyAt]| {
+        let call = messages::Call {
+            blob: wire::number_to_wire(part.blob.0),
+            copies: without.to_vec(),
+            ..wire::about(O::Lost, world.bucket, &key())
+        };
+        let call = wire::about_part(call, Some(of(part.number)));
+        let answer = world.send(asking.0, asking.1, call).await.unwrap();
+        assert!(answer.more, "it was asked for a part");
+        answer.flag
+    };
+    assert!(!lost(&shared, &[]).await);
+    world.cluster.remove(&node(own.0)).await.unwrap();
+    assert!(!lost(&shared, &[]).await, "the other one may have it");
+    assert!(lost(&shared, &[at(b.0, b.1)]).await);
+    assert!(!lost(&shared, &[at(b.0, b.1 + 1)]).await);
+    world.cluster.remove(&node(b.0)).await.unwrap();
+    assert!(lost(&shared, &[]).await);
+    assert!(!lost(&part(1, 99), &[]).await, "another one was uploaded");
+    // Nobody knows who had it.
+    assert!(!lost(&alone, &[]).await);
+}
+
+#[tokio::test]
 async fn what_ends_a_part_ends_its_copies() {
     let (world, [one, two, _]) = three().await;
     let (own, other) = (("n1", one), ("n2", two));

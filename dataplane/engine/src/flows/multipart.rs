@@ -343,7 +343,7 @@ impl<W: World> Engine<W> {
         let unnamed = self.check_parts(bucket, upload, &done.parts).await?;
         let mut copies = PartCopies::default();
         if upload.is_held() {
-            self.check_bytes(&done.parts)?;
+            self.check_bytes(bucket, upload, &done.parts).await?;
             copies = self.copies_of_parts(bucket, upload, &done.parts).await?;
         }
         self.check_condition(bucket, key, &done.condition, &guard)
@@ -486,12 +486,39 @@ impl<W: World> Engine<W> {
     /// Whether the bytes of parts that no UFS has are here. They are on the worker that
     /// took them, and the key may have another owner since: what it acked then, nobody
     /// could read.
-    fn check_bytes(&self, parts: &[PartRecord]) -> Result<(), FlowError> {
-        let here = |part: &PartRecord| self.has_copy(part.blob, part.size);
-        match parts.iter().all(here) {
-            true => Ok(()),
-            false => Err(self.part_missing()),
+    async fn check_bytes(
+        &self,
+        bucket: &Bucket,
+        upload: &UploadRecord,
+        parts: &[PartRecord],
+    ) -> Result<(), FlowError> {
+        let missing = |part: &&PartRecord| !self.has_copy(part.blob, part.size);
+        if !parts.iter().any(|part| missing(&part)) {
+            return Ok(());
         }
+        if self.shared().rights.is_alone() {
+            return Err(self.part_missing());
+        }
+        // Of those whom the same workers have, or not, one tells of all.
+        let mut asked: Vec<(Arc<[CopyAt]>, Vec<CopyAt>)> = Vec::new();
+        for part in parts.iter().filter(missing) {
+            let holders = &self.shared().holders;
+            let known = (holders.of(part.blob), holders.without(part.blob));
+            if holders.is_elsewhere(part.blob) || asked.contains(&known) {
+                continue;
+            }
+            let place = (bucket.id, &upload.key);
+            let of = PartOf {
+                upload: upload.id,
+                number: part.number,
+            };
+            let lost = self.metadata().lost_part(place, (of, part.blob), &known.1);
+            if lost.await? {
+                return Err(FlowError::Lost);
+            }
+            asked.push(known);
+        }
+        Err(self.part_missing())
     }
 
     /// Who else has the bytes of parts that no UFS has: at least as many others have each as

@@ -160,6 +160,16 @@ pub trait Metadata {
     ) -> Result<bool, MetadataError> {
         Ok(false)
     }
+    /// The same of the bytes `blob` of a part that no UFS has. Of a part that only the worker
+    /// which took it has nobody knows.
+    async fn lost_part(
+        &self,
+        _place: (BucketId, &ObjectKey),
+        _part: (PartOf, BlobId),
+        _without: &[CopyAt],
+    ) -> Result<bool, MetadataError> {
+        Ok(false)
+    }
     /// Pending changes in order of bucket and key, after one, at most `limit`.
     async fn pending_changes(
         &self,

@@ -162,6 +162,15 @@ impl Metadata for RemoteMetadata {
         self.0.lost(bucket, key, without).await
     }
 
+    async fn lost_part(
+        &self,
+        place: (BucketId, &ObjectKey),
+        part: (PartOf, BlobId),
+        without: &[CopyAt],
+    ) -> Answer<bool> {
+        self.0.lost_part(place, part, without).await
+    }
+
     async fn pending_changes(
         &self,
         after: Option<(BucketId, &ObjectKey)>,

@@ -404,6 +404,39 @@ fn a_body_that_went_with_its_holders_is_lost_whoever_has_the_others() {
     });
 }
 
+#[test]
+fn an_upload_whose_part_went_with_its_holders_is_told_so() {
+    in_a_cluster(2, |cluster| async move {
+        let a = cluster.start("a", false);
+        own_all(&a);
+        let b = cluster.start("b", false);
+        cluster.run(&b);
+        let mut open = Open::begin(&cluster, &a).await;
+        open.put(1, 1).await.unwrap();
+        for name in ["a", "b"] {
+            cluster.lose(name);
+        }
+        let d = cluster.start("d", false);
+        own_all(&d);
+        cluster.run(&d);
+        open.worker = d.clone();
+        for _ in 0..2 {
+            let early = open.complete().await.unwrap_err();
+            assert!(matches!(early, FlowError::NotHere(_)), "{early}");
+            // One of them may still come back.
+            cluster.metadata.removed.borrow_mut().push(node("b"));
+        }
+        cluster.metadata.removed.borrow_mut().push(node("a"));
+        assert_eq!(open.complete().await.unwrap_err(), FlowError::Lost);
+        // Uploaded again it is as good as any.
+        let c = cluster.start("c", false);
+        cluster.run(&c);
+        open.put(1, 2).await.unwrap();
+        open.complete_at_last().await;
+        assert_eq!(open.having(), [["c", "d"]]);
+    });
+}
+
 /// The body of a part as the row of its object tells of it.
 fn of_both(part: &PartRecord) -> Copied {
     let others = ["a", "b", "c"].map(|name| CopyAt {

@@ -102,6 +102,14 @@ impl SimMetadata {
         }
     }
 
+    /// Whether a worker has nothing of what a row names it for.
+    fn is_gone(&self, node: &NodeId, without: &[CopyAt]) -> bool {
+        let said = without.iter().find(|at| at.node == *node);
+        Some(node) == self.node.as_ref()
+            || self.removed.borrow().contains(node)
+            || said.is_some_and(|at| self.sessions.borrow().get(node) == Some(&at.session))
+    }
+
     /// Who is named by a call that these have copies, who makes it included.
     fn nodes(&self, copies: &[CopyAt]) -> Vec<NodeId> {
         let others = copies.iter().map(|at| &at.node);
@@ -442,16 +450,20 @@ impl Metadata for SimMetadata {
         key: &ObjectKey,
         without: &[CopyAt],
     ) -> Result<bool, MetadataError> {
-        let (holders, removed) = (self.holders.borrow(), self.removed.borrow());
-        let sessions = self.sessions.borrow();
-        let lacks = |node: &NodeId| {
-            let said = without.iter().find(|at| at.node == *node);
-            said.is_some_and(|at| sessions.get(node) == Some(&at.session))
-        };
-        let gone = |at: &CopyAt| {
-            Some(&at.node) == self.node.as_ref() || removed.contains(&at.node) || lacks(&at.node)
-        };
-        Ok(holders.get(key).is_some_and(|row| row.iter().all(gone)))
+        let holders = self.holders.borrow();
+        let row = holders.get(key);
+        Ok(row.is_some_and(|row| row.iter().all(|at| self.is_gone(&at.node, without))))
+    }
+
+    async fn lost_part(
+        &self,
+        _: (BucketId, &ObjectKey),
+        (part, blob): (PartOf, BlobId),
+        without: &[CopyAt],
+    ) -> Result<bool, MetadataError> {
+        let named = self.uploads.holders(part, blob);
+        // What only the worker that took it has stands in no row.
+        Ok(named.len() > 1 && named.iter().all(|node| self.is_gone(node, without)))
     }
 
     async fn pending_changes(
