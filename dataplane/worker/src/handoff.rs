@@ -3,7 +3,7 @@
 //! (`quickwater-ebpf`), requests (`service/handoff.rs`).
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +18,9 @@ const EXPECTED_MAX: usize = 4_096;
 const TRIAL_WAIT: Duration = Duration::from_secs(5);
 /// How long nothing is taken from a worker whose clients do not hear this one.
 const TRIAL_PAUSE: Duration = Duration::from_secs(600);
+
+/// How long what the kernel says of this host's addresses is taken for true.
+const ADDRESSES_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// What came of connections that could have gone elsewhere, by name, as counted.
 pub const OUTCOMES: [&str; 7] = [
@@ -49,6 +52,7 @@ pub struct Handoff {
     bytes_min: u64,
     expected: Mutex<HashMap<Ends, Guest>>,
     trials: Trials,
+    own_addresses: OwnAddresses,
     outcomes: [AtomicU64; OUTCOMES.len()],
 }
 
@@ -110,6 +114,7 @@ impl Handoff {
             bytes_min,
             expected: Mutex::default(),
             trials: Trials::default(),
+            own_addresses: OwnAddresses::default(),
             outcomes: Default::default(),
         }
     }
@@ -144,6 +149,17 @@ impl Handoff {
         self.forwarding.has_arrived(&ends).then_some(ends)
     }
 
+    /// Whether a connection can be continued here.
+    pub(crate) fn is_welcome(&self, guest: &Guest) -> bool {
+        let may_come = match &guest.entry {
+            // It has come by here before.
+            None => true,
+            // Two that send a connection's packets to each other would never end.
+            Some(entry) => self.trials.allow(entry) && !self.forwarding.is_sent_on(&guest.ends),
+        };
+        may_come && self.own_addresses.have(guest.ends.service.ip())
+    }
+
     /// Packets of a connection may come before it does. `false`: there is no place.
     pub(crate) fn expect(&self, guest: &Guest) -> bool {
         let mut expected = lock(&self.expected);
@@ -170,6 +186,28 @@ impl Handoff {
         }
         self.forwarding.forget(&guest.ends);
         self.forwarding.expect_no_more(&guest.ends);
+    }
+}
+
+/// The addresses of this host, as they were a moment ago: asking the kernel for them costs as
+/// much as relaying a small answer. A connection to one that has gone since is refused when it comes.
+#[derive(Debug, Default)]
+struct OwnAddresses(Mutex<Option<(Instant, Vec<IpAddr>)>>);
+
+impl OwnAddresses {
+    /// `false` also where the kernel does not tell.
+    fn have(&self, address: IpAddr) -> bool {
+        let mut known = lock(&self.0);
+        let is_old = |(since, _): &(Instant, _)| since.elapsed() >= ADDRESSES_AGE_MAX;
+        if known.as_ref().is_none_or(is_old) {
+            let told = quickwater_ebpf::own_addresses();
+            let told = told.inspect_err(|error| tracing::debug!(%error, "addresses of this host"));
+            *known = told.ok().map(|addresses| (Instant::now(), addresses));
+        }
+        let address = address.to_canonical();
+        known
+            .as_ref()
+            .is_some_and(|(_, own)| own.contains(&address))
     }
 }
 
@@ -259,6 +297,16 @@ mod tests {
         // A client that went away says nothing.
         trials.end(&node, None);
         assert!(trials.allow(&node) && trials.is_open(&node));
+    }
+
+    #[test]
+    fn addresses_of_the_host_are_its_own_by_any_socket() {
+        let own = OwnAddresses::default();
+        for _ in 0..2 {
+            assert!(own.have("127.0.0.1".parse().unwrap()));
+            assert!(own.have("::ffff:127.0.0.1".parse().unwrap()));
+            assert!(!own.have("192.0.2.1".parse().unwrap()));
+        }
     }
 
     #[test]

@@ -55,18 +55,6 @@ impl Device {
     }
 }
 
-/// Whether an address is one of this host.
-///
-/// # Errors
-/// The kernel does not tell.
-pub fn is_own(address: IpAddr) -> io::Result<bool> {
-    let address = address.to_canonical();
-    let facts = facts()?;
-    Ok(facts
-        .iter()
-        .any(|(_, fact)| matches!(fact, Fact::Address(own) if *own == address)))
-}
-
 /// All addresses of this host.
 ///
 /// # Errors
@@ -140,10 +128,7 @@ mod tests {
     #[test]
     fn the_loopback_is_ours_and_no_ethernet() {
         let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-        assert!(is_own(loopback).unwrap());
         assert!(own_addresses().unwrap().contains(&loopback));
-        assert!(is_own("::ffff:127.0.0.1".parse().unwrap()).unwrap());
-        assert!(!is_own("192.0.2.1".parse().unwrap()).unwrap());
         assert!(Device::with(loopback).is_err());
         assert!(Device::with("192.0.2.1".parse().unwrap()).is_err());
         assert!(Device::named("lo").is_err());

@@ -22,7 +22,7 @@ mod unavailable;
 pub use balancer::{Balancer, SETTLE_PERIOD, ShardLoad, Visit};
 pub use bypass::{Bypass, BypassTotals, QUEUED_MAX, Shortcut};
 pub use cgroup::cgroup_root;
-pub use device::{Device, is_own, own_addresses};
+pub use device::{Device, own_addresses};
 pub use forwarding::{Ends, Forwarding, PacketCounts, WINDOW, pins_of};
 pub use object::is_built;
 pub use pinned::{Pinned, Pins};

@@ -36,7 +36,8 @@ where
 {
     /// The connection that a request came by at another worker, if it could come here.
     pub(super) fn could_come(&self, caller: &NodeId, relay: &Relay) -> Option<Guest> {
-        let (handoff, neighbours) = (self.handoff.as_ref()?, self.neighbours.as_ref()?);
+        self.handoff.as_ref()?;
+        let neighbours = self.neighbours.as_ref()?;
         let (service, entry) = match &relay.held {
             Some(held) => (&held.service, NodeId::new(&held.entry).ok()?),
             None => (&relay.service, caller.clone()),
@@ -46,14 +47,7 @@ where
         }
         let ends = ends(relay.client.parse().ok()?, service.parse().ok()?);
         let entry = (entry != *neighbours.peers.directory().node()).then_some(entry);
-        let here = quickwater_ebpf::is_own(ends.service.ip()).unwrap_or(false);
-        let welcome = match &entry {
-            // It has come by here before.
-            None => true,
-            // Two that send a connection's packets to each other would never end.
-            Some(entry) => handoff.trials().allow(entry) && !handoff.forwarding().is_sent_on(&ends),
-        };
-        (here && welcome).then(|| Guest {
+        Some(Guest {
             ends,
             entry,
             since: Instant::now(),
@@ -66,7 +60,9 @@ where
         let (Some(handoff), Some(guest)) = (&self.handoff, &seen.guest) else {
             return false;
         };
-        seen.invited = length >= handoff.bytes_min() && handoff.expect(guest);
+        // Most answers are small: the kernel is asked for the others alone.
+        let welcome = length >= handoff.bytes_min() && handoff.is_welcome(guest);
+        seen.invited = welcome && handoff.expect(guest);
         if seen.invited {
             Step::Asked.reached();
         }
