@@ -11,8 +11,8 @@ use futures_util::future::{Either, select};
 use quickwater_proto::{CopyOf, NodeId, slot_of};
 
 use crate::decisions::copy_holders::Copied;
-use crate::engine::Shared;
 use crate::flows::take_slots::Taking;
+use crate::shared::Shared;
 
 /// Slots that are being given away: nothing begins in them. Until they are, or if that is
 /// broken off, nobody else has them, and they are ours as before.

@@ -20,9 +20,9 @@ use crate::decisions::read_plan::chunks_of;
 use crate::decisions::slots::Slots;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
+use crate::flows::dirty_room::{Room, Space};
 use crate::flows::multipart::{PARTS_READ, no_such_upload};
-use crate::flows::persist::Unsent;
-use crate::flows::write_back::{Room, Space};
+use crate::flows::send_whole::Unsent;
 use crate::io::{BodyDigests, DirtyAmount, Disk, DiskError, Environment, Metadata, Ufs, UfsUpload};
 
 /// Parts of one upload sent at a time when it is to be completed.

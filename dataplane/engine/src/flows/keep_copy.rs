@@ -10,8 +10,9 @@ use quickwater_proto::{BlobId, CHUNK_BYTES, CopyOf, slot_of};
 use crate::decisions::read_plan::chunks_of;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
+use crate::flows::dirty_room::Space;
+use crate::flows::pinned::Pinned;
 use crate::flows::read::BufferOf;
-use crate::flows::write_back::{Pinned, Space};
 use crate::io::{Buffer, ChunkId, Disk, Durability, Environment, JOURNAL_CHUNK, Metadata};
 
 /// Pause between two looks at what is due.

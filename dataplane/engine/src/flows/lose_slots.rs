@@ -3,7 +3,7 @@
 
 use quickwater_proto::slot_of;
 
-use crate::engine::Shared;
+use crate::shared::Shared;
 
 impl Shared {
     /// Loses the slots `lost` at once, whatever only this worker has of them: nothing of them
@@ -33,7 +33,7 @@ mod tests {
     use quickwater_proto::{BlobId, BucketId, ObjectKey, PendingChange, PendingRecord, Version};
 
     use super::*;
-    use crate::engine::EngineConfig;
+    use crate::shared::EngineConfig;
 
     const BUCKET: BucketId = BucketId(1);
 

@@ -3,9 +3,11 @@
 
 pub(crate) mod bucket;
 pub(crate) mod compare;
+pub(crate) mod complete;
 pub(crate) mod copies;
 pub(crate) mod copy_again;
 pub(crate) mod delete;
+pub(crate) mod dirty_room;
 pub(crate) mod fence;
 pub(crate) mod fill;
 pub(crate) mod free;
@@ -21,11 +23,13 @@ pub(crate) mod note;
 pub(crate) mod opened;
 pub(crate) mod persist;
 pub(crate) mod persist_parts;
+pub(crate) mod pinned;
 pub(crate) mod put;
 pub(crate) mod read;
 pub(crate) mod relieve;
 pub(crate) mod resolve;
 pub(crate) mod send_held;
+pub(crate) mod send_whole;
 pub(crate) mod stripe_holders;
 pub(crate) mod stripes;
 pub(crate) mod sweep;

@@ -12,7 +12,7 @@ use quickwater_proto::{
 use crate::decisions::opened::Claim;
 use crate::engine::{Engine, World};
 use crate::flows::opened::{Unopened, upload_of};
-use crate::flows::persist::Unsent;
+use crate::flows::send_whole::Unsent;
 use crate::io::{BodyDigests, Environment, Ufs};
 
 /// An upload to send an object by.

@@ -15,10 +15,10 @@ use crate::decisions::read_plan::chunks_of;
 use crate::decisions::slots::SlotGuard;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
+use crate::flows::dirty_room::Room;
 use crate::flows::fence::Change;
 use crate::flows::opened::upload_of;
 use crate::flows::read::BufferOf;
-use crate::flows::write_back::Room;
 use crate::io::{
     Body, BodyDigests, Buffer, ChunkId, Disk, Durability, Environment, Metadata, Ufs, UfsUpload,
 };

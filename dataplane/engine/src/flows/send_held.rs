@@ -12,9 +12,10 @@ use quickwater_proto::{Bucket, BucketId, UfsErrorKind, UploadRecord, slot_of};
 
 use crate::decisions::held_queue::{HandedOver, Turn};
 use crate::decisions::persist_queue::QueueScope;
-use crate::engine::{Engine, Shared, World};
+use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::io::{Environment, Metadata, Ufs};
+use crate::shared::Shared;
 
 /// Our clock and that of a UFS are not further apart than this, milliseconds.
 const CLOCKS_APART_MS: i64 = 60_000;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 
-use crate::engine::Shared;
+use crate::shared::Shared;
 
 /// Slots that are neither owned nor another's: while it is being read what is pending of
 /// them, or what was pending is let go.
@@ -113,7 +113,7 @@ mod tests {
 
     use quickwater_simulation::Sim;
 
-    use crate::engine::EngineConfig;
+    use crate::shared::EngineConfig;
 
     use super::*;
 

@@ -7,211 +7,30 @@
 //! slot is given to anybody else.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::future::join;
 use quickwater_proto::{
     BlobId, Bucket, BucketId, CHUNK_BYTES, Committed, CopyAt, CopyOf, ETag, Extent, MetadataError,
-    ObjectKey, ObjectRecord, PartOf, PathPolicy, PendingChange, PendingRecord, PersistState,
-    PolicyMode, PutCondition, Version,
+    ObjectKey, ObjectRecord, PathPolicy, PendingChange, PendingRecord, PersistState, PutCondition,
+    Version,
 };
 
-use crate::decisions::dirty_space::{self, Instead};
-use crate::decisions::read_plan::chunks_of;
 use crate::decisions::slots::{SlotGuard, Slots};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
-use crate::flows::copies::CopiesOf;
+use crate::flows::pinned::Pinned;
 use crate::flows::put::{PutError, PutObject};
 use crate::flows::read::BufferOf;
 use crate::io::{
-    Body, BodyDigests, Buffer, ChunkId, Copies, CopyBody, DirtyAmount, DirtySpace, Disk, DiskError,
-    Durability, Environment, JOURNAL_CHUNK, Metadata, Peers,
+    Body, BodyDigests, Buffer, ChunkId, Copies, Disk, Durability, Environment, JOURNAL_CHUNK,
+    Metadata, Peers,
 };
 
 /// Attempts to learn what became of a commit before its key is given up on.
 const COMMIT_ATTEMPTS_MAX: usize = 3;
 
-/// Seconds after which a write without room is to be tried again: something is being
-/// persisted.
-const ROOM_SOON_SECONDS: u64 = 1;
-/// The same while nothing is: the UFS is away, or somebody has to delete or complete
-/// something first.
-const ROOM_LATER_SECONDS: u64 = 5;
-
-/// Space kept for dirty data.
-pub(crate) type Space<W> = <<W as World>::Disk as Disk>::Reservation;
-
-/// What a write-back may do about its space.
-pub(crate) enum Room<S> {
-    /// Here it is.
-    Kept(S),
-    /// There is none; write through instead.
-    Through,
-}
-
-/// The bytes of one body that only this store has.
-pub(crate) struct Pinned<W: World> {
-    engine: Engine<W>,
-    pub(crate) blob: BlobId,
-    chunks: u32,
-    /// The same on other workers, if there are to be copies.
-    pub(crate) copies: Option<CopiesOf<W>>,
-}
-
-impl<W: World> Pinned<W> {
-    pub(crate) fn new(engine: &Engine<W>) -> Self {
-        Self::of(engine, BlobId(engine.environment().random_u128()))
-    }
-
-    /// The same for bytes that have a name.
-    pub(crate) fn of(engine: &Engine<W>, blob: BlobId) -> Self {
-        Self {
-            engine: engine.clone(),
-            blob,
-            chunks: 0,
-            copies: None,
-        }
-    }
-
-    /// The same as others are to keep it; of a part no commit is kept beside the bytes.
-    pub(crate) fn as_copy(&self, bytes: u64, part: Option<PartOf>) -> CopyBody {
-        CopyBody {
-            blob: self.blob,
-            bytes,
-            part,
-            bare: part.is_some(),
-        }
-    }
-
-    /// Writes the next chunk, here and wherever copies are.
-    pub(crate) async fn write_all(
-        &mut self,
-        buffer: BufferOf<W>,
-        durability: Durability,
-    ) -> Result<(), FlowError> {
-        let buffer = self.write(buffer, durability).await?;
-        match &mut self.copies {
-            Some(copies) => copies.send(buffer.into_bytes()).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Writes the next chunk here.
-    pub(crate) async fn write(
-        &mut self,
-        buffer: BufferOf<W>,
-        durability: Durability,
-    ) -> Result<BufferOf<W>, FlowError> {
-        let chunk = ChunkId {
-            blob: self.blob,
-            index: self.chunks,
-        };
-        self.chunks += 1;
-        let (buffer, stored) = self.engine.disk().write(chunk, buffer, durability).await;
-        stored?;
-        Ok(buffer)
-    }
-
-    /// Forgets what was written: nobody was promised anything.
-    pub(crate) fn discard(&self) {
-        self.engine.disk().forget(self.blob, self.chunks);
-    }
-}
-
 impl<W: World> Engine<W> {
-    /// Keeps room for an object of `bytes` that the UFS will not have yet.
-    pub(crate) fn dirty_room(
-        &self,
-        policy: &PathPolicy,
-        bytes: u64,
-    ) -> Result<Room<Space<W>>, FlowError> {
-        match self.reserve_dirty(bytes) {
-            Ok(space) => Ok(Room::Kept(space)),
-            Err(DiskError::DirtyFull) => {
-                let (frees, space) = self.dirty_prospect();
-                if dirty_space::is_blocked(bytes, (frees, space)) {
-                    self.shared().held.want_room();
-                }
-                let instead = dirty_space::of_object(policy, bytes, frees, space);
-                self.without_room(instead, "the object", bytes)
-            }
-            Err(error) => Err(self.no_room(error)),
-        }
-    }
-
-    /// Space for `bytes` that only this store will have.
-    pub(crate) fn reserve_dirty(&self, bytes: u64) -> Result<Space<W>, DiskError> {
-        match self.shared().persist.has_room() {
-            true => self.disk().reserve(bytes, chunks_of(bytes) + 1),
-            false => Err(DiskError::DirtyFull),
-        }
-    }
-
-    /// What will come free of the space for dirty data, and what is taken of it.
-    pub(crate) fn dirty_prospect(&self) -> (DirtyAmount, DirtySpace) {
-        // What moves on meanwhile counts twice, and never as what stays for good: the
-        // queue is left for the releases, and these for free space.
-        let waiting = self.shared().persist.totals();
-        let frees = dirty_space::comes_free(&waiting, self.shared().releases.frees());
-        (frees, self.disk().dirty_space())
-    }
-
-    /// What a write does for which there is no room.
-    pub(crate) fn without_room(
-        &self,
-        instead: Instead,
-        what: &'static str,
-        bytes: u64,
-    ) -> Result<Room<Space<W>>, FlowError> {
-        let stats = &self.shared().stats;
-        match instead {
-            Instead::SlowDown => Err(self.no_room(DiskError::DirtyFull)),
-            Instead::Through => {
-                stats.dirty_through.fetch_add(1, Ordering::Relaxed);
-                Ok(Room::Through)
-            }
-            Instead::Oversize => {
-                stats.dirty_oversize.fetch_add(1, Ordering::Relaxed);
-                Ok(Room::Through)
-            }
-            Instead::TooLarge => {
-                stats.dirty_too_large.fetch_add(1, Ordering::Relaxed);
-                let limit = dirty_space::most_bytes(self.disk().dirty_space());
-                Err(FlowError::NeverFits { what, bytes, limit })
-            }
-        }
-    }
-
-    pub(crate) fn no_room(&self, error: DiskError) -> FlowError {
-        let refused = &self.shared().stats.dirty_refused;
-        refused.fetch_add(1, Ordering::Relaxed);
-        match error {
-            DiskError::DirtyFull => FlowError::NoRoom(self.room_after()),
-            error => error.into(),
-        }
-    }
-
-    /// Seconds after which it makes sense to ask for room again.
-    fn room_after(&self) -> u64 {
-        let shared = self.shared();
-        let moving = shared.persist.totals().running > 0 || shared.held.is_moving();
-        match moving || shared.releases.frees() != DirtyAmount::default() {
-            true => ROOM_SOON_SECONDS,
-            false => ROOM_LATER_SECONDS,
-        }
-    }
-
-    /// Whether an object of `bytes` under a WRITE_BACK path goes through to the UFS,
-    /// because the space for what the UFS does not have can never hold it; that space.
-    #[must_use]
-    pub fn outgrows(&self, bucket: &Bucket, key: &ObjectKey, bytes: u64) -> Option<u64> {
-        let limit = dirty_space::most_bytes(self.disk().dirty_space());
-        let back = self.policy(bucket, key).mode == PolicyMode::WriteBack;
-        (back && DirtyAmount::needed_for(bytes).bytes > limit).then_some(limit)
-    }
-
     pub(crate) async fn put_back<B: Body<Buffer = BufferOf<W>>>(
         &self,
         bucket: &Arc<Bucket>,

@@ -7,7 +7,7 @@ use quickwater_proto::{
 };
 use quickwater_simulation::Sim;
 
-use crate::engine::EngineConfig;
+use crate::shared::EngineConfig;
 
 use super::*;
 
