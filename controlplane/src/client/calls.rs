@@ -1,14 +1,17 @@
 //! Every metadata call by name, as the namespace has it: arguments into a message,
 //! the answer out of one.
 
+mod copies;
+mod uploads;
+
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
 use quickwater_proto::{
-    BlobId, Bucket, BucketId, BucketName, Committed, CopyAt, CopyOf, CopyState, ETag, Holders,
-    MetadataError, NodeId, ObjectKey, ObjectRecord, OpenedUpload, PartOf, PartRecord, PendingPage,
-    PendingRecord, PutCondition, ScanPage, UfsIdentity, UploadId, UploadRecord, Version,
+    Bucket, BucketId, BucketName, Committed, CopyAt, Holders, MetadataError, ObjectKey,
+    ObjectRecord, PendingPage, PendingRecord, PutCondition, ScanPage, UfsIdentity, UploadId,
+    Version,
 };
 use quickwater_rpc::cluster::{Answer, Call, Operation as O};
 use tokio::sync::mpsc::error::TrySendError;
@@ -17,14 +20,12 @@ use tokio::sync::oneshot;
 use super::ControlClient;
 use super::queue::Queued;
 use crate::cluster::wire::{
-    Mistaken, about, about_part, changes, condition_to_wire, copy_to_wire, identity_to_wire, key,
-    line, number, number_to_wire, object, object_to_wire, pairs_to_wire, random_id,
+    Mistaken, about, changes, condition_to_wire, identity_to_wire, key, line, number,
+    number_to_wire, object, object_to_wire, pairs_to_wire, random_id,
 };
 use crate::namespace::{SystemClock, WallClock as _, commit_note, journal_entry};
 use crate::records::{
-    RecordError, decode_bucket, decode_holders, decode_journal_entry, decode_opened, decode_part,
-    decode_part_holders, decode_pending, decode_upload, encode_bucket, encode_opened, encode_part,
-    encode_upload,
+    RecordError, decode_bucket, decode_holders, decode_journal_entry, decode_pending, encode_bucket,
 };
 
 type Got<T> = Result<T, MetadataError>;
@@ -313,82 +314,6 @@ impl ControlClient {
         committed(&self.ask_in(call, begun).await?)
     }
 
-    /// The same, when other workers have flushed copies: refused if one of them was
-    /// started anew.
-    pub async fn commit_copied(&self, entry: &[u8], copies: &[CopyAt]) -> Got<Committed> {
-        let operation = decode_journal_entry(entry).map_err(unread)?.operation;
-        let call = Call {
-            row: entry.to_vec(),
-            once: number_to_wire(operation),
-            copies: copies.iter().map(copy_to_wire).collect(),
-            ..of_bucket(O::CommitEntry, BucketId(0))
-        };
-        committed(&self.ask(call).await?)
-    }
-
-    /// Whether a copy that is kept here is still needed.
-    ///
-    /// # Errors
-    /// [`MetadataError::Unavailable`].
-    pub async fn copy_state(&self, copy: &CopyOf) -> Got<CopyState> {
-        let call = Call {
-            copies: copy.owner.iter().map(copy_to_wire).collect(),
-            blob: number_to_wire(copy.blob.0),
-            ..about(O::CopyState, copy.bucket, &copy.key)
-        };
-        let call = about_part(call, copy.part);
-        let answer = self.ask(call).await?;
-        Ok(match answer.flag {
-            true => CopyState::Named,
-            false => CopyState::Unnamed { over: !answer.more },
-        })
-    }
-
-    /// Who has the bytes of what is pending of a key.
-    ///
-    /// # Errors
-    /// [`MetadataError::Unavailable`].
-    pub async fn holders(&self, bucket: BucketId, key: &ObjectKey) -> Got<Vec<NodeId>> {
-        let answer = self.ask(about(O::Pending, bucket, key)).await?;
-        Ok(first(&answer, decode_holders)?.unwrap_or_default().nodes)
-    }
-
-    /// As [`crate::Namespace::set_holders`], with the sessions of those who have copies, of
-    /// which there should be `wanted`, the caller's included.
-    pub async fn set_holders(
-        &self,
-        (bucket, key): (BucketId, &ObjectKey),
-        version: Version,
-        itself: bool,
-        (copies, wanted): (&[CopyAt], usize),
-    ) -> Got<bool> {
-        let call = Call {
-            version: number_to_wire(version.0),
-            flag: itself,
-            copies: copies.iter().map(copy_to_wire).collect(),
-            wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
-            ..about(O::SetHolders, bucket, key)
-        };
-        Ok(self.ask(call).await?.flag)
-    }
-
-    /// As [`crate::Namespace::set_part_holders`], with the sessions of those who have copies,
-    /// of which there should be `wanted`, the caller's included.
-    pub async fn set_part_holders(
-        &self,
-        (bucket, key): (BucketId, &ObjectKey),
-        (part, blob): (PartOf, BlobId),
-        (copies, wanted): (&[CopyAt], usize),
-    ) -> Got<bool> {
-        let call = Call {
-            blob: number_to_wire(blob.0),
-            copies: copies.iter().map(copy_to_wire).collect(),
-            wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
-            ..about(O::SetHolders, bucket, key)
-        };
-        Ok(self.ask(about_part(call, Some(part))).await?.flag)
-    }
-
     /// As [`crate::Namespace::remove_object_pending`].
     pub async fn remove_object_pending(
         &self,
@@ -410,39 +335,6 @@ impl ControlClient {
             &self.ask(about(O::Pending, bucket, key)).await?,
             decode_pending,
         )
-    }
-
-    /// Whether what is pending of a key went with workers that were removed. Those `without`
-    /// do not have it, in these sessions.
-    ///
-    /// # Errors
-    /// [`MetadataError::Unavailable`].
-    pub async fn lost(&self, bucket: BucketId, key: &ObjectKey, without: &[CopyAt]) -> Got<bool> {
-        let call = Call {
-            copies: without.iter().map(copy_to_wire).collect(),
-            ..about(O::Lost, bucket, key)
-        };
-        Ok(self.ask(call).await?.flag)
-    }
-
-    /// The same of the bytes of a part that no UFS has.
-    ///
-    /// # Errors
-    /// [`MetadataError::Unavailable`].
-    pub async fn lost_part(
-        &self,
-        (bucket, key): (BucketId, &ObjectKey),
-        (part, blob): (PartOf, BlobId),
-        without: &[CopyAt],
-    ) -> Got<bool> {
-        let call = Call {
-            blob: number_to_wire(blob.0),
-            copies: without.iter().map(copy_to_wire).collect(),
-            ..about(O::Lost, bucket, key)
-        };
-        let answer = self.ask(about_part(call, Some(part))).await?;
-        // A control plane of before this speaks of the key, and does not say `more`.
-        Ok(answer.flag && answer.more)
     }
 
     /// As [`crate::Namespace::pending_changes`].
@@ -545,181 +437,6 @@ impl ControlClient {
             ..of_bucket(O::ScanFolded, bucket)
         };
         page(&self.ask(call).await?)
-    }
-
-    /// As [`crate::Namespace::note_opened`].
-    pub async fn note_opened(&self, bucket: BucketId, opened: &OpenedUpload) -> Got<()> {
-        let call = with_row(O::NoteOpened, bucket, encode_opened(opened))?;
-        self.ask(call).await.map(drop)
-    }
-
-    /// As [`crate::Namespace::forget_opened`].
-    pub async fn forget_opened(&self, bucket: BucketId, key: &ObjectKey, id: UploadId) -> Got<()> {
-        let call = of_upload(O::ForgetOpened, bucket, key, id);
-        self.ask(call).await.map(drop)
-    }
-
-    /// As [`crate::Namespace::opened`].
-    pub async fn opened(
-        &self,
-        after: Option<(BucketId, &ObjectKey, UploadId)>,
-        limit: usize,
-    ) -> Got<Vec<(BucketId, OpenedUpload)>> {
-        let mut call = match after {
-            Some((bucket, key, id)) => of_upload(O::Opened, bucket, key, id),
-            None => of_bucket(O::Opened, BucketId(0)),
-        };
-        call.positioned = after.is_some();
-        call.limit = limit as u64;
-        let answer = self.ask(call).await?;
-        let buckets = answer.entries.iter().map(|entry| BucketId(entry.bucket));
-        Ok(buckets.zip(rows(&answer, decode_opened)?).collect())
-    }
-
-    /// As [`crate::Namespace::create_upload`].
-    pub async fn create_upload(&self, bucket: BucketId, upload: &UploadRecord) -> Got<()> {
-        let call = with_row(O::CreateUpload, bucket, encode_upload(upload))?;
-        self.ask(call).await.map(drop)
-    }
-
-    /// As [`crate::Namespace::upload`].
-    pub async fn upload(
-        &self,
-        bucket: BucketId,
-        key: &ObjectKey,
-        id: UploadId,
-    ) -> Got<Option<UploadRecord>> {
-        let answer = self.ask(of_upload(O::Upload, bucket, key, id)).await?;
-        first(&answer, decode_upload)
-    }
-
-    /// As [`crate::Namespace::put_part`], when these others have flushed copies: refused if
-    /// one of them was started anew.
-    pub async fn put_part(
-        &self,
-        bucket: BucketId,
-        upload: &UploadRecord,
-        part: &PartRecord,
-        copies: &[CopyAt],
-    ) -> Got<Option<PartRecord>> {
-        let call = Call {
-            part: encode_part(part).map_err(too_large)?,
-            copies: copies.iter().map(copy_to_wire).collect(),
-            ..with_row(O::PutPart, bucket, encode_upload(upload))?
-        };
-        first(&self.ask(call).await?, decode_part).map_err(lost)
-    }
-
-    /// As [`crate::Namespace::hand_over`].
-    pub async fn hand_over(
-        &self,
-        bucket: BucketId,
-        upload: &UploadRecord,
-        opened: UploadId,
-    ) -> Got<()> {
-        let call = Call {
-            opened: number_to_wire(opened.0),
-            ..with_row(O::HandOver, bucket, encode_upload(upload))?
-        };
-        self.ask(call).await.map(drop)
-    }
-
-    /// As [`crate::Namespace::parts`].
-    pub async fn parts(
-        &self,
-        bucket: BucketId,
-        key: &ObjectKey,
-        id: UploadId,
-        after: u16,
-        limit: usize,
-    ) -> Got<Vec<PartRecord>> {
-        let call = Call {
-            from: after.to_string(),
-            limit: limit as u64,
-            ..of_upload(O::Parts, bucket, key, id)
-        };
-        rows(&self.ask(call).await?, decode_part)
-    }
-
-    /// As [`crate::Namespace::parts_held`].
-    pub async fn parts_held(
-        &self,
-        bucket: BucketId,
-        key: &ObjectKey,
-        id: UploadId,
-        after: u16,
-        limit: usize,
-    ) -> Got<Vec<(PartRecord, Holders)>> {
-        let call = Call {
-            from: after.to_string(),
-            limit: limit as u64,
-            ..of_upload(O::Parts, bucket, key, id)
-        };
-        let both = |row: &[u8]| Ok((decode_part(row)?, decode_part_holders(row)?));
-        rows(&self.ask(call).await?, both)
-    }
-
-    /// As [`crate::Namespace::uploads`].
-    pub async fn uploads(
-        &self,
-        bucket: BucketId,
-        prefix: &str,
-        after: Option<(&str, Option<UploadId>)>,
-        limit: usize,
-    ) -> Got<Vec<UploadRecord>> {
-        let (from, id) = after.unwrap_or_default();
-        let call = Call {
-            text: prefix.to_owned(),
-            from: from.to_owned(),
-            upload: id.map_or_else(Vec::new, |id| number_to_wire(id.0)),
-            positioned: after.is_some(),
-            limit: limit as u64,
-            ..of_bucket(O::Uploads, bucket)
-        };
-        rows(&self.ask(call).await?, decode_upload)
-    }
-
-    /// As [`crate::Namespace::complete_upload`], when these others have the bytes of parts,
-    /// and `wanted` workers are to have each: refused if one of them was started anew, or if
-    /// the rows of the parts name fewer.
-    pub async fn complete_upload(
-        &self,
-        bucket: BucketId,
-        upload: &UploadRecord,
-        record: &ObjectRecord,
-        condition: &PutCondition,
-        (copies, wanted): (&[CopyAt], usize),
-    ) -> Got<Committed> {
-        let call = Call {
-            copies: copies.iter().map(copy_to_wire).collect(),
-            wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
-            object: Some(object_to_wire(record).map_err(too_large)?),
-            condition: Some(condition_to_wire(condition)),
-            ..with_row(O::CompleteUpload, bucket, encode_upload(upload))?
-        };
-        committed(&self.ask(call).await?)
-    }
-
-    /// As [`crate::Namespace::completed`].
-    pub async fn completed(
-        &self,
-        bucket: BucketId,
-        key: &ObjectKey,
-        id: UploadId,
-    ) -> Got<Option<ETag>> {
-        let answer = self.ask(of_upload(O::Completed, bucket, key, id)).await?;
-        Ok(answer.text.map(|text| ETag::new(&text)))
-    }
-
-    /// As [`crate::Namespace::abort_upload`].
-    pub async fn abort_upload(
-        &self,
-        bucket: BucketId,
-        key: &ObjectKey,
-        id: UploadId,
-    ) -> Got<Vec<PartRecord>> {
-        let call = of_upload(O::AbortUpload, bucket, key, id);
-        rows(&self.ask(call).await?, decode_part).map_err(lost)
     }
 
     /// The path policies in force: their version and text.

@@ -2,10 +2,13 @@
 
 use quickwater_proto::{
     BlobId, Bucket, BucketId, BucketName, ETag, Extent, ObjectKey, ObjectRecord, PartOf,
-    PartRecord, PersistState, PutCondition, SLOTS, UploadId, UploadRecord,
+    PartRecord, PersistState, PutCondition, SLOTS, UploadId, UploadRecord, slot_of,
 };
+use quickwater_rpc::cluster as messages;
 
+use super::answers::holders;
 use super::*;
+use crate::namespace::{SystemClock, Ticket, WallClock as _};
 use crate::records::Member;
 use crate::store::EmbeddedStore;
 
