@@ -169,15 +169,17 @@ pub(crate) fn agreed(socket: impl AsFd) -> io::Result<Agreed> {
 /// Has a restored socket agree to these, and to segments of at most so many bytes.
 pub(crate) fn agree(socket: impl AsFd, agreed: &Agreed, segment: u16) -> io::Result<()> {
     let option = |code, value| RepairOption { code, value };
+    // A socket that is told of no scales keeps the one that it would have proposed, and announces
+    // windows by it. Windows without scales are those with scales of zero.
+    let (send, receive) = agreed.scales.unwrap_or_default();
+    let scales = u32::from(send) | u32::from(receive) << 16;
     let mut options = [option(TCPOPT_MAXSEG, u32::from(segment)); 4];
-    let mut count = 1;
+    options[1] = option(TCPOPT_WINDOW, scales);
+    let mut count = 2;
     let mut add = |code, value| {
         options[count] = option(code, value);
         count += 1;
     };
-    if let Some((send, receive)) = agreed.scales {
-        add(TCPOPT_WINDOW, u32::from(send) | u32::from(receive) << 16);
-    }
     if agreed.sack {
         add(TCPOPT_SACK_PERM, 0);
     }

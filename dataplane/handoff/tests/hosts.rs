@@ -204,6 +204,75 @@ fn a_connection_of_ipv6_does_too() {
     to_and_fro(SIX);
 }
 
+/// The window that the client was told of by whoever has the connection, bytes.
+fn window_of(told: &str) -> Option<u32> {
+    let mut words = told.split_whitespace().rev();
+    let window = words.find_map(|word| word.strip_prefix("snd_wnd:"));
+    window?.parse().ok()
+}
+
+#[test]
+fn what_a_client_does_not_agree_to_is_not_used_by_the_owner() {
+    const UPLOAD: usize = 1 << 20;
+    const WINDOW_LEAST: u32 = 10_000;
+    let Some(segment) = segment() else {
+        return;
+    };
+    let entry = Node::new(&segment, &segment.entry).unwrap();
+    let owner = Node::new(&segment, &segment.owner).unwrap();
+    let listener = listen(entry.host, FOUR);
+    let _beside = listen(owner.host, FOUR);
+    let options = [
+        ("tcp_window_scaling", " wscale:"),
+        ("tcp_timestamps", " ts "),
+        ("tcp_sack", " sack "),
+    ];
+    for off in [0b001, 0b010, 0b100, 0b111] {
+        let is_on = |at: usize| off & (1 << at) == 0;
+        for (at, (name, _)) in options.iter().enumerate() {
+            segment::set_option(&segment.client, name, is_on(at));
+        }
+        let (mut client, mut server, ends) = connect(&segment, &listener);
+        let before = segment::told_of_connection(&segment.client, PORT);
+        for (at, (name, shown)) in options.iter().enumerate() {
+            assert_eq!(before.contains(shown), is_on(at), "{name}: {before}");
+        }
+        for turn in 0..4 {
+            speak(&mut client, &mut server, 70_000, turn);
+            let until = Instant::now() + PATIENCE;
+            loop {
+                // What comes back tells of the window.
+                speak(&mut client, &mut server, 1, turn);
+                let told = segment::told_of_connection(&segment.client, PORT);
+                if window_of(&told).is_some_and(|bytes| bytes >= WINDOW_LEAST) {
+                    break;
+                }
+                assert!(
+                    Instant::now() < until,
+                    "turn {turn}, without {off:b}: {told}"
+                );
+            }
+            let body = bytes(UPLOAD, turn);
+            let got = std::thread::scope(|scope| {
+                scope.spawn(|| client.write_all(&body).unwrap());
+                read_exactly(&mut server, body.len())
+            });
+            assert!(got == body, "other bytes");
+            server = match turn % 2 {
+                0 => hand_over(&entry, &owner, &ends, server),
+                _ => hand_back(&entry, &ends, server),
+            };
+        }
+        drop(server);
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "an orderly end");
+        drop(client);
+        let until = Instant::now() + PATIENCE;
+        while segment::told_of_connection(&segment.client, PORT).starts_with("ESTAB") {
+            assert!(Instant::now() < until, "the connection stays");
+        }
+    }
+}
+
 #[test]
 fn early_packets_wait_for_the_socket() {
     let Some(segment) = segment() else {

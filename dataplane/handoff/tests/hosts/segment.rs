@@ -158,6 +158,19 @@ pub(crate) fn connect_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpSt
     Ok(TcpStream::from(socket))
 }
 
+/// Has a host agree to an option of TCP in connections from now on, or not.
+pub(crate) fn set_option(host: &Host, name: &str, on: bool) {
+    let path = format!("/proc/sys/net/ipv4/{name}");
+    host.run(|| fs::write(path, if on { "1" } else { "0" }).unwrap());
+}
+
+/// What the kernel tells of the one connection that a host has to the port of a service.
+pub(crate) fn told_of_connection(host: &Host, port: u16) -> String {
+    let filter = format!("dport = :{port}");
+    let told = host.run(|| Command::new("ss").args(["-tineOH", &filter]).output());
+    String::from_utf8(told.unwrap().stdout).unwrap()
+}
+
 fn unshare(what: i32) -> Result<(), String> {
     // SAFETY: only namespaces, and those of this thread alone.
     match unsafe { libc::unshare(what) } {
