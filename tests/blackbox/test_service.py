@@ -266,6 +266,20 @@ def test_port_taken(serve: ServeFactory) -> None:
     refused(serve(start=False, flags={"s3-listen": str(first.run["s3"])}), str(first.run["s3"]))
 
 
+def test_a_port_that_is_let_go_of_is_waited_for(serve: ServeFactory) -> None:
+    """As by the ring of a process that was killed, which the kernel ends in its own time."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        server = serve(start=False, flags={"s3-listen": f"127.0.0.1:{port}"})
+        process = server.launch()
+        end = time.monotonic() + 60
+        while "the address is in use: waits for it" not in server.log():
+            assert process.poll() is None and time.monotonic() < end, server.log()
+            time.sleep(0.01)
+    assert server.wait_ready(process, 60), server.log()
+    assert server.log().count("waits for it") == 1
+
+
 @pytest.mark.root
 def test_read_only_home(serve: ServeFactory, tmp_path: Path) -> None:
     root = tmp_path / "ro"

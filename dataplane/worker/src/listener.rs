@@ -4,12 +4,20 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// Connections the kernel queues per listener (cut to `net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
+/// How long [`bind`] waits for an address that is in use. A process that was killed may
+/// be gone before its ring is: the kernel ends rings in its own time, and until then
+/// they hold the listeners they accepted from.
+const IN_USE_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at such an address.
+const IN_USE_PAUSE: Duration = Duration::from_millis(20);
 /// The congestion control of connections that never leave this host. Every Linux
 /// has it, and any user may choose it.
 const SAME_HOST_CONGESTION: &str = "reno";
@@ -43,12 +51,38 @@ pub struct Listeners {
     pub sockets: Vec<TcpListener>,
 }
 
-/// Listens on `address`, with any free port if its port is 0.
+/// Listens on `address`, with any free port if its port is 0. Blocks while the address
+/// is in use, for five seconds at most.
 ///
 /// # Errors
-/// The address is in use (also by another process that shares it by
+/// The address stays in use (also by another process that shares it by
 /// SO_REUSEPORT), is not ours, or the port needs privileges.
 pub fn bind(address: SocketAddr, shards: usize) -> Result<Listeners, BindError> {
+    bind_within(address, shards, IN_USE_PATIENCE)
+}
+
+fn bind_within(
+    address: SocketAddr,
+    shards: usize,
+    patience: Duration,
+) -> Result<Listeners, BindError> {
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        let bound = bind_now(address, shards);
+        let in_use = matches!(bound, Err(BindError::InUse { .. }));
+        if !in_use || begun.elapsed() >= patience {
+            return bound;
+        }
+        if !told {
+            tracing::info!(%address, ?patience, "the address is in use: waits for it");
+            told = true;
+        }
+        thread::sleep(IN_USE_PAUSE);
+    }
+}
+
+fn bind_now(address: SocketAddr, shards: usize) -> Result<Listeners, BindError> {
     let name = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse { address },
         _ => BindError::Io { address, source },
@@ -113,6 +147,7 @@ fn is_same_host(socket: impl AsFd, peer: SocketAddr) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
+    use std::sync::mpsc;
 
     use super::*;
 
@@ -129,9 +164,35 @@ mod tests {
     #[test]
     fn a_port_in_use_is_refused_even_if_it_is_shared() {
         let first = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let second = bind(first.address, 1);
+        let patience = Duration::from_millis(200);
+        let begun = Instant::now();
+        let second = bind_within(first.address, 1, patience);
         assert!(matches!(second, Err(BindError::InUse { address }) if address == first.address));
+        assert!(begun.elapsed() >= patience);
         drop(first);
+    }
+
+    #[test]
+    fn a_port_that_is_let_go_of_is_waited_for() {
+        let first = bind("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        let address = first.address;
+        let (begins, has_begun) = mpsc::channel();
+        let second = thread::spawn(move || {
+            begins.send(()).unwrap();
+            bind_within(address, 2, Duration::from_secs(60))
+        });
+        has_begun.recv().unwrap();
+        // Most often it has met the address in use by then; it gets it in any case.
+        thread::sleep(Duration::from_millis(300));
+        drop(first);
+        assert_eq!(second.join().unwrap().unwrap().address, address);
+    }
+
+    #[test]
+    fn an_address_of_others_is_refused_at_once() {
+        let patience = Duration::from_secs(3600);
+        let refused = bind_within("192.0.2.1:9".parse().unwrap(), 1, patience);
+        assert!(matches!(refused, Err(BindError::Io { .. })), "{refused:?}");
     }
 
     #[test]
