@@ -163,3 +163,56 @@ def test_slots_that_went_and_came_back_unseen_are_taken_anew(tmp_path: Path) -> 
         # Nothing is kept of what was replaced.
         cluster.wait_for(lambda: cluster.metric("n1", "quickwater_store_pinned_bytes") == 0)
         assert cluster.metric("n1", "quickwater_persist_dirty_objects") == 0
+
+
+def test_what_the_other_one_deleted_stays_deleted_when_it_is_gone_for_good(tmp_path: Path) -> None:
+    flags = {**FLAGS, "write-cache-fence": "1s"}
+    with one_behind_a_proxy(tmp_path / "twice", "10s", ["n1", "n2"], "n1", flags) as (cluster, proxy):
+        ufs, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+        keys = keys_of(cluster, "n1", 4)
+        persisted(cluster)
+        ufs.rename(away)
+        os.kill(cluster.workers["n1"].pid, signal.SIGSTOP)
+        cluster.wait_slots(lambda slots: slots["n2"] == SLOTS)
+
+        def deleted(key: str) -> bool:
+            with contextlib.suppress(ClientError, BotoCoreError):
+                cluster.ask_once("n2").delete_object(Bucket="abc", Key=key)
+                return True
+            return False
+
+        for key in keys:
+            cluster.wait_for(lambda key=key: deleted(key))
+        # Who has something that no UFS has is not asked for its slots.
+        cluster.wait_for(lambda: cluster.nodes()["n2"]["changes"] == len(keys))
+        cluster.workers["n2"].kill()
+        # It registers, and does not learn that it did. Its slots come back by one table more:
+        # nobody asks a worker for them that is removed.
+        proxy.set(Fault(cut_after=NO_TABLE_BYTES))
+        assert cluster.nodes()["n1"]["state"] == "silent"
+        os.kill(cluster.workers["n1"].pid, signal.SIGCONT)
+        cluster.wait_for(lambda: cluster.nodes()["n1"]["state"] != "silent")
+        cluster.wait_for(lambda: cluster.cli("node", "remove", "n2").returncode == 0)
+        cluster.wait_slots(lambda slots: slots["n1"] == SLOTS)
+        proxy.clear()
+        cluster.settle(["n1"])
+        away.rename(ufs)
+
+        def gone() -> bool:
+            return all(status(cluster, "n1", key) == 404 for key in keys)
+
+        cluster.wait_for(gone)
+        persisted(cluster)
+        assert gone()
+        assert not [key for key in keys if (ufs / key).exists()]
+
+
+def status(cluster: Cluster, node: str, key: str) -> int:
+    """What a worker answers to a HEAD; 0: nothing."""
+    try:
+        cluster.ask_once(node).head_object(Bucket="abc", Key=key)
+        return 200
+    except ClientError as error:
+        return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+    except BotoCoreError:
+        return 0

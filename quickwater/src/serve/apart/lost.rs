@@ -14,9 +14,10 @@ use tokio::sync::watch;
 
 use super::body::Body;
 
-/// A slot that went to another worker and came back needed as many tables: one that gives it
-/// away, one that asks for it, one that gives it back.
-const TABLES_OF_A_RETURN: u64 = 3;
+/// A slot that went to another worker and came back needed as many tables: one that takes it
+/// from who is not heard of, one that gives it back when the other one is gone for good. Who
+/// lives is asked for it by another one in between.
+const TABLES_OF_A_RETURN: u64 = 2;
 
 /// Slots that others may have had since `node` went by the table `gone_by`, if nobody waited
 /// for it: those that are not its own now, or all, if there was time for some to come back.
