@@ -162,21 +162,38 @@ class Scattered(Cluster):
 
     def differs(self, crowd: Crowd, nodes: list[str] | None = None) -> str:
         """What clients see and the store does not have, once all is persisted; nobody writes.
-        Empty: nothing."""
+        Empty: nothing. A write whose client gave up may be on its way to its owner when the
+        network heals, and be made after all: it is waited for."""
         done = self.cli("async-persist", "wait", "--path", "/", "--timeout", "2m")
         assert done.returncode == 0, f"{done}\n{self.logs()}"
+        places = [(node, key) for node in nodes or WORKERS for key in crowd.keys]
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            differ = self.compare(crowd, places)
+            if not differ:
+                return ""
+            if time.monotonic() >= end:
+                said = [f"{key}: {node} shows {seen!r}, the store has {has!r}"
+                        for (node, key), (seen, has) in differ.items()]
+                return "\n".join([*said, *(self.applied(crowd, key) for key in crowd.keys)])
+            places = list(differ)
+            time.sleep(0.1)
+
+    def compare(
+        self, crowd: Crowd, places: list[tuple[str, str]]
+    ) -> dict[tuple[str, str], tuple[str, str]]:
+        """Of keys at workers what a read shows and what the store has, where these differ."""
         with self.at(STORE):
             stored = self.sim.objects(STORE_BUCKET, f"{PREFIX}/{BUCKET}/")
-        wrong = []
+        differ = {}
         with self.at(CLIENT):
-            for node in nodes or WORKERS:
-                for key in crowd.keys:
-                    self.wait(lambda: crowd.read(node, key).status in (200, 404))
-                    seen = crowd.history.keys[key][-1].value
-                    has = crowd.value_of(stored[key]["etag"]) if key in stored else ""
-                    if seen != has:
-                        wrong.append(f"{key}: {node} shows {seen!r}, the store has {has!r}")
-        return "\n".join([*wrong, *(self.applied(crowd, key) for key in crowd.keys)]) if wrong else ""
+            for node, key in places:
+                self.wait(lambda: crowd.read(node, key).status in (200, 404))
+                seen = crowd.history.keys[key][-1].value
+                has = crowd.value_of(stored[key]["etag"]) if key in stored else ""
+                if seen != has:
+                    differ[node, key] = (seen, has)
+        return differ
 
     def applied(self, crowd: Crowd, key: str) -> str:
         """What the store applied of a key, for people."""
