@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use quickwater_controlplane::client::{Attendant, Condition, Part, Peers};
 use quickwater_controlplane::cluster::boottime;
 use quickwater_engine::io::Environment as _;
-use quickwater_proto::{SLOTS, SlotTable};
+use quickwater_proto::{NodeId, SLOTS, SlotTable};
 use quickwater_rpc::cluster::OrderAnswer;
 use quickwater_rpc::cluster::order::What;
 use quickwater_ufs::Standing;
@@ -43,6 +43,8 @@ pub(super) struct Attending {
     was_ready: AtomicBool,
     /// What lost slots have left here is being looked through.
     leavings: Leavings,
+    /// Held while a session is opened and while the body comes: either sees the other.
+    opening: Mutex<()>,
 }
 
 impl Attending {
@@ -59,21 +61,32 @@ impl Attending {
             known: Mutex::default(),
             was_ready: AtomicBool::new(false),
             leavings: Leavings::default(),
+            opening: Mutex::default(),
             wanted: Mutex::default(),
         })
     }
 
     /// From now on there is a worker to hold slots. What is pending of the slots of
-    /// `table` was taken in already.
-    pub(super) fn embody(&self, body: Body, table: &SlotTable) {
-        body.shared.rights.grant(*self.early.borrow());
-        let mine = |slot: &usize| table.owner(*slot) == Some(self.directory.node());
-        let mine: Vec<usize> = (0..SLOTS).filter(mine).collect();
-        body.claim(*self.session.borrow(), table, &mine);
+    /// `table` was taken in already; `session` is the one it was told in. Others may have
+    /// had all of them if there has been another one since: they are taken anew.
+    /// Needs a runtime.
+    pub(super) fn embody(&self, body: Body, session: u64, table: &SlotTable) {
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = *self.session.borrow();
+        let mine = taken_in(table, self.directory.node(), session == now);
+        body.claim(session, table, &mine);
         for slot in mine {
             body.shared.rights.set(slot, true);
         }
         body.shared.rights.started();
+        if session != now {
+            tracing::info!(
+                "there was another session while the worker started; slots are taken anew"
+            );
+            let all: Vec<usize> = (0..SLOTS).collect();
+            self.leavings.lose(&body, &all);
+        }
+        body.shared.rights.grant(*self.early.borrow());
         if self.body.set(body).is_ok() {
             self.here.send_replace(true);
         }
@@ -102,6 +115,13 @@ impl Attending {
         here.wait_for(|here| *here).await.ok()?;
         self.body.get()
     }
+}
+
+/// Slots of `table` that `node` has as it was told while it started: none, if it was told
+/// in a session before the one of now.
+fn taken_in(table: &SlotTable, node: &NodeId, told_now: bool) -> Vec<usize> {
+    let mine = |slot: &usize| told_now && table.owner(*slot) == Some(node);
+    (0..SLOTS).filter(mine).collect()
 }
 
 fn part((name, state, detail): (&str, &str, String)) -> Part {
@@ -184,6 +204,7 @@ impl Attendant for Attending {
     }
 
     fn opened(&self, session: u64, table: &SlotTable) -> bool {
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.session.send_replace(session);
         self.directory.set_table(Arc::new(table.clone()));
         let Some(body) = self.body.get() else {
@@ -307,5 +328,20 @@ impl Attendant for Attending {
             Some(body) => obey(body, what).await,
             None => refused("the worker is starting", 2),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_in_for_an_earlier_session_is_taken_anew() {
+        let nodes = ["n1", "n2"].map(|name| NodeId::new(name).unwrap());
+        let table = SlotTable::from_slots(3, |slot| (Some(&nodes[slot % 2]), None));
+        let taken = taken_in(&table, &nodes[1], true);
+        assert_eq!(taken.len(), SLOTS / 2);
+        assert!(taken.iter().all(|slot| slot % 2 == 1));
+        assert!(taken_in(&table, &nodes[1], false).is_empty());
     }
 }

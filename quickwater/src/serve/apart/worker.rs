@@ -237,7 +237,7 @@ fn start(
     // Before anything is answered by these metadata. What was given up is first set aside.
     let seen = registered.position.filter(|_| !registered.undone);
     belonging.remember(home.dir(), &registered.cluster, seen)?;
-    let table = Arc::clone(&registered.table);
+    let (session, table) = (registered.session, Arc::clone(&registered.table));
     let mut parts = Assembly {
         runtime,
         settings,
@@ -279,7 +279,10 @@ fn start(
         claims: Arc::new(Claims::open(home.dir())),
         held_up: AtomicBool::new(false),
     };
-    attendant.embody(body, &table);
+    {
+        let _context = runtime.enter();
+        attendant.embody(body, session, &table);
+    }
     let ready = async { tokio::time::timeout(READY_WAIT, attendant.ready()).await };
     if runtime.block_on(ready).is_err() {
         tracing::warn!("no placement yet; requests are told to slow down until there is");
