@@ -17,6 +17,11 @@ impl Shared {
         // Nobody kept others from changing what is remembered.
         self.rights.lapse();
         self.forget_objects();
+        self.forget_foreign();
+    }
+
+    /// Forgets what is pending of keys that are others' by now: their owners see to it.
+    pub(crate) fn forget_foreign(&self) {
         let foreign = |slot: usize| self.rights.is_foreign(slot);
         self.persist
             .forget(|bucket, key| foreign(slot_of(bucket, key)));

@@ -33,6 +33,18 @@ impl Drop for Taking<'_> {
     }
 }
 
+/// What is read of slots while they are taken, if that is broken off: nobody looks at it
+/// again when they become others'.
+struct Reading<'a>(Option<&'a Shared>);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0 {
+            shared.forget_foreign();
+        }
+    }
+}
+
 impl Shared {
     /// Takes the slots `gained`, in order. `look` reads what is pending of the slots it is
     /// given, and returns when it has; `pause` is a short wait.
@@ -50,7 +62,9 @@ impl Shared {
         L: Future<Output = ()>,
         P: Future<Output = ()>,
     {
-        // What is noted of them meanwhile is kept, unless this is broken off.
+        // What is noted of them meanwhile is kept, unless this is broken off: then they are
+        // another's first, and what was read of them is forgotten next.
+        let mut reading = Reading(Some(self));
         let _taking = Taking::begin(self, gained);
         let stuck = self.stuck();
         look(gained.to_vec()).await;
@@ -70,6 +84,7 @@ impl Shared {
             self.take_busy(slot, &now, &look, &pause).await;
             self.own(&[slot]);
         }
+        reading.0 = None;
     }
 
     /// From now on these are ours. What is remembered of them is of a time when others could
@@ -111,6 +126,7 @@ mod tests {
     use std::rc::Rc;
     use std::sync::Arc;
 
+    use quickwater_proto::{ETag, ObjectRecord, PersistState, Version};
     use quickwater_simulation::Sim;
 
     use crate::shared::EngineConfig;
@@ -177,6 +193,23 @@ mod tests {
         }
     }
 
+    fn transient() -> ObjectRecord {
+        ObjectRecord {
+            version: Version(1),
+            size: 10,
+            etag: ETag::new("e"),
+            modified_ms: 0,
+            headers: Default::default(),
+            checksums: Vec::new(),
+            tags: Vec::new(),
+            extents: Vec::new(),
+            parts: Vec::new(),
+            ufs: None,
+            persist: PersistState::Transient,
+            partial: false,
+        }
+    }
+
     #[test]
     fn a_slot_is_foreign_to_nobody_while_it_is_taken() {
         let sim = Sim::new(1);
@@ -199,11 +232,19 @@ mod tests {
         shared.rights.set(7, false);
         assert!(shared.rights.is_foreign(7));
         // One that is broken off leaves nothing behind.
-        let look = |_| std::future::pending();
+        let record = transient();
+        let look = |_| {
+            shared.transient.add(&record, 7);
+            std::future::pending()
+        };
         let pause = || std::future::ready(());
         let broken = shared.take_slots(&[7], || Duration::ZERO, look, pause);
         assert!(broken.now_or_never().is_none());
         assert!(shared.rights.is_foreign(7));
+        assert_eq!(
+            (shared.transient.objects(), shared.transient.bytes()),
+            (0, 0)
+        );
     }
 
     #[test]
