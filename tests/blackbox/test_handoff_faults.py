@@ -71,7 +71,7 @@ def given(cluster: Segment) -> int:
 
 
 class KernelLog:
-    """What the kernel says from now on."""
+    """What the kernel says from now on; nobody knows where it cannot be read."""
 
     def __init__(self) -> None:
         try:
@@ -82,8 +82,11 @@ class KernelLog:
         os.lseek(self._log, 0, os.SEEK_END)
 
     def complaints(self) -> list[str]:
+        """Ends a test as skipped, which must have judged all else, if nobody knows."""
+        if self._log < 0:
+            pytest.skip("all but the kernel's log was judged: /dev/kmsg cannot be read")
         found = []
-        while self._log >= 0:
+        while True:
             try:
                 line = os.read(self._log, 8192).decode(errors="replace")
             except BlockingIOError:
@@ -92,8 +95,7 @@ class KernelLog:
                 continue  # It says more than it keeps.
             if any(word in line for word in COMPLAINTS):
                 found.append(line)
-        if self._log >= 0:
-            os.close(self._log)
+        os.close(self._log)
         return found
 
 
@@ -142,8 +144,8 @@ def test_clients_that_end_anywhere_leave_no_socket_and_no_entry(tmp_path: Path) 
             until(lambda: not cluster.sockets(node), cluster)
             entries = lambda: cluster.metric(node, "quickwater_ebpf_forward_entries")  # noqa: E731
             until(lambda: entries() == 0, cluster)
-        assert kernel.complaints() == []
         print(f"{ABORTS} aborts, {given(cluster) - before} hand-overs among them")
+        assert kernel.complaints() == []
     finally:
         cluster.close()
 
