@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import subprocess
+import time
 from pathlib import Path
 from typing import Iterator
 
 import pytest
+from botocore.exceptions import BotoCoreError
 
 from conftest import EXTERNAL
 from harness.cluster import KEYS
+from harness.loss import SpoofFilter
 from harness.payload import payload
-from harness.segment import CLIENT, Segment, WORKERS, made
+from harness.segment import CLIENT, SERVICE, Segment, WORKERS, made
 from harness.target import Target
 
 pytestmark = [
@@ -21,6 +24,8 @@ pytestmark = [
     pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
 ]
 BUCKET = "handed"
+DEADLINE_SECONDS = 300
+IN_A_ROW = 10
 SIZES = [0, 1, 100_000, (1 << 20) - 1, 1 << 20, 5_000_000, 9_000_000]
 
 
@@ -86,3 +91,50 @@ def test_an_owner_that_does_not_let_the_client_in_is_relayed(tmp_path: Path) -> 
         assert cluster.outcomes("n2", "declined") > 0, cluster.logs()
     finally:
         cluster.close()
+
+
+def test_a_network_that_drops_what_the_owner_says_costs_a_few_connections(cluster: Segment) -> None:
+    """From some day on, and not for ever. What the owner has taken is not heard; after a few of
+    these it relays, and takes connections again when it is heard again."""
+    bodies = fill(cluster)
+    keys = [key for key, body in bodies.items() if len(body) >= 1 << 20]
+    key = next(key for key in keys if cluster.owner(BUCKET, key) == "n2")
+    end = time.monotonic() + DEADLINE_SECONDS
+
+    def get(patience: float) -> bool:
+        """By a connection of its own; whether there is an answer, which is right."""
+        with cluster.at(CLIENT):
+            s3 = cluster.target().client(
+                retries={"max_attempts": 0}, connect_timeout=60, read_timeout=patience
+            )
+            try:
+                body = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+            except (BotoCoreError, OSError):
+                return False
+            assert body == bodies[key]
+            return True
+
+    def count(outcome: str) -> int:
+        assert time.monotonic() < end, cluster.logs()
+        return cluster.outcomes("n2", outcome)
+
+    # The trial was heard: others follow.
+    while count("taken") < 3:
+        get(60)
+    before = count("unheard")
+    with cluster.at("n2"):
+        unheard = SpoofFilter("e0", SERVICE)
+    try:
+        answers: list[bool] = []
+        # A client that gives up breaks its connection sooner than the owner does.
+        while answers[-IN_A_ROW:] != [True] * IN_A_ROW or count("unheard") == before:
+            answers.append(get(3.0))
+            assert time.monotonic() < end, (answers, cluster.logs())
+        assert "clients do not hear this worker: their" in cluster.workers["n2"].log()
+        assert "and are relayed: 10.50.0.0/24 by n1" in cluster.workers["n2"].log()
+    finally:
+        unheard.close()
+    before = count("taken")
+    again = "clients hear this worker again"
+    while count("taken") < before + 3 or again not in cluster.workers["n2"].log():
+        get(60)

@@ -17,6 +17,7 @@ _TCX_INGRESS, _TCX_EGRESS = 46, 47
 _ATTRIBUTES = 128
 _SHOT, _NEXT = 2, -1
 _ANY = (1 << 31) - 1
+_SOURCE = 14 + 12  # Of IPv4, in a packet of Ethernet.
 _RANDOM_NUMBER = 7  # bpf_get_prandom_u32
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,6 +60,44 @@ def _loaded(program: bytes) -> int:
     code, licence = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"GPL")
     where = (ctypes.addressof(code), ctypes.addressof(licence))
     return _call(_PROG_LOAD, struct.pack("<IIQQ", _SCHED_CLS, len(program) // 8, *where))
+
+
+def _from(address: str) -> bytes:
+    """Drops packets of Ethernet whose IPv4 source is this one."""
+    instruction = struct.Struct("<BBhi")
+    (source,) = struct.unpack("<i", socket.inet_aton(address)[::-1])
+    return b"".join(
+        instruction.pack(*words)
+        for words in (
+            (0xBF, 0x16, 0, 0),  # r6 = the packet
+            (0x20, 0, 0, _SOURCE),  # w0 = its source
+            (0x56, 0, 2, source),  # if w0 != source goto next
+            (0xB4, 0, 0, _SHOT),
+            (0x95, 0, 0, 0),
+            (0xB4, 0, 0, _NEXT),  # next
+            (0x95, 0, 0, 0),
+        )
+    )
+
+
+class SpoofFilter:
+    """What goes out by a device here and has this IPv4 source is lost, as in a network that lets
+    hosts send by their own addresses alone."""
+
+    def __init__(self, device: str, source: str) -> None:
+        self._open = [_loaded(_from(source))]
+        try:
+            index = socket.if_nametoindex(device)
+            wanted = struct.pack("<IIII", self._open[0], index, _TCX_EGRESS, 0)
+            self._open.append(_call(_LINK_CREATE, wanted))
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """No more are lost."""
+        while self._open:
+            os.close(self._open.pop())
 
 
 class Loss:

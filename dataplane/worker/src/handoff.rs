@@ -1,6 +1,8 @@
 //! Connections of clients that go to the worker that has the bytes: what all shards of a
-//! worker share of it. Absent: sockets (`quickwater-handoff`), the program
+//! worker share of it. Absent: who hears this worker (`trials`), sockets (`quickwater-handoff`), the program
 //! (`quickwater-ebpf`), requests (`service/handoff.rs`).
+
+mod trials;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,13 +14,11 @@ use quickwater_ebpf::{Ends, Forwarding, WINDOW};
 use quickwater_peer::Capability;
 use quickwater_proto::NodeId;
 
+pub(crate) use trials::Path;
+use trials::{Change, Trials};
+
 /// Connections that are expected at a time; more are relayed.
 const EXPECTED_MAX: usize = 4_096;
-/// How long nothing else is taken from a worker whose first connection is on its way.
-const TRIAL_WAIT: Duration = Duration::from_secs(5);
-/// How long nothing is taken from a worker whose clients do not hear this one.
-const TRIAL_PAUSE: Duration = Duration::from_secs(600);
-
 /// How long what the kernel says of this host's addresses is taken for true.
 const ADDRESSES_AGE_MAX: Duration = Duration::from_secs(1);
 
@@ -46,12 +46,17 @@ pub(crate) enum Outcome {
     Unheard,
 }
 
+/// Is told, each time that changes, on which ways clients do not hear this worker, in words:
+/// these are relayed.
+pub type Tell = Box<dyn Fn(&[String]) + Send + Sync>;
+
 /// Hands connections over and takes them, for all shards of a worker.
 pub struct Handoff {
     forwarding: Forwarding,
     bytes_min: u64,
     expected: Mutex<HashMap<Ends, Guest>>,
     trials: Trials,
+    tell: Tell,
     own_addresses: OwnAddresses,
     outcomes: [AtomicU64; OUTCOMES.len()],
 }
@@ -67,6 +72,12 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
+    /// On which way its client would hear this worker; `None`: the one of its own clients.
+    fn path(&self) -> Option<Path> {
+        let entry = self.entry.as_ref()?;
+        Some(Path::new(entry, self.ends.client.ip()))
+    }
+
     fn is_welcome(&self) -> bool {
         self.since.elapsed() < WINDOW
     }
@@ -108,12 +119,13 @@ pub enum Parting {
 impl Handoff {
     /// Bodies of at least so many bytes are worth it.
     #[must_use]
-    pub fn new(forwarding: Forwarding, bytes_min: u64) -> Self {
+    pub fn new(forwarding: Forwarding, bytes_min: u64, tell: Tell) -> Self {
         Handoff {
             forwarding,
             bytes_min,
             expected: Mutex::default(),
             trials: Trials::default(),
+            tell,
             own_addresses: OwnAddresses::default(),
             outcomes: Default::default(),
         }
@@ -135,8 +147,39 @@ impl Handoff {
         self.bytes_min
     }
 
-    pub(crate) fn trials(&self) -> &Trials {
-        &self.trials
+    /// Whether it is not known that clients of a way hear this worker.
+    pub(crate) fn is_open(&self, path: &Path) -> bool {
+        self.trials.is_open(path)
+    }
+
+    /// A connection was asked for.
+    pub(crate) fn begin(&self, guest: &Guest) {
+        if let Some(path) = guest.path() {
+            self.trials.begin(&path, Instant::now());
+        }
+    }
+
+    /// It is here, and is watched until [`Handoff::end_watch`].
+    pub(crate) fn begin_watch(&self, path: &Path) {
+        self.trials.watch(path);
+    }
+
+    /// Whether its client was heard; `None`: that is not known.
+    pub(crate) fn end_watch(&self, path: &Path, heard: Option<bool>) {
+        if heard == Some(false) {
+            self.count(Outcome::Unheard);
+        }
+        match self.trials.end(path, heard, Instant::now()) {
+            Change::Nothing => return,
+            Change::Fell(pause) => tracing::warn!(
+                %path,
+                seconds = pause.as_secs(),
+                "clients do not hear this worker: their connections are relayed for a while (does \
+                 the network drop what has the address of the service?)"
+            ),
+            Change::Recovered => tracing::info!(%path, "clients hear this worker again"),
+        }
+        (self.tell)(&self.trials.unheard());
     }
 
     pub(crate) fn count(&self, outcome: Outcome) {
@@ -151,11 +194,13 @@ impl Handoff {
 
     /// Whether a connection can be continued here.
     pub(crate) fn is_welcome(&self, guest: &Guest) -> bool {
-        let may_come = match &guest.entry {
+        let may_come = match &guest.path() {
             // It has come by here before.
             None => true,
             // Two that send a connection's packets to each other would never end.
-            Some(entry) => self.trials.allow(entry) && !self.forwarding.is_sent_on(&guest.ends),
+            Some(path) => {
+                self.trials.allow(path, Instant::now()) && !self.forwarding.is_sent_on(&guest.ends)
+            }
         };
         may_come && self.own_addresses.have(guest.ends.service.ip())
     }
@@ -211,55 +256,6 @@ impl OwnAddresses {
     }
 }
 
-/// Whether clients hear this worker on connections that another one let in: filters of
-/// the network may drop what has the address of a service and comes from another host.
-/// The first connection that a worker gives is watched; until it is heard no other one
-/// is taken from there. Of each worker there is one entry at most.
-#[derive(Debug, Default)]
-pub(crate) struct Trials(Mutex<HashMap<NodeId, Trial>>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trial {
-    /// The first connection may be on its way.
-    Open(Instant),
-    Heard,
-    Unheard(Instant),
-}
-
-impl Trials {
-    /// Whether connections are taken from a worker now.
-    pub(crate) fn allow(&self, node: &NodeId) -> bool {
-        match lock(&self.0).get(node) {
-            None | Some(Trial::Heard) => true,
-            Some(Trial::Open(since)) => since.elapsed() >= TRIAL_WAIT,
-            Some(Trial::Unheard(since)) => since.elapsed() >= TRIAL_PAUSE,
-        }
-    }
-
-    /// The next connection of a worker is its first one, unless it was heard already.
-    pub(crate) fn begin(&self, node: &NodeId) {
-        let mut trials = lock(&self.0);
-        if trials.get(node) != Some(&Trial::Heard) {
-            trials.insert(node.clone(), Trial::Open(Instant::now()));
-        }
-    }
-
-    /// Whether what a worker gives is to be watched.
-    pub(crate) fn is_open(&self, node: &NodeId) -> bool {
-        lock(&self.0).get(node) != Some(&Trial::Heard)
-    }
-
-    /// What came of it; `None`: nothing, the next one is watched.
-    pub(crate) fn end(&self, node: &NodeId, heard: Option<bool>) {
-        let mut trials = lock(&self.0);
-        match heard {
-            None => trials.remove(node),
-            Some(true) => trials.insert(node.clone(), Trial::Heard),
-            Some(false) => trials.insert(node.clone(), Trial::Unheard(Instant::now())),
-        };
-    }
-}
-
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -275,29 +271,6 @@ pub(crate) fn ends(client: SocketAddr, service: SocketAddr) -> Ends {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_more_is_taken_until_the_first_connection_is_heard() {
-        let (trials, node) = (Trials::default(), NodeId::new("n1").unwrap());
-        let other = NodeId::new("n2").unwrap();
-        assert!(trials.allow(&node) && trials.is_open(&node));
-        trials.begin(&node);
-        assert!(!trials.allow(&node) && trials.allow(&other));
-        trials.end(&node, Some(true));
-        trials.begin(&node);
-        assert!(trials.allow(&node) && !trials.is_open(&node));
-    }
-
-    #[test]
-    fn nothing_is_taken_from_where_nobody_hears() {
-        let (trials, node) = (Trials::default(), NodeId::new("n1").unwrap());
-        trials.begin(&node);
-        trials.end(&node, Some(false));
-        assert!(!trials.allow(&node) && trials.is_open(&node));
-        // A client that went away says nothing.
-        trials.end(&node, None);
-        assert!(trials.allow(&node) && trials.is_open(&node));
-    }
 
     #[test]
     fn addresses_of_the_host_are_its_own_by_any_socket() {

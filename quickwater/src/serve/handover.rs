@@ -15,6 +15,9 @@ use crate::settings::EbpfSettings;
 /// What becomes of requests without.
 const WITHOUT: &str = "requests for other workers are relayed";
 
+/// Ways on which this worker is not heard that are named.
+const UNHEARD_NAMED: usize = 8;
+
 /// Attaches the program to the device that has `own`, an address at which other workers
 /// reach this one. `service`: where the S3 endpoint listens.
 pub(super) fn start(
@@ -34,11 +37,13 @@ pub(super) fn start(
     match attach(settings, own, service) {
         Ok(forwarding) => {
             let device = forwarding.device().name.clone();
-            told(
-                State::On,
-                format!("connections that come in by {device} may go to the owner"),
-            );
-            let handoff = Arc::new(Handoff::new(forwarding, settings.handoff_min));
+            let on = format!("connections that come in by {device} may go to the owner");
+            told(State::On, on.clone());
+            let conditions = conditions.clone();
+            let tell = Box::new(move |unheard: &[String]| {
+                conditions.set(Part::Handoff, State::On, with_unheard(&on, unheard));
+            });
+            let handoff = Arc::new(Handoff::new(forwarding, settings.handoff_min, tell));
             collect(metrics, Arc::clone(&handoff));
             Some(handoff)
         }
@@ -46,6 +51,22 @@ pub(super) fn start(
             told(State::from(&why), format!("{why}: {WITHOUT}"));
             None
         }
+    }
+}
+
+/// Says which clients are relayed though connections could move.
+fn with_unheard(on: &str, unheard: &[String]) -> String {
+    let named = unheard.len().min(UNHEARD_NAMED);
+    let more = match unheard.len() - named {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match unheard {
+        [] => on.to_owned(),
+        _ => format!(
+            "{on}, but clients do not hear this worker, and are relayed: {}{more}",
+            unheard[..named].join(", ")
+        ),
     }
 }
 
@@ -81,4 +102,19 @@ fn collect(metrics: &Metrics, handoff: Arc<Handoff>) {
             samples.count(Metric::EbpfForwardPackets, &[name], count);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_condition_names_some_who_do_not_hear() {
+        let paths: Vec<_> = (0..10).map(|at| format!("10.0.{at}.0/24 by n1")).collect();
+        assert_eq!(with_unheard("on", &[]), "on");
+        let one = with_unheard("on", &paths[..1]);
+        assert!(one.ends_with("are relayed: 10.0.0.0/24 by n1"), "{one}");
+        let all = with_unheard("on", &paths);
+        assert!(all.ends_with("10.0.7.0/24 by n1 and 2 more"), "{all}");
+    }
 }

@@ -15,16 +15,20 @@ use super::dispatch::Seen;
 use super::steps::Step;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
-use crate::handoff::{Guest, Handoff, Outcome, ends};
+use crate::handoff::{Guest, Handoff, Outcome, Path, ends};
 use crate::http::{Arrival, Place, is_head};
 use crate::peer::{Wire, WireError};
 
 /// How long bytes may be unacknowledged until nobody seems to hear them: several times
 /// what the kernel waits before it sends them again.
 const SILENCE_WAIT: Duration = Duration::from_secs(5);
-/// How long a connection is watched, and how often it is looked at.
-const WATCH_WAIT: Duration = Duration::from_secs(60);
-const WATCH_PAUSE: Duration = Duration::from_millis(10);
+/// How long a client that ends its connection must have been silent to be one that may hear
+/// nothing: others end it right after they asked.
+const PATIENCE_LEAST: Duration = Duration::from_millis(500);
+/// How often a connection is looked at: soon, so that it can go on to the next worker, and then
+/// less often.
+const WATCH_PAUSE: Duration = Duration::from_millis(1);
+const WATCH_PAUSE_MAX: Duration = Duration::from_millis(10);
 /// Of the message around a state.
 const MESSAGE_BYTES: usize = 64;
 
@@ -78,9 +82,7 @@ where
         let (Some(handoff), Some(guest)) = (&self.handoff, guest) else {
             return Err(WireError::Unexpected(Kind::Call));
         };
-        if let Some(entry) = &guest.entry {
-            handoff.trials().begin(entry);
-        }
+        handoff.begin(guest);
         let answer = Answer {
             status: 200,
             hand_over: handoff.forwarding().device().mac.to_vec(),
@@ -111,10 +113,9 @@ where
         }
         // Whoever does not hear of it resets the connection: it is over here, too.
         if let (Ok((arrival, place)), Some(handoff)) = (arrived, &self.handoff) {
-            if let Some(entry) = &arrival.entry
-                && handoff.trials().is_open(entry)
-            {
-                watch(handoff, entry, &arrival.socket);
+            if let Some(entry) = &arrival.entry {
+                let path = Path::new(entry, arrival.peer.ip());
+                watch(handoff, path, &arrival.socket);
             }
             self.intake.welcome(arrival, place);
         }
@@ -150,46 +151,38 @@ where
     }
 }
 
-/// Watches the first connection of a worker until its client is heard. It is another
+/// Watches a connection until its client is heard: as a rule for one round trip. It is another
 /// descriptor of it that is held meanwhile.
-fn watch(handoff: &Arc<Handoff>, from: &NodeId, socket: &OwnedFd) {
+fn watch(handoff: &Arc<Handoff>, path: Path, socket: &OwnedFd) {
+    handoff.begin_watch(&path);
     let Ok(socket) = socket.try_clone() else {
-        return handoff.trials().end(from, None);
+        return handoff.end_watch(&path, None);
     };
-    let (handoff, from) = (Arc::clone(handoff), from.clone());
+    let handoff = Arc::clone(handoff);
     monoio::spawn(async move {
         let heard = listen(&socket).await;
-        handoff.trials().end(&from, heard);
+        handoff.end_watch(&path, heard);
         if heard == Some(false) {
-            handoff.count(Outcome::Unheard);
-            tracing::warn!(
-                node = %from,
-                "clients of another worker do not hear this one: their connections are not taken \
-                 for a while (does the network drop what has the address of the service?)"
-            );
             // Who answers it stops waiting.
             let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
         }
     });
 }
 
-/// Whether a client hears; `None`: there was nothing to hear.
+/// Whether a client hears; `None`: it was not asked, or was gone at once.
 async fn listen(socket: &OwnedFd) -> Option<bool> {
-    let until = Instant::now() + WATCH_WAIT;
-    let mut silent = None;
-    while Instant::now() < until {
+    let (begun, mut pause) = (Instant::now(), WATCH_PAUSE);
+    loop {
+        let silent = begun.elapsed();
         match hearing(socket) {
             Ok(Hearing::Heard) => return Some(true),
-            Ok(Hearing::Ended) | Err(_) => return None,
-            Ok(Hearing::Unasked) => {}
-            Ok(Hearing::Silent) => {
-                let since = *silent.get_or_insert_with(Instant::now);
-                if since.elapsed() >= SILENCE_WAIT {
-                    return Some(false);
-                }
-            }
+            // A client that waited for an answer and gave up.
+            Ok(Hearing::Ended) => return (silent >= PATIENCE_LEAST).then_some(false),
+            Ok(Hearing::Unasked) | Err(_) => return None,
+            Ok(Hearing::Silent) if silent >= SILENCE_WAIT => return Some(false),
+            Ok(Hearing::Silent) => {}
         }
-        monoio::time::sleep(WATCH_PAUSE).await;
+        monoio::time::sleep(pause).await;
+        pause = (pause * 2).min(WATCH_PAUSE_MAX);
     }
-    None
 }

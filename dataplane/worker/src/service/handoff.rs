@@ -16,7 +16,7 @@ use quickwater_proto::NodeId;
 use super::steps::Step;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
-use crate::handoff::{Departure, Handoff, Outcome, Parting, ends};
+use crate::handoff::{Departure, Handoff, Outcome, Parting, Path, ends};
 use crate::http::ConnectionInfo;
 use crate::peer::{CallFailure, Peers, Wire, WireError};
 
@@ -54,7 +54,7 @@ where
                 }
             }
             // The one that is watched stays until its client is heard.
-            Some(entry) if handoff.trials().is_open(entry) => {}
+            Some(entry) if handoff.is_open(&Path::new(entry, info.peer.ip())) => {}
             Some(entry) => {
                 relay.held = Some(Held {
                     service: ends(info.peer, service).service.to_string(),
