@@ -12,7 +12,7 @@
 mod segment;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use quickwater_ebpf::{Device, Ends, Forwarding, Unavailable, WINDOW};
@@ -471,12 +471,21 @@ fn entries_of_connections_that_ended_go_and_their_ports_come_again() {
     assert_eq!(peer, ends.client, "the same ends, at the entry");
     let mut client = client.unwrap();
     speak(&mut client, &mut server, 1000, 2);
-    // An orderly end, and the entry is forgotten after a while.
+    // The client ends its side, and may read for as long as it likes.
     let mut server = hand_over(&entry, &owner, &ends, server);
     speak(&mut client, &mut server, 1000, 3);
-    drop(client);
+    client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
-    drop(server);
+    assert_eq!(entry.forwarding.sweep(), (1, 0));
+    // It answers what still comes by a reset, and the entry is forgotten after a while.
+    drop(client);
+    let refused = loop {
+        match server.write_all(b"late") {
+            Ok(()) => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) => break error.kind(),
+        }
+    };
+    assert!([ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&refused));
     let until = Instant::now() + PATIENCE;
     while entry.forwarding.sweep().0 > 0 {
         assert!(Instant::now() < until, "the entry stays");

@@ -26,7 +26,9 @@ const FORWARDS: &str = "FORWARDS";
 const EXPECTED: &str = "EXPECTED";
 const ARRIVALS: &str = "ARRIVALS";
 /// Names of what is pinned. The number is the version of what is in it.
-const PINNED_FORWARDS: &str = "forwards-1";
+const PINNED_FORWARDS: &str = "forwards-2";
+/// What earlier versions left: entries that this one cannot read.
+const PINNED_BEFORE: &str = "forwards-1";
 const PINNED_LINK: &str = "link-1";
 /// Of the directories that these are in.
 pub(crate) const PINS_PREFIX: &str = "handoff-";
@@ -34,7 +36,7 @@ pub(crate) const PINS_PREFIX: &str = "handoff-";
 pub const WINDOW: Duration = Duration::from_nanos(WINDOW_NS);
 
 type Key = [u32; 9];
-type Value = [u64; 2];
+type Value = [u64; 3];
 type Flows<V> = HashMap<MapData, Key, V>;
 
 /// A connection by its ends.
@@ -109,6 +111,8 @@ impl Forwarding {
             .load()
             .map_err(Unavailable::refused("loading the program `handoff`"))?;
         hang(program, device, &pins.join(PINNED_LINK))?;
+        gone(fs::remove_file(pins.join(PINNED_BEFORE)))
+            .map_err(Unavailable::refused("removing an old pin"))?;
         Ok(Forwarding {
             device: device.clone(),
             page,
@@ -202,11 +206,7 @@ impl Forwarding {
     }
 
     fn put(&self, ends: &Ends, what: u16, mac: [u8; 6]) -> Result<(), Unavailable> {
-        let entry = Forward {
-            seen_ns: now_ns(),
-            what,
-            mac,
-        };
+        let entry = Forward::new(what, mac, now_ns());
         let mut maps = self.maps();
         let put = maps.forwards.insert(key(ends), value(&entry), 0);
         put.map_err(Unavailable::refused("an entry for a connection"))
@@ -284,7 +284,7 @@ impl Forwarding {
     /// # Errors
     /// What is pinned cannot be removed.
     pub fn detach(pins: &Path) -> io::Result<()> {
-        for name in [PINNED_LINK, PINNED_FORWARDS] {
+        for name in [PINNED_LINK, PINNED_FORWARDS, PINNED_BEFORE] {
             gone(fs::remove_file(pins.join(name)))?;
         }
         gone(fs::remove_dir(pins))
@@ -391,15 +391,24 @@ fn value(entry: &Forward) -> Value {
     const _: () = assert!(size_of::<Forward>() == size_of::<Value>());
     let [x, y] = entry.what.to_ne_bytes();
     let [a, b, c, d, e, f] = entry.mac;
-    [entry.seen_ns, u64::from_ne_bytes([x, y, a, b, c, d, e, f])]
+    let [g, h, i, j] = entry.next.to_ne_bytes();
+    let [k, l, m, n] = entry.is_known.to_ne_bytes();
+    [
+        entry.seen_ns,
+        u64::from_ne_bytes([x, y, a, b, c, d, e, f]),
+        u64::from_ne_bytes([g, h, i, j, k, l, m, n]),
+    ]
 }
 
-fn forward([seen_ns, rest]: Value) -> Forward {
+fn forward([seen_ns, rest, heard]: Value) -> Forward {
+    let [g, h, i, j, k, l, m, n] = heard.to_ne_bytes();
     let [x, y, a, b, c, d, e, f] = rest.to_ne_bytes();
     Forward {
         seen_ns,
         what: u16::from_ne_bytes([x, y]),
         mac: [a, b, c, d, e, f],
+        next: u32::from_ne_bytes([g, h, i, j]),
+        is_known: u32::from_ne_bytes([k, l, m, n]),
     }
 }
 
@@ -442,6 +451,8 @@ mod tests {
             seen_ns: 7,
             what: Forward::CLOSING,
             mac: [1, 2, 3, 4, 5, 6],
+            next: 8,
+            is_known: 9,
         };
         assert_eq!(forward(value(&entry)), entry);
     }

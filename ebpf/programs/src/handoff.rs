@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_redirect};
 use aya_ebpf::macros::{classifier, map};
 use aya_ebpf::maps::{Array, LruHashMap};
 use aya_ebpf::programs::TcContext;
-use quickwater_ebpf_shapes::{Flow, Forward, HandoffCounts, is_expected};
+use quickwater_ebpf_shapes::{Flow, Forward, HandoffCounts, Segment, is_expected};
 
 use crate::word::{MAPPABLE, add, constant};
 
@@ -20,10 +20,6 @@ const IPV6_HEADER: usize = 40;
 const TCP: u8 = 6;
 /// Not the first fragment, or more to come.
 const FRAGMENT: u16 = 0x3fff;
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
 /// The third word of an IPv4 address in the form of IPv6.
 const MAPPED: u32 = 0xffff_u32.to_be();
 
@@ -66,7 +62,7 @@ pub fn handoff(context: TcContext) -> i32 {
         add(&counts.kept_away, 1);
         return TC_ACT_SHOT;
     }
-    if packet.flags & (SYN | ACK) == SYN {
+    if packet.segment.begins() {
         // Refused only for want of memory: then the connection stays here.
         let _ = ARRIVALS.insert(&packet.flow, &now, BPF_ANY.into());
     }
@@ -81,8 +77,8 @@ fn forwarded(
     now: u64,
     counts: &HandoffCounts,
 ) -> i32 {
-    let begins = packet.flags & (SYN | ACK) == SYN;
-    if entry.is_over(now) || begins && entry.what == Forward::CLOSING {
+    let begins = packet.segment.begins();
+    if entry.is_over(now) || begins && entry.is_ended() {
         // The next connection of the same ends, or nobody cares any more.
         let _ = FORWARDS.remove(&packet.flow);
         add(&counts.too_old, 1);
@@ -96,10 +92,9 @@ fn forwarded(
         return TC_ACT_SHOT;
     }
     let mac = entry.mac;
-    entry.seen_ns = now;
-    if packet.flags & (FIN | RST) != 0 {
-        entry.what = Forward::CLOSING;
-    }
+    // One that asks for a connection anew goes on as well: the owner's kernel answers it as
+    // it should be, whether it has the connection or not.
+    entry.hear(packet.segment, now);
     send_on(context, mac, counts)
 }
 
@@ -128,14 +123,14 @@ fn waits(flow: &Flow, now: u64) -> bool {
 /// What counts of a packet.
 struct Packet {
     flow: Flow,
-    flags: u8,
+    segment: Segment,
 }
 
 /// `None`: not a whole TCP packet to the port.
 #[inline(always)]
 fn look(context: &TcContext) -> Option<Packet> {
     let kind = u16::from_be(context.load(12).ok()?);
-    let (client, service, tcp) = match kind {
+    let (client, service, tcp, length) = match kind {
         IPV4 => ipv4(context)?,
         IPV6 => ipv6(context)?,
         _ => return None,
@@ -151,11 +146,24 @@ fn look(context: &TcContext) -> Option<Packet> {
             client_port: context.load(tcp).ok()?,
             service_port,
         },
-        flags: context.load(tcp + 13).ok()?,
+        segment: segment(context, tcp, length)?,
     })
 }
 
-type Ends = ([u32; 4], [u32; 4], usize);
+/// `length`: of the packet of TCP, with its header.
+#[inline(always)]
+fn segment(context: &TcContext, tcp: usize, length: u32) -> Option<Segment> {
+    let sequence: u32 = context.load(tcp + 4).ok()?;
+    let words: u8 = context.load(tcp + 12).ok()?;
+    Some(Segment {
+        flags: context.load(tcp + 13).ok()?,
+        sequence: u32::from_be(sequence),
+        length: length.saturating_sub(u32::from(words >> 4) * 4),
+    })
+}
+
+/// Client, service, offset and length of the packet of TCP.
+type Ends = ([u32; 4], [u32; 4], usize, u32);
 
 #[inline(always)]
 fn ipv4(context: &TcContext) -> Option<Ends> {
@@ -167,8 +175,14 @@ fn ipv4(context: &TcContext) -> Option<Ends> {
     }
     let client: u32 = context.load(ETHERNET + 12).ok()?;
     let service: u32 = context.load(ETHERNET + 16).ok()?;
-    let tcp = ETHERNET + usize::from(first & 0xf) * 4;
-    Some(([0, 0, MAPPED, client], [0, 0, MAPPED, service], tcp))
+    let header = u32::from(first & 0xf) * 4;
+    let length = u16::from_be(context.load(ETHERNET + 2).ok()?);
+    Some((
+        [0, 0, MAPPED, client],
+        [0, 0, MAPPED, service],
+        ETHERNET + header as usize,
+        u32::from(length).saturating_sub(header),
+    ))
 }
 
 /// Without extension headers: TCP has none on its way to a service.
@@ -180,5 +194,6 @@ fn ipv6(context: &TcContext) -> Option<Ends> {
     }
     let client: [u32; 4] = context.load(ETHERNET + 8).ok()?;
     let service: [u32; 4] = context.load(ETHERNET + 24).ok()?;
-    Some((client, service, ETHERNET + IPV6_HEADER))
+    let length = u16::from_be(context.load(ETHERNET + 4).ok()?);
+    Some((client, service, ETHERNET + IPV6_HEADER, u32::from(length)))
 }
