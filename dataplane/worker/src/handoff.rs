@@ -1,6 +1,6 @@
 //! Connections of clients that go to the worker that has the bytes: what all shards of a
-//! worker share of it. Absent: who hears this worker (`trials`), sockets (`quickwater-handoff`), the program
-//! (`quickwater-ebpf`), requests (`service/handoff.rs`).
+//! worker share of it. Absent: who hears this worker (`trials`), sockets (`quickwater-handoff`),
+//! the program (`quickwater-ebpf`), requests (`service/handoff.rs`).
 
 mod trials;
 

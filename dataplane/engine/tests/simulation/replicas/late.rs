@@ -43,16 +43,22 @@ fn a_change_that_was_begun_before_its_slot_was_lost_is_not_made() {
     });
 }
 
+/// `a` owns the key `k`, of whose body `b` has a copy; `c`, the second of the answer, came later.
+async fn one_that_may_get_a_copy(cluster: &Cluster) -> (Worker, Worker, BlobId) {
+    let a = cluster.start("a", false);
+    own_all(&a);
+    cluster.start("b", false);
+    let blob = cluster.put(&a, "k", 2).await.unwrap().extents[0].blob;
+    let c = cluster.start("c", false);
+    cluster.run(&a);
+    cluster.run(&c);
+    (a, c, blob)
+}
+
 #[test]
 fn a_copier_names_nobody_by_what_it_knew_before_others_had_the_slot() {
     in_a_cluster(2, |cluster| async move {
-        let a = cluster.start("a", false);
-        own_all(&a);
-        cluster.start("b", false);
-        let blob = cluster.put(&a, "k", 2).await.unwrap().extents[0].blob;
-        let c = cluster.start("c", false);
-        cluster.run(&a);
-        cluster.run(&c);
+        let (a, c, blob) = one_that_may_get_a_copy(&cluster).await;
         cluster.metadata.named_waits.set(Duration::from_secs(5));
         cluster.lose("b");
         let tick = Duration::from_micros(10);
@@ -78,13 +84,7 @@ fn a_copier_names_nobody_by_what_it_knew_before_others_had_the_slot() {
 #[test]
 fn a_late_word_of_a_failed_attempt_takes_no_copy_that_is_named() {
     in_a_cluster(2, |cluster| async move {
-        let a = cluster.start("a", false);
-        own_all(&a);
-        cluster.start("b", false);
-        let blob = cluster.put(&a, "k", 2).await.unwrap().extents[0].blob;
-        let c = cluster.start("c", false);
-        cluster.run(&a);
-        cluster.run(&c);
+        let (a, c, blob) = one_that_may_get_a_copy(&cluster).await;
         // Between the copy and the row that names it, its holder is told to look.
         cluster.metadata.named_waits.set(Duration::from_secs(5));
         cluster.lose("b");
