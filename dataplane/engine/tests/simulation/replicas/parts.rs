@@ -21,6 +21,16 @@ struct Open {
     parts: Vec<PartRecord>,
 }
 
+/// `a`, which owns all, has an upload open; `b` keeps copies. Nothing of `a` runs by itself yet.
+async fn two_with_an_upload(cluster: &Cluster) -> (Worker, Worker, Open) {
+    let a = cluster.start("a", false);
+    own_all(&a);
+    let b = cluster.start("b", false);
+    cluster.run(&b);
+    let open = Open::begin(cluster, &a).await;
+    (a, b, open)
+}
+
 impl Open {
     async fn begin(cluster: &Cluster, worker: &Worker) -> Self {
         let name = key("k");
@@ -101,12 +111,8 @@ fn named(cluster: &Cluster) -> Vec<String> {
 #[test]
 fn parts_are_as_safe_as_their_object() {
     in_a_cluster(2, |cluster| async move {
-        let a = cluster.start("a", false);
-        own_all(&a);
-        let b = cluster.start("b", false);
+        let (a, _, mut open) = two_with_an_upload(&cluster).await;
         cluster.run(&a);
-        cluster.run(&b);
-        let mut open = Open::begin(&cluster, &a).await;
         for number in [1, 2] {
             open.put(number, number.into()).await.unwrap();
         }
@@ -167,12 +173,8 @@ fn an_upload_is_complete_once_all_its_parts_have_their_copies() {
 #[test]
 fn what_is_not_needed_any_more_is_kept_by_nobody() {
     in_a_cluster(2, |cluster| async move {
-        let a = cluster.start("a", false);
-        own_all(&a);
-        let b = cluster.start("b", false);
+        let (a, b, mut open) = two_with_an_upload(&cluster).await;
         cluster.run(&a);
-        cluster.run(&b);
-        let mut open = Open::begin(&cluster, &a).await;
         open.put(1, 1).await.unwrap();
         let first = open.parts[0].clone();
         open.put(1, 2).await.unwrap();
@@ -212,12 +214,8 @@ fn what_is_not_needed_any_more_is_kept_by_nobody() {
 #[test]
 fn a_part_whose_answer_was_lost_is_completed_with_the_copies_it_has() {
     in_a_cluster(2, |cluster| async move {
-        let a = cluster.start("a", false);
-        own_all(&a);
-        let b = cluster.start("b", false);
+        let (a, _, mut open) = two_with_an_upload(&cluster).await;
         cluster.run(&a);
-        cluster.run(&b);
-        let mut open = Open::begin(&cluster, &a).await;
         cluster.metadata.parts_unknown.set(true);
         let lost = open.put(1, 2).await.unwrap_err();
         assert!(matches!(lost, FlowError::Unknown(_)), "{lost}");
@@ -241,12 +239,8 @@ fn a_part_whose_answer_was_lost_is_completed_with_the_copies_it_has() {
 #[test]
 fn what_was_acked_without_copies_gets_them_before_it_is_complete() {
     in_a_cluster(1, |cluster| async move {
-        let a = cluster.start("a", false);
-        own_all(&a);
-        let b = cluster.start("b", false);
+        let (a, _, mut open) = two_with_an_upload(&cluster).await;
         cluster.run(&a);
-        cluster.run(&b);
-        let mut open = Open::begin(&cluster, &a).await;
         open.put(1, 1).await.unwrap();
         assert_eq!(open.having(), [["a"]]);
         ask_for(&a, 2);
@@ -349,11 +343,7 @@ fn a_copy_named_while_the_upload_is_completed_counts_only_if_that_names_it() {
 #[test]
 fn a_body_that_went_with_its_holders_is_lost_whoever_has_the_others() {
     in_a_cluster(2, |cluster| async move {
-        let a = cluster.start("a", false);
-        own_all(&a);
-        let b = cluster.start("b", false);
-        cluster.run(&b);
-        let mut open = Open::begin(&cluster, &a).await;
+        let (a, _, mut open) = two_with_an_upload(&cluster).await;
         open.put(1, 1).await.unwrap();
         let c = cluster.start("c", false);
         cluster.run(&c);
@@ -407,11 +397,7 @@ fn a_body_that_went_with_its_holders_is_lost_whoever_has_the_others() {
 #[test]
 fn an_upload_whose_part_went_with_its_holders_is_told_so() {
     in_a_cluster(2, |cluster| async move {
-        let a = cluster.start("a", false);
-        own_all(&a);
-        let b = cluster.start("b", false);
-        cluster.run(&b);
-        let mut open = Open::begin(&cluster, &a).await;
+        let (_, _, mut open) = two_with_an_upload(&cluster).await;
         open.put(1, 1).await.unwrap();
         for name in ["a", "b"] {
             cluster.lose(name);
