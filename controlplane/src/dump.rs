@@ -10,13 +10,14 @@
 //! unfinished: no service takes half of the metadata for all of it.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::keyspace;
 use crate::store::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::store::{CommitError, KeyRange, Row, Scan, Store, StoreError, Transaction, successor};
+use crate::store::{CommitVersion, KeyRange, Row, Scan, Store, StoreError, Transaction, successor};
 
 /// What a file begins with; the number is that of the layout.
 const MAGIC: &[u8] = b"quickwater-metadata 1\n";
@@ -31,7 +32,10 @@ const PAGE_ROWS: usize = 1_000;
 const BATCH_BYTES: usize = 400_000;
 /// Attempts at each transaction.
 const ATTEMPTS_MAX: u32 = 100;
-const ATTEMPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+/// Wait before the second attempt; doubled before each later one.
+const PAUSE_FIRST: Duration = Duration::from_millis(1);
+/// Longest wait before an attempt.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// Why metadata was not moved.
 #[derive(Debug, thiserror::Error)]
@@ -212,8 +216,7 @@ pub async fn import<S: Store>(store: &S, from: impl Read) -> Result<u64, DumpErr
 /// # Errors
 /// [`DumpError::Store`].
 pub async fn version<S: Store>(store: &S) -> Result<u64, DumpError> {
-    let committed = store.begin().commit().await;
-    let committed = committed.map_err(|error| DumpError::Store(error.to_string()))?;
+    let committed = commit(|| store.begin()).await?;
     let (version, _) = committed.as_bytes().split_at(8);
     Ok(version
         .iter()
@@ -233,7 +236,7 @@ pub(crate) async fn page<S: Store>(
             Err(error) if error.is_retryable() && attempt < ATTEMPTS_MAX => attempt += 1,
             Err(error) => return Err(failed(&error)),
         }
-        tokio::time::sleep(ATTEMPT_PAUSE).await;
+        tokio::time::sleep(pause(attempt)).await;
     }
 }
 
@@ -243,24 +246,37 @@ fn failed(error: &StoreError) -> DumpError {
 
 /// Writes rows for certain: writing them twice does no harm.
 pub(crate) async fn write<S: Store>(store: &S, rows: &[Row]) -> Result<(), DumpError> {
-    let mut attempt = 1;
-    loop {
+    let fill = || {
         let mut transaction = store.begin();
         for row in rows {
             transaction.set(&row.key, &row.value);
         }
-        match transaction.commit().await {
-            Ok(_) => return Ok(()),
+        transaction
+    };
+    commit(fill).await.map(drop)
+}
+
+/// Commits what `fill` makes, again after errors that pass, also unknown outcomes.
+async fn commit<T: Transaction>(fill: impl Fn() -> T) -> Result<CommitVersion, DumpError> {
+    let mut attempt = 1;
+    loop {
+        match fill().commit().await {
+            Ok(version) => return Ok(version),
             Err(error)
-                if (error.is_retryable() || error == CommitError::Unknown)
-                    && attempt < ATTEMPTS_MAX =>
+                if (error.is_retryable() || error.maybe_committed()) && attempt < ATTEMPTS_MAX =>
             {
                 attempt += 1;
             }
             Err(error) => return Err(DumpError::Store(error.to_string())),
         }
-        tokio::time::sleep(ATTEMPT_PAUSE).await;
+        tokio::time::sleep(pause(attempt)).await;
     }
+}
+
+/// How long to wait before this attempt, the second or later.
+fn pause(attempt: u32) -> Duration {
+    let doubled = PAUSE_FIRST.saturating_mul(1 << attempt.saturating_sub(2).min(16));
+    doubled.min(PAUSE_MAX)
 }
 
 fn length(bytes: &[u8]) -> Result<u32, DumpError> {

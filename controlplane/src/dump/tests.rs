@@ -57,6 +57,29 @@ async fn all_rows_come_back_with_faults_too() {
 }
 
 #[tokio::test]
+async fn what_passes_ends_neither_an_export_nor_an_import() {
+    let from = filled(3_300).await;
+    let plan = FaultPlan {
+        again: 300,
+        unknown_applied: 200,
+        unknown_lost: 200,
+        ..FaultPlan::default()
+    };
+    let mut injected = 0;
+    for seed in 0..20 {
+        let behind = FaultyStore::new(from.clone(), plan, seed);
+        let mut file = Vec::new();
+        let count = export(&behind, &mut file).await.unwrap();
+        let inner = empty_after(&from).await;
+        let to = FaultyStore::new(inner.clone(), plan, seed);
+        assert_eq!(import(&to, &file[..]).await.unwrap(), count);
+        injected += behind.injected().min(1) + to.injected().min(1);
+        assert_eq!(rows(&inner).await, rows(&from).await);
+    }
+    assert!(injected > 30, "{injected}");
+}
+
+#[tokio::test]
 async fn a_damaged_file_is_noticed_before_anything_is_written() {
     let mut file = Vec::new();
     export(&filled(40).await, &mut file).await.unwrap();

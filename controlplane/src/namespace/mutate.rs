@@ -247,10 +247,21 @@ impl<S: Store> Namespace<S> {
         mutation: &M,
         operation: &Operation,
     ) -> Result<(M::Answer, Option<Version>), MetadataError> {
+        self.mutate_at_most(mutation, operation, self.attempts_max)
+            .await
+    }
+
+    /// The same with so many attempts at the most.
+    pub(super) async fn mutate_at_most<M: Mutation>(
+        &self,
+        mutation: &M,
+        operation: &Operation,
+        attempts_max: u32,
+    ) -> Result<(M::Answer, Option<Version>), MetadataError> {
         let deadline = Instant::now() + ATTEMPTS_TIME_MAX;
         let mut unsettled = Vec::new();
         let mut why = String::from("too many conflicts");
-        for attempt in 1..=self.attempts_max {
+        for attempt in 1..=attempts_max {
             match self
                 .attempt(mutation, operation, attempt, &mut unsettled)
                 .await

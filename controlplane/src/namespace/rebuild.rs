@@ -41,6 +41,9 @@ use crate::store::{CommitError, KeyRange, Row, Store, Transaction, successor};
 pub(super) const UNFINISHED: &[u8] = b"unfinished rebuild";
 /// Rows of names written in one transaction.
 const NAMES_ROWS: usize = 500;
+/// Attempts at several changes in one transaction before fewer are tried. Each of hundreds
+/// of reads may meet an error, so a store that works for one change may not for all.
+const PART_ATTEMPTS: u32 = 8;
 /// Rows of [`Namespace::enter_known`] removed in one transaction.
 const CLEARED_ROWS: usize = 10_000;
 /// Stores that are remembered to have a blob; there are not that many copies.
@@ -75,6 +78,14 @@ pub struct Restored {
     pub known: u64,
     /// Their buckets are not there.
     pub homeless: u64,
+}
+
+impl Restored {
+    fn add(&mut self, other: Self) {
+        self.made += other.made;
+        self.known += other.known;
+        self.homeless += other.homeless;
+    }
 }
 
 impl<S: Store> Namespace<S> {
@@ -118,9 +129,7 @@ impl<S: Store> Namespace<S> {
     /// # Errors
     /// Entering them again does no harm.
     pub async fn enter_known(&self, changes: &[Change]) -> Result<(), RebuildError> {
-        let operation = self.relaxed().await?;
-        self.mutate_as(&Enter(changes), &operation).await?;
-        Ok(())
+        self.in_parts(Enter(changes), |()| {}).await
     }
 
     /// The newest changes in order of bucket and key, after one.
@@ -149,8 +158,8 @@ impl<S: Store> Namespace<S> {
     /// # Errors
     /// Restoring them again does no harm.
     pub async fn restore(&self, entries: &[JournalEntry]) -> Result<Restored, RebuildError> {
-        let held = entries.iter().map(|entry| (entry, &[][..])).collect();
-        self.restore_as(&Restore(held)).await
+        let held = entries.iter().map(|entry| (entry, &[][..]));
+        self.restore_as(&held.collect::<Vec<_>>()).await
     }
 
     /// The same of changes whose bytes these workers have. Of one with bytes that nobody has
@@ -163,13 +172,40 @@ impl<S: Store> Namespace<S> {
         entries: &[(JournalEntry, Vec<NodeId>)],
     ) -> Result<Restored, RebuildError> {
         let held = entries.iter().map(|(entry, nodes)| (entry, &nodes[..]));
-        self.restore_as(&Restore(held.collect())).await
+        self.restore_as(&held.collect::<Vec<_>>()).await
     }
 
-    async fn restore_as(&self, restore: &Restore<'_>) -> Result<Restored, RebuildError> {
-        let operation = self.relaxed().await?;
-        let (restored, _) = self.mutate_as(restore, &operation).await?;
-        Ok(restored)
+    async fn restore_as(&self, held: &[Held<'_>]) -> Result<Restored, RebuildError> {
+        let mut all = Restored::default();
+        self.in_parts(Restore(held), |part| all.add(part)).await?;
+        Ok(all)
+    }
+
+    /// Makes changes that may be made twice, and each by itself. What is too much for one
+    /// transaction of a store that is slow or has trouble is made in smaller ones.
+    async fn in_parts<B: Batch>(
+        &self,
+        batch: B,
+        mut made: impl FnMut(B::Answer),
+    ) -> Result<(), RebuildError> {
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            let attempts = match part.halves() {
+                Some(_) => PART_ATTEMPTS,
+                None => self.attempts_max,
+            };
+            let operation = self.relaxed().await?;
+            let done = self.mutate_at_most(&part, &operation, attempts).await;
+            match (done, part.halves()) {
+                (Ok((answer, _)), _) => made(answer),
+                (
+                    Err(MetadataError::Unavailable(_) | MetadataError::Unknown(_)),
+                    Some((first, second)),
+                ) => parts.extend([second, first]),
+                (Err(error), _) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Notes which stores, by number, have which blobs.
@@ -294,7 +330,25 @@ fn counter(value: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes))
 }
 
+/// Changes of which each may be made by itself.
+trait Batch: Mutation {
+    /// Itself in two; `None`: it is one change, or none.
+    fn halves(&self) -> Option<(Self, Self)>
+    where
+        Self: Sized;
+}
+
+fn halves<T>(all: &[T]) -> Option<(&[T], &[T])> {
+    (all.len() > 1).then(|| all.split_at(all.len() / 2))
+}
+
 struct Enter<'a>(&'a [Change]);
+
+impl Batch for Enter<'_> {
+    fn halves(&self) -> Option<(Self, Self)> {
+        halves(self.0).map(|(first, second)| (Self(first), Self(second)))
+    }
+}
 
 impl Mutation for Enter<'_> {
     type Answer = ();
@@ -317,8 +371,16 @@ impl Mutation for Enter<'_> {
     }
 }
 
-/// Entries, and who has their bytes.
-struct Restore<'a>(Vec<(&'a JournalEntry, &'a [NodeId])>);
+/// An entry, and who has its bytes.
+type Held<'a> = (&'a JournalEntry, &'a [NodeId]);
+
+struct Restore<'a>(&'a [Held<'a>]);
+
+impl Batch for Restore<'_> {
+    fn halves(&self) -> Option<(Self, Self)> {
+        halves(self.0).map(|(first, second)| (Self(first), Self(second)))
+    }
+}
 
 impl Mutation for Restore<'_> {
     type Answer = Restored;
@@ -329,7 +391,7 @@ impl Mutation for Restore<'_> {
         _: &Operation,
     ) -> Result<Step<Restored>, Stop> {
         let mut restored = Restored::default();
-        for (entry, holders) in &self.0 {
+        for (entry, holders) in self.0 {
             let place = (entry.bucket, &entry.key);
             let bucket = transaction.get(&keyspace::bucket_id(entry.bucket)).await?;
             if bucket.is_none() {

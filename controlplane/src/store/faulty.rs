@@ -39,6 +39,9 @@ pub struct FaultPlan {
     pub unavailable: u32,
     /// Reads that end as [`StoreError::Unavailable`].
     pub read_unavailable: u32,
+    /// Reads and commits, also of nothing, that end as [`StoreError::Again`] and
+    /// [`CommitError::Again`].
+    pub again: u32,
     /// Reads and commits that are delayed first.
     pub delayed: u32,
     /// Longest such delay.
@@ -94,6 +97,12 @@ impl Faults {
             .into_iter()
             .find(|(thousandths, _)| self.happens(*thousandths));
         chosen.map_or(Fault::Nothing, |(_, fault)| fault)
+    }
+
+    fn is_again(&mut self) -> bool {
+        let again = self.plan.again > 0 && self.happens(self.plan.again);
+        self.injected += u64::from(again);
+        again
     }
 
     fn delay(&mut self) -> Option<Duration> {
@@ -167,10 +176,16 @@ impl<T: Transaction> Around<T> for Injector {
             faults.injected += 1;
             return Err(StoreError::Unavailable("injected".into()));
         }
+        if faults.is_again() {
+            return Err(StoreError::Again("injected"));
+        }
         Ok(())
     }
 
     async fn commit(self, inner: T, wrote: bool) -> Result<CommitVersion, CommitError> {
+        if self.lock().is_again() {
+            return Err(CommitError::Again("injected"));
+        }
         if !wrote {
             return inner.commit().await;
         }

@@ -54,6 +54,7 @@ async fn the_plan_is_kept_and_repeats_with_the_seed() {
         unknown_lost: 50,
         unavailable: 50,
         read_unavailable: 100,
+        again: 10,
         delayed: 10,
         delay_max: Duration::from_micros(100),
     };

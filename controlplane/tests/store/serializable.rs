@@ -20,6 +20,7 @@ const FAULTS: FaultPlan = FaultPlan {
     unknown_lost: 40,
     unavailable: 20,
     read_unavailable: 10,
+    again: 20,
     delayed: 300,
     delay_max: Duration::from_millis(2),
 };

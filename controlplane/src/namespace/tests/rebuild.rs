@@ -8,6 +8,7 @@ use super::*;
 use crate::dump;
 use crate::namespace::{Change, RebuildError, Restored, Usage};
 use crate::records::{JournalEntry, Known};
+use crate::store::{FaultPlan, FaultyStore};
 
 fn dirty(etag: &str, persist: PersistState) -> ObjectRecord {
     ObjectRecord {
@@ -56,7 +57,12 @@ async fn names(from: &Memory) -> Vec<u8> {
 }
 
 /// Everything, from the beginning.
-async fn rebuild(to: &Memory, names: &[u8], changes: &[Change], entries: &[JournalEntry]) {
+async fn rebuild<S: Store>(
+    to: &Namespace<S>,
+    names: &[u8],
+    changes: &[Change],
+    entries: &[JournalEntry],
+) {
     to.begin_rebuild(Some(&mut &*names)).await.unwrap();
     to.enter_known(changes).await.unwrap();
     restore(to, entries).await;
@@ -64,7 +70,7 @@ async fn rebuild(to: &Memory, names: &[u8], changes: &[Change], entries: &[Journ
     to.check_format().await.unwrap();
 }
 
-async fn restore(to: &Memory, entries: &[JournalEntry]) -> Restored {
+async fn restore<S: Store>(to: &Namespace<S>, entries: &[JournalEntry]) -> Restored {
     let newest = to.known_changes(None, 1_000).await.unwrap();
     let live = newest.iter().filter(|(_, _, known)| !known.has_ended);
     let live: Vec<_> = live
@@ -216,6 +222,33 @@ async fn one_that_was_cut_goes_on_and_others_are_refused() {
     assert_eq!(to.usage(id).await.unwrap().objects, 2);
     let again = to.begin_rebuild(Some(&mut &*names)).await;
     assert!(matches!(again, Err(RebuildError::NotEmpty)));
+}
+
+#[tokio::test]
+async fn errors_that_pass_do_not_end_it() {
+    let (from, id) = with_bucket().await;
+    let names = names(&from).await;
+    let mut entries = Vec::new();
+    for number in 0..20 {
+        entries.push(put(&from, id, &format!("k{number}"), "etag", number + 1).await);
+    }
+    let changes: Vec<_> = entries.iter().map(|e| known(e, false, 0)).collect();
+    let plan = FaultPlan {
+        again: 200,
+        conflict: 100,
+        unknown_applied: 100,
+        unknown_lost: 100,
+        ..FaultPlan::default()
+    };
+    for seed in 0..4 {
+        let below = namespace();
+        let store = FaultyStore::new(below.store().clone(), plan, seed);
+        rebuild(&Namespace::new(store.clone()), &names, &changes, &entries).await;
+        assert!(store.injected() > 0);
+        assert_eq!(below.usage(id).await.unwrap().objects, 20);
+        assert_eq!(etag(&below, id, "k7").await.as_deref(), Some("etag"));
+        assert!(below.known_changes(None, 1).await.unwrap().is_empty());
+    }
 }
 
 #[tokio::test]
