@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Iterator
 
 import pytest
+from botocore.exceptions import ClientError
 
 from harness.cluster import SLOTS, Cluster
 from harness.replicas import NODES, Upload, came_back, client, durability_of, persisted, read, whole_again
+
+FOUR = [*NODES, "n4"]
 
 
 def owner_of_parts(cluster: Cluster, nodes: list[str]) -> str:
@@ -73,12 +77,12 @@ def test_an_upload_survives_the_loss_of_its_owners(short: Cluster, mode: str) ->
     short.wait_for(lambda: short.sum("quickwater_copies_elsewhere_objects") == 0)
 
 
-def without_ufs(cluster: Cluster) -> tuple[Path, Path]:
+def without_ufs(cluster: Cluster, nodes: list[str] = NODES) -> tuple[Path, Path]:
     """Takes the UFS of a new bucket away, whose objects have two copies; where that was, and
     where it is."""
-    for node in NODES:
+    for node in nodes:
         client(cluster, node)
-    cluster.settle(NODES)
+    cluster.settle(nodes)
     client(cluster, "n1").create_bucket(Bucket="abc")
     cluster.policy_of_all("WRITE_BACK", 2)
     persisted(cluster)
@@ -182,3 +186,67 @@ def test_copies_of_parts_go_with_them(cluster: Cluster) -> None:
     assert durability_of(upload.complete()) == "local-2"
     persisted(cluster)
     assert (place / "raised").read_bytes() == upload.body
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> Iterator[Cluster]:
+    """Two may be lost, and two are left to keep copies. No lease ends by itself."""
+    made = Cluster(tmp_path / "four", "60s", FOUR)
+    yield made
+    made.close()
+
+
+def error_of(call: Any) -> tuple[int, str]:
+    """Status and code of what is refused."""
+    with pytest.raises(ClientError) as refused:
+        call()
+    answer = refused.value.response
+    return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"]
+
+
+def test_a_complete_says_that_a_part_is_lost(four: Cluster) -> None:
+    place, away = without_ufs(four, FOUR)
+    # One key, so they have the same owner, and whoever else is asked to keep their parts.
+    again, ended = (Upload(four, "n1", "big") for _ in range(2))
+    for upload in (again, ended):
+        upload.put(1, 5 << 20)
+    owner = owner_of_parts(four, FOUR)
+    kept = "quickwater_copies_kept_objects"
+    (other,) = four.wait_for(lambda: [node for node in FOUR if four.metric(node, kept) == 2])
+    left = [node for node in FOUR if node not in (owner, other)]
+    four.lose(owner)
+    four.lose(other)
+    # The owner's slots are others' as soon as it is removed, while the one who has the copies
+    # may still come back: nothing is lost so far.
+    four.wait_for(lambda: four.cli("node", "remove", owner).returncode == 0)
+    once = client(four, left[0])
+
+    def complete(upload: Upload, parts: list[int]) -> tuple[int, str]:
+        named = [{"PartNumber": number, "ETag": upload.etags[number]} for number in parts]
+        whole = {"Parts": named}
+        return error_of(lambda: once.complete_multipart_upload(**upload.named, MultipartUpload=whole))
+
+    assert complete(again, [1]) == (503, "SlowDown")
+    four.wait_for(lambda: four.cli("node", "remove", other).returncode == 0)
+    four.wait_slots(lambda slots: sum(slots.get(node, 0) for node in left) == SLOTS)
+    for upload in (again, ended):
+        upload.use(left[0])
+        upload.put(2, 70_000)
+        lost = (410, "ObjectLost")
+        # Until the next owner knows who is removed it is told to come back.
+        four.wait_for(lambda u=upload: complete(u, [1, 2]) == lost)
+    # 4xx: nothing changed.
+    listed = once.list_parts(**again.named)["Parts"]
+    assert [(part["PartNumber"], part["ETag"]) for part in listed] == sorted(again.etags.items())
+    once.abort_multipart_upload(**ended.named)
+    assert error_of(lambda: once.list_parts(**ended.named)) == (404, "NoSuchUpload")
+    again.put(1, (5 << 20) + 1)
+    assert durability_of(again.complete()) == "local-2"
+    whole_again(four, 2)
+    for node in left:
+        assert four.wait_for(lambda n=node: read(client(four, n), "big")) == again.body
+    away.rename(place)
+    persisted(four)
+    assert (place / "big").read_bytes() == again.body
+    for metric in (kept, "quickwater_copies_elsewhere_objects"):
+        four.wait_for(lambda m=metric: four.sum(m) == 0)
