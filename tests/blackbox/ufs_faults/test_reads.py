@@ -128,8 +128,10 @@ def test_listing_over_a_store_that_fails(place: Place) -> None:
     found: list[str] = []
     token: list[tuple[str, str]] = []
     for _ in range(60):
-        ended = timed(lambda: place.send("GET", "", query=[("list-type", "2"), *token]))
-        assert ended.status in (0, 200, 500, 503), ended.status
+        # Not timed: the first page takes a thousand keys in, a commit each, and how long that
+        # takes is the metadata's and the machine's. A listing that hangs ends as 0.
+        ended = place.send("GET", "", query=[("list-type", "2"), *token])
+        assert ended.status in (200, 500, 503), ended.status
         if ended.status != 200:
             continue
         found += [part.split(b"<")[0].decode() for part in ended.body.split(b"<Key>")[1:]]
