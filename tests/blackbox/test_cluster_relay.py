@@ -18,7 +18,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from harness.anywhere import NODES, Anywhere, answers, relays, series, three
-from harness.cluster import PATIENCE_SECONDS, Cluster, settled
+from harness.cluster import Cluster, settled
 from harness.payload import KIB, MIB, payload
 from harness.raw import BROKEN, Request, connect, head_bytes, read_reply, send, sign
 from harness.signing import STREAMING, STREAMING_TRAILER, UNSIGNED_TRAILER
@@ -292,7 +292,7 @@ def test_what_appears_in_the_ufs_is_judged_by_its_owner(
     assert error_of(s3.get_object, **fresh, Key="ours")[0] == 404
 
 
-def test_buckets(s3: Anywhere) -> None:
+def test_buckets(cluster: Cluster, s3: Anywhere) -> None:
     s3.create_bucket(Bucket="made-anywhere")
     for client in s3.clients:
         assert "made-anywhere" in [b["Name"] for b in client.list_buckets()["Buckets"]]
@@ -303,16 +303,8 @@ def test_buckets(s3: Anywhere) -> None:
         s3.delete_object(Bucket="made-anywhere", Key=f"k{number}")
     s3.delete_bucket(Bucket="made-anywhere")
     for client in s3.clients:
-        wait_for(lambda c=client: error_of(c.head_bucket, Bucket="made-anywhere")[0] == 404)
+        cluster.wait_for(lambda c=client: error_of(c.head_bucket, Bucket="made-anywhere")[0] == 404)
         assert error_of(client.get_object, Bucket="made-anywhere", Key="k0") == (404, "NoSuchBucket")
-
-
-def wait_for(what: Any) -> None:
-    """Waits until something holds."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_client_that_leaves_changes_nothing(cluster: Cluster, s3: Anywhere, bucket: str) -> None:
@@ -330,7 +322,7 @@ def test_a_client_that_leaves_changes_nothing(cluster: Cluster, s3: Anywhere, bu
     for _ in range(6):
         assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == old
     # Nothing is left under way.
-    wait_for(lambda: not list((cluster.home / "ufs").glob("**/*.part")))
+    cluster.wait_for(lambda: not list((cluster.home / "ufs").glob("**/*.part")))
 
 
 def test_the_workers_port_wants_a_certificate(cluster: Cluster) -> None:
@@ -345,7 +337,7 @@ def test_the_workers_port_wants_a_certificate(cluster: Cluster) -> None:
                 except ConnectionResetError:
                     answer = b""
                 assert not answer.startswith(b"HTTP") and b"QWP1" not in answer
-    wait_for(lambda: series(cluster, "quickwater_peer_connections_total", "refused") >= 9)
+    cluster.wait_for(lambda: series(cluster, "quickwater_peer_connections_total", "refused") >= 9)
 
 
 @pytest.mark.needs("aws")
@@ -431,7 +423,7 @@ def test_an_owner_that_dies(fragile: Cluster) -> None:
             assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503, error
             return False
 
-    wait_for(whole)
+    fragile.wait_for(whole)
     # In the middle of a PUT: old or new, whatever the client was told.
     new = payload(48 * MIB, "new")
     request = Request("PUT", f"/abc/{key}", body=new)
@@ -445,4 +437,4 @@ def test_an_owner_that_dies(fragile: Cluster) -> None:
             status = 0
         assert status in (0, 503), status
     fragile.worker(owner)
-    wait_for(whole)
+    fragile.wait_for(whole)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import subprocess
-import time
 from pathlib import Path
 from typing import Iterator
 
@@ -99,7 +98,6 @@ def test_a_network_that_drops_what_the_owner_says_costs_a_few_connections(cluste
     bodies = fill(cluster)
     keys = [key for key, body in bodies.items() if len(body) >= 1 << 20]
     key = next(key for key in keys if cluster.owner(BUCKET, key) == "n2")
-    end = time.monotonic() + DEADLINE_SECONDS
 
     def get(patience: float) -> bool:
         """By a connection of its own; whether there is an answer, which is right."""
@@ -115,26 +113,31 @@ def test_a_network_that_drops_what_the_owner_says_costs_a_few_connections(cluste
             return True
 
     def count(outcome: str) -> int:
-        assert time.monotonic() < end, cluster.logs()
         return cluster.outcomes("n2", outcome)
 
-    # The trial was heard: others follow.
-    while count("taken") < 3:
+    def taken() -> int:
         get(60)
+        return count("taken")
+
+    # The trial was heard: others follow.
+    cluster.wait_for(lambda: taken() >= 3)
     before = count("unheard")
     with cluster.at("n2"):
         unheard = SpoofFilter("e0", SERVICE)
     try:
         answers: list[bool] = []
-        # A client that gives up breaks its connection sooner than the owner does.
-        while answers[-IN_A_ROW:] != [True] * IN_A_ROW or count("unheard") == before:
+
+        def relays() -> bool:
+            # A client that gives up breaks its connection sooner than the owner does.
             answers.append(get(3.0))
-            assert time.monotonic() < end, (answers, cluster.logs())
+            return answers[-IN_A_ROW:] == [True] * IN_A_ROW and count("unheard") > before
+
+        cluster.wait_for(relays, lambda: answers, DEADLINE_SECONDS)
         assert "clients do not hear this worker: their" in cluster.workers["n2"].log()
         assert "and are relayed: 10.50.0.0/24 by n1" in cluster.workers["n2"].log()
     finally:
         unheard.close()
-    before = count("taken")
+    after = count("taken")
     again = "clients hear this worker again"
-    while count("taken") < before + 3 or again not in cluster.workers["n2"].log():
-        get(60)
+    is_told = lambda: again in cluster.workers["n2"].log()  # noqa: E731
+    cluster.wait_for(lambda: taken() >= after + 3 and is_told(), seconds=DEADLINE_SECONDS)

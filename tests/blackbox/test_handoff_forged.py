@@ -9,7 +9,7 @@ import struct
 import subprocess
 import time
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Iterator, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -25,7 +25,6 @@ pytestmark = [
 ]
 LONG = os.environ.get("QUICKWATER_HANDOFF") == "all"
 BUCKET = "forged"
-DEADLINE_SECONDS = 180
 KEYS = [f"k{at}" for at in range(16)]
 BODIES = {key: payload((1 << 20) + 100_000 * at, seed=at) for at, key in enumerate(KEYS)}
 FIN, SYN, RST, ACK = 1, 2, 4, 16
@@ -41,13 +40,6 @@ def cluster(tmp_path: Path) -> Iterator[Segment]:
         yield cluster
     finally:
         cluster.close()
-
-
-def until(holds: Callable[[], bool], cluster: Segment) -> None:
-    end = time.monotonic() + DEADLINE_SECONDS
-    while not holds():
-        assert time.monotonic() < end, cluster.logs()
-        time.sleep(0.02)
 
 
 class Client:
@@ -82,15 +74,17 @@ class Client:
 
 def handed_over(cluster: Segment, key: str, receive_bytes: int = 0) -> Client:
     """A client whose connection went to the owner of `key`."""
-    end = time.monotonic() + DEADLINE_SECONDS
-    while True:
+
+    def one() -> Client | None:
         client = Client(cluster, receive_bytes)
         before = cluster.outcomes("n1", "given")
         client.get(key)
         if cluster.outcomes("n1", "given") > before:
             return client
         client.close()
-        assert time.monotonic() < end, cluster.logs()
+        return None
+
+    return cast(Client, cluster.wait_for(one))
 
 
 def checksum(data: bytes) -> int:
@@ -136,7 +130,7 @@ def test_a_connection_that_went_elsewhere_outlives_forged_ends(cluster: Segment)
             for flags in [end, SYN]:
                 before = looked_at(cluster)
                 other.sendto(forged(client, flags, 12345), (SERVICE, 0))
-                until(lambda: looked_at(cluster) > before, cluster)  # noqa: B023
+                cluster.wait_for(lambda: looked_at(cluster) > before)  # noqa: B023
             client.get(key)
             client.close()
 

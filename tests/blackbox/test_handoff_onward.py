@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
 ]
 BUCKET = "onward"
-DEADLINE_SECONDS = 120
 LONG = os.environ.get("QUICKWATER_HANDOFF") == "all"
 GETS, CLIENTS = (10_000, 8) if LONG else (160, 8)
 OBJECTS, GETS_LARGEST = (60, 64 << 20) if LONG else (24, 8 << 20)
@@ -85,13 +84,12 @@ def test_one_connection_is_at_every_worker_in_turn(tmp_path: Path, six: bool) ->
         bodies = fill(cluster)
         keys = large(cluster, bodies)
         rand = random.Random(1)
-        end = time.monotonic() + DEADLINE_SECONDS
+        seen: list[object] = []
 
         def taken() -> dict[str, int]:
             return {node: cluster.outcomes(node, "taken") for node in THREE}
 
-        cluster.go_to("n1")
-        while True:
+        def in_turn() -> bool:
             # At n2, at n3, back at n1, and so on; then anything.
             turns = [rand.choice(keys[node]) for node in ["n2", "n3", "n1", "n3", "n2", "n1"] * 2]
             wanted = [*turns, *rand.choices(list(bodies), k=20)]
@@ -99,10 +97,12 @@ def test_one_connection_is_at_every_worker_in_turn(tmp_path: Path, six: bool) ->
             connections = by_curl(cluster, tmp_path, wanted, bodies)
             after = taken()
             moved = all(after[node] - before[node] >= 4 for node in THREE)
-            if connections == 1 and moved and cluster.served("n1", "send_on") > told:
-                break
-            # The first connection to each worker is watched, and others wait for it.
-            assert time.monotonic() < end, (connections, before, after, cluster.logs())
+            seen[:] = [connections, before, after]
+            return connections == 1 and moved and cluster.served("n1", "send_on") > told
+
+        cluster.go_to("n1")
+        # The first connection to each worker is watched, and others wait for it.
+        cluster.wait_for(in_turn, lambda: seen)
         given = sum(cluster.outcomes(node, "given") for node in THREE)
         lost = sum(cluster.outcomes(node, "lost") for node in THREE)
         assert given <= sum(taken().values()) <= given + lost
@@ -117,15 +117,15 @@ def test_a_connection_stays_where_it_is_if_the_next_owner_refuses_it(tmp_path: P
     try:
         bodies = fill(cluster)
         keys = large(cluster, bodies)
-        end = time.monotonic() + DEADLINE_SECONDS
-        cluster.go_to("n1")
-        while True:
-            refused = cluster.outcomes("n2", "declined")
+
+        def refuses() -> bool:
+            before = cluster.outcomes("n2", "declined")
             wanted = [keys["n2"][0], keys["n3"][0], keys["n2"][0], keys["n3"][0]] * 3
             connections = by_curl(cluster, tmp_path, wanted, bodies)
-            if connections == 1 and cluster.outcomes("n2", "declined") > refused:
-                break
-            assert time.monotonic() < end, (connections, cluster.logs())
+            return connections == 1 and cluster.outcomes("n2", "declined") > before
+
+        cluster.go_to("n1")
+        cluster.wait_for(refuses)
         assert cluster.outcomes("n3", "taken") == 0
         # There, and back again.
         assert cluster.served("n1", "send_on") >= 2
@@ -139,10 +139,8 @@ def test_without_its_entry_a_connection_stays_where_it_is(tmp_path: Path) -> Non
     try:
         bodies = fill(cluster)
         keys = large(cluster, bodies)
-        end = time.monotonic() + DEADLINE_SECONDS
-        cluster.go_to("n1")
-        s3 = None
-        while s3 is None:
+
+        def moved() -> Any:
             # The first one of an entry stays until its client was heard.
             by_curl(cluster, tmp_path, [keys["n2"][0], keys["n3"][0]] * 2, bodies)
             with cluster.at(CLIENT):
@@ -150,18 +148,22 @@ def test_without_its_entry_a_connection_stays_where_it_is(tmp_path: Path) -> Non
                 taken = cluster.outcomes("n2", "taken")
                 got = one.get_object(Bucket=BUCKET, Key=keys["n2"][0])["Body"].read()
             assert got == bodies[keys["n2"][0]]
-            if cluster.outcomes("n2", "taken") > taken:
-                s3 = one
-            assert time.monotonic() < end, cluster.logs()
+            return one if cluster.outcomes("n2", "taken") > taken else None
+
+        cluster.go_to("n1")
+        s3 = cluster.wait_for(moved)
         cluster.workers["n1"].kill()
         given = cluster.outcomes("n2", "given")
         declined = cluster.outcomes("n2", "declined")
-        # While n3 waits for the first one of this entry it takes no other.
-        while cluster.outcomes("n2", "declined") == declined:
-            assert time.monotonic() < end, cluster.logs()
+
+        def declines() -> bool:
             with cluster.at(CLIENT):
                 for key in keys["n3"] + keys["n2"]:
                     assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == bodies[key], key
+            return cluster.outcomes("n2", "declined") > declined
+
+        # While n3 waits for the first one of this entry it takes no other.
+        cluster.wait_for(declines)
         assert cluster.outcomes("n2", "given") == given
     finally:
         cluster.close()

@@ -129,10 +129,12 @@ class Cluster:
             seconds,
         )
 
-    def wait_for(self, what: Callable[[], Any], why: Any = "") -> Any:
+    def wait_for(
+        self, what: Callable[[], Any], why: Any = "", seconds: float = PATIENCE_SECONDS
+    ) -> Any:
         """Waits until something holds, and gives it; `why`, or what it returns, is shown when
         it never does."""
-        end = time.monotonic() + PATIENCE_SECONDS
+        end = time.monotonic() + seconds
         while not (found := what()):
             shown = why() if time.monotonic() >= end and callable(why) else why
             assert time.monotonic() < end, f"{shown}\n{self.logs()}"
