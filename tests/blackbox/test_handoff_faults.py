@@ -13,13 +13,13 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Callable
 from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from conftest import EXTERNAL
+from harness import bpf
 from harness.loss import Loss
 from harness.payload import payload
 from harness.segment import CLIENT, THREE, Segment, made
@@ -31,7 +31,6 @@ pytestmark = [
 ]
 LONG = os.environ.get("QUICKWATER_HANDOFF") == "all"
 BUCKET = "faulty"
-DEADLINE_SECONDS = 180
 ABORTS = 300 if LONG else 20
 ROUNDS = 15
 LOSSY_GETS = 100
@@ -55,13 +54,6 @@ def urls(cluster: Segment) -> dict[str, str]:
         return str(signer.generate_presigned_url("get_object", Params=where))
 
     return {key: url(key) for key in KEYS}
-
-
-def until(holds: Callable[[], bool], cluster: Segment) -> None:
-    end = time.monotonic() + DEADLINE_SECONDS
-    while not holds():
-        assert time.monotonic() < end, cluster.logs()
-        time.sleep(0.02)
 
 
 def given(cluster: Segment) -> int:
@@ -135,15 +127,15 @@ def test_clients_that_end_anywhere_leave_no_socket_and_no_entry(tmp_path: Path) 
                 client.close()
                 sock.close()
 
-        until(lambda: abort() is None and given(cluster) > 0, cluster)
+        cluster.wait_for(lambda: abort() is None and given(cluster) > 0)
         before = given(cluster)
         for _ in range(ABORTS):
             abort()
-        until(lambda: abort() is None and given(cluster) > before, cluster)
+        cluster.wait_for(lambda: abort() is None and given(cluster) > before)
+        cluster.wait_left()
         for node in THREE:
-            until(lambda: not cluster.sockets(node), cluster)
             entries = lambda: cluster.metric(node, "quickwater_ebpf_forward_entries")  # noqa: E731
-            until(lambda: entries() == 0, cluster)
+            cluster.wait_for(lambda: entries() == 0)
         print(f"{ABORTS} aborts, {given(cluster) - before} hand-overs among them")
         assert kernel.complaints() == []
     finally:
@@ -184,11 +176,12 @@ class Load:
                     self.right += 1
                     if body != BODIES[key]:
                         self.wrong.append(f"{key}: {len(body)} of {len(BODIES[key])} bytes")
+            s3.close()
 
     def goes_on(self, gets: int = 10) -> None:
         """So many more are answered."""
         wanted = self.right + gets
-        until(lambda: self.right >= wanted, self.cluster)
+        self.cluster.wait_for(lambda: self.right >= wanted)
         assert self.wrong == []
 
     def end(self) -> None:
@@ -207,7 +200,7 @@ def test_a_worker_that_dies_or_stands_still_breaks_connections_at_worst(tmp_path
             for node in ["n1", "n2"]:
                 for how in [signal.SIGKILL, signal.SIGSTOP]:
                     before = given(cluster)
-                    until(lambda: given(cluster) > before + 2, cluster)
+                    cluster.wait_for(lambda: given(cluster) > before + 2)
                     # In the middle of whatever they do.
                     time.sleep(rand.random() * 0.03)
                     server = cluster.workers[node]
@@ -223,9 +216,41 @@ def test_a_worker_that_dies_or_stands_still_breaks_connections_at_worst(tmp_path
                     load.goes_on()
         load.end()
         assert load.wrong == []
-        for node in THREE:
-            until(lambda: not cluster.sockets(node), cluster)
+        cluster.wait_left()
         print(f"{load.right} right, {load.failed} failed and tried again")
+    finally:
+        load.end()
+        cluster.close()
+
+
+def moves_on(cluster: Segment) -> None:
+    """Connections go elsewhere from the first worker."""
+    before = cluster.outcomes("n1", "given")
+    cluster.wait_for(lambda: cluster.outcomes("n1", "given") > before + 2)
+
+
+@pytest.mark.parametrize("node", ["n1", "n2"], ids=["entry", "owner"])
+def test_a_program_that_is_taken_away_breaks_connections_at_worst(
+    tmp_path: Path, node: str
+) -> None:
+    """Off its device, by somebody else: it is back with the worker's next process."""
+    cluster = made(tmp_path, (BUCKET, BODIES), members=THREE)
+    load = Load(cluster, 4)
+    try:
+        moves_on(cluster)
+        (pin,) = (cluster.home / "pins" / node).glob("quickwater/handoff-*/link-*")
+        bpf.detach(pin)
+        load.goes_on(50)
+        cluster.workers[node].kill()
+        with cluster.at(node):
+            cluster.workers[node].start()
+        load.end()
+        assert load.wrong == []
+        print(f"{load.right} right, {load.failed} failed and tried again")
+        # Connections that came while it was not there stay at the entry.
+        load = Load(cluster, 4)
+        moves_on(cluster)
+        load.goes_on()
     finally:
         load.end()
         cluster.close()
@@ -275,7 +300,7 @@ def test_packets_that_get_lost_cost_time_and_no_bytes(tmp_path: Path) -> None:
                         loss.close()
 
         # Until all take connections of this entry.
-        until(lambda: bool(measured(KEYS, 0)) and given(cluster) > 6, cluster)
+        cluster.wait_for(lambda: bool(measured(KEYS, 0)) and given(cluster) > 6)
         before = given(cluster)
         moved = measured(KEYS, LOSS)
         handed = given(cluster) - before
@@ -330,7 +355,7 @@ def test_packets_that_get_lost_in_the_window_cost_what_they_cost_anywhere(
 
         turns = [keys[node][0] for node in ["n2", "n1"]] * (WINDOW_GETS // 2)
         # Until both take connections of this entry.
-        until(lambda: bool(waits("n1", turns[:20], 0)) and cluster.outcomes("n1", "taken") > 0, cluster)
+        cluster.wait_for(lambda: bool(waits("n1", turns[:20], 0)) and cluster.outcomes("n1", "taken") > 0)
         before = given(cluster)
         moved = waits("n1", turns, LOSS)
         assert given(cluster) - before >= WINDOW_GETS // 2

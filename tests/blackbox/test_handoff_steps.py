@@ -1,15 +1,20 @@
-"""Workers that are killed or stand still at a step of a hand-over (decisions/0035): a client that
-tries again as clients do gets the right bytes, and no socket is left."""
+"""Workers that are killed or stand still at a step of a hand-over (decisions/0035), and clients that
+leave at one: a client that tries again as clients do gets the right bytes, and no socket is left."""
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import os
+import select
 import signal
+import socket
+import struct
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import BotoCoreError
@@ -34,6 +39,8 @@ KEYS = [f"k{at}" for at in range(16)]
 BODIES = {key: payload((1 << 20) + 100_000 * at, seed=at) for at, key in enumerate(KEYS)}
 # A worker waits for another one's answer for a second, and packets are kept away for three.
 HOLDS_SECONDS = [0.3, 1.5, 3.5]
+# The last steps may come when the answer is on its way.
+ANSWERED_SECONDS = 1.0
 RETRIES = {"mode": "standard", "max_attempts": 10}
 
 
@@ -52,7 +59,8 @@ ENTRYS = ["guiding", "guided"]
 
 
 class Case(NamedTuple):
-    """What happens to a worker at one of its steps; `other` happens to that one meanwhile."""
+    """What happens to a worker at one of its steps, `leave` being that it stands still and the
+    client goes; `other` is killed meanwhile."""
 
     way: Way
     node: str
@@ -64,7 +72,7 @@ class Case(NamedTuple):
 def cases() -> list[Case]:
     """All, or a few of them."""
     every = []
-    for what in ["kill", "stop"]:
+    for what in ["kill", "stop", "leave"]:
         for way in [OVER, ON, BACK]:
             steps = [(way.holder, step) for step in HOLDERS] + [(way.next, step) for step in NEXTS]
             steps += [(way.entry, step) for step in ENTRYS] if way == ON else []
@@ -76,16 +84,11 @@ def cases() -> list[Case]:
         Case(OVER, "n2", "received", "stop"),
         Case(OVER, "n2", "restored", "kill"),
         Case(ON, "n1", "guided", "stop"),
+        Case(OVER, "n1", "frozen", "leave"),
+        Case(OVER, "n2", "restored", "leave"),
     ]
     assert set(few) <= set(every)
     return every if LONG else few
-
-
-def until(holds: Callable[[], bool], cluster: Segment, seconds: float = DEADLINE_SECONDS) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, cluster.logs()
-        time.sleep(0.01)
 
 
 class Client:
@@ -117,6 +120,55 @@ class Client:
         self._s3.close()
 
 
+class Leaver:
+    """One connection at a time, whose client may leave while it waits for an answer."""
+
+    def __init__(self, cluster: Segment) -> None:
+        self._cluster = cluster
+        signer = cluster.target().client(signature_version="s3v4")
+
+        def link(key: str) -> str:
+            where = {"Bucket": BUCKET, "Key": key}
+            return str(signer.generate_presigned_url("get_object", Params=where))
+
+        self._links = {key: urlsplit(link(key)) for key in KEYS}
+        self._connection = http.client.HTTPConnection(self._links[KEYS[0]].netloc, timeout=60)
+
+    def ask(self, key: str) -> None:
+        link = self._links[key]
+        with self._cluster.at(CLIENT):
+            self._connection.request("GET", f"{link.path}?{link.query}")
+
+    def is_answered(self) -> bool:
+        """The answer to what was asked has begun, or the connection has ended."""
+        return bool(select.select([self._connection.sock], [], [], 0)[0])
+
+    def get(self, key: str) -> None:
+        """Its bytes are right; from a connection that breaks, by another one."""
+        for last in [False, False, True]:
+            try:
+                self.ask(key)
+                body = self._connection.getresponse().read()
+                break
+            except (http.client.HTTPException, OSError):
+                if last:
+                    raise
+                self.close()
+        assert body == BODIES[key], f"{key}: {len(body)} of {len(BODIES[key])} bytes"
+
+    def leave(self, by_reset: bool) -> None:
+        if by_reset:
+            now = struct.pack("ii", 1, 0)
+            self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+One = TypeVar("One", Client, Leaver)
+
+
 def is_stopped(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
 
@@ -134,6 +186,7 @@ class Stage:
         self.broken = 0
         self._pool = ThreadPoolExecutor(1)
         self._holds = itertools.cycle(HOLDS_SECONDS if LONG else HOLDS_SECONDS[1:2])
+        self._resets = itertools.cycle([True, False])
 
     def fill(self) -> None:
         cluster = self.cluster
@@ -147,11 +200,11 @@ class Stage:
         self._pool.shutdown(cancel_futures=True)
         self.cluster.close()
 
-    def brought_to(self, node: str) -> Client:
+    def brought_to(self, node: str, made: Callable[[Segment], One]) -> One:
         """A client whose connection is at a worker, and free to go on."""
-        end = time.monotonic() + DEADLINE_SECONDS
-        while True:
-            client = Client(self.cluster)
+
+        def one() -> One | None:
+            client = made(self.cluster)
             # Twice: the first connection of an entry is watched, others follow.
             for _ in range(2):
                 taken = self.cluster.outcomes(node, "taken")
@@ -159,17 +212,18 @@ class Stage:
                 if node == "n1" or self.cluster.outcomes(node, "taken") > taken:
                     return client
             client.close()
-            assert time.monotonic() < end, self.cluster.logs()
+            return None
+
+        found: One = self.cluster.wait_for(one)
+        return found
 
     def play(self, case: Case) -> None:
         """One case."""
-        order = self._orders[case.node] / case.step
+        if case.what == "leave":
+            return self._play_leaving(case)
         server = self.cluster.workers[case.node]
-        client = self.brought_to(case.way.holder)
-        # Whole before it can be read.
-        partial = order.with_suffix(".new")
-        partial.write_text(case.what)
-        partial.rename(order)
+        client = self.brought_to(case.way.holder, Client)
+        order = self._order(case, case.what)
         end = time.monotonic() + DEADLINE_SECONDS
         asked = self._ask(client, case.way.next)
         while order.exists():
@@ -179,7 +233,7 @@ class Stage:
                 asked.result()
                 client.close()
                 self.broken += client.broken
-                client = self.brought_to(case.way.holder)
+                client = self.brought_to(case.way.holder, Client)
                 asked = self._ask(client, case.way.next)
             time.sleep(0.001)
         if case.what == "kill":
@@ -187,7 +241,7 @@ class Stage:
             assert server.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL, case
             self._start(case.node)
         else:
-            until(lambda: is_stopped(server.pid), self.cluster)
+            self.cluster.wait_for(lambda: is_stopped(server.pid))
             if case.other:
                 self.cluster.workers[case.other].kill()
             time.sleep(next(self._holds))
@@ -199,6 +253,44 @@ class Stage:
             client.get(self.keys[node][-1])
         client.close()
         self.broken += client.broken
+
+    def _play_leaving(self, case: Case) -> None:
+        pid = self.cluster.workers[case.node].pid
+        wanted = self.keys[case.way.next][-1]
+        client = self.brought_to(case.way.holder, Leaver)
+        order = self._order(case, "stop")
+        client.ask(wanted)
+        end = time.monotonic() + DEADLINE_SECONDS
+        answered = None
+        while order.exists():
+            now = time.monotonic()
+            assert now < end, (case, self.cluster.logs())
+            if answered is None and client.is_answered():
+                answered = now
+            if answered is not None and now > answered + ANSWERED_SECONDS:
+                # It was relayed. Once more, with another connection.
+                client.close()
+                client, answered = self.brought_to(case.way.holder, Leaver), None
+                client.ask(wanted)
+            time.sleep(0.001)
+        self.cluster.wait_for(lambda: is_stopped(pid))
+        client.leave(next(self._resets))
+        time.sleep(next(self._holds))
+        os.kill(pid, signal.SIGCONT)
+        self.cluster.wait_left()
+        client = Leaver(self.cluster)
+        for node in THREE:
+            client.get(self.keys[node][-1])
+        client.close()
+
+    def _order(self, case: Case, what: str) -> Path:
+        """What is to happen at a step; the file is gone when it does."""
+        order = self._orders[case.node] / case.step
+        # Whole before it can be read.
+        partial = order.with_suffix(".new")
+        partial.write_text(what)
+        partial.rename(order)
+        return order
 
     def _ask(self, client: Client, node: str) -> Future[None]:
         return self._pool.submit(client.get, self.keys[node][-1])
@@ -224,12 +316,11 @@ def test_a_worker_that_fails_at_a_step_breaks_a_connection_at_worst(tmp_path: Pa
             begun = time.monotonic()
             stage.play(case)
             print(f"{case}: {time.monotonic() - begun:.1f} s")
-        for node in THREE:
-            until(lambda: not cluster.sockets(node), cluster)
+        cluster.wait_left()
         print(f"{len(cases())} cases, {stage.broken} bodies broken")
         if LONG:
             for node in THREE:
                 entries = lambda: cluster.metric(node, "quickwater_ebpf_forward_entries")  # noqa: E731
-                until(lambda: entries() == 0, cluster, AGE_SECONDS)
+                cluster.wait_for(lambda: entries() == 0, seconds=AGE_SECONDS)
     finally:
         stage.close()

@@ -6,33 +6,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import socket
 import struct
 
-_BPF = {"x86_64": 321, "aarch64": 280}
+from . import bpf
+
 _PROG_LOAD, _LINK_CREATE = 5, 28
 _SCHED_CLS = 3
 _TCX_INGRESS, _TCX_EGRESS = 46, 47
-_ATTRIBUTES = 128
 _SHOT, _NEXT = 2, -1
 _ANY = (1 << 31) - 1
 _SOURCE = 14 + 12  # Of IPv4, in a packet of Ethernet.
 _RANDOM_NUMBER = 7  # bpf_get_prandom_u32
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _call(command: int, attributes: bytes) -> int:
-    """bpf(2); a descriptor."""
-    number = _BPF.get(platform.machine())
-    if number is None:
-        raise OSError(f"bpf(2) of {platform.machine()} is not known")
-    padded = ctypes.create_string_buffer(attributes.ljust(_ATTRIBUTES, b"\0"), _ATTRIBUTES)
-    made = int(_libc.syscall(number, command, padded, _ATTRIBUTES))
-    if made < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"bpf({command}): {os.strerror(error)}")
-    return made
 
 
 def _program(share: float, largest: int) -> bytes:
@@ -59,7 +44,7 @@ def _loaded(program: bytes) -> int:
     """A descriptor."""
     code, licence = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"GPL")
     where = (ctypes.addressof(code), ctypes.addressof(licence))
-    return _call(_PROG_LOAD, struct.pack("<IIQQ", _SCHED_CLS, len(program) // 8, *where))
+    return bpf.call(_PROG_LOAD, struct.pack("<IIQQ", _SCHED_CLS, len(program) // 8, *where))
 
 
 def _from(address: str) -> bytes:
@@ -89,7 +74,7 @@ class SpoofFilter:
         try:
             index = socket.if_nametoindex(device)
             wanted = struct.pack("<IIII", self._open[0], index, _TCX_EGRESS, 0)
-            self._open.append(_call(_LINK_CREATE, wanted))
+            self._open.append(bpf.call(_LINK_CREATE, wanted))
         except OSError:
             self.close()
             raise
@@ -112,7 +97,7 @@ class Loss:
             for where, most in ((_TCX_INGRESS, _ANY), (_TCX_EGRESS, largest)):
                 self._open.append(_loaded(_program(share, most)))
                 wanted = struct.pack("<IIII", self._open[-1], index, where, 0)
-                self._open.append(_call(_LINK_CREATE, wanted))
+                self._open.append(bpf.call(_LINK_CREATE, wanted))
         except OSError:
             self.close()
             raise

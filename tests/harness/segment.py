@@ -23,6 +23,9 @@ WORKERS = ["n1", "n2"]
 THREE = [*WORKERS, "n3"]
 CLIENT, CONTROL, BRIDGE = "client", "control", "bridge"
 HOSTS = [CLIENT, CONTROL, *THREE]
+# Where a client's end gets lost its connection ends by `s3.write_timeout`, or is idle for a minute and
+# the kernel's for another one.
+LEFT_SECONDS = 180.0
 SERVICE, SERVICE_SIX, PORT = "10.60.0.1", "fd60::1", 9000
 
 
@@ -196,6 +199,11 @@ class Segment(Cluster):
             )
         quiet = ("LISTEN", "TIME-WAIT")
         return [line for line in done.stdout.splitlines() if not line.startswith(quiet)]
+
+    def wait_left(self) -> None:
+        """Waits until no worker's host has a connection of a client."""
+        for node in self.members:
+            self.wait_for(lambda: not self.sockets(node), lambda: self.sockets(node), LEFT_SECONDS)
 
     def close(self) -> None:
         try:
