@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from harness import metadata
+from harness import metadata, netns
 from harness.moto import Moto
 from harness.payload import MIB
 from harness.server import Server, binary
@@ -64,7 +64,7 @@ def _reason_to_skip(item: pytest.Item) -> str:
     mark = item.get_closest_marker("embedded")
     if mark and not metadata.is_embedded():
         return f"about the embedded metadata store: {mark.args[0]}"
-    own = {"serve", "serve_long", "posix_server", "s3_server", "moto"}
+    own = {"hosts", "serve", "serve_long", "posix_server", "s3_server", "moto"}
     if EXTERNAL and own & set(getattr(item, "fixturenames", [])):
         return "needs a service of its own; QW_ENDPOINT is set"
     for needs in item.iter_markers("needs"):
@@ -99,6 +99,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
 def write_back() -> None:
     """For modules about WRITE_BACK."""
     need_write_back()
+
+
+@pytest.fixture(scope="module")
+def hosts() -> None:
+    """For modules with hosts of their own."""
+    if why := netns.missing():
+        pytest.skip(why)
 
 
 @pytest.fixture(autouse=True)

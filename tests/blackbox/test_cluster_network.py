@@ -12,8 +12,6 @@ from typing import Callable, Iterator
 
 import pytest
 
-from conftest import EXTERNAL
-from harness import netns
 from harness.cluster import PATIENCE_SECONDS
 from harness.netns import between
 from harness.scattered import BUCKET, CLIENT, CONTROL, PREFIX, STORE, WORKERS, Scattered
@@ -62,15 +60,8 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.slow,
     pytest.mark.needs("ip"),
-    pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
+    pytest.mark.usefixtures("hosts"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hosts() -> None:
-    """Says why there can be no hosts."""
-    if why := netns.missing():
-        pytest.skip(why)
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from typing import Iterator
 
 import pytest
 
-from conftest import EXTERNAL
-from harness import clock, netns
+from harness import clock
 from harness.balancer import Balancer
 from harness.clock import Clock
 from harness.cluster import PATIENCE_SECONDS
@@ -30,15 +29,8 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.slow,
     pytest.mark.needs("ip"),
-    pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
+    pytest.mark.usefixtures("hosts"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hosts() -> None:
-    """Says why there can be no hosts."""
-    if why := netns.missing():
-        pytest.skip(why)
 
 
 @pytest.fixture
