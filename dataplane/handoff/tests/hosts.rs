@@ -27,66 +27,124 @@ const PORT: u16 = 9000;
 const FOUR: &str = "10.60.0.1:9000";
 const SIX: &str = "[fd60::1]:9000";
 
-/// A host with the program on its device.
-struct Node<'s> {
-    host: &'s Host,
-    forwarding: Forwarding,
+/// Hosts with the program on both nodes, and a listener at the entry.
+struct Stage {
+    listener: TcpListener,
+    entry: Forwarding,
+    owner: Forwarding,
+    segment: Segment,
 }
 
-impl<'s> Node<'s> {
-    fn new(segment: &Segment, host: &'s Host) -> Result<Self, Unavailable> {
-        let pins = segment.pins().join(host.name);
-        let forwarding = host.run(|| {
-            let device = Device::named("e0").unwrap();
-            assert_eq!(Device::with(host.address.into()).unwrap(), device);
-            Forwarding::attach(&device, PORT, &pins)
-        })?;
-        Ok(Node { host, forwarding })
+impl Stage {
+    /// `None`: not here, and that is allowed.
+    fn new(service: &str) -> Option<Self> {
+        let segment = match Segment::new() {
+            Ok(segment) => segment,
+            Err(why) => {
+                eprintln!("SKIPPED: no hosts here: {why}");
+                return None;
+            }
+        };
+        let entry = match attach(&segment, &segment.entry) {
+            Ok(entry) => entry,
+            Err(why) if std::env::var("QUICKWATER_EBPF_STRICT").is_ok_and(|s| s == "1") => {
+                panic!("eBPF is required: {why}")
+            }
+            Err(why) => {
+                eprintln!("SKIPPED: {why}");
+                return None;
+            }
+        };
+        Some(Stage {
+            listener: listen(&segment.entry, service),
+            entry,
+            owner: attach(&segment, &segment.owner).unwrap(),
+            segment,
+        })
+    }
+
+    /// A connection of the client, and the entry's end of it.
+    fn connect(&self) -> (TcpStream, TcpStream, Ends) {
+        let service = self.listener.local_addr().unwrap();
+        let connected = self.segment.client.run(|| TcpStream::connect(service));
+        let client = patient(connected.unwrap());
+        let (server, peer) = self.listener.accept().unwrap();
+        assert_eq!(client.local_addr().unwrap(), peer);
+        let ends = Ends {
+            client: peer,
+            service,
+        };
+        (client, patient(server), ends)
+    }
+
+    /// What comes from the client goes to the owner from now on.
+    fn send_on(&self, ends: &Ends) {
+        self.entry.send_on(ends, self.owner.device().mac).unwrap();
+    }
+
+    /// The owner's end of a connection that it expected.
+    fn arrive(&self, ends: &Ends, frozen: &Frozen) -> TcpStream {
+        let restored = continued(&self.segment.owner, frozen.state());
+        self.owner.expect_no_more(ends);
+        speaking(restored)
+    }
+
+    fn hand_over(&self, ends: &Ends, stream: TcpStream) -> TcpStream {
+        rest(&stream);
+        self.owner.expect(ends).unwrap();
+        self.entry.keep_away(ends).unwrap();
+        let frozen = frozen(stream);
+        self.send_on(ends);
+        let stream = self.arrive(ends, &frozen);
+        assert!(frozen.is_unchanged());
+        frozen.release();
+        stream
+    }
+
+    fn hand_back(&self, ends: &Ends, stream: TcpStream) -> TcpStream {
+        rest(&stream);
+        self.entry.keep_away(ends).unwrap();
+        let frozen = frozen(stream);
+        let restored = continued(&self.segment.entry, frozen.state());
+        self.entry.forget(ends);
+        let stream = speaking(restored);
+        frozen.release();
+        stream
+    }
+
+    fn wait_until_the_entry_forgot(&self) {
+        wait_until("the entry stays", || self.entry.sweep().0 == 0);
     }
 }
 
-/// `None`: not here, and that is allowed.
-fn segment() -> Option<Segment> {
-    let segment = match Segment::new() {
-        Ok(segment) => segment,
-        Err(why) => {
-            eprintln!("SKIPPED: no hosts here: {why}");
-            return None;
-        }
-    };
-    match Node::new(&segment, &segment.entry).map(|_| ()) {
-        Ok(()) => Forwarding::detach(&segment.pins().join("entry")).unwrap(),
-        Err(why) if std::env::var("QUICKWATER_EBPF_STRICT").is_ok_and(|s| s == "1") => {
-            panic!("eBPF is required: {why}")
-        }
-        Err(why) => {
-            eprintln!("SKIPPED: {why}");
-            return None;
-        }
-    }
-    Some(segment)
-}
-
-/// A connection of the client, and the entry's end of it.
-fn connect(segment: &Segment, listener: &TcpListener) -> (TcpStream, TcpStream, Ends) {
-    let service = listener.local_addr().unwrap();
-    let client = segment.client.run(|| TcpStream::connect(service)).unwrap();
-    let (server, peer) = listener.accept().unwrap();
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    }
-    assert_eq!(client.local_addr().unwrap(), peer);
-    let ends = Ends {
-        client: peer,
-        service,
-    };
-    (client, server, ends)
+/// The program on the device of a host.
+fn attach(segment: &Segment, host: &Host) -> Result<Forwarding, Unavailable> {
+    let pins = segment.pins().join(host.name);
+    host.run(|| {
+        let device = Device::named("e0").unwrap();
+        assert_eq!(Device::with(host.address.into()).unwrap(), device);
+        Forwarding::attach(&device, PORT, &pins)
+    })
 }
 
 fn listen(host: &Host, service: &str) -> TcpListener {
     let service: SocketAddr = service.parse().unwrap();
     host.run(|| TcpListener::bind(service)).unwrap()
+}
+
+fn patient(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Waits for what comes with time; `otherwise` says what is so when it does not.
+fn wait_until(otherwise: &str, mut happened: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !happened() {
+        assert!(Instant::now() < until, "{otherwise}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Waits until the client has acknowledged all it was sent: afterwards its packets may
@@ -112,36 +170,23 @@ fn continued(host: &Host, state: &State) -> Restored {
 }
 
 fn speaking(restored: Restored) -> TcpStream {
-    let stream = TcpStream::from(restored.begin().unwrap());
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream
+    patient(TcpStream::from(restored.begin().unwrap()))
 }
 
-fn hand_over(entry: &Node<'_>, owner: &Node<'_>, ends: &Ends, stream: TcpStream) -> TcpStream {
-    rest(&stream);
-    owner.forwarding.expect(ends).unwrap();
-    entry.forwarding.keep_away(ends).unwrap();
-    let frozen = frozen(stream);
-    let mac = owner.forwarding.device().mac;
-    entry.forwarding.send_on(ends, mac).unwrap();
-    let restored = continued(owner.host, frozen.state());
-    owner.forwarding.expect_no_more(ends);
-    let stream = speaking(restored);
-    assert!(frozen.is_unchanged());
-    frozen.release();
-    stream
+fn is_gone(error: ErrorKind) -> bool {
+    [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&error)
 }
 
-fn hand_back(entry: &Node<'_>, ends: &Ends, stream: TcpStream) -> TcpStream {
-    rest(&stream);
-    entry.forwarding.keep_away(ends).unwrap();
-    let frozen = frozen(stream);
-    let restored = continued(entry.host, frozen.state());
-    entry.forwarding.forget(ends);
-    let stream = speaking(restored);
-    frozen.release();
-    stream
+/// Sends until it fails, as it does sooner or later when nobody takes it any more.
+fn send_until_it_fails(stream: &mut TcpStream, body: &[u8]) -> ErrorKind {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match stream.write_all(body) {
+            Ok(()) => assert!(Instant::now() < until, "it does not learn of it"),
+            Err(error) => return error.kind(),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn bytes(count: usize, seed: usize) -> Vec<u8> {
@@ -169,29 +214,26 @@ fn speak(client: &mut TcpStream, server: &mut TcpStream, size: usize, seed: usiz
 }
 
 fn to_and_fro(service: &str) {
-    let Some(segment) = segment() else {
+    let Some(stage) = Stage::new(service) else {
         return;
     };
-    let entry = Node::new(&segment, &segment.entry).unwrap();
-    let owner = Node::new(&segment, &segment.owner).unwrap();
-    let listener = listen(entry.host, service);
     // It has a listener of its own, as a worker has.
-    let _beside = listen(owner.host, service);
-    let (mut client, mut server, ends) = connect(&segment, &listener);
-    assert!(entry.forwarding.has_arrived(&ends));
-    assert!(!owner.forwarding.has_arrived(&ends));
+    let _beside = listen(&stage.segment.owner, service);
+    let (mut client, mut server, ends) = stage.connect();
+    assert!(stage.entry.has_arrived(&ends));
+    assert!(!stage.owner.has_arrived(&ends));
     for turn in 0..12 {
         let size = [0, 1, 1000, 70_000, 1 << 20, 5 << 20][turn % 6];
         speak(&mut client, &mut server, 10, turn);
-        server = hand_over(&entry, &owner, &ends, server);
+        server = stage.hand_over(&ends, server);
         speak(&mut client, &mut server, size, turn);
         speak(&mut client, &mut server, size, turn + 1);
-        server = hand_back(&entry, &ends, server);
+        server = stage.hand_back(&ends, server);
         speak(&mut client, &mut server, size, turn);
     }
-    assert_eq!(entry.forwarding.sweep(), (0, 0));
-    assert!(entry.forwarding.counts().forwarded > 0);
-    assert_eq!(owner.forwarding.counts().forwarded, 0);
+    assert_eq!(stage.entry.sweep(), (0, 0));
+    assert!(stage.entry.counts().forwarded > 0);
+    assert_eq!(stage.owner.counts().forwarded, 0);
 }
 
 #[test]
@@ -215,13 +257,10 @@ fn window_of(told: &str) -> Option<u32> {
 fn what_a_client_does_not_agree_to_is_not_used_by_the_owner() {
     const UPLOAD: usize = 1 << 20;
     const WINDOW_LEAST: u32 = 10_000;
-    let Some(segment) = segment() else {
+    let Some(stage) = Stage::new(FOUR) else {
         return;
     };
-    let entry = Node::new(&segment, &segment.entry).unwrap();
-    let owner = Node::new(&segment, &segment.owner).unwrap();
-    let listener = listen(entry.host, FOUR);
-    let _beside = listen(owner.host, FOUR);
+    let _beside = listen(&stage.segment.owner, FOUR);
     let options = [
         ("tcp_window_scaling", " wscale:"),
         ("tcp_timestamps", " ts "),
@@ -230,10 +269,10 @@ fn what_a_client_does_not_agree_to_is_not_used_by_the_owner() {
     for off in [0b001, 0b010, 0b100, 0b111] {
         let is_on = |at: usize| off & (1 << at) == 0;
         for (at, (name, _)) in options.iter().enumerate() {
-            segment::set_option(&segment.client, name, is_on(at));
+            segment::set_option(&stage.segment.client, name, is_on(at));
         }
-        let (mut client, mut server, ends) = connect(&segment, &listener);
-        let before = segment::told_of_connection(&segment.client, PORT);
+        let (mut client, mut server, ends) = stage.connect();
+        let before = segment::told_of_connection(&stage.segment.client, PORT);
         for (at, (name, shown)) in options.iter().enumerate() {
             assert_eq!(before.contains(shown), is_on(at), "{name}: {before}");
         }
@@ -243,7 +282,7 @@ fn what_a_client_does_not_agree_to_is_not_used_by_the_owner() {
             loop {
                 // What comes back tells of the window.
                 speak(&mut client, &mut server, 1, turn);
-                let told = segment::told_of_connection(&segment.client, PORT);
+                let told = segment::told_of_connection(&stage.segment.client, PORT);
                 if window_of(&told).is_some_and(|bytes| bytes >= WINDOW_LEAST) {
                     break;
                 }
@@ -259,48 +298,41 @@ fn what_a_client_does_not_agree_to_is_not_used_by_the_owner() {
             });
             assert!(got == body, "other bytes");
             server = match turn % 2 {
-                0 => hand_over(&entry, &owner, &ends, server),
-                _ => hand_back(&entry, &ends, server),
+                0 => stage.hand_over(&ends, server),
+                _ => stage.hand_back(&ends, server),
             };
         }
         drop(server);
         assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "an orderly end");
         drop(client);
-        let until = Instant::now() + PATIENCE;
-        while segment::told_of_connection(&segment.client, PORT).starts_with("ESTAB") {
-            assert!(Instant::now() < until, "the connection stays");
-        }
+        wait_until("the connection stays", || {
+            !segment::told_of_connection(&stage.segment.client, PORT).starts_with("ESTAB")
+        });
     }
 }
 
 #[test]
 fn early_packets_wait_for_the_socket() {
-    let Some(segment) = segment() else {
+    let Some(stage) = Stage::new(FOUR) else {
         return;
     };
-    let entry = Node::new(&segment, &segment.entry).unwrap();
-    let owner = Node::new(&segment, &segment.owner).unwrap();
-    let listener = listen(entry.host, FOUR);
     let until = Instant::now() + PATIENCE;
     loop {
         assert!(Instant::now() < until, "never within the window");
-        let (mut client, server, ends) = connect(&segment, &listener);
-        let (begun, before) = (Instant::now(), owner.forwarding.counts().kept_away);
-        owner.forwarding.expect(&ends).unwrap();
+        let (mut client, server, ends) = stage.connect();
+        let (begun, before) = (Instant::now(), stage.owner.counts().kept_away);
+        stage.owner.expect(&ends).unwrap();
         let frozen = frozen(server);
-        let mac = owner.forwarding.device().mac;
-        entry.forwarding.send_on(&ends, mac).unwrap();
+        stage.send_on(&ends);
         client.write_all(b"early").unwrap();
-        while owner.forwarding.counts().kept_away == before && begun.elapsed() < WINDOW {
+        while stage.owner.counts().kept_away == before && begun.elapsed() < WINDOW {
             std::thread::yield_now();
         }
-        let restored = continued(owner.host, frozen.state());
-        owner.forwarding.expect_no_more(&ends);
-        let mut server = speaking(restored);
+        let mut server = stage.arrive(&ends, &frozen);
         frozen.release();
         // On a machine that stood still meanwhile the packet was not kept away: again.
         if begun.elapsed() < WINDOW {
-            assert!(owner.forwarding.counts().kept_away > before);
+            assert!(stage.owner.counts().kept_away > before);
             assert_eq!(read_exactly(&mut server, 5), b"early", "sent again");
             speak(&mut client, &mut server, 1000, 1);
             return;
@@ -310,40 +342,33 @@ fn early_packets_wait_for_the_socket() {
 
 #[test]
 fn who_continues_a_connection_knows_whether_its_client_hears() {
-    let Some(segment) = segment() else {
+    let Some(stage) = Stage::new(FOUR) else {
         return;
     };
-    let entry = Node::new(&segment, &segment.entry).unwrap();
-    let owner = Node::new(&segment, &segment.owner).unwrap();
-    let listener = listen(entry.host, FOUR);
     let until = Instant::now() + PATIENCE;
     loop {
         assert!(Instant::now() < until, "never within the window");
-        let (mut client, server, ends) = connect(&segment, &listener);
+        let (mut client, server, ends) = stage.connect();
         let left_at = Instant::now();
-        owner.forwarding.expect(&ends).unwrap();
+        stage.owner.expect(&ends).unwrap();
         // What the client acknowledges gets lost.
-        entry.forwarding.keep_away(&ends).unwrap();
+        stage.entry.keep_away(&ends).unwrap();
         let here = frozen(server);
-        let restored = continued(owner.host, here.state());
-        owner.forwarding.expect_no_more(&ends);
-        let mut server = speaking(restored);
+        let mut server = stage.arrive(&ends, &here);
         here.release();
         let asked = hearing(&server).unwrap();
         server.write_all(b"answer").unwrap();
         let silent = hearing(&server).unwrap();
         assert_eq!(read_exactly(&mut client, 6), b"answer");
         let within = left_at.elapsed() < WINDOW;
-        let mac = owner.forwarding.device().mac;
-        entry.forwarding.send_on(&ends, mac).unwrap();
+        stage.send_on(&ends);
         rest(&server);
         assert_eq!(hearing(&server).unwrap(), Hearing::Heard);
-        let (leaving, left, ends) = connect(&segment, &listener);
+        let (leaving, left, ends) = stage.connect();
         let here = frozen(left);
         segment::reset(leaving);
-        let mac = owner.forwarding.device().mac;
-        entry.forwarding.send_on(&ends, mac).unwrap();
-        let left = speaking(continued(owner.host, here.state()));
+        stage.send_on(&ends);
+        let left = speaking(continued(&stage.segment.owner, here.state()));
         here.release();
         while hearing(&left).unwrap() != Hearing::Ended {
             assert!(Instant::now() < until, "its client is gone");
@@ -359,53 +384,34 @@ fn who_continues_a_connection_knows_whether_its_client_hears() {
 
 #[test]
 fn after_a_reset_packets_go_to_the_owner_for_a_moment() {
-    let Some(segment) = segment() else {
+    let Some(stage) = Stage::new(FOUR) else {
         return;
     };
-    let entry = Node::new(&segment, &segment.entry).unwrap();
-    let owner = Node::new(&segment, &segment.owner).unwrap();
-    let listener = listen(entry.host, FOUR);
-    let (mut client, server, ends) = connect(&segment, &listener);
-    owner.forwarding.expect(&ends).unwrap();
-    entry.forwarding.keep_away(&ends).unwrap();
+    let (mut client, server, ends) = stage.connect();
+    stage.owner.expect(&ends).unwrap();
+    stage.entry.keep_away(&ends).unwrap();
     let frozen = frozen(server);
-    let mac = owner.forwarding.device().mac;
-    entry.forwarding.send_on(&ends, mac).unwrap();
-    let restored = continued(owner.host, frozen.state());
-    owner.forwarding.expect_no_more(&ends);
-    let mut server = speaking(restored);
+    stage.send_on(&ends);
+    let mut server = stage.arrive(&ends, &frozen);
     // The entry did not hear of it.
-    entry.forwarding.send_last(&ends, mac).unwrap();
+    let mac = stage.owner.device().mac;
+    stage.entry.send_last(&ends, mac).unwrap();
     frozen.reset();
     let error = client.read(&mut [0; 1]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    let gone = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
-    let until = Instant::now() + PATIENCE;
-    let error = loop {
-        match server.write_all(b"answer") {
-            Ok(()) => assert!(Instant::now() < until, "the owner does not learn of it"),
-            Err(error) => break error.kind(),
-        }
-    };
-    assert!(gone.contains(&error), "{error:?}");
-    while entry.forwarding.sweep().0 > 0 {
-        assert!(Instant::now() < until, "the entry stays");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let error = send_until_it_fails(&mut server, b"answer");
+    assert!(is_gone(error), "{error:?}");
+    stage.wait_until_the_entry_forgot();
 }
 
 #[test]
 fn without_the_guard_early_packets_are_answered_by_a_reset() {
-    let Some(segment) = segment() else {
+    let Some(stage) = Stage::new(FOUR) else {
         return;
     };
-    let entry = Node::new(&segment, &segment.entry).unwrap();
-    let owner = Node::new(&segment, &segment.owner).unwrap();
-    let listener = listen(entry.host, FOUR);
-    let (mut client, server, ends) = connect(&segment, &listener);
+    let (mut client, server, ends) = stage.connect();
     let frozen = frozen(server);
-    let mac = owner.forwarding.device().mac;
-    entry.forwarding.send_on(&ends, mac).unwrap();
+    stage.send_on(&ends);
     client.write_all(b"early").unwrap();
     let error = client.read(&mut [0; 1]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -414,24 +420,20 @@ fn without_the_guard_early_packets_are_answered_by_a_reset() {
 
 #[test]
 fn connections_outlive_the_process_that_handed_them_over() {
-    let Some(segment) = segment() else {
+    let Some(stage) = Stage::new(FOUR) else {
         return;
     };
-    let entry = Node::new(&segment, &segment.entry).unwrap();
-    let owner = Node::new(&segment, &segment.owner).unwrap();
-    let listener = listen(entry.host, FOUR);
-    let (mut client, server, ends) = connect(&segment, &listener);
-    let mut server = hand_over(&entry, &owner, &ends, server);
-    drop((entry, listener));
+    let (mut client, server, ends) = stage.connect();
+    let mut server = stage.hand_over(&ends, server);
+    drop((stage.entry, stage.listener));
     speak(&mut client, &mut server, 1 << 20, 1);
-    let again = Node::new(&segment, &segment.entry).unwrap();
-    assert_eq!(again.forwarding.sweep(), (1, 0), "it knows of it");
+    let again = attach(&stage.segment, &stage.segment.entry).unwrap();
+    assert_eq!(again.sweep(), (1, 0), "it knows of it");
     speak(&mut client, &mut server, 1 << 20, 2);
-    assert!(again.forwarding.counts().forwarded > 0, "it is this one's");
+    assert!(again.counts().forwarded > 0, "it is this one's");
     // Without it the entry's kernel answers, as for any connection it does not know.
     drop(again);
-    Forwarding::detach(&segment.pins().join("entry")).unwrap();
-    let gone = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    Forwarding::detach(&stage.segment.pins().join("entry")).unwrap();
     let moment = Some(Duration::from_millis(50));
     client.set_read_timeout(moment).unwrap();
     let until = Instant::now() + PATIENCE;
@@ -440,7 +442,7 @@ fn connections_outlive_the_process_that_handed_them_over() {
         match asked.and_then(|()| client.read(&mut [0; 1])) {
             // It went to the owner, which says nothing.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) if gone.contains(&error.kind()) => return,
+            Err(error) if is_gone(error.kind()) => return,
             other => panic!("{other:?}"),
         }
         assert!(Instant::now() < until, "the program is still there");
@@ -449,14 +451,11 @@ fn connections_outlive_the_process_that_handed_them_over() {
 
 #[test]
 fn entries_of_connections_that_ended_go_and_their_ports_come_again() {
-    let Some(segment) = segment() else {
+    let Some(stage) = Stage::new(FOUR) else {
         return;
     };
-    let entry = Node::new(&segment, &segment.entry).unwrap();
-    let owner = Node::new(&segment, &segment.owner).unwrap();
-    let listener = listen(entry.host, FOUR);
-    let (mut client, server, ends) = connect(&segment, &listener);
-    let mut server = hand_over(&entry, &owner, &ends, server);
+    let (mut client, server, ends) = stage.connect();
+    let mut server = stage.hand_over(&ends, server);
     speak(&mut client, &mut server, 1000, 1);
     // A reset: the client's port is free at once.
     segment::reset(client);
@@ -464,42 +463,32 @@ fn entries_of_connections_that_ended_go_and_their_ports_come_again() {
         server.read(&mut [0; 1]).unwrap_err().kind(),
         ErrorKind::ConnectionReset
     );
-    let client = segment
-        .client
-        .run(|| segment::connect_from(ends.client, ends.service));
-    let (mut server, peer) = listener.accept().unwrap();
+    let (client, service) = (ends.client, ends.service);
+    let again = || segment::connect_from(client, service);
+    let client = stage.segment.client.run(again);
+    let (mut server, peer) = stage.listener.accept().unwrap();
     assert_eq!(peer, ends.client, "the same ends, at the entry");
     let mut client = client.unwrap();
     speak(&mut client, &mut server, 1000, 2);
     // The client ends its side, and may read for as long as it likes.
-    let mut server = hand_over(&entry, &owner, &ends, server);
+    let mut server = stage.hand_over(&ends, server);
     speak(&mut client, &mut server, 1000, 3);
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
-    assert_eq!(entry.forwarding.sweep(), (1, 0));
+    assert_eq!(stage.entry.sweep(), (1, 0));
     // It answers what still comes by a reset, and the entry is forgotten after a while.
     drop(client);
-    let refused = loop {
-        match server.write_all(b"late") {
-            Ok(()) => std::thread::sleep(Duration::from_millis(1)),
-            Err(error) => break error.kind(),
-        }
-    };
-    assert!([ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&refused));
-    let until = Instant::now() + PATIENCE;
-    while entry.forwarding.sweep().0 > 0 {
-        assert!(Instant::now() < until, "the entry stays");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let error = send_until_it_fails(&mut server, b"late");
+    assert!(is_gone(error), "{error:?}");
+    stage.wait_until_the_entry_forgot();
 }
 
 #[test]
 fn packets_are_turned_by_who_knows_where_they_go() {
-    let Some(segment) = segment() else {
+    let Some(stage) = Stage::new(FOUR) else {
         return;
     };
-    let entry = Node::new(&segment, &segment.entry).unwrap();
-    let forwarding = &entry.forwarding;
+    let forwarding = &stage.entry;
     let ends = Ends {
         client: "10.60.1.1:7000".parse().unwrap(),
         service: FOUR.parse().unwrap(),
@@ -521,11 +510,7 @@ fn packets_are_turned_by_who_knows_where_they_go() {
     // Whichever of the two has it when it is over.
     assert!(turn(holder, next, true) && forwarding.is_sent_on(&ends));
     assert!(!turn(next, holder, false), "its client has ended it");
-    let until = Instant::now() + PATIENCE;
-    while forwarding.is_sent_on(&ends) {
-        assert!(Instant::now() < until, "the entry stays");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_until("the entry stays", || !forwarding.is_sent_on(&ends));
     assert!(!forwarding.has_arrived(&ends));
     forwarding.note_arrival(&ends);
     assert!(forwarding.has_arrived(&ends));
@@ -533,18 +518,16 @@ fn packets_are_turned_by_who_knows_where_they_go() {
 
 #[test]
 fn packets_are_kept_away_for_a_moment_only() {
-    let Some(segment) = segment() else {
+    let Some(stage) = Stage::new(FOUR) else {
         return;
     };
-    let entry = Node::new(&segment, &segment.entry).unwrap();
-    let listener = listen(entry.host, FOUR);
-    let (mut client, mut server, ends) = connect(&segment, &listener);
+    let (mut client, mut server, ends) = stage.connect();
     let until = Instant::now() + PATIENCE;
     loop {
         // Whoever ordered it is gone: the client sends again until it gets through.
-        entry.forwarding.keep_away(&ends).unwrap();
+        stage.entry.keep_away(&ends).unwrap();
         speak(&mut client, &mut server, 1000, 1);
-        let counts = entry.forwarding.counts();
+        let counts = stage.entry.counts();
         if counts.kept_away > 0 && counts.too_old > 0 {
             return;
         }
@@ -563,17 +546,12 @@ enum Moment {
 }
 
 /// One connection that its client ends while it is handed over, or afterwards.
-fn ended_by_the_client(
-    segment: &Segment,
-    (entry, owner): (&Node<'_>, &Node<'_>),
-    listener: &TcpListener,
-    (when, hard): (Moment, bool),
-) {
-    let (mut client, mut server, ends) = connect(segment, listener);
+fn ended_by_the_client(stage: &Stage, when: Moment, hard: bool) {
+    let (mut client, mut server, ends) = stage.connect();
     speak(&mut client, &mut server, 1000, 1);
     let mut client = Some(client);
-    let mut reached = |stage| {
-        let ended = client.take_if(|_| stage == when);
+    let mut reached = |moment| {
+        let ended = client.take_if(|_| moment == when);
         match (ended, hard) {
             (Some(client), true) => segment::reset(client),
             (ended, _) => drop(ended),
@@ -581,64 +559,50 @@ fn ended_by_the_client(
     };
     rest(&server);
     let begun = Instant::now();
-    owner.forwarding.expect(&ends).unwrap();
-    entry.forwarding.keep_away(&ends).unwrap();
+    stage.owner.expect(&ends).unwrap();
+    stage.entry.keep_away(&ends).unwrap();
     reached(Moment::KeptAway);
     let frozen = match freeze(server.into(), b"") {
         Ok(frozen) => frozen,
         // The machine stood still, and the client's last packet got through.
-        Err(_) if begun.elapsed() >= WINDOW => return entry.forwarding.forget(&ends),
+        Err(_) if begun.elapsed() >= WINDOW => return stage.entry.forget(&ends),
         Err((_, refused)) => panic!("{refused}"),
     };
-    let mac = owner.forwarding.device().mac;
-    entry.forwarding.send_on(&ends, mac).unwrap();
+    stage.send_on(&ends);
     reached(Moment::SentOn);
-    let restored = continued(owner.host, frozen.state());
+    let restored = continued(&stage.segment.owner, frozen.state());
     reached(Moment::Restored);
-    owner.forwarding.expect_no_more(&ends);
+    stage.owner.expect_no_more(&ends);
     let mut server = speaking(restored);
     frozen.release();
     reached(Moment::Answered);
-    // The answer finds nobody: sooner or later it fails.
-    let body = vec![0; 1 << 16];
-    let error = loop {
-        match server.write_all(&body) {
-            Ok(()) => {}
-            Err(error) => break error.kind(),
-        }
-    };
-    let gone = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
-    assert!(gone.contains(&error), "{when:?} {hard}: {error:?}");
+    // The answer finds nobody.
+    let error = send_until_it_fails(&mut server, &[0; 1 << 16]);
+    assert!(is_gone(error), "{when:?} {hard}: {error:?}");
 }
 
 #[test]
 fn clients_that_end_at_any_moment_leave_nothing_behind() {
-    let Some(segment) = segment() else {
+    let Some(stage) = Stage::new(FOUR) else {
         return;
     };
-    let entry = Node::new(&segment, &segment.entry).unwrap();
-    let owner = Node::new(&segment, &segment.owner).unwrap();
-    let listener = listen(entry.host, FOUR);
     let rounds = if is_long() { 40 } else { 3 };
-    let stages = [
+    let moments = [
         Moment::KeptAway,
         Moment::SentOn,
         Moment::Restored,
         Moment::Answered,
     ];
     for _ in 0..rounds {
-        for when in stages {
+        for when in moments {
             for hard in [true, false] {
-                ended_by_the_client(&segment, (&entry, &owner), &listener, (when, hard));
+                ended_by_the_client(&stage, when, hard);
             }
         }
     }
+    stage.wait_until_the_entry_forgot();
     let until = Instant::now() + PATIENCE;
-    while entry.forwarding.sweep().0 > 0 {
-        assert!(Instant::now() < until, "an entry stays");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    for host in [&segment.entry, &segment.owner] {
+    for host in [&stage.segment.entry, &stage.segment.owner] {
         while let Some(left) = segment::connection_left(host) {
             assert!(Instant::now() < until, "{}: {left}", host.name);
             std::thread::sleep(Duration::from_millis(50));
@@ -648,28 +612,23 @@ fn clients_that_end_at_any_moment_leave_nothing_behind() {
 
 #[test]
 fn there_are_never_more_entries_than_the_limit() {
-    let Some(segment) = segment() else {
+    let Some(stage) = Stage::new(FOUR) else {
         return;
     };
-    let entry = Node::new(&segment, &segment.entry).unwrap();
-    let owner = Node::new(&segment, &segment.owner).unwrap();
-    let mac = owner.forwarding.device().mac;
+    let mac = stage.owner.device().mac;
     let service: SocketAddr = FOUR.parse().unwrap();
     for number in 0..80_000_u32 {
         let [_, a, b, c] = number.to_be_bytes();
         let client = SocketAddr::from(([10, a, b, c], 1024));
-        entry
-            .forwarding
-            .send_on(&Ends { client, service }, mac)
-            .unwrap();
+        let ends = Ends { client, service };
+        stage.entry.send_on(&ends, mac).unwrap();
     }
-    let (left, _) = entry.forwarding.sweep();
+    let (left, _) = stage.entry.sweep();
     assert!((1..=65_536).contains(&left), "{left}");
     // There is room for the next one.
-    let listener = listen(entry.host, FOUR);
-    let (mut client, mut server, ends) = connect(&segment, &listener);
+    let (mut client, mut server, ends) = stage.connect();
     speak(&mut client, &mut server, 1000, 1);
-    let mut server = hand_over(&entry, &owner, &ends, server);
+    let mut server = stage.hand_over(&ends, server);
     speak(&mut client, &mut server, 1 << 20, 2);
 }
 
