@@ -1,24 +1,13 @@
 //! The published examples of the S3 documentation, and what must be refused.
 
 use super::*;
+use crate::tests::example::{self, ACCESS_KEY, Example, NOW_MS};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
-pub(crate) const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
-pub(crate) const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-/// 20130524T000000Z.
-pub(crate) const NOW_MS: i64 = 1_369_353_600_000;
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const HOST: (&str, &str) = ("Host", "examplebucket.s3.amazonaws.com");
 const DATE: (&str, &str) = ("x-amz-date", "20130524T000000Z");
-
-pub(crate) struct Example;
-
-impl Credentials for Example {
-    fn secret(&self, access_key: &str) -> Option<&str> {
-        (access_key == ACCESS_KEY).then_some(SECRET)
-    }
-}
 
 fn authorization(signed: &str, signature: &str) -> String {
     format!(
@@ -26,7 +15,7 @@ fn authorization(signed: &str, signature: &str) -> String {
     )
 }
 
-pub(crate) fn run(
+fn run(
     method: &str,
     target: &str,
     headers: &[(&str, &str)],
@@ -42,13 +31,7 @@ fn run_as(
     now_ms: i64,
     policy: AuthPolicy,
 ) -> Result<Identity, S3Error> {
-    let headers: Vec<_> = headers
-        .iter()
-        .map(|(name, value)| httparse::Header {
-            name,
-            value: value.as_bytes(),
-        })
-        .collect();
+    let headers = example::headers(headers);
     let view = RequestView {
         method,
         target,
@@ -436,13 +419,7 @@ fn the_cache_holds_only_keys_that_proved_right() {
     let mut once = |signature: &str| {
         let auth = authorization(GET_SIGNED, signature);
         let pairs = get_object(&auth);
-        let headers: Vec<_> = pairs
-            .iter()
-            .map(|(name, value)| httparse::Header {
-                name,
-                value: value.as_bytes(),
-            })
-            .collect();
+        let headers = example::headers(&pairs);
         let view = RequestView {
             method: "GET",
             target: "/test.txt",

@@ -1,24 +1,14 @@
 //! Payloads whole and in pieces, right and wrong.
 
 use super::*;
-use crate::auth::{AuthPolicy, Credentials, SigningKeyCache, authenticate};
+use crate::auth::{AuthPolicy, SigningKeyCache, authenticate};
 use crate::error::{S3Error, S3ErrorCode};
 use crate::request::{Dialect, Request};
+use crate::tests::example::{self, ACCESS_KEY, Example, NOW_MS};
 use crate::view::RequestView;
 use proptest::prelude::*;
 use quickwater_proto::{Checksum, ChecksumAlgorithm, ChecksumKind};
 use sha2::{Digest, Sha256};
-
-/// 20130524T000000Z.
-const NOW_MS: i64 = 1_369_353_600_000;
-
-struct Example;
-
-impl Credentials for Example {
-    fn secret(&self, _: &str) -> Option<&str> {
-        Some("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-    }
-}
 
 fn md5_of(data: &[u8]) -> quickwater_hash::Md5 {
     let mut md5 = quickwater_hash::Md5::new();
@@ -253,7 +243,7 @@ fn signed_example(trailer: bool) -> (PayloadPlan, Vec<u8>) {
         )
     };
     let auth = format!(
-        "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,SignedHeaders={signed},Signature={seed}"
+        "AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/20130524/us-east-1/s3/aws4_request,SignedHeaders={signed},Signature={seed}"
     );
     let mut headers = vec![
         ("Host", "s3.amazonaws.com"),
@@ -269,13 +259,7 @@ fn signed_example(trailer: bool) -> (PayloadPlan, Vec<u8>) {
     } else {
         ("Content-Length", "66824")
     });
-    let parsed: Vec<_> = headers
-        .iter()
-        .map(|(name, value)| httparse::Header {
-            name,
-            value: value.as_bytes(),
-        })
-        .collect();
+    let parsed = example::headers(&headers);
     let view = RequestView {
         method: "PUT",
         target: "/examplebucket/chunkObject.txt",

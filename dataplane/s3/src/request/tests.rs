@@ -1,6 +1,7 @@
 //! Request heads, right and wrong.
 
 use super::*;
+use crate::tests::example;
 use proptest::prelude::*;
 use quickwater_proto::{ChecksumAlgorithm, ETag, PutCondition, UploadId};
 
@@ -20,13 +21,7 @@ fn parse_with(
     target: &str,
     headers: &[Pair<'_>],
 ) -> Result<Request, S3Error> {
-    let headers: Vec<_> = headers
-        .iter()
-        .map(|(name, value)| httparse::Header {
-            name,
-            value: value.as_bytes(),
-        })
-        .collect();
+    let headers = example::headers(headers);
     let view = RequestView {
         method,
         target,

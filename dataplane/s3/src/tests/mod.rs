@@ -1,34 +1,20 @@
 //! The whole dialect at once, on requests as a real client sends them.
 
+pub(crate) mod example;
 mod sent;
 
-use crate::auth::{AuthPolicy, Credentials, Identity, SigningKeyCache, authenticate};
+use self::example::{Example, NOW_MS};
+use crate::auth::{AuthPolicy, Identity, SigningKeyCache, authenticate};
 use crate::body::{PayloadDecoder, PayloadPlan};
 use crate::request::{Dialect, Operation, Request};
 use crate::view::RequestView;
 
-/// 20130524T000000Z.
-const NOW_MS: i64 = 1_369_353_600_000;
 const KEY: &str = "a b+c%/\u{e9}~'()*!$&=@;:,//./..";
-
-struct Example;
-
-impl Credentials for Example {
-    fn secret(&self, access_key: &str) -> Option<&str> {
-        (access_key == "AKIAIOSFODNN7EXAMPLE").then_some("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-    }
-}
 
 /// Authenticates, parses and decodes; gives the payload.
 fn serve(sent: &sent::Sent) -> (Identity, Request, Vec<u8>) {
     let (method, target, pairs, body) = *sent;
-    let headers: Vec<_> = pairs
-        .iter()
-        .map(|(name, value)| httparse::Header {
-            name,
-            value: value.as_bytes(),
-        })
-        .collect();
+    let headers = example::headers(pairs);
     let view = RequestView {
         method,
         target,
