@@ -20,6 +20,9 @@ use crate::buffers::{Pool, PoolConfig};
 use crate::http::{Starved, TransportError};
 use crate::runtime::Stop;
 
+/// Of a worker's connections, where a test does not say.
+const MEMORY_BYTES: usize = 8 << 20;
+
 /// Who signs, and what it signed.
 struct Authority {
     pem: String,
@@ -36,6 +39,10 @@ impl Authority {
             pem: certificate.pem(),
             issuer: Issuer::new(params, key),
         }
+    }
+
+    fn worker(&self, node: &str) -> Arc<PeerIdentity> {
+        self.identity(node, &format!("{node}.worker.quickwater"))
     }
 
     fn identity(&self, node: &str, name: &str) -> Arc<PeerIdentity> {
@@ -58,7 +65,7 @@ fn id(name: &str) -> NodeId {
 
 /// A worker that is where `address` says and knows the others.
 fn worker(identity: Arc<PeerIdentity>, key: u8, others: &[(&str, &TcpListener)]) -> Peers {
-    worker_with(identity, key, others, 8 << 20)
+    worker_with(identity, key, others, MEMORY_BYTES)
 }
 
 /// The same with so many bytes for its connections.
@@ -170,10 +177,38 @@ fn door() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
-fn host(peers: &Peers, listener: TcpListener, echo: &Rc<Echo>) -> Hosting {
-    let (peers, echo) = (peers.clone(), Rc::clone(echo));
-    let begun = move |stop, grace| async move { peers.serve(listener, echo, stop, grace).await };
+fn host<H: Host + 'static>(peers: &Peers, listener: TcpListener, host: &Rc<H>) -> Hosting {
+    let (peers, host) = (peers.clone(), Rc::clone(host));
+    let begun = move |stop, grace| async move { peers.serve(listener, host, stop, grace).await };
     Hosting::begin(Stop::new(), Duration::from_secs(9), begun)
+}
+
+/// A worker that calls and one that is called.
+struct Two {
+    a: Peers,
+    b: Peers,
+    hosting: Hosting,
+}
+
+impl Two {
+    fn new<H: Host + 'static>(called: &Rc<H>) -> Self {
+        Self::with_memory(called, (MEMORY_BYTES, MEMORY_BYTES))
+    }
+
+    /// With so many bytes for the connections of who calls and of who is called.
+    fn with_memory<H: Host + 'static>(called: &Rc<H>, (of_a, of_b): (usize, usize)) -> Self {
+        let (authority, listener) = (Authority::new(), door());
+        let a = worker_with(authority.worker("a"), 1, &[("b", &listener)], of_a);
+        let b = worker_with(authority.worker("b"), 1, &[], of_b);
+        let hosting = host(&b, listener, called);
+        Self { a, b, hosting }
+    }
+
+    async fn end(self) {
+        self.a.end();
+        self.hosting.end().await.unwrap();
+        self.b.end();
+    }
 }
 
 /// Sends `pieces` as they are asked for, then takes the answer's body.
@@ -217,15 +252,9 @@ fn pieces(count: usize) -> Vec<Vec<u8>> {
 
 #[monoio::test(timer_enabled = true)]
 async fn bodies_go_both_ways_on_one_connection() {
-    let (authority, listener) = (Authority::new(), door());
-    let a = worker(
-        authority.identity("a", "a.worker.quickwater"),
-        1,
-        &[("b", &listener)],
-    );
-    let b = worker(authority.identity("b", "b.worker.quickwater"), 1, &[]);
     let echo = Echo::new();
-    let hosting = host(&b, listener, &echo);
+    let two = Two::new(&echo);
+    let (a, b) = (two.a.clone(), two.b.clone());
     for count in [1, 2, 9] {
         let sent = pieces(count);
         let got = upload(&a, &echo.pool, sent.clone()).await.unwrap();
@@ -243,22 +272,13 @@ async fn bodies_go_both_ways_on_one_connection() {
     assert_eq!(load(&a.stats().connected), 1, "one connection served all");
     assert_eq!(load(&b.stats().served[0]), 5);
     assert_eq!(load(&a.stats().made[0]), 5);
-    a.end();
-    hosting.end().await.unwrap();
-    b.end();
+    two.end().await;
     assert_eq!(load(&b.stats().open_in) + load(&a.stats().open_out), 0);
 }
 
 #[monoio::test(timer_enabled = true)]
 async fn as_many_connections_are_kept_as_were_in_use_at_once() {
-    let (authority, listener) = (Authority::new(), door());
-    let a = worker(
-        authority.identity("a", "a.worker.quickwater"),
-        1,
-        &[("b", &listener)],
-    );
-    let b = worker(authority.identity("b", "b.worker.quickwater"), 1, &[]);
-    let hosting = host(&b, listener, &Echo::new());
+    let Two { a, b, hosting } = Two::new(&Echo::new());
     let many = super::limit::IDLE_MAX + 4;
     let mut calls = Vec::new();
     for _ in 0..many {
@@ -280,25 +300,18 @@ async fn as_many_connections_are_kept_as_were_in_use_at_once() {
 #[monoio::test(timer_enabled = true)]
 async fn who_finds_no_memory_for_a_connection_waits_for_one_that_is_there() {
     // Memory for a few connections, of who calls and of who is called.
-    for (of_a, of_b) in [(200 << 10, 8 << 20), (8 << 20, 200 << 10)] {
-        let (authority, listener) = (Authority::new(), door());
-        let identity = authority.identity("a", "a.worker.quickwater");
-        let a = worker_with(identity, 1, &[("b", &listener)], of_a);
-        let identity = authority.identity("b", "b.worker.quickwater");
-        let b = worker_with(identity, 1, &[], of_b);
+    for bytes in [(200 << 10, MEMORY_BYTES), (MEMORY_BYTES, 200 << 10)] {
         let echo = Echo::new();
-        let hosting = host(&b, listener, &echo);
+        let two = Two::with_memory(&echo, bytes);
         // The first is there before anybody could wait for it.
-        upload(&a, &echo.pool, pieces(1)).await.unwrap();
-        let all = (0..64).map(|_| upload(&a, &echo.pool, vec![vec![7; 100]]));
+        upload(&two.a, &echo.pool, pieces(1)).await.unwrap();
+        let all = (0..64).map(|_| upload(&two.a, &echo.pool, vec![vec![7; 100]]));
         for got in futures_util::future::join_all(all).await {
             assert_eq!(got.unwrap(), vec![7; 100]);
         }
-        let connected = a.stats().connected.load(Ordering::Relaxed);
+        let connected = two.a.stats().connected.load(Ordering::Relaxed);
         assert!((1..16).contains(&connected), "{connected}");
-        a.end();
-        hosting.end().await.unwrap();
-        b.end();
+        two.end().await;
     }
 }
 
@@ -320,15 +333,9 @@ impl Host for Parrot {
 
 #[monoio::test(timer_enabled = true)]
 async fn bytes_of_a_copy_are_as_many_as_were_asked_for() {
-    let (authority, listener) = (Authority::new(), door());
-    let identity = authority.identity("a", "a.worker.quickwater");
-    let a = worker(identity, 1, &[("b", &listener)]);
-    let b = worker(authority.identity("b", "b.worker.quickwater"), 1, &[]);
     let parrot = Rc::new(Parrot(RefCell::default()));
-    let (serving, host, stop) = (b.clone(), Rc::clone(&parrot), Stop::new());
-    let hosting = Hosting::begin(stop, Duration::from_secs(9), |stop, grace| async move {
-        serving.serve(listener, host, stop, grace).await
-    });
+    let two = Two::new(&parrot);
+    let a = &two.a;
     let (node, many) = (id("b"), 200_000);
     let chunk = quickwater_engine::io::ChunkId {
         blob: quickwater_proto::BlobId(7),
@@ -363,16 +370,13 @@ async fn bytes_of_a_copy_are_as_many_as_were_asked_for() {
     says(true, "", many);
     assert_eq!(fetch().await, Ok((true, true)));
     assert_eq!(connected(), 4);
-    a.end();
-    hosting.end().await.unwrap();
-    b.end();
+    two.end().await;
 }
 
 #[monoio::test(timer_enabled = true)]
 async fn a_host_that_takes_no_connection_keeps_nobody_waiting() {
     let (authority, listener) = (Authority::new(), door());
-    let identity = authority.identity("a", "a.worker.quickwater");
-    let a = worker(identity, 1, &[("b", &listener)]);
+    let a = worker(authority.worker("a"), 1, &[("b", &listener)]);
     drop(listener);
     let node = id("b");
     let all = (0..64).map(|_| a.call(&node, Task::Relay, right("Nothing"), b"head"));
@@ -385,20 +389,16 @@ async fn a_host_that_takes_no_connection_keeps_nobody_waiting() {
 
 #[monoio::test(timer_enabled = true)]
 async fn a_client_that_fails_is_not_taken_for_an_end() {
-    let (authority, listener) = (Authority::new(), door());
-    let a = worker(
-        authority.identity("a", "a.worker.quickwater"),
-        1,
-        &[("b", &listener)],
-    );
-    let b = worker(authority.identity("b", "b.worker.quickwater"), 1, &[]);
     let echo = Echo::new();
-    let hosting = host(&b, listener, &echo);
+    let two = Two::new(&echo);
     for (why, seen) in [
         (Promise::Gone, TransportError::Closed),
         (Promise::TimedOut, TransportError::TimedOut),
     ] {
-        let call = a.call(&id("b"), Task::Relay, right("Upload"), b"").await;
+        let call = two
+            .a
+            .call(&id("b"), Task::Relay, right("Upload"), b"")
+            .await;
         let mut call = call.unwrap();
         assert!(matches!(call.reply().await, Ok(Reply::More(PIECES_MAX))));
         call.cancel(why).await.unwrap();
@@ -408,7 +408,10 @@ async fn a_client_that_fails_is_not_taken_for_an_end() {
         assert_eq!(echo.seen.borrow_mut().pop(), Some(Err(seen)));
     }
     // Whoever calls may vanish, too.
-    let call = a.call(&id("b"), Task::Relay, right("Upload"), b"").await;
+    let call = two
+        .a
+        .call(&id("b"), Task::Relay, right("Upload"), b"")
+        .await;
     let mut call = call.unwrap();
     assert!(matches!(call.reply().await, Ok(Reply::More(PIECES_MAX))));
     drop(call);
@@ -419,9 +422,7 @@ async fn a_client_that_fails_is_not_taken_for_an_end() {
         echo.seen.borrow_mut().pop(),
         Some(Err(TransportError::Closed))
     );
-    a.end();
-    hosting.end().await.unwrap();
-    b.end();
+    two.end().await;
 }
 
 #[monoio::test(timer_enabled = true)]
@@ -431,10 +432,7 @@ async fn who_is_not_of_the_cluster_is_not_served() {
     let here = [("b", &listener)];
     let strangers = [
         // Another cluster's certificate.
-        (
-            worker(strange.identity("a", "a.worker.quickwater"), 1, &here),
-            "unreached",
-        ),
+        (worker(strange.worker("a"), 1, &here), "unreached"),
         // An admin's, and one of nobody.
         (
             worker(authority.identity("a", "a.admin.quickwater"), 1, &here),
@@ -449,12 +447,9 @@ async fn who_is_not_of_the_cluster_is_not_served() {
             worker(authority.identity("a", "c.worker.quickwater"), 1, &here),
             "refused",
         ),
-        (
-            worker(authority.identity("a", "a.worker.quickwater"), 2, &here),
-            "refused",
-        ),
+        (worker(authority.worker("a"), 2, &here), "refused"),
     ];
-    let b = worker(authority.identity("b", "b.worker.quickwater"), 1, &[]);
+    let b = worker(authority.worker("b"), 1, &[]);
     let echo = Echo::new();
     let hosting = host(&b, listener, &echo);
     for (stranger, how) in &strangers {
@@ -489,15 +484,8 @@ async fn who_is_not_of_the_cluster_is_not_served() {
 
 #[monoio::test(timer_enabled = true)]
 async fn what_is_no_frame_ends_the_connection() {
-    let (authority, listener) = (Authority::new(), door());
-    let a = worker(
-        authority.identity("a", "a.worker.quickwater"),
-        1,
-        &[("b", &listener)],
-    );
-    let b = worker(authority.identity("b", "b.worker.quickwater"), 1, &[]);
     let echo = Echo::new();
-    let hosting = host(&b, listener, &echo);
+    let two = Two::new(&echo);
     let mut damaged = quickwater_peer::Frame::bare(Kind::Call, 1)
         .encode(b"head")
         .unwrap();
@@ -506,29 +494,23 @@ async fn what_is_no_frame_ends_the_connection() {
         .encode(&[])
         .unwrap();
     for bytes in [vec![0x5a; 4096], damaged, unasked] {
-        let mut taken = a.take(&id("b")).await.unwrap();
+        let mut taken = two.a.take(&id("b")).await.unwrap();
         taken.wire.begin();
         taken.wire.send_bytes(bytes).await.unwrap();
         let answer = taken.wire.receive(Duration::from_secs(60)).await;
         assert!(matches!(answer, Err(WireError::Transport(_))), "{answer:?}");
     }
     // Others are served all the same.
-    upload(&a, &echo.pool, pieces(1)).await.unwrap();
-    a.end();
-    hosting.end().await.unwrap();
-    b.end();
+    upload(&two.a, &echo.pool, pieces(1)).await.unwrap();
+    two.end().await;
 }
 
 #[monoio::test(timer_enabled = true)]
 async fn a_worker_that_restarted_is_found_again() {
     let (authority, listener) = (Authority::new(), door());
     let again = listener.try_clone().unwrap();
-    let a = worker(
-        authority.identity("a", "a.worker.quickwater"),
-        1,
-        &[("b", &listener)],
-    );
-    let identity = authority.identity("b", "b.worker.quickwater");
+    let a = worker(authority.worker("a"), 1, &[("b", &listener)]);
+    let identity = authority.worker("b");
     let b = worker(Arc::clone(&identity), 1, &[]);
     let echo = Echo::new();
     let hosting = host(&b, listener, &echo);
