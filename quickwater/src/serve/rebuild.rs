@@ -8,39 +8,32 @@
 
 mod cluster;
 mod collect;
+mod steps;
 
 use std::fs::File;
-use std::io::{BufReader, Read};
-use std::time::{Duration, Instant};
+use std::io::BufReader;
 
 use anyhow::{Context as _, Result, bail};
-use quickwater_controlplane::dump::DumpError;
-use quickwater_controlplane::namespace::{Change, Namespace, RebuildError};
-use quickwater_controlplane::records::{JournalEntry, Known, ObjectRow};
-use quickwater_controlplane::store::{self, EngineKind, EngineOptions};
-use quickwater_controlplane::{dump, store as stores};
-use quickwater_proto::{BucketId, ObjectKey, ObjectRecord, PersistState};
+use quickwater_controlplane::dump;
+use quickwater_controlplane::namespace::Namespace;
+use quickwater_controlplane::records::{JournalEntry, Known};
+use quickwater_controlplane::store as stores;
+use quickwater_proto::{ObjectRecord, PersistState};
 use quickwater_worker::store::{Fact, Facts, Gaps, Store};
-use tokio::runtime::Runtime;
 
 use super::apart::belonging::Belonging;
 use super::budget::Budget;
-use super::{control, control_runtime, data_plane, kept_names};
+use super::{control_runtime, data_plane, kept_names};
 use crate::cli::{SettingsArgs, Usage};
 use crate::home::Home;
 use crate::settings::Settings;
 
 pub(crate) use cluster::{Sources, rebuild_cluster};
 pub(crate) use collect::{Collected, collect};
-
-/// Changes entered in one transaction, and rows read at a time.
-const BATCH_CHANGES: usize = 500;
-/// Bytes of entries restored in one transaction, last one apart.
-const BATCH_BYTES: usize = 400_000;
-/// Most problems told by name; all are counted.
-const NAMED_MAX: u64 = 10_000;
-/// Time between two words about how far it is.
-const PROGRESS_PERIOD: Duration = Duration::from_secs(5);
+use steps::{
+    Entering, Newest, Place, Rebuild, Restoring, Telling, begin, has_bucket, leave_out_torn, place,
+    record_of,
+};
 
 /// What a rebuild found and did.
 #[derive(Debug, Default)]
@@ -112,6 +105,7 @@ pub(crate) fn rebuild(
     let store = open_store(&settings, budget)?;
     let mut work = Work {
         store: &store,
+        last: Last::default(),
         found: Rebuilt {
             dry_run,
             ..Rebuilt::default()
@@ -120,20 +114,17 @@ pub(crate) fn rebuild(
     };
     let gaps = store.gaps().context("cannot read what has ended")?;
     work.found.gaps = tell_gaps(&gaps, &mut work.telling)?;
-    let last = work.look_through()?;
-    if dry_run {
-        let scratch = home.dir().join("rebuild-dry-run");
-        remove(&scratch)?;
-        let outcome = work.try_out(&runtime, &scratch, &last);
-        remove(&scratch)?;
-        outcome?;
-        return Ok(work.found);
+    work.look_through()?;
+    let place = Place {
+        home: &home,
+        settings: &settings,
+        budget,
+        runtime: &runtime,
+    };
+    match dry_run {
+        true => place.try_out(&mut work)?,
+        false => place.make(&mut work)?,
     }
-    let metadata = control::open_store(&runtime, &home, &settings, budget, last.after + 1)?;
-    let namespace = Namespace::new(metadata.clone());
-    let outcome = runtime.block_on(work.make(&namespace, &last));
-    runtime.block_on(metadata.release());
-    outcome?;
     Ok(work.found)
 }
 
@@ -159,53 +150,11 @@ fn open_store(settings: &Settings, budget: Budget) -> Result<Store> {
     Ok(store)
 }
 
-fn remove(directory: &std::path::Path) -> Result<()> {
-    match std::fs::remove_dir_all(directory) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-            Err(cause).with_context(|| format!("cannot remove {}", directory.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The largest numbers that were given.
 #[derive(Debug, Default)]
 struct Last {
     after: u64,
     sequence: u64,
-}
-
-/// What is told while it goes on.
-struct Telling<'a> {
-    named: u64,
-    told: &'a mut dyn FnMut(&str) -> Result<()>,
-    progress: Instant,
-}
-
-impl<'a> Telling<'a> {
-    fn new(told: &'a mut dyn FnMut(&str) -> Result<()>) -> Self {
-        Self {
-            named: 0,
-            told,
-            progress: Instant::now(),
-        }
-    }
-
-    fn tell(&mut self, text: &str) -> Result<()> {
-        self.named += 1;
-        match self.named {
-            named if named < NAMED_MAX => (self.told)(text),
-            NAMED_MAX => (self.told)("and more, which are counted only"),
-            _ => Ok(()),
-        }
-    }
-
-    fn show_progress(&mut self, doing: &str, count: u64) {
-        if self.progress.elapsed() >= PROGRESS_PERIOD {
-            self.progress = Instant::now();
-            tracing::info!(count, "{doing}");
-        }
-    }
 }
 
 /// Tells of the segments that are missing or old; how many.
@@ -228,30 +177,6 @@ fn tell_gaps(gaps: &Gaps, telling: &mut Telling<'_>) -> Result<u64> {
     Ok(count)
 }
 
-/// Whether the bucket of a change is there; tells of one that should be.
-async fn has_bucket<S: stores::Store>(
-    to: &Namespace<S>,
-    entry: &JournalEntry,
-    last_bucket: u64,
-    (found, telling): (&mut Rebuilt, &mut Telling<'_>),
-) -> Result<bool> {
-    let number = entry.bucket.0;
-    if to.bucket_name(entry.bucket).await?.is_some() {
-        return Ok(true);
-    }
-    if number <= last_bucket {
-        found.bucketless += 1;
-    } else {
-        found.nameless += 1;
-        telling.tell(&format!(
-            "{} in bucket number {number}, which was made moments before the end and whose name \
-             is not known",
-            entry.key
-        ))?;
-    }
-    Ok(false)
-}
-
 impl Rebuilt {
     fn count(&mut self, record: &ObjectRecord) {
         let (objects, bytes) = match record.persist {
@@ -266,6 +191,7 @@ impl Rebuilt {
 /// A rebuild under way.
 struct Work<'a> {
     store: &'a Store,
+    last: Last,
     found: Rebuilt,
     telling: Telling<'a>,
 }
@@ -276,8 +202,8 @@ impl Work<'_> {
     }
 
     /// Reads everything once, to learn which numbers the new metadata must exceed.
-    fn look_through(&mut self) -> Result<Last> {
-        let mut last = Last {
+    fn look_through(&mut self) -> Result<()> {
+        self.last = Last {
             after: dump::verify(open_names(self.store)?)
                 .context("the names of the buckets, beside the cache store")?,
             sequence: self.store.settled_through(),
@@ -307,11 +233,11 @@ impl Work<'_> {
             };
             self.found.ended += u64::from(fact.has_ended);
             if let Some(entry) = self.decode(&fact)? {
-                last.after = last.after.max(entry.after);
-                last.sequence = last.sequence.max(entry.sequence);
+                self.last.after = self.last.after.max(entry.after);
+                self.last.sequence = self.last.sequence.max(entry.sequence);
             }
         }
-        Ok(last)
+        Ok(())
     }
 
     /// What a fact says; `None`: nothing, or it cannot be understood.
@@ -329,46 +255,16 @@ impl Work<'_> {
         }
     }
 
-    fn try_out(&mut self, runtime: &Runtime, scratch: &std::path::Path, last: &Last) -> Result<()> {
-        let options = EngineOptions::default();
-        let store = store::open_at_least(EngineKind::Fjall, scratch, &options, last.after + 1)
-            .context("cannot make a store to try it out in")?;
-        runtime.block_on(self.make(&Namespace::new(store), last))
-    }
-
-    async fn make<S: stores::Store>(&mut self, to: &Namespace<S>, last: &Last) -> Result<()> {
-        let mut file = open_names(self.store)?;
-        let begun = to.begin_rebuild(Some(&mut file as &mut dyn Read)).await;
-        self.found.resumed = begun.map_err(explain)?;
-        let has = dump::version(to.store()).await?;
-        if has <= last.after {
-            let needs = last.after;
-            return Err(DumpError::Behind { has, needs }.into());
-        }
-        let last_bucket = to.last_bucket().await?;
-        self.enter_all(to).await?;
-        self.restore_all(to, last_bucket).await?;
-        to.end_rebuild(&self.store.identity(), last.sequence)
-            .await?;
-        Ok(())
-    }
-
     /// Enters every change into the metadata, which keep the newest of each key.
     async fn enter_all<S: stores::Store>(&mut self, to: &Namespace<S>) -> Result<()> {
-        let mut batch: Vec<Change> = Vec::with_capacity(BATCH_CHANGES);
-        let mut count = 0;
+        let (mut entering, mut count) = (Entering::new(to), 0);
         // What cannot be read was told before.
         for fact in self.store.facts()?.flatten() {
             let Ok(entry) = JournalEntry::decode(&fact.data) else {
                 continue;
             };
             if self.is_torn(&fact, &entry) {
-                self.found.torn += 1;
-                self.tell(&format!(
-                    "{} of {} bytes: cut by a crash before its ack, left out",
-                    place(to, entry.bucket, &entry.key).await?,
-                    entry.object.size
-                ))?;
+                leave_out_torn(to, &entry, (&mut self.found, &mut self.telling)).await?;
                 continue;
             }
             count += 1;
@@ -382,14 +278,9 @@ impl Work<'_> {
                 is_note: fact.is_note,
                 at: 0,
             };
-            batch.push((entry.bucket, entry.key, known));
-            if batch.len() == BATCH_CHANGES {
-                to.enter_known(&batch).await?;
-                batch.clear();
-            }
+            entering.enter((entry.bucket, entry.key, known)).await?;
         }
-        to.enter_known(&batch).await?;
-        Ok(())
+        entering.end().await
     }
 
     /// An entry is flushed with the bytes it is about, or never acked. Once it was
@@ -408,42 +299,18 @@ impl Work<'_> {
         last_bucket: u64,
     ) -> Result<()> {
         let mut facts = self.store.facts()?;
-        let mut after: Option<(BucketId, ObjectKey)> = None;
-        let (mut batch, mut bytes, mut count) = (Vec::new(), 0, 0);
-        loop {
-            let from = after.as_ref().map(|(bucket, key)| (*bucket, key));
-            let page = to.known_changes(from, BATCH_CHANGES).await?;
-            after = page.last().map(|(bucket, key, _)| (*bucket, key.clone()));
-            for (bucket, key, known) in page {
-                count += 1;
-                self.telling
-                    .show_progress("restoring: keys looked at", count);
-                if known.has_ended {
-                    continue;
-                }
-                let entry = read_again(&mut facts, &known).with_context(|| {
-                    format!("the entry of {key} in bucket {} is gone", bucket.0)
-                })?;
-                let say = (&mut self.found, &mut self.telling);
-                if !has_bucket(to, &entry, last_bucket, say).await? {
-                    continue;
-                }
-                self.count(to, &mut facts, &entry).await?;
-                bytes += entry.object.row.len();
-                bytes += entry.object.pieces.iter().map(Vec::len).sum::<usize>();
-                batch.push(entry);
-                if bytes >= BATCH_BYTES || batch.len() == BATCH_CHANGES {
-                    to.restore(&batch).await?;
-                    batch.clear();
-                    bytes = 0;
-                }
+        let (mut newest, mut restoring) = (Newest::new(to), Restoring::new(to));
+        while let Some((bucket, key, known)) = newest.next(&mut self.telling).await? {
+            let entry = read_again(&mut facts, &known)
+                .with_context(|| format!("the entry of {key} in bucket {} is gone", bucket.0))?;
+            let say = (&mut self.found, &mut self.telling);
+            if !has_bucket(to, &entry, last_bucket, say).await? {
+                continue;
             }
-            if after.is_none() {
-                break;
-            }
+            self.count(to, &mut facts, &entry).await?;
+            restoring.restore(entry, Vec::new()).await?;
         }
-        to.restore(&batch).await?;
-        Ok(())
+        restoring.end().await
     }
 
     /// Counts a change that is restored, and reads all its bytes.
@@ -474,6 +341,22 @@ impl Work<'_> {
     }
 }
 
+impl Rebuild for Work<'_> {
+    fn after(&self) -> u64 {
+        self.last.after
+    }
+
+    async fn make<S: stores::Store>(&mut self, to: &Namespace<S>) -> Result<()> {
+        let mut names = open_names(self.store)?;
+        self.found.resumed = begin(to, &mut names, self.last.after).await?;
+        let last_bucket = to.last_bucket().await?;
+        self.enter_all(to).await?;
+        self.restore_all(to, last_bucket).await?;
+        let identity = self.store.identity();
+        Ok(to.end_rebuild(&identity, self.last.sequence).await?)
+    }
+}
+
 /// The names of buckets, mounts and policies.
 fn open_names(store: &Store) -> Result<BufReader<File>> {
     let path = kept_names::path(store.directory());
@@ -486,44 +369,9 @@ fn open_names(store: &Store) -> Result<BufReader<File>> {
     })
 }
 
-/// The object of an entry.
-fn record_of(entry: &JournalEntry) -> Result<ObjectRecord> {
-    let pieces: Vec<bytes::Bytes> = entry
-        .object
-        .pieces
-        .iter()
-        .cloned()
-        .map(Into::into)
-        .collect();
-    Ok(ObjectRow::decode(&entry.object.row)?.into_record(&pieces)?)
-}
-
 /// The entry or note that a row names.
 fn read_again(facts: &mut Facts, known: &Known) -> Result<JournalEntry> {
     let fact = facts.read(known.blob, known.is_note);
     let fact = fact.context("it is not in the index")??;
     Ok(JournalEntry::decode(&fact.data)?)
-}
-
-/// How a key is told to people.
-async fn place<S: stores::Store>(
-    to: &Namespace<S>,
-    bucket: BucketId,
-    key: &ObjectKey,
-) -> Result<String> {
-    let name = to.bucket_name(bucket).await?;
-    Ok(match name {
-        Some(name) => format!("{name}/{key}"),
-        None => format!("{key} in bucket number {}", bucket.0),
-    })
-}
-
-fn explain(error: RebuildError) -> anyhow::Error {
-    match error {
-        RebuildError::NotEmpty => anyhow::anyhow!(
-            "{error}. If they are lost, empty them first: remove the `metadata` directory, or \
-             clear the prefix in FoundationDB. Nothing was done"
-        ),
-        error => error.into(),
-    }
 }

@@ -7,23 +7,22 @@
 //! stores (`collect`), and which change of a key is the newest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use quickwater_controlplane::cluster::Rebuilt as Ending;
 use quickwater_controlplane::facts::Facts;
-use quickwater_controlplane::namespace::{Change, Namespace};
+use quickwater_controlplane::namespace::Namespace;
 use quickwater_controlplane::records::{FactRow, JournalEntry, Known};
-use quickwater_controlplane::store::{self, EngineKind, EngineOptions};
 use quickwater_controlplane::{dump, store as stores};
-use quickwater_proto::{BlobId, BucketId, NodeId, ObjectKey, SLOTS, SlotTable, slot_of};
-use tokio::runtime::Runtime;
+use quickwater_proto::{BlobId, NodeId, SLOTS, SlotTable, slot_of};
 
 use super::super::budget::Budget;
-use super::super::{control, control_runtime};
-use super::{
-    BATCH_BYTES, BATCH_CHANGES, DumpError, Rebuilt, Telling, explain, has_bucket, place, record_of,
-    remove,
+use super::super::control_runtime;
+use super::Rebuilt;
+use super::steps::{
+    Entering, Newest, Place, Rebuild, Restoring, Telling, begin, has_bucket, leave_out_torn, place,
+    record_of,
 };
 use crate::cli::{SettingsArgs, Usage};
 use crate::home::Home;
@@ -59,20 +58,16 @@ pub(crate) fn rebuild_cluster(
     let budget = Budget::split(settings.memory_bytes, 1, Some(0), false, false);
     let mut work = Work::open(sources, Telling::new(told))?;
     work.found.dry_run = dry_run;
-    let least = work.after + 1;
-    if dry_run {
-        let scratch = home.dir().join("rebuild-dry-run");
-        remove(&scratch)?;
-        let outcome = work.try_out(&runtime, &scratch, least);
-        remove(&scratch)?;
-        outcome?;
-        return Ok(work.found);
+    let place = Place {
+        home: &home,
+        settings: &settings,
+        budget,
+        runtime: &runtime,
+    };
+    match dry_run {
+        true => place.try_out(&mut work)?,
+        false => place.make(&mut work)?,
     }
-    let metadata = control::open_store(&runtime, &home, &settings, budget, least)?;
-    let namespace = Namespace::new(metadata.clone());
-    let outcome = runtime.block_on(work.make(&namespace));
-    runtime.block_on(metadata.release());
-    outcome?;
     Ok(work.found)
 }
 
@@ -227,29 +222,6 @@ impl<'a> Work<'a> {
         })
     }
 
-    fn try_out(&mut self, runtime: &Runtime, scratch: &Path, least: u64) -> Result<()> {
-        let options = EngineOptions::default();
-        let store = store::open_at_least(EngineKind::Fjall, scratch, &options, least)
-            .context("cannot make a store to try it out in")?;
-        runtime.block_on(self.make(&Namespace::new(store)))
-    }
-
-    async fn make<S: stores::Store>(&mut self, to: &Namespace<S>) -> Result<()> {
-        let names = std::mem::take(&mut self.names);
-        let begun = to.begin_rebuild(Some(&mut &*names)).await;
-        self.found.resumed = begun.map_err(explain)?;
-        let has = dump::version(to.store()).await?;
-        if has <= self.after {
-            let needs = self.after;
-            return Err(DumpError::Behind { has, needs }.into());
-        }
-        let last_bucket = to.last_bucket().await?;
-        self.enter_all(to).await?;
-        self.restore_all(to, last_bucket).await?;
-        to.end_rebuild_of_cluster(&self.ending()).await?;
-        Ok(())
-    }
-
     /// What the cluster goes on with.
     fn ending(&self) -> Ending {
         let heads = || self.sources.iter().map(|facts| &facts.head);
@@ -269,7 +241,7 @@ impl<'a> Work<'a> {
     /// Enters what counts into the metadata, which keep the newest of each key, and who
     /// has which bytes.
     async fn enter_all<S: stores::Store>(&mut self, to: &Namespace<S>) -> Result<()> {
-        let mut changes: Vec<Change> = Vec::with_capacity(BATCH_CHANGES);
+        let mut entering = Entering::new(to);
         let mut blobs: Vec<(BlobId, u32)> = Vec::with_capacity(BATCH_BLOBS);
         for (facts, source) in self.sources.iter_mut().zip(0_u32..) {
             facts.rewind()?;
@@ -289,12 +261,7 @@ impl<'a> Work<'a> {
                     continue;
                 }
                 if fact.torn {
-                    self.found.torn += 1;
-                    self.telling.tell(&format!(
-                        "{} of {} bytes: cut by a crash before its ack, left out",
-                        place(to, entry.bucket, &entry.key).await?,
-                        entry.object.size
-                    ))?;
+                    leave_out_torn(to, &entry, (&mut self.found, &mut self.telling)).await?;
                     continue;
                 }
                 let known = Known {
@@ -306,14 +273,10 @@ impl<'a> Work<'a> {
                     is_note: fact.is_note,
                     at,
                 };
-                changes.push((entry.bucket, entry.key, known));
-                if changes.len() == BATCH_CHANGES {
-                    to.enter_known(&changes).await?;
-                    changes.clear();
-                }
+                entering.enter((entry.bucket, entry.key, known)).await?;
             }
         }
-        to.enter_known(&changes).await?;
+        entering.end().await?;
         to.enter_blobs(&blobs).await?;
         Ok(())
     }
@@ -324,43 +287,20 @@ impl<'a> Work<'a> {
         to: &Namespace<S>,
         last_bucket: u64,
     ) -> Result<()> {
-        let mut after: Option<(BucketId, ObjectKey)> = None;
-        let (mut batch, mut bytes, mut count) = (Vec::new(), 0, 0);
-        loop {
-            let from = after.as_ref().map(|(bucket, key)| (*bucket, key));
-            let page = to.known_changes(from, BATCH_CHANGES).await?;
-            after = page.last().map(|(bucket, key, _)| (*bucket, key.clone()));
-            for (_, key, known) in page {
-                count += 1;
-                self.telling
-                    .show_progress("restoring: keys looked at", count);
-                if known.has_ended {
-                    continue;
-                }
-                let fact = self
-                    .read(&known)
-                    .with_context(|| format!("the entry of {key}"))?;
-                let entry = JournalEntry::decode(&fact.data)?;
-                let say = (&mut self.found, &mut self.telling);
-                if !has_bucket(to, &entry, last_bucket, say).await? {
-                    continue;
-                }
-                let holders = self.holders(to, &entry, known.source).await?;
-                bytes += entry.object.row.len();
-                bytes += entry.object.pieces.iter().map(Vec::len).sum::<usize>();
-                batch.push((entry, holders));
-                if bytes >= BATCH_BYTES || batch.len() == BATCH_CHANGES {
-                    to.restore_held(&batch).await?;
-                    batch.clear();
-                    bytes = 0;
-                }
+        let (mut newest, mut restoring) = (Newest::new(to), Restoring::new(to));
+        while let Some((_, key, known)) = newest.next(&mut self.telling).await? {
+            let fact = self
+                .read(&known)
+                .with_context(|| format!("the entry of {key}"))?;
+            let entry = JournalEntry::decode(&fact.data)?;
+            let say = (&mut self.found, &mut self.telling);
+            if !has_bucket(to, &entry, last_bucket, say).await? {
+                continue;
             }
-            if after.is_none() {
-                break;
-            }
+            let holders = self.holders(to, &entry, known.source).await?;
+            restoring.restore(entry, holders).await?;
         }
-        to.restore_held(&batch).await?;
-        Ok(())
+        restoring.end().await
     }
 
     fn read(&mut self, known: &Known) -> Result<FactRow> {
@@ -414,6 +354,21 @@ impl<'a> Work<'a> {
             return Ok(self.without.clone());
         }
         Ok(nodes)
+    }
+}
+
+impl Rebuild for Work<'_> {
+    fn after(&self) -> u64 {
+        self.after
+    }
+
+    async fn make<S: stores::Store>(&mut self, to: &Namespace<S>) -> Result<()> {
+        let names = std::mem::take(&mut self.names);
+        self.found.resumed = begin(to, &mut &*names, self.after).await?;
+        let last_bucket = to.last_bucket().await?;
+        self.enter_all(to).await?;
+        self.restore_all(to, last_bucket).await?;
+        Ok(to.end_rebuild_of_cluster(&self.ending()).await?)
     }
 }
 
