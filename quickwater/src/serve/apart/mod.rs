@@ -10,6 +10,7 @@ mod elsewhere;
 mod expiry;
 mod leaving;
 mod lost;
+mod meeting;
 mod metadata;
 mod obey;
 mod worker;

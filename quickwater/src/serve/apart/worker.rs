@@ -1,19 +1,17 @@
 //! `worker`: shards, store, persister and UFS clients, with the metadata elsewhere.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use quickwater_controlplane::client::{Access, ControlClient, Introduction, LinkError};
+use quickwater_controlplane::client::{ControlClient, LinkError};
 use quickwater_controlplane::cluster::boottime;
 use quickwater_engine::Shared;
 use quickwater_proto::{NodeId, SlotTable};
-use quickwater_ufs::Standing;
-use quickwater_worker::listener;
 use quickwater_worker::metrics::{Metric, Metrics};
-use quickwater_worker::peer::{Directory, PeerConfig, PeerIdentity, PeerStats};
+use quickwater_worker::peer::PeerConfig;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
@@ -28,12 +26,10 @@ use super::super::{
     RUNTIME_UNWIND, announce, control, control_runtime, directories, identity, kept_names, listen,
     persist_watch, raise_file_limit, recover, sources,
 };
-use super::Certificates;
 use super::attendant::Attending;
-use super::belonging::Belonging;
 use super::body::Body;
 use super::claims::Claims;
-use super::expiry::Expiry;
+use super::meeting::{Meeting, Place, explain, link};
 use super::metadata::RemoteMetadata;
 use crate::cli::{SettingsArgs, Usage};
 use crate::home::{Credentials, Home, LastStart, RunFile, Verb};
@@ -87,43 +83,6 @@ pub(crate) fn run(args: &SettingsArgs) -> Result<()> {
     match clean {
         true => Ok(()),
         false => bail!("some requests were still running when the grace ended"),
-    }
-}
-
-/// What a worker must be told.
-struct Place {
-    node: NodeId,
-    control: String,
-    advertise: std::net::SocketAddr,
-}
-
-impl Place {
-    fn of(settings: &Settings) -> Result<Self> {
-        let missing = |what: &str, flag: &str| {
-            anyhow!(
-                "a worker needs {what}: pass --{flag} (see `quickwater worker --help`), or run `quickwater serve`, which needs no control plane"
-            )
-        };
-        let cluster = &settings.cluster;
-        let node = cluster.node.clone();
-        if cluster
-            .advertise
-            .is_some_and(|address| address.ip().is_unspecified())
-        {
-            bail!(
-                "cluster.advertise is where other workers reach this one: no wildcard. Pass an address of this host, and listen at all of them with cluster.peer_listen"
-            );
-        }
-        Ok(Self {
-            control: cluster
-                .control
-                .clone()
-                .ok_or_else(|| missing("the address of its control plane", "control"))?,
-            node: node.ok_or_else(|| missing("its name", "node-id"))?,
-            advertise: cluster
-                .advertise
-                .ok_or_else(|| missing("the address other workers reach it at", "advertise"))?,
-        })
     }
 }
 
@@ -301,112 +260,6 @@ fn start(
     }))
 }
 
-type Linked = (
-    ControlClient,
-    quickwater_controlplane::client::Link,
-    Arc<Attending>,
-    Belonging,
-);
-
-/// How a worker meets the others.
-struct Meeting {
-    directory: Arc<Directory>,
-    /// What it may do to under file systems.
-    standing: Arc<Standing>,
-    identity: Arc<PeerIdentity>,
-    expiry: Expiry,
-    stats: Arc<PeerStats>,
-    advertised: std::net::SocketAddr,
-    /// One for each shard.
-    sockets: Vec<std::net::TcpListener>,
-}
-
-impl Meeting {
-    /// Listens for other workers: the control plane is told where. They are served
-    /// once the shards run.
-    fn prepare(settings: &Settings, place: &Place) -> Result<Self> {
-        let certificates = Certificates::read(&settings.cluster.certificates)?;
-        let expiry = Expiry::of(&certificates, &settings.cluster.certificates)?;
-        let identity = PeerIdentity::new(
-            place.node.clone(),
-            &certificates.authority,
-            &certificates.certificate,
-            &certificates.key,
-        )?;
-        let address = settings.cluster.peer_listen.unwrap_or(place.advertise);
-        let listeners = listener::bind(address, settings.store.threads).context(
-            "cannot listen for other workers; change cluster.advertise, or cluster.peer_listen if this host has another address",
-        )?;
-        let mut advertised = place.advertise;
-        if advertised.port() == 0 {
-            advertised.set_port(listeners.address.port());
-        }
-        Ok(Self {
-            directory: Directory::new(place.node.clone()),
-            standing: Standing::new(place.node.clone(), boottime),
-            identity,
-            expiry,
-            stats: Arc::default(),
-            advertised,
-            sockets: listeners.sockets,
-        })
-    }
-}
-
-fn link(dir: &Path, settings: &Settings, (place, meeting): (&Place, &Meeting)) -> Result<Linked> {
-    let certificates = Certificates::read(&settings.cluster.certificates)?;
-    let belonging = Belonging::read_or_make(dir, &place.node)?;
-    let access = Access {
-        address: place.control.clone(),
-        authority: certificates.authority,
-        certificate: certificates.certificate,
-        key: certificates.key,
-    };
-    let introduction = Introduction {
-        node: place.node.clone(),
-        advertise: meeting.advertised.to_string(),
-        zone: settings.cluster.zone.clone(),
-        capacity_bytes: settings.store.capacity_bytes,
-        s3_address: settings.s3.listen.to_string(),
-        store: belonging.directory(),
-        shards: u32::try_from(settings.store.threads).unwrap_or(u32::MAX),
-        version: env!("CARGO_PKG_VERSION").into(),
-        cluster: belonging.cluster().to_owned(),
-        seen: belonging.seen(),
-    };
-    let (client, link) = ControlClient::new(access, introduction);
-    Ok((
-        client,
-        link,
-        Attending::new(
-            Arc::clone(&meeting.directory),
-            Arc::clone(&meeting.standing),
-        ),
-        belonging,
-    ))
-}
-
-fn explain(error: LinkError, settings: &Settings) -> anyhow::Error {
-    let certificates = settings.cluster.certificates.display().to_string();
-    let hint = match &error {
-        LinkError::Certificates(why) => about_certificates(why, &certificates),
-        _ => String::new(),
-    };
-    anyhow!("{error}{hint}")
-}
-
-/// What to do about certificates that were refused, by what TLS says.
-fn about_certificates(why: &str, certificates: &str) -> String {
-    match why.to_ascii_lowercase().contains("expired") {
-        true => format!(
-            "; a certificate of the cluster is over, or the clock is wrong: `quickwater cluster renew` makes it anew, and a restart takes it up; `quickwater doctor` says how long those in {certificates} last"
-        ),
-        false => format!(
-            "; the files in {certificates} must come from the `cluster init` that made those of the control plane"
-        ),
-    }
-}
-
 type Started = (
     DataPlane,
     Option<super::super::access_log::AccessLogThread>,
@@ -519,27 +372,4 @@ fn collect_rights(metrics: &Metrics, shared: Arc<Shared>) {
         samples.number(Metric::LeaseSeconds, &[], left.as_secs_f64());
         samples.count(Metric::OwnedSlots, &[], shared.rights.owned() as u64);
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::about_certificates;
-
-    #[test]
-    fn a_certificate_that_is_over_is_called_so() {
-        // The control plane's, and its alert about ours.
-        for why in [
-            "invalid peer certificate: certificate expired: verification time 9 (UNIX), but 3",
-            "invalid peer certificate: Expired",
-            "received fatal alert: CertificateExpired",
-        ] {
-            let told = about_certificates(why, "/certs");
-            assert!(
-                told.contains("is over") && told.contains("/certs"),
-                "{told}"
-            );
-        }
-        let told = about_certificates("received fatal alert: UnknownCA", "/certs");
-        assert!(told.contains("must come from"), "{told}");
-    }
 }
