@@ -8,7 +8,7 @@ use quickwater_proto::{
 
 use super::buckets::require_bucket;
 use super::mutate::{Mutation, Operation, Step, committed};
-use super::objects::{check_condition, current_object, replace_object};
+use super::objects::{current_if, replace_object};
 use super::read::Get;
 use super::uploads::{all_parts, end_upload, require_upload};
 use super::{COMPLETED_KEEP_MS, Namespace, Stop, record_error};
@@ -81,12 +81,8 @@ impl Mutation for CompleteUpload<'_> {
         let stored = all_parts(transaction, self.bucket, *id).await?;
         check_parts(&self.record.parts, &stored)?;
         check_copies(&self.record.parts, &stored, operation)?;
-        let current = current_object(transaction, self.bucket, key).await?;
-        check_condition(
-            self.condition,
-            current.as_ref().map(|current| &current.record),
-        )?;
         let place = (self.bucket, key);
+        let current = current_if(transaction, place, self.condition).await?;
         let encoded = encode_object(self.record, operation.id)?;
         replace_object(transaction, operation, place, &encoded, current.as_ref()).await?;
         end_upload(transaction, self.bucket, key, *id);

@@ -186,8 +186,19 @@ async fn complete<T: Transaction>(
     }))
 }
 
+/// The current version, where an If-Match or If-None-Match holds.
+pub(super) async fn current_if<T: Transaction>(
+    transaction: &mut T,
+    (bucket, key): (BucketId, &ObjectKey),
+    condition: &PutCondition,
+) -> Result<Option<CurrentObject>, Stop> {
+    let current = current_object(transaction, bucket, key).await?;
+    check_condition(condition, current.as_ref().map(|current| &current.record))?;
+    Ok(current)
+}
+
 /// Decides an If-Match or If-None-Match.
-pub(super) fn check_condition(
+fn check_condition(
     condition: &PutCondition,
     current: Option<&ObjectRecord>,
 ) -> Result<(), MetadataError> {
@@ -266,12 +277,8 @@ impl Mutation for CommitObject<'_> {
         operation: &Operation,
     ) -> Result<Step<Self::Answer>, Stop> {
         require_bucket(transaction, self.bucket).await?;
-        let current = current_object(transaction, self.bucket, self.key).await?;
-        check_condition(
-            self.condition,
-            current.as_ref().map(|current| &current.record),
-        )?;
         let place = (self.bucket, self.key);
+        let current = current_if(transaction, place, self.condition).await?;
         let encoded = encode_object(self.record, operation.id)?;
         let mut operation = operation.clone();
         // The same bytes under another description: who has them has them still.
@@ -305,12 +312,8 @@ impl Mutation for RemoveObject<'_> {
         operation: &Operation,
     ) -> Result<Step<Self::Answer>, Stop> {
         require_bucket(transaction, self.bucket).await?;
-        let current = current_object(transaction, self.bucket, self.key).await?;
-        check_condition(
-            self.condition,
-            current.as_ref().map(|current| &current.record),
-        )?;
         let place = (self.bucket, self.key);
+        let current = current_if(transaction, place, self.condition).await?;
         let ended = follow_removal(transaction, place).await?;
         let Some(current) = current else {
             return Ok(match ended {

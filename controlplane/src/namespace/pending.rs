@@ -9,7 +9,7 @@ use quickwater_proto::{
 
 use super::buckets::require_bucket;
 use super::mutate::{Mutation, Operation, Step};
-use super::objects::{check_condition, clear_object, current_object};
+use super::objects::{clear_object, current_if};
 use super::read::Get;
 use super::{Namespace, SCAN_ROWS_MAX, Stop, record_error};
 use crate::keyspace;
@@ -408,13 +408,8 @@ impl Mutation for RemovePending<'_> {
         transaction: &mut T,
         operation: &Operation,
     ) -> Result<Step<Self::Answer>, Stop> {
-        let (bucket, key) = self.place;
-        require_bucket(transaction, bucket).await?;
-        let current = current_object(transaction, bucket, key).await?;
-        check_condition(
-            self.condition,
-            current.as_ref().map(|current| &current.record),
-        )?;
+        require_bucket(transaction, self.place.0).await?;
+        let current = current_if(transaction, self.place, self.condition).await?;
         begin_pending(transaction, operation, self.place, PendingChange::Delete).await?;
         if let Some(current) = &current {
             clear_object(transaction, operation, self.place, current);
