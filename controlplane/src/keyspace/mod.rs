@@ -35,12 +35,14 @@
 //! dirty copies by blob and by worker; 62 to 6f.
 
 mod escape;
+mod key;
 #[cfg(test)]
 mod tests;
 
 use bytes::Bytes;
 use quickwater_proto::{BlobId, BucketId, BucketName, NodeId, ObjectKey, UploadId};
 
+use self::key::{Key, Parser};
 use crate::store::{KeyRange, successor};
 
 const META: u8 = 0x01;
@@ -570,72 +572,4 @@ fn parse_keyed(key: &[u8], table: u8) -> Option<(BucketId, ObjectKey)> {
 fn start_at(mut range: KeyRange, start: Bytes) -> KeyRange {
     range.start = range.start.max(start);
     range
-}
-
-/// A key as it is built.
-struct Key(Vec<u8>);
-
-impl Key {
-    fn new(table: u8) -> Self {
-        Self(vec![table])
-    }
-
-    fn of(table: u8, bucket: BucketId) -> Self {
-        Self::new(table).u64(bucket.0)
-    }
-
-    fn u8(self, number: u8) -> Self {
-        Self(self.raw(&[number]))
-    }
-
-    fn u64(self, number: u64) -> Self {
-        Self(self.raw(&number.to_be_bytes()))
-    }
-
-    fn u128(self, number: u128) -> Self {
-        Self(self.raw(&number.to_be_bytes()))
-    }
-
-    /// Times before the epoch count as the epoch.
-    fn time(self, ms: i64) -> Self {
-        self.u64(u64::try_from(ms).unwrap_or(0))
-    }
-
-    fn escaped(mut self, text: &str) -> Self {
-        escape::append_terminated(&mut self.0, text.as_bytes());
-        self
-    }
-
-    fn raw(mut self, bytes: &[u8]) -> Vec<u8> {
-        self.0.extend_from_slice(bytes);
-        self.0
-    }
-
-    fn done(self) -> Vec<u8> {
-        self.0
-    }
-}
-
-/// What is left of a key as it is taken apart.
-struct Parser<'k>(&'k [u8]);
-
-impl<'k> Parser<'k> {
-    fn of(key: &'k [u8], table: u8) -> Option<Self> {
-        let (first, rest) = key.split_first()?;
-        (*first == table).then_some(Self(rest))
-    }
-
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-
-    fn bucket(&mut self) -> Option<BucketId> {
-        Some(BucketId(u64::from_be_bytes(self.take()?)))
-    }
-
-    fn end<T>(self, value: T) -> Option<T> {
-        self.0.is_empty().then_some(value)
-    }
 }
