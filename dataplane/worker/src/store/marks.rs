@@ -5,68 +5,29 @@
 //! `DIR/store/marks` tells (see `metadata rebuild`). Nothing else reads it, and a
 //! start makes it good again. Absent: what an entry says.
 //!
-//! The file is an array of 512-byte sectors, each with a checksum of its own: first
-//! a header, then for every segment as many as its units need, one bit per unit, of
-//! one lap. Bits are only set during a lap, and a sector is written at once, so a
-//! torn write leaves the old bits or the new ones.
-//!
 //! Shards only queue; a thread of its own writes, at once, and flushes within
 //! [`SYNC_PERIOD`]. So a power cut takes the marks of the last second with it.
 
+mod sectors;
+
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub(super) use self::sectors::{Header, Mark, OfSegment, What};
+
+use self::sectors::Sectors;
 use super::config::OpenError;
 use super::format::{Format, sync_directory};
-use super::record::{Secrets, UNIT_BYTES, crc32c, u32_at, u64_at};
 
 /// Longest time between a mark and its flush.
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
 /// Most marks queued; beyond it the file is given up until the next start.
 const QUEUE_MAX: usize = 1 << 20;
-const SECTOR_BYTES: usize = 512;
-/// Where the bits of a sector begin: behind checksum, segment and lap.
-const BITS_AT: usize = 16;
-/// Units a sector has bits for.
-const UNITS: u32 = ((SECTOR_BYTES - BITS_AT) * 8) as u32;
-const MAGIC: &[u8; 8] = b"QWMARKS1";
-
-/// A place in a lap of a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) segment: u32,
-    pub(super) generation: u64,
-    pub(super) what: What,
-}
-
-/// What is noted of a lap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
-    /// The record at this unit has ended.
-    Ended(u32),
-    /// It has not, whatever was noted.
-    Live(u32),
-    /// All records of the lap have.
-    All,
-    /// The lap has begun.
-    Begun,
-    /// There is no such segment any more.
-    Gone,
-}
-
-/// What the header says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Header {
-    /// The marks can be believed: all that ended is marked, but for the last second.
-    pub(super) whole: bool,
-    /// Entries of the journal up to this sequence were acked or will never be.
-    pub(super) through: u64,
-}
 
 #[derive(Default)]
 struct Queue {
@@ -112,11 +73,7 @@ impl Marks {
         if is_new {
             sync_directory(root)?;
         }
-        let sectors = Sectors {
-            file: Arc::new(file),
-            secrets: format.secrets.clone(),
-            per_segment: u64::from(units_of(format.segment_bytes).div_ceil(UNITS)),
-        };
+        let sectors = Sectors::new(file, format);
         let found = sectors.header();
         let inner = Arc::new(Inner {
             queue: Mutex::new(Queue {
@@ -205,9 +162,7 @@ impl Marks {
 
     /// Segments that something is noted of.
     pub(super) fn segments(&self) -> std::io::Result<u32> {
-        let sectors = self.sectors.file.metadata()?.len() / SECTOR_BYTES as u64;
-        let segments = sectors.saturating_sub(1).div_ceil(self.sectors.per_segment);
-        Ok(u32::try_from(segments).unwrap_or(u32::MAX))
+        self.sectors.segments()
     }
 }
 
@@ -220,180 +175,6 @@ impl Drop for Marks {
         {
             tracing::error!("the thread that notes what has ended died");
         }
-    }
-}
-
-/// Units of a segment.
-fn units_of(segment_bytes: u64) -> u32 {
-    (segment_bytes / UNIT_BYTES as u64) as u32
-}
-
-/// What is noted of one segment.
-#[derive(Debug, Default)]
-pub(super) struct OfSegment {
-    /// The newest lap noted; 0: none.
-    pub(super) generation: u64,
-    /// Sectors whose checksum does not hold.
-    pub(super) damaged: usize,
-    /// By sector: the lap, and its bits. Damaged ones have lap 0.
-    sectors: Vec<(u64, Vec<u8>)>,
-}
-
-impl OfSegment {
-    /// Whether the record at a unit of a lap has ended.
-    pub(super) fn has_ended(&self, generation: u64, offset: u32) -> bool {
-        let (sector, bit) = ((offset / UNITS) as usize, (offset % UNITS) as usize);
-        self.sectors.get(sector).is_some_and(|(lap, bits)| {
-            *lap == generation && bits.get(bit / 8).is_some_and(|b| b & (1 << (bit % 8)) != 0)
-        })
-    }
-}
-
-/// The file.
-#[derive(Clone)]
-struct Sectors {
-    file: Arc<File>,
-    secrets: Secrets,
-    per_segment: u64,
-}
-
-type Sector = [u8; SECTOR_BYTES];
-
-impl Sectors {
-    /// `None`: not there, or all zeros, as in a hole.
-    fn read(&self, number: u64) -> std::io::Result<Option<Sector>> {
-        let mut sector = [0; SECTOR_BYTES];
-        match self
-            .file
-            .read_exact_at(&mut sector, number * SECTOR_BYTES as u64)
-        {
-            Ok(()) => Ok(sector.iter().any(|byte| *byte != 0).then_some(sector)),
-            Err(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
-            Err(cause) => Err(cause),
-        }
-    }
-
-    fn is_intact(&self, number: u64, sector: &Sector) -> bool {
-        u32_at(sector, 0) == Some(self.sum(number, sector))
-    }
-
-    fn sum(&self, number: u64, sector: &Sector) -> u32 {
-        crc32c(&[&self.secrets.seed, &number.to_le_bytes(), &sector[4..]])
-    }
-
-    fn write(&self, number: u64, mut sector: Sector) -> std::io::Result<()> {
-        // As in a hole: nothing is noted.
-        if sector == [0; SECTOR_BYTES] {
-            return self
-                .file
-                .write_all_at(&sector, number * SECTOR_BYTES as u64);
-        }
-        let sum = self.sum(number, &sector);
-        sector[..4].copy_from_slice(&sum.to_le_bytes());
-        self.file
-            .write_all_at(&sector, number * SECTOR_BYTES as u64)
-    }
-
-    fn header(&self) -> Header {
-        let read = self.read(0).ok().flatten();
-        let Some(sector) = read.filter(|sector| self.is_intact(0, sector)) else {
-            return Header::default();
-        };
-        if sector.get(8..16) != Some(MAGIC) {
-            return Header::default();
-        }
-        Header {
-            whole: u64_at(&sector, 16) == Some(1),
-            through: u64_at(&sector, 24).unwrap_or(0),
-        }
-    }
-
-    fn write_header(&self, header: Header) -> std::io::Result<()> {
-        let mut sector = [0; SECTOR_BYTES];
-        sector[8..16].copy_from_slice(MAGIC);
-        sector[16..24].copy_from_slice(&u64::from(header.whole).to_le_bytes());
-        sector[24..32].copy_from_slice(&header.through.to_le_bytes());
-        self.write(0, sector)
-    }
-
-    fn first_of(&self, segment: u32) -> u64 {
-        1 + u64::from(segment) * self.per_segment
-    }
-
-    fn of_segment(&self, segment: u32) -> std::io::Result<OfSegment> {
-        let mut found = OfSegment::default();
-        for number in self.first_of(segment)..self.first_of(segment) + self.per_segment {
-            let sector = match self.read(number)? {
-                None => (0, Vec::new()),
-                Some(sector) if self.is_intact(number, &sector) => (
-                    u64_at(&sector, 8).unwrap_or(0),
-                    sector.get(BITS_AT..).unwrap_or_default().to_vec(),
-                ),
-                Some(_) => {
-                    found.damaged += 1;
-                    (0, Vec::new())
-                }
-            };
-            found.generation = found.generation.max(sector.0);
-            found.sectors.push(sector);
-        }
-        Ok(found)
-    }
-
-    /// Sectors a mark is about.
-    fn touched(&self, mark: &Mark) -> std::ops::Range<u64> {
-        let first = self.first_of(mark.segment);
-        match mark.what {
-            What::Ended(offset) | What::Live(offset) => {
-                let number = first + u64::from(offset / UNITS);
-                number..number + 1
-            }
-            What::All | What::Gone => first..first + self.per_segment,
-            What::Begun => first..first + 1,
-        }
-    }
-
-    /// Applies marks of one sector, in their order.
-    fn apply(&self, number: u64, marks: &[Mark]) -> std::io::Result<()> {
-        let old = self.read(number)?;
-        // What was noted before is lost, which must stay to be seen for this lap.
-        let mut damaged = old.is_some_and(|sector| !self.is_intact(number, &sector));
-        let mut sector = old.unwrap_or([0; SECTOR_BYTES]);
-        for mark in marks {
-            let renews = !matches!(mark.what, What::Ended(_) | What::Live(_));
-            if damaged && !renews {
-                continue;
-            }
-            if std::mem::take(&mut damaged) {
-                sector = [0; SECTOR_BYTES];
-            }
-            let lap = u64_at(&sector, 8).unwrap_or(0);
-            // Late news of a lap that is over.
-            if lap > mark.generation {
-                continue;
-            }
-            if lap < mark.generation {
-                sector = [0; SECTOR_BYTES];
-                sector[4..8].copy_from_slice(&mark.segment.to_le_bytes());
-                sector[8..16].copy_from_slice(&mark.generation.to_le_bytes());
-            }
-            let bit = |offset: u32| (offset % UNITS) as usize;
-            match mark.what {
-                What::Ended(offset) => {
-                    sector[BITS_AT + bit(offset) / 8] |= 1 << (bit(offset) % 8);
-                }
-                What::Live(offset) => {
-                    sector[BITS_AT + bit(offset) / 8] &= !(1 << (bit(offset) % 8));
-                }
-                What::All => sector[BITS_AT..].fill(0xff),
-                What::Begun => {}
-                What::Gone => sector = [0; SECTOR_BYTES],
-            }
-        }
-        if damaged || old.unwrap_or([0; SECTOR_BYTES]) == sector {
-            return Ok(());
-        }
-        self.write(number, sector)
     }
 }
 
@@ -428,7 +209,7 @@ impl Writer {
             let mut outcome = self.write(&marks, header);
             let is_due = unsynced.is_some_and(|since| since.elapsed() >= SYNC_PERIOD);
             if is_due || ((stopping || syncing) && unsynced.is_some()) {
-                outcome = outcome.and(self.sectors.file.sync_data());
+                outcome = outcome.and(self.sectors.sync());
                 unsynced = None;
             }
             if let Err(cause) = &outcome
@@ -504,6 +285,11 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt as _;
+
+    use super::super::record::Secrets;
+    use super::sectors::{SECTOR_BYTES, UNITS, units_of};
     use super::*;
 
     const SEGMENT: u64 = 64 << 20;
