@@ -3,16 +3,16 @@
 //! not known that they have as many copies as they should. Absent: copies kept here for
 //! others, how copies are made.
 
-use std::collections::{BTreeMap, HashMap};
+mod state;
+
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quickwater_proto::{BlobId, BucketId, CopyAt, Neighbour, NodeId, ObjectKey, PartOf};
 
-/// Messages to others that copies have ended, at most; those beyond it find out
-/// themselves, later.
-const ENDED_MAX: usize = 100_000;
+use self::state::{Member, Noted, Stage, State};
 
 /// A body that others have, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,17 +33,6 @@ pub struct Copied {
     pub others: Arc<[CopyAt]>,
 }
 
-/// Whether a body is to be looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// It had its copies when it was looked at last.
-    Whole,
-    /// At that time.
-    Due(Duration),
-    /// It is looked at now.
-    Taken,
-}
-
 /// A body that others have whom its row does not name, or may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unnamed {
@@ -62,28 +51,6 @@ pub(crate) struct Sessions {
     pub(crate) copies: usize,
     /// Its row is not known to name them.
     pub(crate) unnamed: Option<Unnamed>,
-}
-
-#[derive(Debug)]
-struct Noted {
-    copied: Copied,
-    /// Older bodies have smaller ones.
-    number: u64,
-    stage: Stage,
-    /// Its row is not known to say who has it.
-    unnamed: Option<Unnamed>,
-    /// Others whom a row names, and who said in these sessions that they do not have it.
-    without: Vec<CopyAt>,
-    /// Looks in a row that came to nothing.
-    failures: u32,
-}
-
-/// What others are like now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Member {
-    session: u64,
-    live: bool,
-    draining: bool,
 }
 
 /// A body to be looked at.
@@ -125,109 +92,6 @@ pub(crate) enum Own {
     Missing,
     /// Another worker's key by now.
     Foreign,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    of: BTreeMap<u128, Noted>,
-    numbers: u64,
-    /// Bodies that are due, the oldest of one time first.
-    queue: BTreeMap<(Duration, u64), u128>,
-    /// Bodies that are not known to have all their copies, and their bytes.
-    missing: (u64, u64),
-    members: HashMap<NodeId, Member>,
-    ended: HashMap<NodeId, Vec<BlobId>>,
-    waiting: usize,
-    /// Bodies of keys that were found to be another worker's by now.
-    left: Vec<(BlobId, Copied)>,
-}
-
-impl State {
-    fn have<'a>(&'a self, copied: &'a Copied) -> impl Iterator<Item = &'a CopyAt> {
-        copied.others.iter().filter(|at| {
-            let member = self.members.get(&at.node);
-            member.is_some_and(|m| m.live && !m.draining && m.session == at.session)
-        })
-    }
-
-    fn has_enough(&self, copied: &Copied) -> bool {
-        self.have(copied).count() + 1 >= copied.copies
-    }
-
-    fn is_whole(&self, noted: &Noted) -> bool {
-        noted.unnamed.is_none() && self.has_enough(&noted.copied)
-    }
-
-    fn leave(&mut self, blob: u128) {
-        if let Some(copied) = self.remove(blob) {
-            self.left.push((BlobId(blob), copied));
-        }
-    }
-
-    /// The only place where a stage changes: queue and sums follow.
-    fn stage(&mut self, blob: u128, stage: Stage) {
-        let Some(noted) = self.of.get_mut(&blob) else {
-            return;
-        };
-        let before = std::mem::replace(&mut noted.stage, stage);
-        let (number, bytes) = (noted.number, noted.copied.bytes);
-        if let Stage::Due(at) = before {
-            self.queue.remove(&(at, number));
-        }
-        if let Stage::Due(at) = stage {
-            self.queue.insert((at, number), blob);
-        }
-        match (before == Stage::Whole, stage == Stage::Whole) {
-            (true, false) => self.missing = (self.missing.0 + 1, self.missing.1 + bytes),
-            (false, true) => self.missing = (self.missing.0 - 1, self.missing.1 - bytes),
-            _ => {}
-        }
-    }
-
-    fn remove(&mut self, blob: u128) -> Option<Copied> {
-        self.stage(blob, Stage::Whole);
-        self.of.remove(&blob).map(|noted| noted.copied)
-    }
-
-    /// Judges a body by who is there now; one that is looked at is judged after that.
-    fn judge(&mut self, blob: u128) {
-        let Some(noted) = self.of.get(&blob) else {
-            return;
-        };
-        match (noted.stage, self.is_whole(noted)) {
-            (Stage::Taken, _) => {}
-            (_, true) => self.stage(blob, Stage::Whole),
-            (Stage::Whole, false) => self.stage(blob, Stage::Due(Duration::ZERO)),
-            (Stage::Due(_), false) => {}
-        }
-    }
-
-    fn tell<'n>(&mut self, blob: BlobId, others: impl IntoIterator<Item = &'n NodeId>) {
-        for node in others {
-            if self.waiting >= ENDED_MAX {
-                return;
-            }
-            self.waiting += 1;
-            self.ended.entry(node.clone()).or_default().push(blob);
-        }
-    }
-
-    fn suspect(&mut self, blob: u128) {
-        let stage = self.of.get(&blob).map(|noted| noted.stage);
-        if stage == Some(Stage::Whole) {
-            self.stage(blob, Stage::Due(Duration::ZERO));
-        }
-    }
-
-    fn hurry(&mut self, blob: u128) {
-        let Some(noted) = self.of.get_mut(&blob) else {
-            return;
-        };
-        if let Stage::Due(_) = noted.stage {
-            noted.failures = 0;
-            self.stage(blob, Stage::Due(Duration::ZERO));
-        }
-    }
 }
 
 /// Other workers by blob, shared by all shards. Holds no more than there are pending

@@ -1,0 +1,149 @@
+//! What is noted of each body, and the queue of those that are to be looked at. Absent: what
+//! is learnt when, and what a look comes to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use quickwater_proto::{BlobId, CopyAt, NodeId};
+
+use super::{Copied, Unnamed};
+
+/// Messages to others that copies have ended, at most; those beyond it find out
+/// themselves, later.
+const ENDED_MAX: usize = 100_000;
+
+/// Whether a body is to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It had its copies when it was looked at last.
+    Whole,
+    /// At that time.
+    Due(Duration),
+    /// It is looked at now.
+    Taken,
+}
+
+#[derive(Debug)]
+pub(super) struct Noted {
+    pub(super) copied: Copied,
+    /// Older bodies have smaller ones.
+    pub(super) number: u64,
+    pub(super) stage: Stage,
+    /// Its row is not known to say who has it.
+    pub(super) unnamed: Option<Unnamed>,
+    /// Others whom a row names, and who said in these sessions that they do not have it.
+    pub(super) without: Vec<CopyAt>,
+    /// Looks in a row that came to nothing.
+    pub(super) failures: u32,
+}
+
+/// What others are like now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) session: u64,
+    pub(super) live: bool,
+    pub(super) draining: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) of: BTreeMap<u128, Noted>,
+    pub(super) numbers: u64,
+    /// Bodies that are due, the oldest of one time first.
+    pub(super) queue: BTreeMap<(Duration, u64), u128>,
+    /// Bodies that are not known to have all their copies, and their bytes.
+    pub(super) missing: (u64, u64),
+    pub(super) members: HashMap<NodeId, Member>,
+    pub(super) ended: HashMap<NodeId, Vec<BlobId>>,
+    pub(super) waiting: usize,
+    /// Bodies of keys that were found to be another worker's by now.
+    pub(super) left: Vec<(BlobId, Copied)>,
+}
+
+impl State {
+    pub(super) fn have<'a>(&'a self, copied: &'a Copied) -> impl Iterator<Item = &'a CopyAt> {
+        copied.others.iter().filter(|at| {
+            let member = self.members.get(&at.node);
+            member.is_some_and(|m| m.live && !m.draining && m.session == at.session)
+        })
+    }
+
+    pub(super) fn has_enough(&self, copied: &Copied) -> bool {
+        self.have(copied).count() + 1 >= copied.copies
+    }
+
+    pub(super) fn is_whole(&self, noted: &Noted) -> bool {
+        noted.unnamed.is_none() && self.has_enough(&noted.copied)
+    }
+
+    pub(super) fn leave(&mut self, blob: u128) {
+        if let Some(copied) = self.remove(blob) {
+            self.left.push((BlobId(blob), copied));
+        }
+    }
+
+    /// The only place where a stage changes: queue and sums follow.
+    pub(super) fn stage(&mut self, blob: u128, stage: Stage) {
+        let Some(noted) = self.of.get_mut(&blob) else {
+            return;
+        };
+        let before = std::mem::replace(&mut noted.stage, stage);
+        let (number, bytes) = (noted.number, noted.copied.bytes);
+        if let Stage::Due(at) = before {
+            self.queue.remove(&(at, number));
+        }
+        if let Stage::Due(at) = stage {
+            self.queue.insert((at, number), blob);
+        }
+        match (before == Stage::Whole, stage == Stage::Whole) {
+            (true, false) => self.missing = (self.missing.0 + 1, self.missing.1 + bytes),
+            (false, true) => self.missing = (self.missing.0 - 1, self.missing.1 - bytes),
+            _ => {}
+        }
+    }
+
+    pub(super) fn remove(&mut self, blob: u128) -> Option<Copied> {
+        self.stage(blob, Stage::Whole);
+        self.of.remove(&blob).map(|noted| noted.copied)
+    }
+
+    /// Judges a body by who is there now; one that is looked at is judged after that.
+    pub(super) fn judge(&mut self, blob: u128) {
+        let Some(noted) = self.of.get(&blob) else {
+            return;
+        };
+        match (noted.stage, self.is_whole(noted)) {
+            (Stage::Taken, _) => {}
+            (_, true) => self.stage(blob, Stage::Whole),
+            (Stage::Whole, false) => self.stage(blob, Stage::Due(Duration::ZERO)),
+            (Stage::Due(_), false) => {}
+        }
+    }
+
+    pub(super) fn tell<'n>(&mut self, blob: BlobId, others: impl IntoIterator<Item = &'n NodeId>) {
+        for node in others {
+            if self.waiting >= ENDED_MAX {
+                return;
+            }
+            self.waiting += 1;
+            self.ended.entry(node.clone()).or_default().push(blob);
+        }
+    }
+
+    pub(super) fn suspect(&mut self, blob: u128) {
+        let stage = self.of.get(&blob).map(|noted| noted.stage);
+        if stage == Some(Stage::Whole) {
+            self.stage(blob, Stage::Due(Duration::ZERO));
+        }
+    }
+
+    pub(super) fn hurry(&mut self, blob: u128) {
+        let Some(noted) = self.of.get_mut(&blob) else {
+            return;
+        };
+        if let Stage::Due(_) = noted.stage {
+            noted.failures = 0;
+            self.stage(blob, Stage::Due(Duration::ZERO));
+        }
+    }
+}
