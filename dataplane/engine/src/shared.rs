@@ -59,6 +59,24 @@ pub struct EngineConfig {
     pub content_matches: fn(&ObjectRecord, &[u8]) -> bool,
 }
 
+#[cfg(test)]
+impl EngineConfig {
+    /// The least of everything, for tests of flows that move no bytes.
+    pub(crate) fn least() -> Self {
+        Self {
+            object_cache_bytes: 0,
+            read_depth: 1,
+            fill_run_chunks: 1,
+            stripe_bytes: None,
+            hot_copies_bytes: None,
+            wait_max: Duration::from_secs(1),
+            import_concurrency: 1,
+            persist: PersistConfig::default(),
+            content_matches: |_, _| true,
+        }
+    }
+}
+
 /// Counters of the flows.
 #[derive(Debug, Default)]
 pub struct EngineStats {

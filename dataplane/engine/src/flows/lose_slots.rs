@@ -54,14 +54,7 @@ mod tests {
     fn owning(keys: &[&str]) -> Arc<Shared> {
         let shared = Shared::leased(EngineConfig {
             object_cache_bytes: 1 << 20,
-            read_depth: 1,
-            fill_run_chunks: 1,
-            wait_max: Duration::from_secs(1),
-            import_concurrency: 1,
-            persist: Default::default(),
-            stripe_bytes: None,
-            hot_copies_bytes: None,
-            content_matches: |_, _| true,
+            ..EngineConfig::least()
         });
         shared.rights.started();
         for (name, blob) in keys.iter().zip(1..) {

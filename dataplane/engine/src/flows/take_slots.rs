@@ -133,20 +133,6 @@ mod tests {
 
     use super::*;
 
-    fn config() -> EngineConfig {
-        EngineConfig {
-            object_cache_bytes: 0,
-            read_depth: 1,
-            fill_run_chunks: 1,
-            wait_max: Duration::from_secs(1),
-            import_concurrency: 1,
-            persist: Default::default(),
-            stripe_bytes: None,
-            hot_copies_bytes: None,
-            content_matches: |_, _| true,
-        }
-    }
-
     /// What was looked at, and which slots were ours then.
     type Looks = Rc<RefCell<Vec<(Vec<usize>, Vec<usize>)>>>;
 
@@ -171,7 +157,7 @@ mod tests {
     fn a_slot_that_gets_stuck_while_it_is_taken_is_looked_at_again() {
         for stuck_after in [500, 5_000] {
             let sim = Sim::new(1);
-            let shared = Shared::leased(config());
+            let shared = Shared::leased(EngineConfig::least());
             let looked = Looks::default();
             // A change of before, under way.
             let (of, time) = (Arc::clone(&shared), sim.clone());
@@ -213,7 +199,7 @@ mod tests {
     #[test]
     fn a_slot_is_foreign_to_nobody_while_it_is_taken() {
         let sim = Sim::new(1);
-        let shared = Shared::leased(config());
+        let shared = Shared::leased(EngineConfig::least());
         assert!(
             !shared.rights.is_foreign(7),
             "what a start reads is not thrown away"
@@ -250,7 +236,7 @@ mod tests {
     #[test]
     fn what_was_read_before_does_not_count_in_slots_that_are_taken() {
         let sim = Sim::new(1);
-        let shared = Shared::leased(config());
+        let shared = Shared::leased(EngineConfig::least());
         // One that waits for a change of before, and one that does not.
         let writing = shared.slots.lock(7).now_or_never().unwrap();
         let since = shared.rights.since();
@@ -268,7 +254,7 @@ mod tests {
     #[test]
     fn what_was_stuck_before_is_known_by_the_first_look() {
         let sim = Sim::new(1);
-        let shared = Shared::leased(config());
+        let shared = Shared::leased(EngineConfig::least());
         shared.slots.lock(8).now_or_never().unwrap().keep();
         let looked = Looks::default();
         taking(&sim, &shared, &looked);
@@ -281,7 +267,7 @@ mod tests {
     #[test]
     fn a_change_that_ends_well_needs_no_other_look() {
         let sim = Sim::new(1);
-        let shared = Shared::leased(config());
+        let shared = Shared::leased(EngineConfig::least());
         let looked = Looks::default();
         let (of, time) = (Arc::clone(&shared), sim.clone());
         sim.spawn(async move {

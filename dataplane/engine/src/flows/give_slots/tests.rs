@@ -13,20 +13,6 @@ use super::*;
 
 const BUCKET: BucketId = BucketId(1);
 
-fn config() -> EngineConfig {
-    EngineConfig {
-        object_cache_bytes: 0,
-        read_depth: 1,
-        fill_run_chunks: 1,
-        wait_max: Duration::from_secs(1),
-        import_concurrency: 1,
-        persist: Default::default(),
-        stripe_bytes: None,
-        hot_copies_bytes: None,
-        content_matches: |_, _| true,
-    }
-}
-
 fn key(name: &str) -> ObjectKey {
     ObjectKey::new(name).unwrap()
 }
@@ -37,7 +23,7 @@ fn slot(name: &str) -> usize {
 
 /// A worker that owns the slots of these keys.
 fn owning(keys: &[&str]) -> Arc<Shared> {
-    let shared = Shared::leased(config());
+    let shared = Shared::leased(EngineConfig::least());
     shared.rights.started();
     for key in keys {
         shared.rights.set(slot(key), true);

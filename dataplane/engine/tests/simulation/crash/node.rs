@@ -12,6 +12,7 @@ use quickwater_proto::*;
 use super::CrashWorld;
 use super::disk::Fate;
 use super::run::Outside;
+use crate::scenarios::config;
 use crate::world::SimEnvironment;
 
 pub type Node = Engine<CrashWorld>;
@@ -27,20 +28,14 @@ pub const ORPHAN_TIMEOUT: Duration = Duration::from_secs(9);
 /// Two shards of a new process.
 pub fn new_shards(outside: &Outside) -> [Node; 2] {
     let shared = Shared::new(EngineConfig {
-        object_cache_bytes: 64 * 4_000,
-        read_depth: 2,
-        fill_run_chunks: 2,
-        stripe_bytes: None,
-        hot_copies_bytes: None,
         wait_max: Duration::from_secs(5),
-        import_concurrency: 3,
         persist: PersistConfig {
             retry_initial: Duration::from_millis(200),
             retry_max: Duration::from_secs(10),
             part_bytes: 600_000,
             ..PersistConfig::default()
         },
-        content_matches: |_, _| true,
+        ..config()
     });
     [(); 2].map(|()| {
         Engine::new(
