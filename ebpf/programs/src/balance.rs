@@ -4,11 +4,12 @@ use aya_ebpf::bindings::sk_action::SK_PASS;
 use aya_ebpf::macros::{map, sk_reuseport};
 use aya_ebpf::maps::{Array, ReusePortSockArray};
 use aya_ebpf::programs::SkReuseportContext;
-use quickwater_ebpf_shapes::{Balance, DOORS_MAX, SHARDS_MAX, Share, socket_index};
+use quickwater_ebpf_shapes::{ABSENT, Balance, DOORS_MAX, SHARDS_MAX, Share, socket_index};
 
 use crate::word::{MAPPABLE, add, constant, read};
 
-/// How often a choice is made again because another CPU chose the same shard.
+/// How often a choice is made again because another CPU chose the same shard, or the shard has
+/// no listener.
 const TRIES: u32 = 4;
 
 /// Shards in use, up to `SHARDS_MAX`, and addresses, up to `DOORS_MAX`. The loader sets
@@ -72,8 +73,8 @@ fn place(context: &SkReuseportContext, balance: &Balance) -> bool {
         if select(context, shard) {
             return true;
         }
-        add(&share.placed, u64::MAX);
-        return false;
+        // It would have the fewest for ever, and each new connection be left to the hash.
+        add(&share.placed, ABSENT - 1);
     }
     false
 }

@@ -8,6 +8,10 @@ pub const SHARDS_MAX: usize = 256;
 /// Most addresses whose listeners the shards share.
 pub const DOORS_MAX: usize = 2;
 
+/// What a shard without a listener is taken to have been given, so that others are chosen. A
+/// shard that is there settles it, as it does connections that never came.
+pub const ABSENT: u64 = 1 << 32;
+
 /// The only value of the map `BALANCE`.
 #[repr(C)]
 #[derive(Debug)]
@@ -27,7 +31,7 @@ pub struct Balance {
 #[repr(C)]
 #[derive(Debug)]
 pub struct Share {
-    /// Connections given to the shard. Written by the program.
+    /// Connections given to the shard, and [`ABSENT`]. Written by the program.
     pub placed: AtomicU64,
     /// Of those, the ones that ended or never came; wraps. Written by the shard.
     pub settled: AtomicU64,

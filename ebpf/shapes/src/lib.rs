@@ -8,7 +8,7 @@ mod bypass;
 mod handoff;
 mod steer;
 
-pub use balance::{Balance, DOORS_MAX, SHARDS_MAX, Share, socket_index};
+pub use balance::{ABSENT, Balance, DOORS_MAX, SHARDS_MAX, Share, socket_index};
 pub use bypass::{BYPASSED_MAX, BypassCounts, MEETING_AT, Meeting, NO_CLIENT, Ways};
 pub use handoff::{
     AHEAD_MAX, CLOSING_NS, FLOWS_MAX, Flow, Forward, HandoffCounts, SILENCE_NS, Segment, WINDOW_NS,
