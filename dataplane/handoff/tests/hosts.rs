@@ -63,18 +63,8 @@ impl Stage {
         })
     }
 
-    /// A connection of the client, and the entry's end of it.
     fn connect(&self) -> (TcpStream, TcpStream, Ends) {
-        let service = self.listener.local_addr().unwrap();
-        let connected = self.segment.client.run(|| TcpStream::connect(service));
-        let client = patient(connected.unwrap());
-        let (server, peer) = self.listener.accept().unwrap();
-        assert_eq!(client.local_addr().unwrap(), peer);
-        let ends = Ends {
-            client: peer,
-            service,
-        };
-        (client, patient(server), ends)
+        connect(&self.segment, &self.listener)
     }
 
     /// What comes from the client goes to the owner from now on.
@@ -130,6 +120,20 @@ fn attach(segment: &Segment, host: &Host) -> Result<Forwarding, Unavailable> {
 fn listen(host: &Host, service: &str) -> TcpListener {
     let service: SocketAddr = service.parse().unwrap();
     host.run(|| TcpListener::bind(service)).unwrap()
+}
+
+/// A connection of the client, and the entry's end of it.
+fn connect(segment: &Segment, listener: &TcpListener) -> (TcpStream, TcpStream, Ends) {
+    let service = listener.local_addr().unwrap();
+    let connected = segment.client.run(|| TcpStream::connect(service));
+    let client = patient(connected.unwrap());
+    let (server, peer) = listener.accept().unwrap();
+    assert_eq!(client.local_addr().unwrap(), peer);
+    let ends = Ends {
+        client: peer,
+        service,
+    };
+    (client, patient(server), ends)
 }
 
 fn patient(stream: TcpStream) -> TcpStream {
@@ -447,6 +451,20 @@ fn connections_outlive_the_process_that_handed_them_over() {
         }
         assert!(Instant::now() < until, "the program is still there");
     }
+}
+
+#[test]
+fn a_connection_that_came_between_two_processes_can_be_handed_over() {
+    let Some(mut stage) = Stage::new(FOUR) else {
+        return;
+    };
+    drop(stage.entry);
+    let (mut client, server, ends) = connect(&stage.segment, &stage.listener);
+    stage.entry = attach(&stage.segment, &stage.segment.entry).unwrap();
+    assert!(stage.entry.has_arrived(&ends));
+    let mut server = stage.hand_over(&ends, server);
+    speak(&mut client, &mut server, 1 << 20, 1);
+    assert!(stage.entry.counts().forwarded > 0);
 }
 
 #[test]

@@ -29,6 +29,9 @@ const ARRIVALS: &str = "ARRIVALS";
 const PINNED_FORWARDS: &str = "forwards-2";
 /// What earlier versions left: entries that this one cannot read.
 const PINNED_BEFORE: &str = "forwards-1";
+/// What came while the next process starts, whose listener is there before its program,
+/// can be handed over all the same.
+const PINNED_ARRIVALS: &str = "arrivals-1";
 const PINNED_LINK: &str = "link-1";
 /// Of the directories that these are in.
 pub(crate) const PINS_PREFIX: &str = "handoff-";
@@ -95,6 +98,7 @@ impl Forwarding {
                 loader.map_max_entries(map, FLOWS_MAX);
             }
             loader.map_pin_path(FORWARDS, &pinned);
+            loader.map_pin_path(ARRIVALS, pins.join(PINNED_ARRIVALS));
         })?;
         let all = MapData::from_pin(&pinned).map_err(Unavailable::refused("what is pinned"))?;
         let all = HashMap::try_from(Map::LruHashMap(all));
@@ -284,7 +288,7 @@ impl Forwarding {
     /// # Errors
     /// What is pinned cannot be removed.
     pub fn detach(pins: &Path) -> io::Result<()> {
-        for name in [PINNED_LINK, PINNED_FORWARDS, PINNED_BEFORE] {
+        for name in [PINNED_LINK, PINNED_FORWARDS, PINNED_ARRIVALS, PINNED_BEFORE] {
             gone(fs::remove_file(pins.join(name)))?;
         }
         gone(fs::remove_dir(pins))

@@ -103,6 +103,15 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
     let settings = parts.settings;
     let threads = settings.store.threads;
     let entrances = Entrances::open(&parts)?;
+    let own = parts.peers.as_ref();
+    let own = own.and_then(|(_, sockets)| sockets.first()?.local_addr().ok());
+    // Right after the listeners: what came before the program is never handed over.
+    let handoff = handover::start(
+        &settings.ebpf,
+        own.map(|address| address.ip()),
+        entrances.address,
+        (&parts.metrics, &parts.conditions),
+    );
     let store = Store::open(store_config(settings, parts.budget)?)
         .context("cannot open the cache store")?;
     parts.metrics.collect_store(store.clone());
@@ -150,14 +159,6 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
         &parts.conditions,
     );
     let neighbours = parts.peers.take();
-    let own = neighbours.as_ref().and_then(|(_, sockets)| sockets.first());
-    let own = own.and_then(|socket| socket.local_addr().ok());
-    let handoff = handover::start(
-        &settings.ebpf,
-        own.map(|address| address.ip()),
-        entrances.address,
-        (&parts.metrics, &parts.conditions),
-    );
     let common = shard::Common::new(&parts, store.clone(), Arc::clone(&shared), large_buffers);
     let stop = Stop::new();
     let limit = ConnectionLimit::new(settings.s3.connections_max);
