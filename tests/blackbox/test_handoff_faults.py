@@ -12,6 +12,7 @@ import struct
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ pytestmark = [
 ]
 LONG = os.environ.get("QUICKWATER_HANDOFF") == "all"
 BUCKET = "faulty"
+DEADLINE_SECONDS = 120
 ABORTS = 300 if LONG else 20
 ROUNDS = 15
 LOSSY_GETS = 100
@@ -227,6 +229,50 @@ def moves_on(cluster: Segment) -> None:
     """Connections go elsewhere from the first worker."""
     before = cluster.outcomes("n1", "given")
     cluster.wait_for(lambda: cluster.outcomes("n1", "given") > before + 2)
+
+
+def test_a_client_that_comes_back_while_its_worker_starts_is_handed_over(tmp_path: Path) -> None:
+    """It connects as soon as it can, before the worker has its store and its program."""
+    cluster = made(tmp_path, (BUCKET, BODIES))
+    try:
+        elsewhere = [key for key in KEYS if cluster.owner(BUCKET, key) == "n2"]
+        cluster.go_to("n1")
+        with cluster.at(CLIENT):
+            links = urls(cluster)
+        netloc = urlsplit(links[KEYS[0]]).netloc
+
+        client = http.client.HTTPConnection(netloc, timeout=60)
+
+        def get() -> None:
+            client.request("GET", links[elsewhere[0]].split(netloc, 1)[1])
+            assert client.getresponse().read() == BODIES[elsewhere[0]]
+
+        def comes() -> None:
+            with cluster.at(CLIENT):
+                end = time.monotonic() + DEADLINE_SECONDS
+                while True:
+                    try:
+                        return get()
+                    except ConnectionError:
+                        # Also by a listener of the process before, which the kernel had still.
+                        assert time.monotonic() < end
+                        client.close()
+                        time.sleep(0.001)
+
+        def moves() -> bool:
+            get()
+            return cluster.outcomes("n1", "given") > 0
+
+        cluster.workers["n1"].kill()
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(comes)
+            with cluster.at("n1"):
+                cluster.workers["n1"].start()
+            coming.result(DEADLINE_SECONDS)
+        cluster.wait_for(moves)
+        client.close()
+    finally:
+        cluster.close()
 
 
 @pytest.mark.parametrize("node", ["n1", "n2"], ids=["entry", "owner"])
