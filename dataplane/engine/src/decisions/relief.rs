@@ -156,6 +156,11 @@ impl Best {
         }
     }
 
+    /// Whether there is one to try.
+    pub(crate) fn has_any(&self) -> bool {
+        self.largest.is_some()
+    }
+
     /// The upload to try.
     pub(crate) fn chosen(self) -> Option<Candidate> {
         let (upload, key) = self.smaller.or(self.largest)?;

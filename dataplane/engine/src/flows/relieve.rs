@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use quickwater_proto::{Bucket, BucketId, PersistState, PolicyMode, UploadRecord};
 
 use crate::decisions::held_queue::Relieved;
@@ -23,6 +24,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const ROWS: usize = 1_000;
 /// Uploads looked at; the next look goes on where this one ended.
 const LOOKS_MAX: usize = 10_000;
+/// Uploads whose parts are read at the same time: each read is a round trip to the metadata.
+const LOOKS_AT_ONCE: usize = 32;
 /// Uploads tried after one look, of a bucket each.
 const TRIES_MAX: usize = 8;
 /// What took longer to fail than this ends the turn: others had theirs meanwhile, and
@@ -34,6 +37,12 @@ const TRIES_TIME_MAX: Duration = Duration::from_secs(1);
 struct Look {
     best: BTreeMap<BucketId, (Arc<Bucket>, Best)>,
     looked: usize,
+}
+
+impl Look {
+    fn found_any(&self) -> bool {
+        self.best.values().any(|(_, best)| best.has_any())
+    }
 }
 
 impl<W: World> Engine<W> {
@@ -114,25 +123,41 @@ impl<W: World> Engine<W> {
         let mut look = Look::default();
         for (id, after) in relief.round(buckets.keys().copied().collect()) {
             let Some((bucket, best)) = buckets.get(&id).zip(relief.due(id, now)) else {
+                // Its pause does not end the round through its uploads.
+                if after.is_some() {
+                    relief.go_on_at(id, after);
+                }
                 continue;
             };
             let kept = (Arc::clone(bucket), best);
             look.best.entry(id).or_insert(kept);
-            if let Some(after) = self.look_at(bucket, after, &mut look).await? {
+            let mut after = after;
+            let looked = self.look_at(bucket, &mut after, &mut look).await;
+            if !matches!(looked, Ok(true)) {
                 relief.go_on_at(id, after);
-                return Ok((look, true));
+            }
+            match looked {
+                Ok(true) => {}
+                Ok(false) => return Ok((look, true)),
+                // What was found by then is tried; the next look goes on here.
+                Err(_) if look.found_any() => {
+                    self.count_held_failure();
+                    return Ok((look, true));
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok((look, false))
     }
 
-    /// Looks at the uploads of a bucket; where to go on if there are too many.
+    /// Looks at the uploads of a bucket that come `after`, which moves on with every page that
+    /// was seen; whether they were all.
     async fn look_at(
         &self,
         bucket: &Arc<Bucket>,
-        mut after: After,
+        after: &mut After,
         look: &mut Look,
-    ) -> Result<Option<After>, FlowError> {
+    ) -> Result<bool, FlowError> {
         while look.looked < LOOKS_MAX {
             let from = after.as_ref().map(|(key, id)| (key.as_str(), Some(*id)));
             let rows = ROWS.min(LOOKS_MAX - look.looked);
@@ -140,19 +165,26 @@ impl<W: World> Engine<W> {
             let whole = page.len() < rows;
             // To find none is work, too.
             look.looked += page.len().max(1);
-            after = page.last().map(|u| (u.key.clone(), u.id)).or(after);
-            for upload in page {
-                let bytes = self.idle_bytes(bucket, &upload).await?;
+            let seen = page
+                .iter()
+                .map(async |upload| (upload, self.idle_bytes(bucket, upload).await));
+            let mut seen = stream::iter(seen).buffered(LOOKS_AT_ONCE);
+            while let Some((upload, bytes)) = seen.next().await {
+                let bytes = bytes?;
                 let best = look.best.get_mut(&bucket.id).filter(|_| bytes > 0);
                 if let Some((_, best)) = best {
                     best.see((bytes, upload.id), &upload.key);
                 }
             }
+            drop(seen);
+            if let Some(last) = page.last() {
+                *after = Some((last.key.clone(), last.id));
+            }
             if whole {
-                return Ok(None);
+                return Ok(true);
             }
         }
-        Ok(Some(after))
+        Ok(false)
     }
 
     /// Bytes that handing an upload over frees; none if it may not be, or is in use.

@@ -13,6 +13,7 @@ mod checker;
 mod crash;
 mod listing;
 mod moved;
+mod relief;
 mod replicas;
 mod world;
 

@@ -122,6 +122,7 @@ pub(crate) fn setup(seed: u64, faults: Faults, ttl_ms: u64) -> Setup {
         sim: sim.clone(),
         faults: Rc::clone(&faults),
         chunks: Rc::default(),
+        dirty_full: Rc::default(),
     };
     let ufs = SimUfs::new(&sim, &faults);
     let metadata = SimMetadata::new(&sim, &faults);

@@ -87,24 +87,35 @@ pub struct SimDisk {
     pub sim: Sim,
     pub faults: Rc<Cell<Faults>>,
     pub chunks: Rc<RefCell<HashMap<ChunkId, Vec<u8>>>>,
+    /// There is no room for what no UFS has, and none comes free.
+    pub dirty_full: Rc<Cell<bool>>,
 }
+
+/// Space for dirty data.
+const DIRTY_LIMIT: DirtyAmount = DirtyAmount {
+    bytes: 1 << 40,
+    records: 1 << 30,
+};
 
 impl Disk for SimDisk {
     type Buffer = SimBuffer;
     type Reservation = ();
 
     fn reserve(&self, _: u64, _: u32) -> Result<(), DiskError> {
-        Ok(())
+        match self.dirty_full.get() {
+            true => Err(DiskError::DirtyFull),
+            false => Ok(()),
+        }
     }
 
     fn dirty_space(&self) -> DirtySpace {
         DirtySpace {
-            pinned: DirtyAmount::default(),
-            reserved: DirtyAmount::default(),
-            limit: DirtyAmount {
-                bytes: u64::MAX,
-                records: u64::MAX,
+            pinned: match self.dirty_full.get() {
+                true => DIRTY_LIMIT,
+                false => DirtyAmount::default(),
             },
+            reserved: DirtyAmount::default(),
+            limit: DIRTY_LIMIT,
         }
     }
 

@@ -56,6 +56,14 @@ pub struct SimMetadata {
     pub removed: Rc<RefCell<Vec<NodeId>>>,
     /// How often a part's row was told, and how often that was answered.
     pub parts_named: Rc<Cell<(usize, usize)>>,
+    /// Keys for which an upload was to be opened in the UFS, which is never done.
+    pub opening: Rc<RefCell<Vec<ObjectKey>>>,
+    /// How long a read of the parts of an upload takes.
+    pub parts_wait: Rc<Cell<Duration>>,
+    /// Uploads whose parts were read, in order.
+    pub parts_read: Rc<RefCell<Vec<UploadId>>>,
+    /// The upload whose parts cannot be read.
+    pub parts_refused: Rc<Cell<Option<UploadId>>>,
 }
 
 impl SimMetadata {
@@ -85,6 +93,10 @@ impl SimMetadata {
             part_named_late: Rc::default(),
             removed: Rc::default(),
             parts_named: Rc::default(),
+            opening: Rc::default(),
+            parts_wait: Rc::default(),
+            parts_read: Rc::default(),
+            parts_refused: Rc::default(),
         }
     }
 
@@ -576,7 +588,8 @@ impl Metadata for SimMetadata {
         Ok(ScanPage { entries, more })
     }
 
-    async fn note_opened(&self, _: BucketId, _: &OpenedUpload) -> Result<(), MetadataError> {
+    async fn note_opened(&self, _: BucketId, opened: &OpenedUpload) -> Result<(), MetadataError> {
+        self.opening.borrow_mut().push(opened.key.clone());
         unknown()
     }
     async fn forget_opened(
@@ -623,6 +636,13 @@ impl Metadata for SimMetadata {
         after: u16,
         limit: usize,
     ) -> Result<Vec<PartRecord>, MetadataError> {
+        self.parts_read.borrow_mut().push(id);
+        if !self.parts_wait.get().is_zero() {
+            self.sim.sleep(self.parts_wait.get()).await;
+        }
+        if self.parts_refused.get() == Some(id) {
+            return Err(MetadataError::Unavailable("away".into()));
+        }
         self.uploads.parts(id, after, limit)
     }
     async fn parts_held(
