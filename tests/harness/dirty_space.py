@@ -33,8 +33,11 @@ def unpinned(place: Place) -> None:
 
 
 def begin(place: Place, key: str) -> str:
-    """A new upload's id."""
-    created = place.send("POST", key, query=[("uploads", "")])
+    """A new upload's id; told to slow down, it tries again."""
+    until = time.monotonic() + 60
+    while (created := place.send("POST", key, query=[("uploads", "")])).status == 503:
+        assert time.monotonic() < until, f"told to slow down for ever: {created}"
+        time.sleep(0.2)
     assert created.status == 200, created
     return created.body.partition(b"<UploadId>")[2].partition(b"<")[0].decode()
 
