@@ -342,7 +342,7 @@ metrics! {
     EbpfHandoffs Counter "quickwater_ebpf_handoffs_total" ["outcome"]
         "Client connections that could go to the owner of what they asked for. outcome: given (to another worker), taken (from another worker), declined, busy, unrested (these three: relayed instead), lost (reset: not known who has it), unheard (taken, and the client acknowledged nothing: ended; after several, clients of that network that come in there are relayed for 10 s to 10 min)."
     EbpfForwardEntries Gauge "quickwater_ebpf_forward_entries" []
-        "Connections handed over from here whose packets are sent on."
+        "Connections handed over from here whose packets are sent on, as counted every five seconds."
     EbpfForwardPackets Counter "quickwater_ebpf_forward_packets_total" ["outcome"]
         "Packets of such connections. outcome: forwarded, kept_away (dropped while a connection was handed over), too_old (of entries that had ended), failed."
     EbpfBypassConnections Counter "quickwater_ebpf_bypass_connections_total" ["outcome"]

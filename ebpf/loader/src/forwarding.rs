@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ pub struct Forwarding {
     maps: Mutex<Maps>,
     /// Another way to the entries, for looking at all of them while others use `maps`.
     all: Flows<Value>,
+    /// As the last sweep found them.
+    left: AtomicUsize,
     _programs: Ebpf,
 }
 
@@ -122,6 +124,7 @@ impl Forwarding {
             page,
             maps: Mutex::new(maps),
             all: all.map_err(Unavailable::refused("a map of connections"))?,
+            left: AtomicUsize::new(0),
             _programs: programs,
         })
     }
@@ -267,7 +270,14 @@ impl Forwarding {
             }
             over
         });
+        self.left.store(left, Relaxed);
         (left, old.len())
+    }
+
+    /// Entries that the last [`Self::sweep`] left; 0 before the first one.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.left.load(Relaxed)
     }
 
     /// What was done with packets.

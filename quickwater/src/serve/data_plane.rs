@@ -26,7 +26,7 @@ use super::access_log::AccessLog;
 use super::budget::Budget;
 use super::bypass;
 use super::conditions::Conditions;
-use super::handover;
+use super::handover::{self, Handover};
 use super::names::Names;
 use super::persister::{self, Persister};
 use super::recover::recover;
@@ -92,6 +92,8 @@ pub(super) struct DataPlane {
     persister: Persister,
     /// Attached as long as the shards run.
     _spreading: Option<Spreading>,
+    /// Entries of connections that went elsewhere are looked at as long.
+    _handover: Option<Handover>,
 }
 
 /// Opens the store, binds the endpoint and starts the shards.
@@ -106,7 +108,7 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
     let own = parts.peers.as_ref();
     let own = own.and_then(|(_, sockets)| sockets.first()?.local_addr().ok());
     // Right after the listeners: what came before the program is never handed over.
-    let handoff = handover::start(
+    let handover = handover::start(
         &settings.ebpf,
         own.map(|address| address.ip()),
         entrances.address,
@@ -180,7 +182,7 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
             pool,
             stats,
             load: spreading.as_ref().map(|s| s.shard(index)),
-            handoff: handoff.clone(),
+            handoff: handover.as_ref().map(|h| Arc::clone(&h.handoff)),
             bypass: bypass.clone(),
             limit: Arc::clone(&limit),
             http: http.clone(),
@@ -214,6 +216,7 @@ pub(super) fn start_data_plane<M: Names>(mut parts: Parts<'_, M>) -> Result<Data
         shards,
         persister,
         _spreading: spreading,
+        _handover: handover,
     })
 }
 

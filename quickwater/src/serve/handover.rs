@@ -1,8 +1,12 @@
 //! Connections of clients go to the worker that has the bytes, if the settings want that
 //! and eBPF can be had; else every byte is relayed.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
 
 use quickwater_ebpf::{Device, Forwarding, Unavailable, pins_of};
 use quickwater_handoff::probe;
@@ -15,8 +19,18 @@ use crate::settings::EbpfSettings;
 /// What becomes of requests without.
 const WITHOUT: &str = "requests for other workers are relayed";
 
+/// How often entries are looked at: soon after the five seconds of one that has ended.
+const SWEEP_PERIOD: Duration = Duration::from_secs(5);
+
 /// Ways on which this worker is not heard that are named.
 const UNHEARD_NAMED: usize = 8;
+
+/// What hands connections over. Dropped, entries are not looked at any more.
+pub(super) struct Handover {
+    pub(super) handoff: Arc<Handoff>,
+    /// Nothing is ever sent: its end is what counts.
+    _sweeps: SyncSender<()>,
+}
 
 /// Attaches the program to the device that has `own`, an address at which other workers
 /// reach this one. `service`: where the S3 endpoint listens.
@@ -25,7 +39,7 @@ pub(super) fn start(
     own: Option<IpAddr>,
     service: SocketAddr,
     (metrics, conditions): (&Metrics, &Conditions),
-) -> Option<Arc<Handoff>> {
+) -> Option<Handover> {
     let told = |state, detail: String| conditions.set(Part::Handoff, state, detail);
     let (true, Some(own)) = (settings.handoff, own) else {
         told(
@@ -34,24 +48,54 @@ pub(super) fn start(
         );
         return None;
     };
-    match attach(settings, own, service) {
-        Ok(forwarding) => {
-            let device = forwarding.device().name.clone();
-            let on = format!("connections that come in by {device} may go to the owner");
-            told(State::On, on.clone());
-            let conditions = conditions.clone();
-            let tell = Box::new(move |unheard: &[String]| {
-                conditions.set(Part::Handoff, State::On, with_unheard(&on, unheard));
-            });
-            let handoff = Arc::new(Handoff::new(forwarding, settings.handoff_min, tell));
+    let begun = attach(settings, own, service).and_then(|forwarding| {
+        let device = forwarding.device().name.clone();
+        let on = format!("connections that come in by {device} may go to the owner");
+        let (told, shown) = (conditions.clone(), on.clone());
+        let tell = Box::new(move |unheard: &[String]| {
+            told.set(Part::Handoff, State::On, with_unheard(&shown, unheard));
+        });
+        let handoff = Arc::new(Handoff::new(forwarding, settings.handoff_min, tell));
+        let sweeps = begin_sweeps(&handoff)
+            .map_err(|error| refused("the thread that looks at entries", error.to_string()))?;
+        Ok((handoff, sweeps, on))
+    });
+    match begun {
+        Ok((handoff, sweeps, on)) => {
+            told(State::On, on);
             collect(metrics, Arc::clone(&handoff));
-            Some(handoff)
+            Some(Handover {
+                handoff,
+                _sweeps: sweeps,
+            })
         }
         Err(why) => {
             told(State::from(&why), format!("{why}: {WITHOUT}"));
             None
         }
     }
+}
+
+fn refused(what: &'static str, why: String) -> Unavailable {
+    Unavailable::Refused { what, why }
+}
+
+/// Entries that are over go again and again, until what this returns is dropped.
+fn begin_sweeps(handoff: &Arc<Handoff>) -> io::Result<SyncSender<()>> {
+    let (sweeps, ended) = sync_channel(0);
+    let handoff = Arc::downgrade(handoff);
+    let thread = thread::Builder::new().name("qw-handoff".into());
+    thread.spawn(move || {
+        while let Some(handoff) = Weak::upgrade(&handoff) {
+            let (left, removed) = handoff.forwarding().sweep();
+            tracing::trace!(left, removed, "entries of connections that went elsewhere");
+            drop(handoff);
+            if ended.recv_timeout(SWEEP_PERIOD) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    })?;
+    Ok(sweeps)
 }
 
 /// Says which clients are relayed though connections could move.
@@ -75,7 +119,6 @@ fn attach(
     own: IpAddr,
     service: SocketAddr,
 ) -> Result<Forwarding, Unavailable> {
-    let refused = |what, why: String| Unavailable::Refused { what, why };
     probe().map_err(|why| refused("a probe connection", why.to_string()))?;
     let device = Device::with(own);
     let device = device.map_err(|why| refused("the device of other workers", why.to_string()))?;
@@ -90,7 +133,7 @@ fn collect(metrics: &Metrics, handoff: Arc<Handoff>) {
         for (name, count) in OUTCOMES.iter().zip(handoff.outcomes()) {
             samples.count(Metric::EbpfHandoffs, &[*name], count);
         }
-        let (entries, _) = handoff.forwarding().sweep();
+        let entries = handoff.forwarding().entries();
         samples.count(Metric::EbpfForwardEntries, &[], entries as u64);
         let packets = handoff.forwarding().counts();
         for (name, count) in [
