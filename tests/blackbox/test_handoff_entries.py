@@ -13,6 +13,7 @@ import pytest
 
 from conftest import EXTERNAL
 from harness.bpf_maps import BpfMap
+from harness.moved import MovedClient
 from harness.payload import payload
 from harness.segment import PORT, SERVICE, Segment, made
 
@@ -76,3 +77,39 @@ def test_entries_go_though_nobody_reads_the_metrics(cluster: Segment) -> None:
         entries.put(over, entry(entries.value_bytes, now - SILENCE_NS - 10**9))
         until(lambda: entries.get(over) is None, cluster)
         assert entries.get(alive) is not None
+
+
+def of(client: MovedClient) -> bytes:
+    """A client's connection as programs know it."""
+    return flow(*client.socket.getsockname())
+
+
+def owned_by_the_second(cluster: Segment) -> str:
+    key = next(key for key in KEYS if cluster.owner(BUCKET, key) == "n2")
+    cluster.go_to("n1")
+    return key
+
+
+def test_entries_of_connections_that_ended_in_order_go_soon(cluster: Segment) -> None:
+    """The entry sees the packets of the client alone: the owner tells it."""
+    key = owned_by_the_second(cluster)
+    with forwards(cluster, "n1") as entries:
+        idle, reads, ended = [
+            MovedClient.to_owner_of(cluster, BUCKET, BODIES, key, receive_bytes)
+            for receive_bytes in (0, 16_384, 0)
+        ]
+        # This one has said all it will say, and has read nothing of the answer yet.
+        reads.ask(key)
+        reads.socket.shutdown(socket.SHUT_WR)
+        answer = reads.connection.getresponse()
+        flows = [of(client) for client in (idle, reads, ended)]
+        ended.close()
+        until(lambda: entries.get(flows[2]) is None, cluster)
+        assert [entries.get(one) is not None for one in flows[:2]] == [True, True]
+        assert answer.read() == BODIES[key]
+        reads.close()
+        until(lambda: entries.get(flows[1]) is None, cluster)
+        idle.get(key)
+        assert entries.get(flows[0]) is not None
+        idle.close()
+        until(lambda: entries.get(flows[0]) is None, cluster)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import socket
 import struct
 import subprocess
 import time
 from pathlib import Path
-from typing import Iterator, cast
-from urllib.parse import urlsplit
+from typing import Iterator
 
 import pytest
 
 from conftest import EXTERNAL
+from harness.moved import MovedClient
 from harness.payload import payload
-from harness.segment import CLIENT, CONTROL, PORT, SERVICE, Segment, made
+from harness.segment import CONTROL, PORT, SERVICE, Segment, made
 
 pytestmark = [
     pytest.mark.root,
@@ -42,51 +41,6 @@ def cluster(tmp_path: Path) -> Iterator[Segment]:
         cluster.close()
 
 
-class Client:
-    """Gets objects by one connection, which came to the first worker."""
-
-    def __init__(self, cluster: Segment, receive_bytes: int = 0) -> None:
-        signer = cluster.target().client(signature_version="s3v4")
-        self._links = {}
-        for key in KEYS:
-            where = {"Bucket": BUCKET, "Key": key}
-            link = str(signer.generate_presigned_url("get_object", Params=where))
-            netloc = urlsplit(link).netloc
-            self._links[key] = link.split(netloc, 1)[1]
-        with cluster.at(CLIENT):
-            self.connection = http.client.HTTPConnection(netloc, timeout=60)
-            self.connection.sock = self.socket = socket.socket()
-            if receive_bytes:
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-            self.socket.settimeout(60)
-            self.socket.connect((SERVICE, PORT))
-
-    def ask(self, key: str) -> None:
-        self.connection.request("GET", self._links[key])
-
-    def get(self, key: str) -> None:
-        self.ask(key)
-        assert self.connection.getresponse().read() == BODIES[key], key
-
-    def close(self) -> None:
-        self.connection.close()
-
-
-def handed_over(cluster: Segment, key: str, receive_bytes: int = 0) -> Client:
-    """A client whose connection went to the owner of `key`."""
-
-    def one() -> Client | None:
-        client = Client(cluster, receive_bytes)
-        before = cluster.outcomes("n1", "given")
-        client.get(key)
-        if cluster.outcomes("n1", "given") > before:
-            return client
-        client.close()
-        return None
-
-    return cast(Client, cluster.wait_for(one))
-
-
 def checksum(data: bytes) -> int:
     words = struct.unpack(f"!{len(data) // 2}H", data)
     total = sum(words)
@@ -94,7 +48,7 @@ def checksum(data: bytes) -> int:
     return ~(total + (total >> 16)) & 0xFFFF
 
 
-def forged(client: Client, flags: int, sequence: int) -> bytes:
+def forged(client: MovedClient, flags: int, sequence: int) -> bytes:
     """A packet of TCP in a client's name, with its header of IPv4."""
     host, port = client.socket.getsockname()
     tcp = struct.pack("!HHIIBBHHH", port, PORT, sequence, 1, 5 << 4, flags, 1000, 0, 0)
@@ -126,7 +80,7 @@ def test_a_connection_that_went_elsewhere_outlives_forged_ends(cluster: Segment)
         other = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     with other:
         for end in [RST, FIN | ACK]:
-            client = handed_over(cluster, key)
+            client = MovedClient.to_owner_of(cluster, BUCKET, BODIES, key)
             for flags in [end, SYN]:
                 before = looked_at(cluster)
                 other.sendto(forged(client, flags, 12345), (SERVICE, 0))
@@ -138,7 +92,7 @@ def test_a_connection_that_went_elsewhere_outlives_forged_ends(cluster: Segment)
 @pytest.mark.skipif(not LONG, reason="waits for long: QUICKWATER_HANDOFF=all runs it")
 def test_who_has_ended_its_side_may_read_slowly(cluster: Segment) -> None:
     key = owned_by_the_second(cluster)
-    client = handed_over(cluster, key, receive_bytes=16_384)
+    client = MovedClient.to_owner_of(cluster, BUCKET, BODIES, key, receive_bytes=16_384)
     client.ask(key)
     client.socket.shutdown(socket.SHUT_WR)
     answer = client.connection.getresponse()

@@ -10,9 +10,11 @@ mod probe;
 mod repair;
 mod restore;
 mod state;
+mod table;
 
 pub use freeze::{Frozen, Refused, freeze, is_at_rest};
 pub use hearing::{Hearing, hearing};
 pub use probe::{ProbeError, probe};
 pub use restore::{RestoreError, Restored, restore};
 pub use state::{BadState, STATE_BYTES_MAX, State, UNREAD_BYTES_MAX, Window};
+pub use table::connections;

@@ -535,6 +535,33 @@ fn packets_are_turned_by_who_knows_where_they_go() {
 }
 
 #[test]
+fn only_the_connection_that_has_ended_where_it_is_ends() {
+    let Some(stage) = Stage::new(FOUR) else {
+        return;
+    };
+    let forwarding = &stage.entry;
+    let ends = Ends {
+        client: "10.60.1.1:7000".parse().unwrap(),
+        service: FOUR.parse().unwrap(),
+    };
+    let (before, at, next) = ([2; 6], [4; 6], [6; 6]);
+    let earlier = forwarding.send_on(&ends, at).unwrap();
+    assert!(!forwarding.end(&ends, before, earlier).unwrap());
+    // It ended, and its client has begun another one from the same port.
+    forwarding.keep_away(&ends).unwrap();
+    assert!(!forwarding.end(&ends, at, earlier).unwrap());
+    let mark = forwarding.send_on(&ends, at).unwrap();
+    assert!(mark != earlier && !forwarding.end(&ends, at, earlier).unwrap());
+    // That goes on to another host, which knows it by the same mark.
+    assert!(forwarding.redirect(&ends, (at, next), false).unwrap());
+    assert!(!forwarding.end(&ends, at, mark).unwrap());
+    assert!(forwarding.redirect(&ends, (next, at), false).unwrap());
+    assert!(forwarding.end(&ends, at, mark).unwrap());
+    assert!(forwarding.is_sent_on(&ends), "for a moment");
+    stage.wait_until_the_entry_forgot();
+}
+
+#[test]
 fn packets_are_kept_away_for_a_moment_only() {
     let Some(stage) = Stage::new(FOUR) else {
         return;

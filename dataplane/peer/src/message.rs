@@ -90,6 +90,9 @@ pub enum Task {
     /// Send the packets of a client's connection on to another worker than before:
     /// [`SendOn`], answered by yes or no.
     SendOn = 15,
+    /// Connections of clients, whose packets the worker that is asked sends on to the
+    /// caller, have ended there: [`ConnectionsEnded`], answered by yes.
+    ConnectionsEnded = 16,
 }
 
 /// A request of a client, let in and not yet begun.
@@ -273,6 +276,35 @@ pub struct TakeConnection {
     /// As `quickwater-handoff` encodes it; the bytes that wait are the request.
     #[prost(bytes = "vec", tag = "1")]
     pub state: Vec<u8>,
+    /// By which the worker that sends its packets on tells it from others of the same ends;
+    /// 0: that is not said.
+    #[prost(uint64, tag = "2")]
+    pub mark: u64,
+}
+
+/// Connections that have ended where their packets go.
+#[derive(Clone, PartialEq, Message)]
+pub struct ConnectionsEnded {
+    /// Ethernet address that they go to.
+    #[prost(bytes = "vec", tag = "1")]
+    pub at: Vec<u8>,
+    /// One by one.
+    #[prost(message, repeated, tag = "2")]
+    pub connections: Vec<EndedConnection>,
+}
+
+/// One of them.
+#[derive(Clone, PartialEq, Message)]
+pub struct EndedConnection {
+    /// The client's address.
+    #[prost(string, tag = "1")]
+    pub client: String,
+    /// The address it connected to.
+    #[prost(string, tag = "2")]
+    pub service: String,
+    /// As it came with the connection.
+    #[prost(uint64, tag = "3")]
+    pub mark: u64,
 }
 
 /// A connection whose packets the worker that is asked sends on to who has it.

@@ -2,9 +2,11 @@
 //! worker share of it. Absent: who hears this worker (`trials`), sockets (`quickwater-handoff`),
 //! the program (`quickwater-ebpf`), requests (`service/handoff.rs`).
 
+mod stays;
 mod trials;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +16,8 @@ use quickwater_ebpf::{Ends, Forwarding, WINDOW};
 use quickwater_peer::Capability;
 use quickwater_proto::NodeId;
 
+pub(crate) use stays::Stay;
+use stays::Stays;
 pub(crate) use trials::Path;
 use trials::{Change, Trials};
 
@@ -56,6 +60,7 @@ pub struct Handoff {
     bytes_min: u64,
     expected: Mutex<HashMap<Ends, Guest>>,
     trials: Trials,
+    stays: Stays,
     tell: Tell,
     own_addresses: OwnAddresses,
     outcomes: [AtomicU64; OUTCOMES.len()],
@@ -125,6 +130,7 @@ impl Handoff {
             bytes_min,
             expected: Mutex::default(),
             trials: Trials::default(),
+            stays: Stays::default(),
             tell,
             own_addresses: OwnAddresses::default(),
             outcomes: Default::default(),
@@ -141,6 +147,29 @@ impl Handoff {
     #[must_use]
     pub fn forwarding(&self) -> &Forwarding {
         &self.forwarding
+    }
+
+    /// Looks at what there is to forget: entries that are over, and connections of other
+    /// workers' clients that have ended here. To be called now and then, by a thread that may
+    /// take its time: a look at every entry, and at every connection of this host.
+    ///
+    /// # Errors
+    /// The kernel does not tell of connections: those that have ended stay where they are
+    /// sent on from until they have been silent for long.
+    pub fn look(&self) -> io::Result<()> {
+        let (left, removed) = self.forwarding.sweep();
+        tracing::trace!(left, removed, "entries of connections that went elsewhere");
+        let since = Instant::now();
+        if !self.stays.is_empty() {
+            let sockets = quickwater_handoff::connections(self.forwarding.port())?;
+            self.stays.compare(&sockets, since);
+        }
+        Ok(())
+    }
+
+    /// Connections of other workers' clients that are here.
+    pub(crate) fn stays(&self) -> &Stays {
+        &self.stays
     }
 
     pub(crate) fn bytes_min(&self) -> u64 {

@@ -26,9 +26,9 @@ const FORWARDS: &str = "FORWARDS";
 const EXPECTED: &str = "EXPECTED";
 const ARRIVALS: &str = "ARRIVALS";
 /// Names of what is pinned. The number is the version of what is in it.
-const PINNED_FORWARDS: &str = "forwards-2";
+const PINNED_FORWARDS: &str = "forwards-3";
 /// What earlier versions left: entries that this one cannot read.
-const PINNED_BEFORE: &str = "forwards-1";
+const PINNED_BEFORE: [&str; 2] = ["forwards-1", "forwards-2"];
 /// What came while the next process starts, whose listener is there before its program,
 /// can be handed over all the same.
 const PINNED_ARRIVALS: &str = "arrivals-1";
@@ -39,7 +39,7 @@ pub(crate) const PINS_PREFIX: &str = "handoff-";
 pub const WINDOW: Duration = Duration::from_nanos(WINDOW_NS);
 
 type Key = [u32; 9];
-type Value = [u64; 3];
+type Value = [u64; 4];
 type Flows<V> = HashMap<MapData, Key, V>;
 
 /// A connection by its ends.
@@ -68,6 +68,7 @@ pub struct PacketCounts {
 /// handed over before a restart go on, and whoever attaches next takes over.
 pub struct Forwarding {
     device: Device,
+    port: u16,
     page: Page<HandoffCounts>,
     maps: Mutex<Maps>,
     /// Another way to the entries, for looking at all of them while others use `maps`.
@@ -91,11 +92,11 @@ impl Forwarding {
     /// It does not run; what ran before goes on. Needs CAP_BPF and CAP_NET_ADMIN until
     /// it returns.
     pub fn attach(device: &Device, port: u16, pins: &Path) -> Result<Self, Unavailable> {
+        let service_port = u32::from(port);
         fs::create_dir_all(pins).map_err(Unavailable::refused("the directory of pins"))?;
-        let port = u32::from(port);
         let pinned = pins.join(PINNED_FORWARDS);
         let mut programs = object::open(|loader| {
-            loader.override_global("SERVICE_PORT", &port, true);
+            loader.override_global("SERVICE_PORT", &service_port, true);
             for map in [FORWARDS, EXPECTED, ARRIVALS] {
                 loader.map_max_entries(map, FLOWS_MAX);
             }
@@ -117,10 +118,13 @@ impl Forwarding {
             .load()
             .map_err(Unavailable::refused("loading the program `handoff`"))?;
         hang(program, device, &pins.join(PINNED_LINK))?;
-        gone(fs::remove_file(pins.join(PINNED_BEFORE)))
-            .map_err(Unavailable::refused("removing an old pin"))?;
+        for before in PINNED_BEFORE {
+            gone(fs::remove_file(pins.join(before)))
+                .map_err(Unavailable::refused("removing an old pin"))?;
+        }
         Ok(Forwarding {
             device: device.clone(),
+            port,
             page,
             maps: Mutex::new(maps),
             all: all.map_err(Unavailable::refused("a map of connections"))?,
@@ -133,6 +137,12 @@ impl Forwarding {
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The port whose packets it looks at.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Whether the first packet of a connection came by this device, so that all others
@@ -148,15 +158,36 @@ impl Forwarding {
     /// # Errors
     /// They are not.
     pub fn keep_away(&self, ends: &Ends) -> Result<(), Unavailable> {
-        self.put(ends, Forward::KEEP_AWAY, [0; 6])
+        self.put(ends, Forward::KEEP_AWAY, [0; 6]).map(|_| ())
     }
 
-    /// From now on they go to a device on the same segment.
+    /// From now on they go to a device on the same segment. What is returned tells the
+    /// connection from others of the same ends, for [`Self::end`].
     ///
     /// # Errors
     /// All is as before.
-    pub fn send_on(&self, ends: &Ends, mac: [u8; 6]) -> Result<(), Unavailable> {
+    pub fn send_on(&self, ends: &Ends, mac: [u8; 6]) -> Result<u64, Unavailable> {
         self.put(ends, Forward::TO_OWNER, mac)
+    }
+
+    /// The connection that [`Self::send_on`] returned `mark` for has ended at the device its
+    /// packets go to now, `at`: what its client still says goes there, for a moment. `false`:
+    /// they go elsewhere, or it is another connection.
+    ///
+    /// # Errors
+    /// All is as before.
+    pub fn end(&self, ends: &Ends, at: [u8; 6], mark: u64) -> Result<bool, Unavailable> {
+        let mut maps = self.maps();
+        let Some(mut entry) = sent_on(&maps, ends) else {
+            return Ok(false);
+        };
+        if entry.mac != at || entry.made_ns != mark {
+            return Ok(false);
+        }
+        (entry.what, entry.seen_ns) = (Forward::CLOSING, now_ns());
+        let put = maps.forwards.insert(key(ends), value(&entry), 0);
+        put.map_err(Unavailable::refused("an entry for a connection"))?;
+        Ok(true)
     }
 
     /// The connection was reset from here, and may be at that device: what its client
@@ -165,7 +196,7 @@ impl Forwarding {
     /// # Errors
     /// All is as before.
     pub fn send_last(&self, ends: &Ends, mac: [u8; 6]) -> Result<(), Unavailable> {
-        self.put(ends, Forward::CLOSING, mac)
+        self.put(ends, Forward::CLOSING, mac).map(|_| ())
     }
 
     /// From now on the packets of a connection that go to one device go to another one,
@@ -212,11 +243,13 @@ impl Forwarding {
         drop_entry(noted);
     }
 
-    fn put(&self, ends: &Ends, what: u16, mac: [u8; 6]) -> Result<(), Unavailable> {
+    /// When it was made.
+    fn put(&self, ends: &Ends, what: u16, mac: [u8; 6]) -> Result<u64, Unavailable> {
         let entry = Forward::new(what, mac, now_ns());
         let mut maps = self.maps();
         let put = maps.forwards.insert(key(ends), value(&entry), 0);
-        put.map_err(Unavailable::refused("an entry for a connection"))
+        put.map_err(Unavailable::refused("an entry for a connection"))?;
+        Ok(entry.made_ns)
     }
 
     /// From now on the connection's packets are this host's again.
@@ -298,7 +331,8 @@ impl Forwarding {
     /// # Errors
     /// What is pinned cannot be removed.
     pub fn detach(pins: &Path) -> io::Result<()> {
-        for name in [PINNED_LINK, PINNED_FORWARDS, PINNED_ARRIVALS, PINNED_BEFORE] {
+        let now = [PINNED_LINK, PINNED_FORWARDS, PINNED_ARRIVALS];
+        for name in now.into_iter().chain(PINNED_BEFORE) {
             gone(fs::remove_file(pins.join(name)))?;
         }
         gone(fs::remove_dir(pins))
@@ -411,10 +445,11 @@ fn value(entry: &Forward) -> Value {
         entry.seen_ns,
         u64::from_ne_bytes([x, y, a, b, c, d, e, f]),
         u64::from_ne_bytes([g, h, i, j, k, l, m, n]),
+        entry.made_ns,
     ]
 }
 
-fn forward([seen_ns, rest, heard]: Value) -> Forward {
+fn forward([seen_ns, rest, heard, made_ns]: Value) -> Forward {
     let [g, h, i, j, k, l, m, n] = heard.to_ne_bytes();
     let [x, y, a, b, c, d, e, f] = rest.to_ne_bytes();
     Forward {
@@ -423,6 +458,7 @@ fn forward([seen_ns, rest, heard]: Value) -> Forward {
         mac: [a, b, c, d, e, f],
         next: u32::from_ne_bytes([g, h, i, j]),
         is_known: u32::from_ne_bytes([k, l, m, n]),
+        made_ns,
     }
 }
 
@@ -467,6 +503,7 @@ mod tests {
             mac: [1, 2, 3, 4, 5, 6],
             next: 8,
             is_known: 9,
+            made_ns: 10,
         };
         assert_eq!(forward(value(&entry)), entry);
     }

@@ -75,6 +75,9 @@ pub struct Forward {
     pub next: u32,
     /// 1: `next` is known; 0: no packet told it yet.
     pub is_known: u32,
+    /// When the entry was made, by the same clock. It tells the connection from others of
+    /// the same ends, before it and after.
+    pub made_ns: u64,
 }
 
 impl Forward {
@@ -98,6 +101,7 @@ impl Forward {
             mac,
             next: 0,
             is_known: 0,
+            made_ns: now_ns,
         }
     }
 

@@ -87,8 +87,9 @@ fn begin_sweeps(handoff: &Arc<Handoff>) -> io::Result<SyncSender<()>> {
     let thread = thread::Builder::new().name("qw-handoff".into());
     thread.spawn(move || {
         while let Some(handoff) = Weak::upgrade(&handoff) {
-            let (left, removed) = handoff.forwarding().sweep();
-            tracing::trace!(left, removed, "entries of connections that went elsewhere");
+            if let Err(error) = handoff.look() {
+                tracing::warn!(%error, "connections that have ended here are not found");
+            }
             drop(handoff);
             if ended.recv_timeout(SWEEP_PERIOD) != Err(RecvTimeoutError::Timeout) {
                 return;

@@ -22,7 +22,7 @@ use quickwater_worker::http::{
 };
 use quickwater_worker::peer::{EnginePeers, PeerConfig, Peers};
 use quickwater_worker::runtime::Stop;
-use quickwater_worker::service::{AccessKey, S3Service, ServiceConfig};
+use quickwater_worker::service::{AccessKey, S3Service, ServiceConfig, tell_of_ends};
 use quickwater_worker::store::{ShardStore, Store};
 
 use super::budget::Budget;
@@ -149,6 +149,13 @@ pub(super) async fn run<M: Names>(common: Common<M>, seat: Seat) {
                 .environment()
                 .spawn(async move { copier.run_copier(|| stop.is_requested()).await });
         }
+    }
+    if shard == 0
+        && let (Some(handoff), Some(peers)) = (&seat.handoff, &peers)
+    {
+        let (handoff, peers) = (Arc::clone(handoff), peers.clone());
+        let telling = tell_of_ends(handoff, peers, seat.stop.clone());
+        engine.environment().spawn(telling);
     }
     let intake = Intake::default();
     let service = S3Service::new(

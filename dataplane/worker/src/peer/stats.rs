@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use quickwater_peer::Task;
 
 /// Tasks by name, in the order they are counted in.
-pub const TASKS: [&str; 15] = [
+pub const TASKS: [&str; 16] = [
     "relay",
     "look_again",
     "hides_below",
@@ -22,6 +22,7 @@ pub const TASKS: [&str; 15] = [
     "forget_chunks",
     "take_connection",
     "send_on",
+    "connections_ended",
 ];
 
 /// Ways to fail by name, in the order they are counted in.
@@ -111,6 +112,7 @@ pub(crate) fn task_number(task: Task) -> Option<usize> {
         Task::ForgetChunks => Some(12),
         Task::TakeConnection => Some(13),
         Task::SendOn => Some(14),
+        Task::ConnectionsEnded => Some(15),
     }
 }
 

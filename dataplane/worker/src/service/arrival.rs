@@ -15,7 +15,7 @@ use super::dispatch::Seen;
 use super::steps::Step;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
-use crate::handoff::{Guest, Handoff, Outcome, Path, ends};
+use crate::handoff::{Guest, Handoff, Outcome, Path, Stay, ends};
 use crate::http::{Arrival, Place, is_head};
 use crate::peer::{Wire, WireError};
 
@@ -98,7 +98,7 @@ where
         }
         let take: TakeConnection = decode(&wire.take_all().await?)?;
         Step::Received.reached();
-        let arrived = self.take(&take.state);
+        let arrived = self.take(&take.state, take.mark);
         if arrived.is_ok() {
             Step::Restored.reached();
         }
@@ -123,7 +123,7 @@ where
     }
 
     /// The text says why it is not taken; then nothing of it is here.
-    fn take(&self, state: &[u8]) -> Result<(Arrival, Place), String> {
+    fn take(&self, state: &[u8], mark: u64) -> Result<(Arrival, Place), String> {
         let handoff = self
             .handoff
             .as_ref()
@@ -141,6 +141,12 @@ where
         handoff.admit(&guest);
         let socket = restored.begin().map_err(|error| error.to_string())?;
         handoff.count(Outcome::Taken);
+        if let (Some(entry), 1..) = (&guest.entry, mark) {
+            let entry = entry.clone();
+            handoff
+                .stays()
+                .begin(guest.ends, Stay { entry, mark }, Instant::now());
+        }
         let arrival = Arrival {
             socket,
             peer: state.remote,

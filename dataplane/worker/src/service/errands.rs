@@ -93,7 +93,8 @@ where
             | Task::CountChunks
             | Task::ForgetChunks
             | Task::TakeConnection
-            | Task::SendOn => Err(WireError::Unexpected(Kind::Call)),
+            | Task::SendOn
+            | Task::ConnectionsEnded => Err(WireError::Unexpected(Kind::Call)),
         }
     }
 

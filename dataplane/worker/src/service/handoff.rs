@@ -2,14 +2,16 @@
 //! the next (decisions/0035). Absent: how it comes (`arrival.rs`), what is said on it.
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use quickwater_ebpf::Ends;
 use quickwater_engine::World;
 use quickwater_engine::io::Disk;
 use quickwater_handoff::{Frozen, freeze};
 use quickwater_peer::{
-    Answer, FrameError, Held, Kind, Relay, SendOn, TakeConnection, Task, decode,
+    Answer, Capability, ConnectionsEnded, EndedConnection, FrameError, Held, Kind, Relay, SendOn,
+    TakeConnection, Task, decode,
 };
 use quickwater_proto::NodeId;
 
@@ -19,12 +21,18 @@ use crate::buffers::PoolBuf;
 use crate::handoff::{Departure, Handoff, Outcome, Parting, Path, ends};
 use crate::http::ConnectionInfo;
 use crate::peer::{CallFailure, Peers, Wire, WireError};
+use crate::runtime::Stop;
 
 /// How long another worker may take to say that it has a connection, or that it sends its
 /// packets on. Shorter than packets are kept away.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Of a message about a connection's packets.
 const SEND_ON_BYTES_MAX: usize = 256;
+/// Connections in a message about those that have ended, and its size.
+const ENDED_MAX: usize = 128;
+const ENDED_BYTES_MAX: usize = 256 * ENDED_MAX;
+/// How long a shard waits until it looks again for connections that have ended.
+const ENDED_PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection that leaves.
 struct Leaving<'a> {
@@ -84,13 +92,21 @@ where
             ends: ends(info.peer, service),
             entry: info.entry.as_ref(),
         };
-        let outcome = leaving.give(socket, unread).await;
+        // Before its socket may go.
+        let stay = handoff.stays().leave(&leaving.ends);
+        let mark = stay.as_ref().map_or(0, |stay| stay.mark);
+        let outcome = leaving.give(socket, unread, mark).await;
         leaving.settle(outcome);
         handoff.count(outcome);
         match outcome {
             Outcome::Given => Parting::Gone,
             Outcome::Lost => Parting::Lost,
-            _ => Parting::Stayed,
+            _ => {
+                if let Some(stay) = stay {
+                    handoff.stays().begin(leaving.ends, stay, Instant::now());
+                }
+                Parting::Stayed
+            }
         }
     }
 
@@ -109,6 +125,32 @@ where
         wire.send(Kind::Answer, &answer, &[], Duration::ZERO).await
     }
 
+    /// Connections whose packets this host sends on have ended where they go.
+    pub(super) async fn host_ended(&self, wire: &mut Wire) -> Result<(), WireError> {
+        if wire.left() > ENDED_BYTES_MAX {
+            return Err(FrameError::TooLong.into());
+        }
+        let told: ConnectionsEnded = decode(&wire.take_all().await?)?;
+        let answer = Answer {
+            yes: self.forget(&told).is_some(),
+            ..Answer::default()
+        };
+        wire.send(Kind::Answer, &answer, &[], Duration::ZERO).await
+    }
+
+    /// `None`: not understood, or nothing is handed over here.
+    fn forget(&self, told: &ConnectionsEnded) -> Option<()> {
+        let forwarding = self.handoff.as_ref()?.forwarding();
+        let at = told.at.as_slice().try_into().ok()?;
+        for ended in &told.connections {
+            let ends = ends(ended.client.parse().ok()?, ended.service.parse().ok()?);
+            if let Err(error) = forwarding.end(&ends, at, ended.mark) {
+                tracing::warn!(%error, "the entry of a connection that has ended stays");
+            }
+        }
+        Some(())
+    }
+
     /// `None`: not understood, or nothing is handed over here.
     fn redirect(&self, asked: &SendOn) -> Option<bool> {
         let handoff = self.handoff.as_ref()?;
@@ -124,8 +166,43 @@ where
     }
 }
 
+/// Tells entries of their clients' connections that have ended here, until the stop. One
+/// shard does it for all. Of a message that is lost nobody is told again: the entry goes when
+/// it has been silent for long.
+pub async fn tell_of_ends(handoff: Arc<Handoff>, peers: Peers, stop: Stop) {
+    while !stop.is_requested() {
+        while let Some((entry, ended)) = handoff.stays().take_ended(ENDED_MAX) {
+            let message = farewell(&handoff, &ended);
+            let right = Capability {
+                operation: "ConnectionsEnded".into(),
+                ..Capability::default()
+            };
+            let task = Task::ConnectionsEnded;
+            let asked = peers.ask_within(&entry, task, right, &message, ANSWER_WAIT);
+            if says_yes(&asked.await) != Some(true) {
+                let untold = ended.len() + handoff.stays().give_up(&entry);
+                tracing::debug!(%entry, untold, "entries of connections that have ended stay");
+            }
+        }
+        monoio::time::sleep(ENDED_PAUSE).await;
+    }
+}
+
+fn farewell(handoff: &Handoff, ended: &[(Ends, u64)]) -> ConnectionsEnded {
+    let one = |(ends, mark): &(Ends, u64)| EndedConnection {
+        client: ends.client.to_string(),
+        service: ends.service.to_string(),
+        mark: *mark,
+    };
+    ConnectionsEnded {
+        at: handoff.forwarding().device().mac.to_vec(),
+        connections: ended.iter().map(one).collect(),
+    }
+}
+
 impl Leaving<'_> {
-    async fn give(&self, socket: OwnedFd, unread: &[u8]) -> Outcome {
+    /// `mark`: by which the entry knows the connection, if that is another worker.
+    async fn give(&self, socket: OwnedFd, unread: &[u8], mark: u64) -> Outcome {
         let forwarding = self.handoff.forwarding();
         // Also of packets that others send on: what still comes here would be answered.
         if let Err(error) = forwarding.keep_away(&self.ends) {
@@ -141,18 +218,20 @@ impl Leaving<'_> {
             }
         };
         Step::Frozen.reached();
-        match self.send_on().await {
-            Some(true) => Step::Turned.reached(),
-            Some(false) => return stay(frozen),
+        let mark = match self.send_on(mark).await {
+            Some(Some(mark)) => mark,
+            Some(None) => return stay(frozen),
             // Only this worker has the state. At worst its client is reset elsewhere.
             None => {
                 let outcome = stay(frozen);
                 self.tell(self.message((self.to.mac, forwarding.device().mac), false));
                 return outcome;
             }
-        }
+        };
+        Step::Turned.reached();
         let message = TakeConnection {
             state: frozen.state().encode(),
+            mark,
         };
         let right = self.to.right.clone();
         let asked = self
@@ -191,15 +270,17 @@ impl Leaving<'_> {
     }
 
     /// Has packets go to the other worker before it has the socket: acknowledgements that
-    /// are lost cost more than packets that wait. `None`: nobody knows where they go.
-    async fn send_on(&self) -> Option<bool> {
+    /// are lost cost more than packets that wait. What the entry knows it by; `None`
+    /// within: they do not go. `None`: nobody knows where they go.
+    async fn send_on(&self, mark: u64) -> Option<Option<u64>> {
         let forwarding = self.handoff.forwarding();
         match (self.entry, self.guide()) {
-            (None, _) => Some(forwarding.send_on(&self.ends, self.to.mac).is_ok()),
-            (Some(_), None) => Some(true),
+            (None, _) => Some(forwarding.send_on(&self.ends, self.to.mac).ok()),
+            (Some(_), None) => Some(Some(mark)),
             (Some(_), Some(guide)) => {
                 let message = self.message((forwarding.device().mac, self.to.mac), false);
-                says_yes(&self.ask(guide, &message).await)
+                let turned = says_yes(&self.ask(guide, &message).await)?;
+                Some(turned.then_some(mark))
             }
         }
     }

@@ -58,6 +58,7 @@ where
             Task::ForgetChunks => self.host_forget(wire).await,
             Task::TakeConnection => self.host_take(wire).await,
             Task::SendOn => self.host_send_on(wire).await,
+            Task::ConnectionsEnded => self.host_ended(wire).await,
             task => self.host_errand(&hosting, task, wire).await,
         }
     }
