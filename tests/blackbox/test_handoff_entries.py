@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -27,6 +28,7 @@ DEADLINE_SECONDS = 120
 KEYS = [f"k{at}" for at in range(16)]
 BODIES = {key: payload((1 << 20) + 1000 * at, seed=at) for at, key in enumerate(KEYS)}
 TO_OWNER = 1
+ENTRIES_MAX = 65_536
 SILENCE_NS = 600 * 10**9
 
 
@@ -113,3 +115,110 @@ def test_entries_of_connections_that_ended_in_order_go_soon(cluster: Segment) ->
         assert entries.get(flows[0]) is not None
         idle.close()
         until(lambda: entries.get(flows[0]) is None, cluster)
+
+
+def strangers(count: int) -> Iterator[bytes]:
+    """Connections that there are not."""
+    for number in range(count):
+        yield flow(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1024)
+
+
+def condition(cluster: Segment, node: str) -> tuple[str, str]:
+    """State and detail of hand-overs as the control plane was told last."""
+    told = cluster.nodes()[node]["conditions"]
+    (found,) = [one for one in told if one["name"] == "ebpf.handoff"] or [{}]
+    return found.get("state", ""), found.get("detail", "")
+
+
+def says(cluster: Segment, node: str, words: str) -> bool:
+    """Whether it says this of hand-overs, which are on."""
+    state, detail = condition(cluster, node)
+    assert state == "on", detail
+    return words in detail
+
+
+def gets(cluster: Segment, key: str) -> None:
+    """A client of its own gets an object."""
+    client = MovedClient(cluster, BUCKET, BODIES)
+    try:
+        client.get(key)
+    finally:
+        client.close()
+
+
+def gets_moved(cluster: Segment, key: str) -> None:
+    """Clients get an object by connections of their own until one of them has moved."""
+    MovedClient.to_owner_of(cluster, BUCKET, BODIES, key).close()
+
+
+def test_a_full_map_keeps_connections_here_and_breaks_none(cluster: Segment) -> None:
+    key = owned_by_the_second(cluster)
+    moved = MovedClient.to_owner_of(cluster, BUCKET, BODIES, key)
+    with forwards(cluster, "n1") as entries:
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        living = entry(entries.value_bytes, now)
+        with pytest.raises(OSError):
+            for stranger in strangers(ENTRIES_MAX + 1):
+                entries.put(stranger, living)
+        before = cluster.outcomes("n1", "given")
+        for _ in range(5):
+            gets(cluster, key)
+        assert cluster.outcomes("n1", "given") == before
+        assert cluster.outcomes("n1", "busy") > 0
+        until(lambda: gets(cluster, key) is None and says(cluster, "n1", "65,536"), cluster)
+        moved.get(key)
+        assert entries.get(of(moved)) is not None
+        for stranger in strangers(ENTRIES_MAX):
+            entries.remove(stranger)
+        gets_moved(cluster, key)
+        until(lambda: not says(cluster, "n1", "65,536"), cluster)
+    moved.get(key)
+    moved.close()
+
+
+def test_connections_that_begin_and_do_not_come_do_not_keep_others_here(cluster: Segment) -> None:
+    """Whoever sends many first packets has the program forget others that are not accepted yet,
+    and none that is."""
+    key = owned_by_the_second(cluster)
+    gets_moved(cluster, key)
+    accepted = MovedClient(cluster, BUCKET, BODIES)
+    here = next(key for key in KEYS if cluster.owner(BUCKET, key) == "n1")
+    accepted.get(here)
+    with BpfMap.of_process(cluster.workers["n1"].pid, "ARRIVALS") as arrivals:
+        assert arrivals.get(of(accepted)) is None
+        now = struct.pack("=Q", time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+        for stranger in strangers(2 * ENTRIES_MAX):
+            arrivals.put(stranger, now)
+        before = cluster.outcomes("n1", "given")
+        until(lambda: accepted.get(key) is None and cluster.outcomes("n1", "given") > before, cluster)
+        until(lambda: says(cluster, "n1", "flood"), cluster)
+        gets(cluster, key)
+        # They are over, all at once.
+        for stranger in list(arrivals.keys()):
+            arrivals.put(stranger, struct.pack("=Q", 0))
+        until(lambda: next(arrivals.keys(), None) is None, cluster)
+        until(lambda: not says(cluster, "n1", "flood"), cluster)
+    gets_moved(cluster, key)
+    accepted.close()
+
+
+def test_too_many_that_are_expected_keep_others_where_they_are(cluster: Segment) -> None:
+    key = owned_by_the_second(cluster)
+    gets_moved(cluster, key)
+    with BpfMap.of_process(cluster.workers["n2"].pid, "EXPECTED") as expected:
+
+        def refuses() -> bool:
+            """While the map is full, if it stays so for long enough."""
+            before = cluster.outcomes("n2", "busy")
+            later = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + 5 * 10**9
+            with suppress(OSError):
+                for stranger in strangers(ENTRIES_MAX + 1):
+                    expected.put(stranger, struct.pack("=Q", later))
+            gets(cluster, key)
+            return cluster.outcomes("n2", "busy") > before
+
+        until(refuses, cluster)
+        until(lambda: refuses() and says(cluster, "n2", "expected here"), cluster)
+        until(lambda: next(expected.keys(), None) is None, cluster)
+    gets_moved(cluster, key)
+    until(lambda: not says(cluster, "n2", "expected here"), cluster)

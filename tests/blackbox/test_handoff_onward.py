@@ -27,7 +27,7 @@ BUCKET = "onward"
 LONG = os.environ.get("QUICKWATER_HANDOFF") == "all"
 GETS, CLIENTS = (10_000, 8) if LONG else (160, 8)
 OBJECTS, GETS_LARGEST = (60, 64 << 20) if LONG else (24, 8 << 20)
-OUTCOMES = ["given", "taken", "declined", "busy", "unrested", "lost", "unheard"]
+OUTCOMES = ["given", "taken", "declined", "busy", "unrested", "lost", "unheard", "unseen"]
 SIZES = [0, 100_000, (1 << 20) - 1, 1 << 20, 1_500_000, 3_000_000]
 
 

@@ -15,7 +15,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use quickwater_ebpf::{Device, Ends, Forwarding, Unavailable, WINDOW};
+use quickwater_ebpf::{Device, Ends, Forwarding, Full, Unavailable, WINDOW};
 use quickwater_handoff::{
     Frozen, Hearing, Refused, Restored, State, freeze, hearing, is_at_rest, restore,
 };
@@ -224,8 +224,9 @@ fn to_and_fro(service: &str) {
     // It has a listener of its own, as a worker has.
     let _beside = listen(&stage.segment.owner, service);
     let (mut client, mut server, ends) = stage.connect();
-    assert!(stage.entry.has_arrived(&ends));
-    assert!(!stage.owner.has_arrived(&ends));
+    assert!(stage.entry.take_arrival(&ends));
+    assert!(!stage.entry.take_arrival(&ends), "told once");
+    assert!(!stage.owner.take_arrival(&ends));
     for turn in 0..12 {
         let size = [0, 1, 1000, 70_000, 1 << 20, 5 << 20][turn % 6];
         speak(&mut client, &mut server, 10, turn);
@@ -461,7 +462,7 @@ fn a_connection_that_came_between_two_processes_can_be_handed_over() {
     drop(stage.entry);
     let (mut client, server, ends) = connect(&stage.segment, &stage.listener);
     stage.entry = attach(&stage.segment, &stage.segment.entry).unwrap();
-    assert!(stage.entry.has_arrived(&ends));
+    assert!(stage.entry.take_arrival(&ends));
     let mut server = stage.hand_over(&ends, server);
     speak(&mut client, &mut server, 1 << 20, 1);
     assert!(stage.entry.counts().forwarded > 0);
@@ -529,9 +530,7 @@ fn packets_are_turned_by_who_knows_where_they_go() {
     assert!(turn(holder, next, true) && forwarding.is_sent_on(&ends));
     assert!(!turn(next, holder, false), "its client has ended it");
     wait_until("the entry stays", || !forwarding.is_sent_on(&ends));
-    assert!(!forwarding.has_arrived(&ends));
-    forwarding.note_arrival(&ends);
-    assert!(forwarding.has_arrived(&ends));
+    assert!(!forwarding.take_arrival(&ends));
 }
 
 #[test]
@@ -655,26 +654,74 @@ fn clients_that_end_at_any_moment_leave_nothing_behind() {
     }
 }
 
+/// Of clients that there are not.
+fn strangers(count: u32) -> impl Iterator<Item = Ends> {
+    let service: SocketAddr = FOUR.parse().unwrap();
+    (0..count).map(move |number| {
+        let [_, a, b, c] = number.to_be_bytes();
+        let client = SocketAddr::from(([10, a, b, c], 1024));
+        Ends { client, service }
+    })
+}
+
 #[test]
-fn there_are_never_more_entries_than_the_limit() {
+fn a_full_map_refuses_the_next_connection_and_breaks_none() {
+    const MOST: u32 = 65_536;
     let Some(stage) = Stage::new(FOUR) else {
         return;
     };
     let mac = stage.owner.device().mac;
-    let service: SocketAddr = FOUR.parse().unwrap();
-    for number in 0..80_000_u32 {
-        let [_, a, b, c] = number.to_be_bytes();
-        let client = SocketAddr::from(([10, a, b, c], 1024));
-        let ends = Ends { client, service };
-        stage.entry.send_on(&ends, mac).unwrap();
-    }
-    let (left, _) = stage.entry.sweep();
-    assert!((1..=65_536).contains(&left), "{left}");
-    // There is room for the next one.
     let (mut client, mut server, ends) = stage.connect();
     speak(&mut client, &mut server, 1000, 1);
     let mut server = stage.hand_over(&ends, server);
+    let forwarding = &stage.entry;
+    assert_eq!(forwarding.full(0), []);
+    let kept = |ends: Ends| forwarding.send_on(&ends, mac).is_ok();
+    let kept = strangers(MOST + 10).filter(|ends| kept(*ends)).count();
+    assert_eq!(kept, MOST as usize - 1, "beside the one there was");
+    assert_eq!(forwarding.full(0), [Full::Forwards]);
+    assert_eq!(forwarding.full(0), [], "told once");
+    assert_eq!(forwarding.sweep().0, MOST as usize);
+    // What is there can be changed, and goes on.
+    let first = strangers(1).next().unwrap();
+    assert!(forwarding.redirect(&first, (mac, [2; 6]), false).unwrap());
     speak(&mut client, &mut server, 1 << 20, 2);
+    // There is room for the next one when another one goes.
+    let (mut other, mut theirs, next) = stage.connect();
+    speak(&mut other, &mut theirs, 1000, 3);
+    rest(&theirs);
+    forwarding.keep_away(&next).unwrap_err();
+    speak(&mut other, &mut theirs, 1000, 4);
+    forwarding.forget(&first);
+    let mut theirs = stage.hand_over(&next, theirs);
+    speak(&mut other, &mut theirs, 1 << 20, 5);
+}
+
+#[test]
+fn who_is_expected_keeps_its_place_for_its_time_and_no_longer() {
+    const MOST: usize = 65_536;
+    let Some(stage) = Stage::new(FOUR) else {
+        return;
+    };
+    let forwarding = &stage.owner;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let begun = Instant::now();
+        let mut all = strangers(MOST as u32 + 10);
+        let kept = all.by_ref().filter(|ends| forwarding.expect(ends).is_ok());
+        assert!(kept.count() <= MOST);
+        // A machine that stood still: some were over before the last was told.
+        if begun.elapsed() < WINDOW && forwarding.sweep_others() == (MOST, 0) {
+            assert_eq!(forwarding.full(0), [Full::Expected]);
+            break;
+        }
+        assert!(Instant::now() < until, "never so many at a time");
+        for ends in strangers(MOST as u32 + 10) {
+            forwarding.expect_no_more(&ends);
+        }
+    }
+    wait_until("they stay", || forwarding.sweep_others() == (0, 0));
+    forwarding.expect(&strangers(1).next().unwrap()).unwrap();
 }
 
 /// `QUICKWATER_HANDOFF=all`: as often as it takes to believe it.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use quickwater_ebpf::{Ends, Forwarding, WINDOW};
+use quickwater_ebpf::{Ends, Forwarding, Full, WINDOW};
 use quickwater_peer::Capability;
 use quickwater_proto::NodeId;
 
@@ -27,8 +27,8 @@ const EXPECTED_MAX: usize = 4_096;
 const ADDRESSES_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// What came of connections that could have gone elsewhere, by name, as counted.
-pub const OUTCOMES: [&str; 7] = [
-    "given", "taken", "declined", "busy", "unrested", "lost", "unheard",
+pub const OUTCOMES: [&str; 8] = [
+    "given", "taken", "declined", "busy", "unrested", "lost", "unheard", "unseen",
 ];
 
 /// What came of a connection that could have gone elsewhere.
@@ -40,7 +40,7 @@ pub(crate) enum Outcome {
     Taken,
     /// The other worker did not take it: relayed.
     Declined,
-    /// No place for one more: relayed.
+    /// No place for one more, here or at the other worker: relayed.
     Busy,
     /// Bytes were on their way: relayed.
     Unrested,
@@ -48,11 +48,21 @@ pub(crate) enum Outcome {
     Lost,
     /// This one had it, and its client did not hear it: ended.
     Unheard,
+    /// The program did not see it come, or no longer knows: stays here.
+    Unseen,
 }
 
-/// Is told, each time that changes, on which ways clients do not hear this worker, in words:
-/// these are relayed.
-pub type Tell = Box<dyn Fn(&[String]) + Send + Sync>;
+/// What keeps connections from going where their bytes are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Troubles {
+    /// Ways on which clients do not hear this worker, in words: they are relayed.
+    pub unheard: Vec<String>,
+    /// What had no place for one more connection lately.
+    pub full: Vec<Full>,
+}
+
+/// Is told of them, each time that changes.
+pub type Tell = Box<dyn Fn(&Troubles) + Send + Sync>;
 
 /// Hands connections over and takes them, for all shards of a worker.
 pub struct Handoff {
@@ -61,6 +71,7 @@ pub struct Handoff {
     expected: Mutex<HashMap<Ends, Guest>>,
     trials: Trials,
     stays: Stays,
+    troubles: Mutex<Troubles>,
     tell: Tell,
     own_addresses: OwnAddresses,
     outcomes: [AtomicU64; OUTCOMES.len()],
@@ -131,6 +142,7 @@ impl Handoff {
             expected: Mutex::default(),
             trials: Trials::default(),
             stays: Stays::default(),
+            troubles: Mutex::default(),
             tell,
             own_addresses: OwnAddresses::default(),
             outcomes: Default::default(),
@@ -158,7 +170,10 @@ impl Handoff {
     /// sent on from until they have been silent for long.
     pub fn look(&self) -> io::Result<()> {
         let (left, removed) = self.forwarding.sweep();
-        tracing::trace!(left, removed, "entries of connections that went elsewhere");
+        let (expected, arrivals) = self.forwarding.sweep_others();
+        tracing::trace!(left, removed, expected, arrivals, "entries of connections");
+        let full = self.forwarding.full(arrivals);
+        self.tell(|troubles| troubles.full = full);
         let since = Instant::now();
         if !self.stays.is_empty() {
             let sockets = quickwater_handoff::connections(self.forwarding.port())?;
@@ -208,17 +223,31 @@ impl Handoff {
             ),
             Change::Recovered => tracing::info!(%path, "clients hear this worker again"),
         }
-        (self.tell)(&self.trials.unheard());
+        let unheard = self.trials.unheard();
+        self.tell(|troubles| troubles.unheard = unheard);
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Troubles)) {
+        let mut troubles = lock(&self.troubles);
+        let before = troubles.clone();
+        change(&mut troubles);
+        if *troubles != before {
+            (self.tell)(&troubles);
+        }
     }
 
     pub(crate) fn count(&self, outcome: Outcome) {
         self.outcomes[outcome as usize].fetch_add(1, Relaxed);
     }
 
-    /// Whether a connection may leave: all its packets come by the program.
-    pub(crate) fn may_leave(&self, client: SocketAddr, service: SocketAddr) -> Option<Ends> {
-        let ends = ends(client, service);
-        self.forwarding.has_arrived(&ends).then_some(ends)
+    /// Whether a connection that was just accepted may leave: all its packets come by the
+    /// program. To be asked once.
+    pub(crate) fn take_arrival(&self, client: SocketAddr, service: SocketAddr) -> bool {
+        let arrived = self.forwarding.take_arrival(&ends(client, service));
+        if !arrived {
+            self.count(Outcome::Unseen);
+        }
+        arrived
     }
 
     /// Whether a connection can be continued here.
@@ -241,8 +270,9 @@ impl Handoff {
             expected.retain(|_, guest| guest.is_welcome());
         }
         let room = expected.len() < EXPECTED_MAX && self.forwarding.expect(&guest.ends).is_ok();
-        if room {
-            expected.insert(guest.ends, guest.clone());
+        match room {
+            true => drop(expected.insert(guest.ends, guest.clone())),
+            false => self.count(Outcome::Busy),
         }
         room
     }
@@ -255,9 +285,6 @@ impl Handoff {
 
     /// A connection's socket is here: its packets are this host's from now on.
     pub(crate) fn admit(&self, guest: &Guest) {
-        if guest.entry.is_none() {
-            self.forwarding.note_arrival(&guest.ends);
-        }
         self.forwarding.forget(&guest.ends);
         self.forwarding.expect_no_more(&guest.ends);
     }

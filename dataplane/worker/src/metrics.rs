@@ -340,7 +340,7 @@ metrics! {
         "Connections of this node to `ebpf.service`. outcome: steered (to this worker), not_ready (left alone, this worker was not ready), elsewhere (left alone, from a network namespace that does not reach this worker)."
 
     EbpfHandoffs Counter "quickwater_ebpf_handoffs_total" ["outcome"]
-        "Client connections that could go to the owner of what they asked for. outcome: given (to another worker), taken (from another worker), declined, busy, unrested (these three: relayed instead), lost (reset: not known who has it), unheard (taken, and the client acknowledged nothing: ended; after several, clients of that network that come in there are relayed for 10 s to 10 min)."
+        "Client connections that could go to the owner of what they asked for. outcome: given (to another worker), taken (from another worker), declined, busy (no place for one more), unrested (these three: relayed instead), lost (reset: not known who has it), unheard (taken, and the client acknowledged nothing: ended; after several, clients of that network that come in there are relayed for 10 s to 10 min), unseen (accepted, and not known to have come by the program: by another device, or among too many; its requests are relayed)."
     EbpfForwardEntries Gauge "quickwater_ebpf_forward_entries" []
         "Connections handed over from here whose packets are sent on, as counted every five seconds."
     EbpfForwardPackets Counter "quickwater_ebpf_forward_packets_total" ["outcome"]

@@ -110,6 +110,8 @@ impl Bypass {
         let Some(meeting) = call::lookup::<u64, Meeting>(&self.accepted, &cookie)? else {
             return Ok(None);
         };
+        // It is asked about once; else it would stay until others need its place.
+        call::delete(&self.accepted, &cookie)?;
         if self.queued(&meeting)?.is_none() {
             return Ok(None);
         }

@@ -4,8 +4,9 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{SchedClassifierLinkId, TcAttachOptions};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
-use quickwater_ebpf_shapes::{FLOWS_MAX, Flow, Forward, HandoffCounts, WINDOW_NS};
+use quickwater_ebpf_shapes::{
+    ARRIVAL_NS, FLOWS_MAX, Flow, Forward, HandoffCounts, WINDOW_NS, is_expected,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::page::Page;
@@ -37,6 +40,10 @@ const PINNED_LINK: &str = "link-1";
 pub(crate) const PINS_PREFIX: &str = "handoff-";
 /// For how long packets of a connection may be kept away at most.
 pub const WINDOW: Duration = Duration::from_nanos(WINDOW_NS);
+
+/// So many connections that begin and are not accepted are too many: the kernel makes room
+/// somewhat before the map is full.
+const ARRIVALS_MANY: usize = FLOWS_MAX as usize / 8 * 7;
 
 type Key = [u32; 9];
 type Value = [u64; 4];
@@ -64,6 +71,17 @@ pub struct PacketCounts {
     pub failed: u64,
 }
 
+/// A map that had no place for an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// Of connections that went elsewhere: others stay here.
+    Forwards,
+    /// Of connections that are expected: others stay where they are.
+    Expected,
+    /// Of connections that begin: some of them stay here.
+    Arrivals,
+}
+
 /// The attached program. It and its entries outlive the process: connections that were
 /// handed over before a restart go on, and whoever attaches next takes over.
 pub struct Forwarding {
@@ -72,9 +90,11 @@ pub struct Forwarding {
     page: Page<HandoffCounts>,
     maps: Mutex<Maps>,
     /// Another way to the entries, for looking at all of them while others use `maps`.
-    all: Flows<Value>,
-    /// As the last sweep found them.
+    all: Maps,
+    /// Of connections that went elsewhere, as the last sweep found them.
     left: AtomicUsize,
+    /// An entry was refused since the last sweep because there are too many.
+    refused: [AtomicBool; 2],
     _programs: Ebpf,
 }
 
@@ -103,8 +123,11 @@ impl Forwarding {
             loader.map_pin_path(FORWARDS, &pinned);
             loader.map_pin_path(ARRIVALS, pins.join(PINNED_ARRIVALS));
         })?;
-        let all = MapData::from_pin(&pinned).map_err(Unavailable::refused("what is pinned"))?;
-        let all = HashMap::try_from(Map::LruHashMap(all));
+        let all = Maps {
+            forwards: again(&programs, FORWARDS)?,
+            expected: again(&programs, EXPECTED)?,
+            arrivals: again(&programs, ARRIVALS)?,
+        };
         let page = counts(&programs)?;
         let maps = Maps {
             forwards: take(&mut programs, FORWARDS)?,
@@ -127,8 +150,9 @@ impl Forwarding {
             port,
             page,
             maps: Mutex::new(maps),
-            all: all.map_err(Unavailable::refused("a map of connections"))?,
+            all,
             left: AtomicUsize::new(0),
+            refused: Default::default(),
             _programs: programs,
         })
     }
@@ -146,10 +170,17 @@ impl Forwarding {
     }
 
     /// Whether the first packet of a connection came by this device, so that all others
-    /// do. Only such connections can be handed over.
+    /// do. Only such connections can be handed over. To be asked once, when it is accepted:
+    /// what is known of it is forgotten.
     #[must_use]
-    pub fn has_arrived(&self, ends: &Ends) -> bool {
-        self.maps().arrivals.get(&key(ends), 0).is_ok()
+    pub fn take_arrival(&self, ends: &Ends) -> bool {
+        let mut maps = self.maps();
+        let Ok(since) = maps.arrivals.get(&key(ends), 0) else {
+            return false;
+        };
+        drop_entry(maps.arrivals.remove(&key(ends)));
+        // It may have come by another device later.
+        is_arriving(since, now_ns())
     }
 
     /// From now on packets of a connection are dropped, until [`Self::send_on`] or
@@ -235,19 +266,12 @@ impl Forwarding {
         sent_on(&self.maps(), ends).is_some()
     }
 
-    /// Packets of a connection come by the program, though their first one was not seen
-    /// by this one of its processes.
-    pub fn note_arrival(&self, ends: &Ends) {
-        // Refused only for want of memory: then the connection stays here.
-        let noted = self.maps().arrivals.insert(key(ends), now_ns(), 0);
-        drop_entry(noted);
-    }
-
     /// When it was made.
     fn put(&self, ends: &Ends, what: u16, mac: [u8; 6]) -> Result<u64, Unavailable> {
         let entry = Forward::new(what, mac, now_ns());
         let mut maps = self.maps();
         let put = maps.forwards.insert(key(ends), value(&entry), 0);
+        self.note_refusal(&put, Full::Forwards);
         put.map_err(Unavailable::refused("an entry for a connection"))?;
         Ok(entry.made_ns)
     }
@@ -267,6 +291,7 @@ impl Forwarding {
         let until = now_ns().saturating_add(WINDOW_NS);
         let mut maps = self.maps();
         let put = maps.expected.insert(key(ends), until, 0);
+        self.note_refusal(&put, Full::Expected);
         put.map_err(Unavailable::refused("an entry for an expected connection"))?;
         // It would end in the midst of it, and its last packet pass.
         let found = maps.forwards.get(&key(ends), 0);
@@ -281,13 +306,61 @@ impl Forwarding {
         drop_entry(self.maps().expected.remove(&key(ends)));
     }
 
+    fn note_refusal(&self, put: &Result<(), MapError>, map: Full) {
+        if put.is_err() {
+            self.refused[map as usize].store(true, Relaxed);
+        }
+    }
+
+    /// Which maps had no place for an entry since this was asked last, or may have had none.
+    /// `arrivals`: entries that [`Self::sweep_others`] left there.
+    #[must_use]
+    pub fn full(&self, arrivals: usize) -> Vec<Full> {
+        let refused = |map: Full| self.refused[map as usize].swap(false, Relaxed);
+        let mut full: Vec<Full> = [Full::Forwards, Full::Expected].into();
+        full.retain(|map| refused(*map));
+        if arrivals >= ARRIVALS_MANY {
+            full.push(Full::Arrivals);
+        }
+        full
+    }
+
+    /// As [`Self::sweep`] for connections that are expected, and for those that were not
+    /// accepted yet; how many are left of each.
+    #[must_use]
+    pub fn sweep_others(&self) -> (usize, usize) {
+        let maps = || self.maps();
+        let expected = sweep(
+            &self.all.expected,
+            |until, now| is_expected(*until, now),
+            |key, over| {
+                let mut maps = maps();
+                if maps.expected.get(key, 0).is_ok_and(|until| over(&until)) {
+                    drop_entry(maps.expected.remove(key));
+                }
+            },
+        );
+        let arrivals = sweep(
+            &self.all.arrivals,
+            |since, now| is_arriving(*since, now),
+            |key, over| {
+                let mut maps = maps();
+                // One that begins again in between is not known to have come: it stays here.
+                if maps.arrivals.get(key, 0).is_ok_and(|since| over(&since)) {
+                    drop_entry(maps.arrivals.remove(key));
+                }
+            },
+        );
+        (expected, arrivals)
+    }
+
     /// Removes entries that are too old to matter; how many are left, and how many were
     /// removed. To be called now and then: a look at every entry.
     #[must_use]
     pub fn sweep(&self) -> (usize, usize) {
         let (mut left, mut old) = (0, Vec::new());
         let now = now_ns();
-        for (key, found) in self.all.iter().flatten() {
+        for (key, found) in self.all.forwards.iter().flatten() {
             match forward(found).is_over(now) {
                 true => old.push(key),
                 false => left += 1,
@@ -357,6 +430,30 @@ fn sent_on(maps: &Maps, ends: &Ends) -> Option<Forward> {
     live.then_some(entry)
 }
 
+/// Removes what is over; how many are left. Each is looked at again before: it may be another
+/// connection's by then.
+fn sweep(
+    all: &Flows<u64>,
+    is_live: impl Fn(&u64, u64) -> bool,
+    remove: impl Fn(&Key, &dyn Fn(&u64) -> bool),
+) -> usize {
+    let (mut left, mut old) = (0, Vec::new());
+    for (key, found) in all.iter().flatten() {
+        match is_live(&found, now_ns()) {
+            true => left += 1,
+            false => old.push(key),
+        }
+    }
+    let over = |found: &u64| !is_live(found, now_ns());
+    old.iter().for_each(|key| remove(key, &over));
+    left
+}
+
+/// Whether a connection that began then may still be accepted.
+fn is_arriving(since_ns: u64, now_ns: u64) -> bool {
+    now_ns.saturating_sub(since_ns) <= ARRIVAL_NS
+}
+
 /// It may not have been there: that is what is wanted.
 fn drop_entry(removed: Result<(), MapError>) {
     drop(removed);
@@ -399,6 +496,24 @@ fn pin_link(
 fn take<V: aya::Pod>(programs: &mut Ebpf, name: &'static str) -> Result<Flows<V>, Unavailable> {
     let missing = || Unavailable::Missing { name };
     let map = programs.take_map(name).ok_or_else(missing)?;
+    HashMap::try_from(map).map_err(Unavailable::refused("a map of connections"))
+}
+
+/// Another way to a map, before it is taken.
+fn again<V: aya::Pod>(programs: &Ebpf, name: &'static str) -> Result<Flows<V>, Unavailable> {
+    let missing = || Unavailable::Missing { name };
+    let map = programs.map(name).ok_or_else(missing)?;
+    let (Map::HashMap(data) | Map::LruHashMap(data)) = map else {
+        return Err(missing());
+    };
+    let what = "a handle of a map";
+    let fd = data.fd().as_fd().try_clone_to_owned();
+    let data = MapData::from_fd(fd.map_err(Unavailable::refused(what))?);
+    let data = data.map_err(Unavailable::refused(what))?;
+    let map = match map {
+        Map::HashMap(_) => Map::HashMap(data),
+        _ => Map::LruHashMap(data),
+    };
     HashMap::try_from(map).map_err(Unavailable::refused("a map of connections"))
 }
 

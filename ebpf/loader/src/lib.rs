@@ -23,7 +23,7 @@ pub use balancer::{Balancer, SETTLE_PERIOD, ShardLoad, Visit};
 pub use bypass::{Bypass, BypassTotals, QUEUED_MAX, Shortcut};
 pub use cgroup::cgroup_root;
 pub use device::{Device, own_addresses};
-pub use forwarding::{Ends, Forwarding, PacketCounts, WINDOW, pins_of};
+pub use forwarding::{Ends, Forwarding, Full, PacketCounts, WINDOW, pins_of};
 pub use object::is_built;
 pub use pinned::{Pinned, Pins};
 pub use quickwater_ebpf_shapes::{DOORS_MAX, SHARDS_MAX};

@@ -5,7 +5,7 @@
 use aya_ebpf::bindings::{BPF_ANY, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_redirect};
 use aya_ebpf::macros::{classifier, map};
-use aya_ebpf::maps::{Array, LruHashMap};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap};
 use aya_ebpf::programs::TcContext;
 use quickwater_ebpf_shapes::{Flow, Forward, HandoffCounts, Segment, is_expected};
 
@@ -28,14 +28,16 @@ const MAPPED: u32 = 0xffff_u32.to_be();
 static SERVICE_PORT: u32 = 0;
 
 /// Connections of clients to this host that are elsewhere, or about to be. Who loads
-/// this program for its sake makes the maps larger; they are pinned then.
+/// this program for its sake makes the maps larger; this one is pinned then. No entry
+/// makes room for another: its connection would break.
 #[map]
-static FORWARDS: LruHashMap<Flow, Forward> = LruHashMap::with_max_entries(1, 0);
+static FORWARDS: HashMap<Flow, Forward> = HashMap::with_max_entries(1, 0);
 /// Connections that are about to be continued here, and until when their packets are
 /// dropped: a packet that finds no socket would be answered by a reset.
 #[map]
-static EXPECTED: LruHashMap<Flow, u64> = LruHashMap::with_max_entries(1, 0);
-/// Connections that began by a packet this program saw, and when.
+static EXPECTED: HashMap<Flow, u64> = HashMap::with_max_entries(1, 0);
+/// Connections that began by a packet this program saw, and when, until they are accepted.
+/// Anybody can have this program write here: the oldest make room.
 #[map]
 static ARRIVALS: LruHashMap<Flow, u64> = LruHashMap::with_max_entries(1, 0);
 #[map]

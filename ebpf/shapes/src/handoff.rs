@@ -3,7 +3,7 @@
 
 use core::sync::atomic::AtomicU64;
 
-/// Most connections of each map; the ones that were unused for longest are forgotten.
+/// Most connections of each map.
 pub const FLOWS_MAX: u32 = 65_536;
 /// How long packets of a connection may be kept away, nanoseconds: whoever ordered it
 /// may be gone.
@@ -13,6 +13,9 @@ pub const SILENCE_NS: u64 = 600_000_000_000;
 /// The same once its client, or whoever handed it over, has reset it: for what is sent
 /// again.
 pub const CLOSING_NS: u64 = 5_000_000_000;
+/// How long after its first packet a connection is accepted at the latest, nanoseconds: longer
+/// than a kernel tries to answer that packet.
+pub const ARRIVAL_NS: u64 = 120_000_000_000;
 /// How far ahead of all before a packet's bytes may be to count: more than a client has
 /// under way, and little enough that others do not guess it.
 pub const AHEAD_MAX: u32 = 1 << 24;

@@ -11,7 +11,7 @@ mod steer;
 pub use balance::{ABSENT, Balance, DOORS_MAX, SHARDS_MAX, Share, socket_index};
 pub use bypass::{BYPASSED_MAX, BypassCounts, MEETING_AT, Meeting, NO_CLIENT, Ways};
 pub use handoff::{
-    AHEAD_MAX, CLOSING_NS, FLOWS_MAX, Flow, Forward, HandoffCounts, SILENCE_NS, Segment, WINDOW_NS,
-    is_expected,
+    AHEAD_MAX, ARRIVAL_NS, CLOSING_NS, FLOWS_MAX, Flow, Forward, HandoffCounts, SILENCE_NS,
+    Segment, WINDOW_NS, is_expected,
 };
 pub use steer::{BEAT_NS_MAX, Endpoint, Steer};

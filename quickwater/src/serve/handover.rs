@@ -8,9 +8,9 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use quickwater_ebpf::{Device, Forwarding, Unavailable, pins_of};
+use quickwater_ebpf::{Device, Forwarding, Full, Unavailable, pins_of};
 use quickwater_handoff::probe;
-use quickwater_worker::handoff::{Handoff, OUTCOMES};
+use quickwater_worker::handoff::{Handoff, OUTCOMES, Troubles};
 use quickwater_worker::metrics::{Metric, Metrics};
 
 use super::conditions::{Conditions, Part, State};
@@ -52,8 +52,8 @@ pub(super) fn start(
         let device = forwarding.device().name.clone();
         let on = format!("connections that come in by {device} may go to the owner");
         let (told, shown) = (conditions.clone(), on.clone());
-        let tell = Box::new(move |unheard: &[String]| {
-            told.set(Part::Handoff, State::On, with_unheard(&shown, unheard));
+        let tell = Box::new(move |troubles: &Troubles| {
+            told.set(Part::Handoff, State::On, with_troubles(&shown, troubles));
         });
         let handoff = Arc::new(Handoff::new(forwarding, settings.handoff_min, tell));
         let sweeps = begin_sweeps(&handoff)
@@ -97,6 +97,24 @@ fn begin_sweeps(handoff: &Arc<Handoff>) -> io::Result<SyncSender<()>> {
         }
     })?;
     Ok(sweeps)
+}
+
+/// Says which connections stay though they could move.
+fn with_troubles(on: &str, troubles: &Troubles) -> String {
+    let mut told = with_unheard(on, &troubles.unheard);
+    for full in &troubles.full {
+        told.push_str(match full {
+            Full::Forwards => {
+                "; as many as can be (65,536) have gone or just ended: others are relayed"
+            }
+            Full::Expected => "; too many are expected here at a time: others are relayed",
+            Full::Arrivals => {
+                "; so many begin and are not accepted (a flood?) that of others this is not \
+                 known: they are relayed"
+            }
+        });
+    }
+    told
 }
 
 /// Says which clients are relayed though connections could move.
@@ -151,6 +169,20 @@ fn collect(metrics: &Metrics, handoff: Arc<Handoff>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_condition_says_what_is_full() {
+        let mut troubles = Troubles::default();
+        assert_eq!(with_troubles("on", &troubles), "on");
+        troubles.unheard = vec!["10.0.0.0/24 by n1".into()];
+        troubles.full = vec![Full::Forwards, Full::Arrivals];
+        let told = with_troubles("on", &troubles);
+        assert!(
+            told.contains("10.0.0.0/24 by n1; as many as can be"),
+            "{told}"
+        );
+        assert!(told.contains("a flood?"), "{told}");
+    }
 
     #[test]
     fn the_condition_names_some_who_do_not_hear() {

@@ -59,14 +59,35 @@ enum After {
     Close,
 }
 
-/// Serves a connection to its end. `inbound` came on it already, by the host of `entry`
-/// if that is another one.
+/// Whose connection it is.
+pub(crate) struct Visitor {
+    /// The client.
+    pub(crate) peer: SocketAddr,
+    /// The address it connected to, if the connection may be handed over.
+    pub(crate) service: Option<SocketAddr>,
+    /// The worker whose host the client's packets reach; `None`: this one.
+    pub(crate) entry: Option<NodeId>,
+}
+
+impl Visitor {
+    /// Of a connection that stays here.
+    pub(crate) fn resident(peer: SocketAddr) -> Self {
+        Visitor {
+            peer,
+            service: None,
+            entry: None,
+        }
+    }
+}
+
+/// Serves a connection to its end. `inbound` came on it already.
 pub(crate) async fn converse<S: Service>(
     room: Rc<Room<S>>,
     mut socket: Socket,
-    (peer, entry): (SocketAddr, Option<NodeId>),
+    visitor: Visitor,
     mut inbound: Vec<u8>,
 ) {
+    let peer = visitor.peer;
     loop {
         let end;
         (inbound, end) = match read_head(&room, &mut socket, inbound).await {
@@ -82,7 +103,7 @@ pub(crate) async fn converse<S: Service>(
             None => {}
         }
         // Boxed, so that an idle connection does not hold the memory of a busy one.
-        let exchange = Box::pin(exchange(&room, &mut socket, (peer, &entry), inbound, end));
+        let exchange = Box::pin(exchange(&room, &mut socket, &visitor, inbound, end));
         match exchange.await {
             After::Keep(rest) => inbound = rest,
             After::Close => return,
@@ -249,14 +270,14 @@ fn ending(socket: &Socket, result: Result<usize, TransportError>, idle: bool) ->
 async fn exchange<S: Service>(
     room: &Room<S>,
     socket: &mut Socket,
-    (peer, entry): (SocketAddr, &Option<NodeId>),
+    visitor: &Visitor,
     inbound: Vec<u8>,
     end: usize,
 ) -> After {
-    let mut info = room.info(peer);
-    if room.service.hands_over() {
-        info.service = socket.plain_address();
-        info.entry.clone_from(entry);
+    let mut info = room.info(visitor.peer);
+    if let Some(service) = visitor.service {
+        info.service = Some(service);
+        info.entry.clone_from(&visitor.entry);
     }
     let (front, early) = inbound.split_at(end);
     let mut slots = header_slots();

@@ -13,7 +13,7 @@ use monoio::net::{TcpListener, TcpStream};
 use quickwater_ebpf::{SETTLE_PERIOD, ShardLoad, Visit};
 use rustix::net::Shutdown;
 
-use super::converse::{Room, converse, refuse};
+use super::converse::{Room, Visitor, converse, refuse};
 use super::count::{HttpStats, OpenConnection, add, bump};
 use super::identify::IdSource;
 use super::intake::{Arrival, Intake, Place, Reception};
@@ -271,9 +271,15 @@ impl<S: Service + 'static> Shard<S> {
         let socket = socket.go_by(shortcut.clone());
         let guest = Guest::new(self, permit, visit);
         let room = Rc::clone(&self.room);
+        let hands_over = room.service.hands_over();
+        let service = hands_over.then(|| socket.plain_address()).flatten();
+        let caller = Visitor {
+            service: service.filter(|own| room.service.may_leave(peer, *own)),
+            ..Visitor::resident(peer)
+        };
         monoio::spawn(async move {
             let patience = room.config.write_timeout;
-            converse(room, socket, (peer, None), Vec::new()).await;
+            converse(room, socket, caller, Vec::new()).await;
             if let Some(shortcut) = shortcut {
                 shortcut.part(&guest.shard.watchdog, patience).await;
             }
@@ -295,7 +301,7 @@ impl<S: Service + 'static> Shard<S> {
             // Boxed, so that a connection does not hold a handshake's memory for life.
             let secured = Box::pin(socket.secure(&hall, &room.config)).await;
             match secured {
-                Ok(()) => converse(room, socket, (peer, None), Vec::new()).await,
+                Ok(()) => converse(room, socket, Visitor::resident(peer), Vec::new()).await,
                 Err(stranger) => {
                     stranger.count(&guest.shard.stats);
                     tracing::debug!(%peer, ?stranger, "no TLS session");
@@ -375,7 +381,11 @@ impl<S: Service + 'static> Reception for Rc<Shard<S>> {
         let guest = Guest::new(self, place.0, visit);
         let room = Rc::clone(&self.room);
         monoio::spawn(async move {
-            let caller = (arrival.peer, arrival.entry);
+            let caller = Visitor {
+                service: socket.plain_address(),
+                entry: arrival.entry,
+                ..Visitor::resident(arrival.peer)
+            };
             converse(room, socket, caller, arrival.inbound).await;
             drop(guest);
         });

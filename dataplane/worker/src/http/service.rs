@@ -48,6 +48,11 @@ pub trait Service {
         false
     }
 
+    /// Whether a connection that was just accepted may be handed over. To be asked once.
+    fn may_leave(&self, _client: SocketAddr, _service: SocketAddr) -> bool {
+        false
+    }
+
     /// Hands the connection to who [`Payload::Elsewhere`] named. `socket` is another
     /// descriptor of it, `unread` are the bytes that were received and not answered.
     async fn hand_over(
@@ -97,6 +102,10 @@ impl<S: Service> Service for Rc<S> {
 
     fn hands_over(&self) -> bool {
         S::hands_over(self)
+    }
+
+    fn may_leave(&self, client: SocketAddr, service: SocketAddr) -> bool {
+        S::may_leave(self, client, service)
     }
 
     async fn hand_over(

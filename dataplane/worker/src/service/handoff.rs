@@ -56,11 +56,7 @@ where
             return;
         };
         match &info.entry {
-            None => {
-                if let Some(ends) = handoff.may_leave(info.peer, service) {
-                    relay.service = ends.service.to_string();
-                }
-            }
+            None => relay.service = ends(info.peer, service).service.to_string(),
             // The one that is watched stays until its client is heard.
             Some(entry) if handoff.is_open(&Path::new(entry, info.peer.ip())) => {}
             Some(entry) => {
@@ -206,7 +202,7 @@ impl Leaving<'_> {
         let forwarding = self.handoff.forwarding();
         // Also of packets that others send on: what still comes here would be answered.
         if let Err(error) = forwarding.keep_away(&self.ends) {
-            tracing::warn!(%error, "a connection is not handed over");
+            tracing::debug!(%error, "a connection is not handed over");
             return Outcome::Busy;
         }
         Step::KeptAway.reached();

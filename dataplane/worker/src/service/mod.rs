@@ -30,6 +30,7 @@ mod uploads;
 mod xml;
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -309,6 +310,11 @@ where
 
     fn hands_over(&self) -> bool {
         self.handoff.is_some()
+    }
+
+    fn may_leave(&self, client: SocketAddr, service: SocketAddr) -> bool {
+        let handoff = self.handoff.as_ref();
+        handoff.is_some_and(|handoff| handoff.take_arrival(client, service))
     }
 
     async fn hand_over(

@@ -236,6 +236,10 @@ impl Service for Toy {
         }
     }
 
+    fn may_leave(&self, _client: SocketAddr, _service: SocketAddr) -> bool {
+        true
+    }
+
     fn hands_over(&self) -> bool {
         true
     }
