@@ -3,6 +3,7 @@ is kept than there is room for."""
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import time
@@ -16,7 +17,7 @@ from conftest import EXTERNAL
 from harness.bpf_maps import BpfMap
 from harness.moved import MovedClient
 from harness.payload import payload
-from harness.segment import PORT, SERVICE, Segment, made
+from harness.segment import CLIENT, PORT, SERVICE, Segment, made
 
 pytestmark = [
     pytest.mark.root,
@@ -222,3 +223,83 @@ def test_too_many_that_are_expected_keep_others_where_they_are(cluster: Segment)
         until(lambda: next(expected.keys(), None) is None, cluster)
     gets_moved(cluster, key)
     until(lambda: not says(cluster, "n2", "expected here"), cluster)
+
+
+def program_runs(cluster: Segment, node: str) -> bool:
+    """Whether a client's packets come by the program."""
+    before = cluster.outcomes(node, "unseen")
+    with cluster.at(CLIENT), socket.create_connection((SERVICE, PORT), timeout=60) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: s3\r\nConnection: close\r\n\r\n")
+        while client.recv(65536):
+            pass
+    return cluster.outcomes(node, "unseen") == before
+
+
+def take_pins(cluster: Segment, node: str) -> None:
+    """As an operator does, by hand."""
+    for pin in pins(cluster, node).iterdir():
+        pin.unlink()
+    pins(cluster, node).rmdir()
+
+
+def test_pins_that_are_taken_away_come_back_and_break_nothing(cluster: Segment) -> None:
+    key = owned_by_the_second(cluster)
+    moved = MovedClient.to_owner_of(cluster, BUCKET, BODIES, key)
+    names = sorted(pin.name for pin in pins(cluster, "n1").iterdir())
+    take_pins(cluster, "n1")
+    moved.get(key)
+    assert program_runs(cluster, "n1")
+    until(lambda: pins(cluster, "n1").is_dir()
+          and sorted(pin.name for pin in pins(cluster, "n1").iterdir()) == names, cluster)
+    assert "they are there again" in cluster.workers["n1"].log()
+    # They are the same ones: connections go on without the worker, and the next one takes over.
+    cluster.workers["n1"].kill()
+    moved.get(key)
+    with cluster.at("n1"):
+        cluster.workers["n1"].start()
+    moved.get(key)
+    moved.close()
+
+
+def test_a_place_without_pins_is_told(cluster: Segment) -> None:
+    key = owned_by_the_second(cluster)
+    moved = MovedClient.to_owner_of(cluster, BUCKET, BODIES, key)
+    take_pins(cluster, "n1")
+    root = pins(cluster, "n1").parent
+    root.rmdir()
+    root.symlink_to("/proc/nowhere")
+    try:
+        until(lambda: says(cluster, "n1", "cannot be pinned"), cluster)
+        moved.get(key)
+    finally:
+        root.unlink()
+    until(lambda: not says(cluster, "n1", "cannot be pinned"), cluster)
+    moved.get(key)
+    moved.close()
+
+
+def test_a_start_without_hand_overs_takes_away_what_one_with_them_left(cluster: Segment) -> None:
+    key = owned_by_the_second(cluster)
+    MovedClient.to_owner_of(cluster, BUCKET, BODIES, key).close()
+    server = cluster.workers["n1"]
+    server.kill()
+    left = pins(cluster, "n1")
+    assert left.is_dir()
+    words = [word for word in server.command() if not word.startswith("--ebpf-handoff=")]
+    words.append("--ebpf-handoff=off")
+    server.command = lambda: words  # type: ignore[method-assign]
+
+    def doctor() -> list[str]:
+        with cluster.at("n1"):
+            done = server.cli("doctor", "--ebpf-handoff=off", f"--s3-listen={SERVICE}:{PORT}",
+                              f"--ebpf-pins={left.parent}", "--output", "json", check=False)
+        checks = json.loads(done.stdout)["checks"]
+        return [check["found"] for check in checks if check["name"] == "ebpf.handoff"]
+
+    assert any(str(left) in found for found in doctor())
+    with cluster.at("n1"):
+        server.start()
+    until(lambda: condition(cluster, "n1")[0] == "off", cluster)
+    assert f"left in {left} was taken away" in condition(cluster, "n1")[1]
+    assert not left.exists() and doctor() == []
+    gets(cluster, key)

@@ -59,6 +59,8 @@ pub struct Troubles {
     pub unheard: Vec<String>,
     /// What had no place for one more connection lately.
     pub full: Vec<Full>,
+    /// Why what keeps connections going without this process is not pinned.
+    pub unpinned: Option<String>,
 }
 
 /// Is told of them, each time that changes.
@@ -173,7 +175,14 @@ impl Handoff {
         let (expected, arrivals) = self.forwarding.sweep_others();
         tracing::trace!(left, removed, expected, arrivals, "entries of connections");
         let full = self.forwarding.full(arrivals);
-        self.tell(|troubles| troubles.full = full);
+        let kept = self.forwarding.keep_pinned();
+        if let Ok(true) = kept {
+            tracing::warn!("somebody took pins of ebpf.handoff away: they are there again");
+        }
+        self.tell(|troubles| {
+            troubles.full = full;
+            troubles.unpinned = kept.err().map(|error| error.to_string());
+        });
         let since = Instant::now();
         if !self.stays.is_empty() {
             let sockets = quickwater_handoff::connections(self.forwarding.port())?;

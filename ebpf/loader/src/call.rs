@@ -2,13 +2,18 @@
 //! of a handle that one thread owns.
 #![expect(unsafe_code, reason = "a system call that no crate has a function for")]
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 /// Commands of linux/bpf.h.
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 
 /// Values that any bits are valid for, and that have no gaps.
@@ -35,6 +40,15 @@ struct Element {
     key: u64,
     value: u64,
     flags: u64,
+}
+
+/// For pins.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct Pin {
+    path: u64,
+    object: u32,
+    flags: u32,
 }
 
 /// And for running a program.
@@ -67,7 +81,7 @@ pub(crate) fn lookup<K: Words, V: Words>(map: impl AsFd, key: &K) -> io::Result<
     // SAFETY: the kernel reads a key and writes a value, whose sizes the maps of
     // `bypass.rs` have, and both outlive the call.
     match unsafe { call(BPF_MAP_LOOKUP_ELEM, &mut element) } {
-        Ok(()) => Ok(Some(value)),
+        Ok(_) => Ok(Some(value)),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
@@ -85,7 +99,7 @@ pub(crate) fn update<K: Words, V: Words>(map: impl AsFd, key: &K, value: &V) -> 
         ..Element::default()
     };
     // SAFETY: the kernel reads a key and a value, as above.
-    unsafe { call(BPF_MAP_UPDATE_ELEM, &mut element) }
+    unsafe { call(BPF_MAP_UPDATE_ELEM, &mut element) }.map(|_| ())
 }
 
 /// Removes a key and its value.
@@ -99,7 +113,38 @@ pub(crate) fn delete<K: Words>(map: impl AsFd, key: &K) -> io::Result<()> {
         ..Element::default()
     };
     // SAFETY: the kernel reads a key, as above.
-    unsafe { call(BPF_MAP_DELETE_ELEM, &mut element) }
+    unsafe { call(BPF_MAP_DELETE_ELEM, &mut element) }.map(|_| ())
+}
+
+/// A handle of what is pinned: it outlives its pin.
+///
+/// # Errors
+/// The kernel refuses, or there is no such pin.
+pub(crate) fn pinned(path: &Path) -> io::Result<OwnedFd> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let mut pin = Pin {
+        path: name.as_ptr().expose_provenance() as u64,
+        ..Pin::default()
+    };
+    // SAFETY: the kernel reads a string that outlives the call.
+    let fd = unsafe { call(BPF_OBJ_GET, &mut pin)? };
+    // SAFETY: a new descriptor, nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Pins an object.
+///
+/// # Errors
+/// The kernel refuses, or something has that name.
+pub(crate) fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let mut pin = Pin {
+        path: name.as_ptr().expose_provenance() as u64,
+        object: number(&object),
+        ..Pin::default()
+    };
+    // SAFETY: the kernel reads a string that outlives the call.
+    unsafe { call(BPF_OBJ_PIN, &mut pin) }.map(|_| ())
 }
 
 /// Runs a program once with `input` for a packet; what it returns.
@@ -126,13 +171,15 @@ fn address<T: Words>(words: &T) -> u64 {
     std::ptr::from_ref(words).expose_provenance() as u64
 }
 
+/// What the command returns: nothing, or a descriptor.
+///
 /// # Safety
 /// What the attributes point to is as the command says.
-unsafe fn call<A>(command: libc::c_int, attributes: &mut A) -> io::Result<()> {
+unsafe fn call<A>(command: libc::c_int, attributes: &mut A) -> io::Result<libc::c_int> {
     let (at, size) = (std::ptr::from_mut(attributes), size_of::<A>());
     // SAFETY: the kernel is told the size of the attributes, and the caller promises the rest.
     match unsafe { libc::syscall(libc::SYS_bpf, command, at, size) } {
         outcome if outcome < 0 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
+        outcome => libc::c_int::try_from(outcome).map_err(io::Error::other),
     }
 }

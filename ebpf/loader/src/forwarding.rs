@@ -1,10 +1,11 @@
 //! Packets of connections that were handed over go on to their owner (a tc program at
 //! the ingress of a device, TCX: Linux 6.6).
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,10 +19,11 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use quickwater_ebpf_shapes::{
     ARRIVAL_NS, FLOWS_MAX, Flow, Forward, HandoffCounts, WINDOW_NS, is_expected,
 };
+use rustix::fs::{FlockOperation, flock};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::page::Page;
-use crate::{Device, Unavailable, object};
+use crate::{Device, Unavailable, call, object};
 
 const PROGRAM: &str = "handoff";
 const COUNTS: &str = "HANDOFF";
@@ -87,6 +89,11 @@ pub enum Full {
 pub struct Forwarding {
     device: Device,
     port: u16,
+    pins: PathBuf,
+    /// What is pinned there, by name: without its pin it lives as long as this.
+    pinned: [(&'static str, OwnedFd); 3],
+    /// Says that somebody uses the directory.
+    claim: Mutex<Option<File>>,
     page: Page<HandoffCounts>,
     maps: Mutex<Maps>,
     /// Another way to the entries, for looking at all of them while others use `maps`.
@@ -145,16 +152,60 @@ impl Forwarding {
             gone(fs::remove_file(pins.join(before)))
                 .map_err(Unavailable::refused("removing an old pin"))?;
         }
-        Ok(Forwarding {
+        let handle = |name: &'static str| -> Result<_, Unavailable> {
+            let handle = call::pinned(&pins.join(name));
+            Ok((
+                name,
+                handle.map_err(Unavailable::refused("what is pinned"))?,
+            ))
+        };
+        let forwarding = Forwarding {
             device: device.clone(),
             port,
+            pins: pins.to_owned(),
+            pinned: [
+                handle(PINNED_LINK)?,
+                handle(PINNED_FORWARDS)?,
+                handle(PINNED_ARRIVALS)?,
+            ],
+            claim: Mutex::default(),
             page,
             maps: Mutex::new(maps),
             all,
             left: AtomicUsize::new(0),
             refused: Default::default(),
             _programs: programs,
-        })
+        };
+        forwarding
+            .keep_pinned()
+            .map_err(Unavailable::refused("what is pinned"))?;
+        Ok(forwarding)
+    }
+
+    /// Pins again what somebody took away: the program runs on without its pins, but only as
+    /// long as this process. Whether something had to be done.
+    ///
+    /// # Errors
+    /// They cannot be made: no BPF file system is there any more, for one.
+    pub fn keep_pinned(&self) -> io::Result<bool> {
+        let mut is_repaired = false;
+        fs::create_dir_all(&self.pins)?;
+        for (name, object) in &self.pinned {
+            let path = self.pins.join(name);
+            if !path.try_exists()? {
+                call::pin(object, &path)?;
+                is_repaired = true;
+            }
+        }
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_repaired || claim.is_none() {
+            *claim = match claimed(&self.pins, FlockOperation::NonBlockingLockShared) {
+                // Somebody asks just now whether it is used: at the next look.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                other => Some(other?),
+            };
+        }
+        Ok(is_repaired)
     }
 
     /// Where it is attached.
@@ -397,6 +448,43 @@ impl Forwarding {
         }
     }
 
+    /// Directories below `pins` in which a worker with the service's `port` left what outlives
+    /// it, of whatever device.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn left_behind(pins: &Path, port: u16) -> io::Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(pins) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let name = name.to_string_lossy();
+            let own = name
+                .strip_prefix(PINS_PREFIX)
+                .and_then(|rest| rest.rsplit_once('-'));
+            if own.is_some_and(|(_, of)| of == port.to_string()) {
+                found.push(pins.join(&*name));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Whether a process uses what is in one of these directories.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn is_used(pins: &Path) -> io::Result<bool> {
+        match claimed(pins, FlockOperation::NonBlockingLockExclusive) {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes the program off the device, also one that an earlier process left there. The
     /// kernel does it a moment after this returns, and after the last [`Forwarding`] of
     /// these pins is gone. Connections that were handed over from here break.
@@ -414,6 +502,15 @@ impl Forwarding {
     fn maps(&self) -> MutexGuard<'_, Maps> {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A directory that others see is in use, as long as the file is open.
+fn claimed(pins: &Path, how: FlockOperation) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).custom_flags(libc::O_DIRECTORY);
+    let directory = options.open(pins)?;
+    flock(&directory, how)?;
+    Ok(directory)
 }
 
 fn gone(removed: io::Result<()>) -> io::Result<()> {

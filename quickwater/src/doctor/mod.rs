@@ -104,7 +104,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let mut checks = told;
     checks.extend(not_given(&settings, role));
     checks.extend(machine::checks(&settings, role, is_running));
-    checks.extend(privileges::checks());
+    checks.extend(privileges::checks(&settings, is_running));
     checks.extend(disk::checks(&settings, role));
     checks.extend(certificate::checks(&settings));
     checks.extend(foundation::checks(&settings));

@@ -1,13 +1,16 @@
 //! What the kernel lets this process do: the seccomp filter, eBPF.
 
+use quickwater_ebpf::Forwarding;
+
 use super::Check;
+use crate::settings::Settings;
 
 /// Bits of `CapEff` in `/proc/self/status` (capabilities(7)).
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-pub(super) fn checks() -> Vec<Check> {
+pub(super) fn checks(settings: &Settings, is_running: bool) -> Vec<Check> {
     let uring = io_uring_06::IoUring::new(1).err();
     vec![
         seccomp(
@@ -19,6 +22,32 @@ pub(super) fn checks() -> Vec<Check> {
             quickwater_ebpf::is_built(),
         ),
     ]
+    .into_iter()
+    .chain(left_behind(settings, is_running))
+    .collect()
+}
+
+/// What a worker left in the kernel that hands connections over, and nobody uses.
+pub(super) fn left_behind(settings: &Settings, is_running: bool) -> Option<Check> {
+    let name = "ebpf.handoff";
+    let root = settings.ebpf.pins.as_deref()?;
+    let found = Forwarding::left_behind(root, settings.s3.listen.port());
+    // Who may not look has left nothing there.
+    let mut found = found.ok()?;
+    found.retain(|pins| Forwarding::is_used(pins).is_ok_and(|used| !used));
+    let pins = found.first()?.display();
+    Some(match (settings.ebpf.handoff, is_running) {
+        (true, false) => Check::ok(
+            name,
+            format!("{pins} sends connections on until the next start"),
+        ),
+        _ => Check::warn(
+            name,
+            format!("{pins} is in the kernel, and no worker uses it"),
+            "a start with ebpf.handoff off takes it away, and so does rm -r of that directory: \
+             connections that it sends on break",
+        ),
+    })
 }
 
 /// A line of `/proc/self/status`.

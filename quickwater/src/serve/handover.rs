@@ -1,6 +1,7 @@
 //! Connections of clients go to the worker that has the bytes, if the settings want that
 //! and eBPF can be had; else every byte is relayed.
 
+use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -42,9 +43,10 @@ pub(super) fn start(
 ) -> Option<Handover> {
     let told = |state, detail: String| conditions.set(Part::Handoff, state, detail);
     let (true, Some(own)) = (settings.handoff, own) else {
+        let before = take_away(settings, service.port());
         told(
             State::Off,
-            format!("switched off, or there are no other workers: {WITHOUT}"),
+            format!("switched off, or there are no other workers: {WITHOUT}{before}"),
         );
         return None;
     };
@@ -80,6 +82,38 @@ fn refused(what: &'static str, why: String) -> Unavailable {
     Unavailable::Refused { what, why }
 }
 
+/// Takes away what a start with hand-overs left, unless another process uses it: who switches
+/// them off wants nothing of them on the host's packets. What became of it, in words.
+fn take_away(settings: &EbpfSettings, port: u16) -> String {
+    let Some(root) = settings.pins.as_deref() else {
+        return String::new();
+    };
+    let found = match Forwarding::left_behind(root, port) {
+        Ok(found) => found,
+        Err(error) => {
+            let root = root.display();
+            return format!("; whether an earlier start left something in {root}: {error}");
+        }
+    };
+    let mut told = String::new();
+    for pins in found {
+        let taken = match Forwarding::is_used(&pins) {
+            Ok(true) => Ok("stays: another process uses it"),
+            Ok(false) => Forwarding::detach(&pins)
+                .map(|()| "was taken away: connections that it sent on are broken"),
+            Err(error) => Err(error),
+        };
+        let became = match taken {
+            Ok(became) => became.to_owned(),
+            Err(error) => format!("stays, and goes on: {error}"),
+        };
+        let pins = pins.display();
+        // A `String` takes all it is given.
+        let _ = write!(told, "; what an earlier start left in {pins} {became}");
+    }
+    told
+}
+
 /// Entries that are over go again and again, until what this returns is dropped.
 fn begin_sweeps(handoff: &Arc<Handoff>) -> io::Result<SyncSender<()>> {
     let (sweeps, ended) = sync_channel(0);
@@ -113,6 +147,13 @@ fn with_troubles(on: &str, troubles: &Troubles) -> String {
                  known: they are relayed"
             }
         });
+    }
+    if let Some(why) = &troubles.unpinned {
+        told.push_str(
+            "; connections that have gone break when this worker ends, because what sends them \
+             on cannot be pinned: ",
+        );
+        told.push_str(why);
     }
     told
 }
