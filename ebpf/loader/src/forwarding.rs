@@ -37,6 +37,8 @@ const PINNED_BEFORE: [&str; 2] = ["forwards-1", "forwards-2"];
 /// What came while the next process starts, whose listener is there before its program,
 /// can be handed over all the same.
 const PINNED_ARRIVALS: &str = "arrivals-1";
+/// Of linux/bpf.h: an entry is written only where there is one.
+const BPF_EXIST: u64 = 2;
 const PINNED_LINK: &str = "link-1";
 /// Of the directories that these are in.
 pub(crate) const PINS_PREFIX: &str = "handoff-";
@@ -267,9 +269,7 @@ impl Forwarding {
             return Ok(false);
         }
         (entry.what, entry.seen_ns) = (Forward::CLOSING, now_ns());
-        let put = maps.forwards.insert(key(ends), value(&entry), 0);
-        put.map_err(Unavailable::refused("an entry for a connection"))?;
-        Ok(true)
+        change(&mut maps, ends, &entry)
     }
 
     /// The connection was reset from here, and may be at that device: what its client
@@ -306,9 +306,7 @@ impl Forwarding {
             false => entry.mac = to,
         }
         entry.seen_ns = now_ns();
-        let put = maps.forwards.insert(key(ends), value(&entry), 0);
-        put.map_err(Unavailable::refused("an entry for a connection"))?;
-        Ok(true)
+        change(&mut maps, ends, &entry)
     }
 
     /// Whether packets of a connection go to another device now.
@@ -525,6 +523,20 @@ fn sent_on(maps: &Maps, ends: &Ends) -> Option<Forward> {
     let entry = forward(maps.forwards.get(&key(ends), 0).ok()?);
     let live = entry.what != Forward::KEEP_AWAY && !entry.is_over(now_ns());
     live.then_some(entry)
+}
+
+/// Writes an entry that is there. `false`: the program took it away meanwhile, for the client
+/// begins another connection of the same ends.
+fn change(maps: &mut Maps, ends: &Ends, entry: &Forward) -> Result<bool, Unavailable> {
+    match maps.forwards.insert(key(ends), value(entry), BPF_EXIST) {
+        Ok(()) => Ok(true),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(Unavailable::refused("an entry for a connection")(error)),
+    }
 }
 
 /// Removes what is over; how many are left. Each is looked at again before: it may be another
