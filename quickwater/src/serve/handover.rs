@@ -58,13 +58,14 @@ pub(super) fn start(
             told.set(Part::Handoff, State::On, with_troubles(&shown, troubles));
         });
         let handoff = Arc::new(Handoff::new(forwarding, settings.handoff_min, tell));
+        // Before the first look, which may have more to say.
+        conditions.set(Part::Handoff, State::On, on);
         let sweeps = begin_sweeps(&handoff)
             .map_err(|error| refused("the thread that looks at entries", error.to_string()))?;
-        Ok((handoff, sweeps, on))
+        Ok((handoff, sweeps))
     });
     match begun {
-        Ok((handoff, sweeps, on)) => {
-            told(State::On, on);
+        Ok((handoff, sweeps)) => {
             collect(metrics, Arc::clone(&handoff));
             Some(Handover {
                 handoff,

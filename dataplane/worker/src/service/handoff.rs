@@ -167,7 +167,9 @@ where
 /// it has been silent for long.
 pub async fn tell_of_ends(handoff: Arc<Handoff>, peers: Peers, stop: Stop) {
     while !stop.is_requested() {
-        while let Some((entry, ended)) = handoff.stays().take_ended(ENDED_MAX) {
+        while !stop.is_requested()
+            && let Some((entry, ended)) = handoff.stays().take_ended(ENDED_MAX)
+        {
             let message = farewell(&handoff, &ended);
             let right = Capability {
                 operation: "ConnectionsEnded".into(),
