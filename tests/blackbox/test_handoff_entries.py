@@ -110,6 +110,7 @@ def test_entries_of_connections_that_ended_in_order_go_soon(cluster: Segment) ->
         until(lambda: entries.get(flows[2]) is None, cluster)
         assert [entries.get(one) is not None for one in flows[:2]] == [True, True]
         assert answer.read() == BODIES[key]
+        idle.get(key)
         reads.close()
         until(lambda: entries.get(flows[1]) is None, cluster)
         idle.get(key)
@@ -122,6 +123,15 @@ def strangers(count: int) -> Iterator[bytes]:
     """Connections that there are not."""
     for number in range(count):
         yield flow(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1024)
+
+
+def kept_alive(client: MovedClient, key: str, flows: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, while a client asks now and then, so that its connection is not ended for
+    being idle."""
+    for at, one in enumerate(flows):
+        if at % 4096 == 0:
+            client.get(key)
+        yield one
 
 
 def condition(cluster: Segment, node: str) -> tuple[str, str]:
@@ -159,20 +169,25 @@ def test_a_full_map_keeps_connections_here_and_breaks_none(cluster: Segment) -> 
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         living = entry(entries.value_bytes, now)
         with pytest.raises(OSError):
-            for stranger in strangers(ENTRIES_MAX + 1):
+            for stranger in kept_alive(moved, key, strangers(ENTRIES_MAX + 1)):
                 entries.put(stranger, living)
         before = cluster.outcomes("n1", "given")
         for _ in range(5):
             gets(cluster, key)
         assert cluster.outcomes("n1", "given") == before
         assert cluster.outcomes("n1", "busy") > 0
-        until(lambda: gets(cluster, key) is None and says(cluster, "n1", "65,536"), cluster)
-        moved.get(key)
+
+        def is_told() -> bool:
+            gets(cluster, key)
+            moved.get(key)
+            return says(cluster, "n1", "65,536")
+
+        until(is_told, cluster)
         assert entries.get(of(moved)) is not None
-        for stranger in strangers(ENTRIES_MAX):
+        for stranger in kept_alive(moved, key, strangers(ENTRIES_MAX)):
             entries.remove(stranger)
         gets_moved(cluster, key)
-        until(lambda: not says(cluster, "n1", "65,536"), cluster)
+        until(lambda: moved.get(key) is None and not says(cluster, "n1", "65,536"), cluster)
     moved.get(key)
     moved.close()
 
@@ -188,7 +203,7 @@ def test_connections_that_begin_and_do_not_come_do_not_keep_others_here(cluster:
     with BpfMap.of_process(cluster.workers["n1"].pid, "ARRIVALS") as arrivals:
         assert arrivals.get(of(accepted)) is None
         now = struct.pack("=Q", time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-        for stranger in strangers(2 * ENTRIES_MAX):
+        for stranger in kept_alive(accepted, here, strangers(2 * ENTRIES_MAX)):
             arrivals.put(stranger, now)
         before = cluster.outcomes("n1", "given")
         until(lambda: accepted.get(key) is None and cluster.outcomes("n1", "given") > before, cluster)

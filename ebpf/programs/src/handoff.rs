@@ -28,8 +28,8 @@ const MAPPED: u32 = 0xffff_u32.to_be();
 static SERVICE_PORT: u32 = 0;
 
 /// Connections of clients to this host that are elsewhere, or about to be. Who loads
-/// this program for its sake makes the maps larger; this one is pinned then. No entry
-/// makes room for another: its connection would break.
+/// this program for its sake makes the maps larger; this one and `ARRIVALS` are pinned
+/// then. No entry makes room for another: its connection would break.
 #[map]
 static FORWARDS: HashMap<Flow, Forward> = HashMap::with_max_entries(1, 0);
 /// Connections that are about to be continued here, and until when their packets are
