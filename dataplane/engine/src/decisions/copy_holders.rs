@@ -146,7 +146,9 @@ impl CopyHolders {
         }
     }
 
-    /// Who has a blob by now, if it is still kept account of; `false`: it has ended.
+    /// Who has a blob by now, if it is still kept account of; `false`: it has ended. Who had
+    /// it and is not among them is told: no row names it again before it is asked, or has
+    /// got the blob anew.
     pub(crate) fn renew(
         &self,
         blob: BlobId,
@@ -154,18 +156,19 @@ impl CopyHolders {
         unnamed: Option<Unnamed>,
     ) -> bool {
         let mut state = self.state();
-        let noted = state.of.get_mut(&blob.0);
-        let noted = noted.map(|noted| {
-            noted.copied.others = others;
-            noted.unnamed = unnamed;
-            // The next row names who has it, and nobody else.
-            noted.without.clear();
-        });
-        noted.is_some()
+        let Some(noted) = state.of.get_mut(&blob.0) else {
+            return false;
+        };
+        noted.unnamed = unnamed;
+        // The next row names who has it, and nobody else.
+        noted.without.clear();
+        let before = std::mem::replace(&mut noted.copied.others, Arc::clone(&others));
+        state.tell(blob, dropped(&before, &others));
+        true
     }
 
     /// A row that names these others, and nobody else, was written for a body. Who has it
-    /// and is not named any more may let go of it.
+    /// and is not named any more may let go of it, and is told.
     pub(crate) fn named(&self, blob: BlobId, others: &[CopyAt]) {
         let mut state = self.state();
         let Some(noted) = state.of.get_mut(&blob.0) else {
@@ -180,7 +183,8 @@ impl CopyHolders {
             Some(unnamed) if named.len() < noted.copied.others.len() => unnamed.named = named,
             unnamed => {
                 *unnamed = None;
-                noted.copied.others = named;
+                let before = std::mem::replace(&mut noted.copied.others, Arc::clone(&named));
+                state.tell(blob, dropped(&before, &named));
             }
         }
         state.judge(blob.0);
@@ -401,10 +405,12 @@ impl CopyHolders {
     }
 
     /// The bytes of a body were found: its row is written anew, and may then not name those
-    /// who did not have it.
+    /// who did not have it. They are told: they may have some of it.
     pub(crate) fn found(&self, blob: BlobId) {
-        if let Some(noted) = self.state().of.get_mut(&blob.0) {
-            noted.without.clear();
+        let mut state = self.state();
+        if let Some(noted) = state.of.get_mut(&blob.0) {
+            let without = std::mem::take(&mut noted.without);
+            state.tell(blob, without.iter().map(|at| &at.node));
         }
     }
 
@@ -484,6 +490,24 @@ impl CopyHolders {
         state.waiting = 0;
         std::mem::take(&mut state.ended)
     }
+
+    /// A worker could not be told of these, and is to be told again: while it has its
+    /// session nothing else says that a copy is not needed which no row was seen to name.
+    pub(crate) fn untold(&self, node: &NodeId, blobs: &[BlobId]) {
+        self.state().untold(node, blobs);
+    }
+
+    /// Who is there by now is told what it could not be told before.
+    pub(crate) fn tell_again(&self) {
+        self.state().tell_again();
+    }
+}
+
+/// Who is among `before` and not among `now`.
+fn dropped<'b>(before: &'b [CopyAt], now: &[CopyAt]) -> impl Iterator<Item = &'b NodeId> {
+    let is_now = |node: &NodeId| now.iter().any(|at| at.node == *node);
+    let nodes = before.iter().map(|at| &at.node);
+    nodes.filter(move |node| !is_now(node))
 }
 
 #[cfg(test)]

@@ -134,14 +134,18 @@ impl<W: World> Engine<W> {
         None
     }
 
-    /// Tells all who have what ended. Who cannot be reached finds out itself.
+    /// Tells all who have what ended. Who cannot be reached is told later.
     pub(crate) async fn tell_holders(&self) {
-        let ended = self.shared().holders.take_ended();
+        let holders = &self.shared().holders;
+        let ended = holders.take_ended();
         let told = ended.iter().map(async |(node, blobs)| {
-            for some in blobs.chunks(TOLD_MAX) {
+            let mut left = blobs.as_slice();
+            while !left.is_empty() {
+                let (some, rest) = left.split_at(left.len().min(TOLD_MAX));
                 if self.peers().look_at_copies(node, some).await.is_err() {
-                    return;
+                    return holders.untold(node, left);
                 }
+                left = rest;
             }
         });
         join_all(told).await;

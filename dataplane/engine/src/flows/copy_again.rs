@@ -24,6 +24,8 @@ use crate::io::{Environment, Metadata, MetadataError, Peers};
 /// Pause in which copies that ended gather (one message for all of them), and after which
 /// it is looked again who is there.
 const TICK: Duration = Duration::from_millis(200);
+/// Who could not be told that copies ended is told again every so many of them.
+const TELL_AGAIN_TICKS: u32 = 10;
 /// Bodies judged under one lock, and how often in a tick: when others have changed, and
 /// when nothing has happened that is known of.
 const WALK_MAX: usize = 1_024;
@@ -129,8 +131,14 @@ where
     /// so. One shard does it for all.
     pub async fn run_copier(&self, stop: impl Fn() -> bool) {
         let telling = async {
-            while !stop() {
+            for tick in 1u32.. {
+                if stop() {
+                    break;
+                }
                 self.environment().sleep(TICK).await;
+                if tick.is_multiple_of(TELL_AGAIN_TICKS) {
+                    self.shared().holders.tell_again();
+                }
                 self.tell_holders().await;
                 self.tell_of_stripes().await;
             }

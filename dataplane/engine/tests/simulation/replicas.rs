@@ -1,6 +1,7 @@
 //! Copies of what no UFS has: how often they are there after workers were lost, came back
 //! with nothing, or answered late.
 
+mod dropped;
 mod late;
 mod parts;
 mod world;

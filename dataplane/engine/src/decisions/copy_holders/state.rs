@@ -9,8 +9,10 @@ use quickwater_proto::{BlobId, CopyAt, NodeId};
 use super::{Copied, Unnamed};
 
 /// Messages to others that copies have ended, at most; those beyond it find out
-/// themselves, later.
+/// themselves: who has seen a row name its copy later, others when our session is over.
 const ENDED_MAX: usize = 100_000;
+/// Messages that could not be sent, and are kept to be sent again, at most.
+const UNTOLD_MAX: usize = 50_000;
 
 /// Whether a body is to be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,9 @@ pub(super) struct State {
     pub(super) members: HashMap<NodeId, Member>,
     pub(super) ended: HashMap<NodeId, Vec<BlobId>>,
     pub(super) waiting: usize,
+    /// What others could not be told, and how much that is.
+    pub(super) untold: HashMap<NodeId, Vec<BlobId>>,
+    pub(super) untold_count: usize,
     /// Bodies of keys that were found to be another worker's by now.
     pub(super) left: Vec<(BlobId, Copied)>,
 }
@@ -128,6 +133,24 @@ impl State {
             self.waiting += 1;
             self.ended.entry(node.clone()).or_default().push(blob);
         }
+    }
+
+    pub(super) fn untold(&mut self, node: &NodeId, blobs: &[BlobId]) {
+        let room = UNTOLD_MAX - self.untold_count;
+        let kept = &blobs[..blobs.len().min(room)];
+        self.untold_count += kept.len();
+        let untold = self.untold.entry(node.clone()).or_default();
+        untold.extend_from_slice(kept);
+    }
+
+    pub(super) fn tell_again(&mut self) {
+        let members = &self.members;
+        // Whoever is no member any more comes back in another session, and looks itself.
+        self.untold.retain(|node, _| members.contains_key(node));
+        for (node, blobs) in self.untold.extract_if(|node, _| members[node].live) {
+            self.ended.entry(node).or_default().extend(blobs);
+        }
+        self.untold_count = self.untold.values().map(Vec::len).sum();
     }
 
     pub(super) fn suspect(&mut self, blob: u128) {

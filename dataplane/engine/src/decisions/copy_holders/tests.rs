@@ -363,3 +363,57 @@ fn who_was_named_just_now_is_asked_before_it_counts() {
     holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
     assert_eq!(holders.missing(), (0, 0));
 }
+
+#[test]
+fn who_was_dropped_from_a_row_is_told() {
+    let holders = CopyHolders::default();
+    let (b, c, d) = (at("b", 1), at("c", 1), at("d", 1));
+    holders.meet(&[member("b", 1, true), member("c", 1, true)]);
+    holders.note(BlobId(1), copied(&[b.clone(), c.clone()]));
+    assert!(holders.renew(BlobId(1), [c.clone(), d.clone()].into(), None));
+    assert_eq!(holders.take_ended(), [(b.node, vec![BlobId(1)])].into());
+    // In another session it is the same one.
+    assert!(holders.renew(BlobId(1), [at("c", 2), d.clone()].into(), None));
+    assert!(holders.take_ended().is_empty());
+    holders.named(BlobId(1), &[d]);
+    assert_eq!(holders.take_ended(), [(c.node, vec![BlobId(1)])].into());
+}
+
+#[test]
+fn who_has_not_all_of_a_body_is_told_once_it_is_found() {
+    let holders = CopyHolders::default();
+    holders.meet(&[member("b", 2, true)]);
+    holders.note(BlobId(1), copied(&[at("b", 1)]));
+    holders.take(NOW, None, since, |_| true).unwrap();
+    holders.asked(BlobId(1), &at("b", 2), false);
+    assert!(holders.take_ended().is_empty(), "others may lack it, too");
+    holders.found(BlobId(1));
+    assert_eq!(holders.take_ended(), [(node("b"), vec![BlobId(1)])].into());
+}
+
+#[test]
+fn who_could_not_be_told_is_told_when_it_is_there() {
+    let holders = CopyHolders::default();
+    let told = || {
+        holders.tell_again();
+        holders.take_ended()
+    };
+    holders.meet(&[member("b", 1, false), member("c", 1, true)]);
+    for name in ["b", "c", "gone"] {
+        holders.untold(&node(name), &[BlobId(1), BlobId(2)]);
+    }
+    assert!(holders.take_ended().is_empty(), "not at once");
+    let both = vec![BlobId(1), BlobId(2)];
+    assert_eq!(told(), [(node("c"), both.clone())].into());
+    holders.meet(&[member("b", 1, true)]);
+    assert_eq!(told(), [(node("b"), both)].into());
+    assert!(told().is_empty());
+    // They do not grow for ever.
+    let many: Vec<BlobId> = (0..40_000).map(BlobId).collect();
+    for _ in 0..3 {
+        holders.untold(&node("b"), &many);
+    }
+    assert_eq!(told()[&node("b")].len(), 50_000);
+    holders.untold(&node("b"), &many);
+    assert_eq!(told()[&node("b")].len(), 40_000);
+}

@@ -345,6 +345,14 @@ impl Cluster {
         self.change(name, |seat| seat.cut = cut);
     }
 
+    /// A worker is to keep nothing from now on, or may again.
+    pub fn drain(&self, name: &str, draining: bool) {
+        self.change(name, |seat| {
+            seat.neighbour.draining = draining;
+            seat.engine.shared().drain(draining);
+        });
+    }
+
     fn change(&self, name: &str, how: impl FnOnce(&mut Seat)) {
         how(self.seats.borrow_mut().get_mut(&node(name)).unwrap());
     }
