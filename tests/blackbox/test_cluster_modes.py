@@ -102,7 +102,7 @@ def test_objects_of_any_size(cluster: Cluster, mode: str, s3: Anywhere, bucket: 
         assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == body
 
 
-def test_a_read_after_a_write_sees_it(s3: Anywhere, bucket: str) -> None:
+def test_a_read_after_a_write_sees_it(cluster: Cluster, s3: Anywhere, bucket: str) -> None:
     keys = [f"folder{number % 3}/k{number}" for number in range(12)]
 
     def one(key: str) -> None:
@@ -125,6 +125,12 @@ def test_a_read_after_a_write_sees_it(s3: Anywhere, bucket: str) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(one, keys))
+    # No folder is left, before the UFS knows of it and after.
+    for _ in range(2):
+        for client in s3.clients:
+            shown = client.list_objects_v2(Bucket=bucket, Delimiter="/")
+            assert "Contents" not in shown and "CommonPrefixes" not in shown, shown
+        cluster.cli("async-persist", "wait", "--path", f"/{bucket}", "--timeout", "2m")
 
 
 def test_multipart_uploads(cluster: Cluster, mode: str, s3: Anywhere, bucket: str) -> None:

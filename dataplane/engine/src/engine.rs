@@ -331,6 +331,13 @@ impl<W: World> Engine<W> {
     pub(crate) fn distrust(&self, bucket: BucketId, key: &ObjectKey) {
         self.0.shared.objects.remove(bucket, key);
     }
+
+    /// Makes listings look again whether the folders above a key are there: the UFS has
+    /// it no more. Before anybody learns of that.
+    pub(crate) fn note_deleted(&self, bucket: BucketId, key: &ObjectKey) {
+        let now = self.environment().monotonic();
+        self.0.shared.recent_deletes.note(bucket, key.as_str(), now);
+    }
 }
 
 fn upload_busy() -> FlowError {

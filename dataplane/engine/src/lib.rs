@@ -29,6 +29,7 @@ pub use decisions::persist_queue::{
     QueuedChange, QueuedState,
 };
 pub use decisions::policies::Policies;
+pub use decisions::recent_deletes::DeletesBelow;
 pub use decisions::rights::Rights;
 pub use decisions::slots::SLOTS;
 pub use decisions::transient::Transient;

@@ -25,6 +25,7 @@ use crate::decisions::object_cache::ObjectCache;
 use crate::decisions::opened::Opened;
 use crate::decisions::persist_queue::{PersistConfig, PersistQueue};
 use crate::decisions::policies::Policies;
+use crate::decisions::recent_deletes::RecentDeletes;
 use crate::decisions::releases::Releases;
 use crate::decisions::relief::Relief;
 use crate::decisions::retired::Retired;
@@ -168,6 +169,8 @@ pub struct Shared {
     pub(crate) gates: Gates,
     pub(crate) flights: Arc<Flights>,
     pub(crate) freshness: Freshness,
+    /// Folders that lost keys in the UFS.
+    pub(crate) recent_deletes: RecentDeletes,
     pub(crate) releases: Releases,
     pub(crate) retired: Retired,
     pub(crate) stripes: Stripes,
@@ -230,6 +233,7 @@ impl Shared {
             gates: Gates::new(),
             flights: Arc::default(),
             freshness: Freshness::default(),
+            recent_deletes: RecentDeletes::default(),
             releases: Releases::default(),
             retired: Retired::default(),
             stripes: Stripes::new(config.stripe_bytes),

@@ -17,10 +17,10 @@ pub use capability::{Capability, CapabilityError, KEY_BYTES, Key};
 pub use frame::{BODY_BYTES_MAX, Frame, FrameError, HEAD_BYTES_MAX, Kind, PREFIX_BYTES, crc32c};
 pub use message::{
     Answer, Call, Cancel, ConnectionsEnded, CopyList, CopySource, DeleteEntry, DeleteKeys,
-    DeleteResults, Deleted, EndedConnection, FetchCopy, Grant, Header, Held, HidesBelow, LookAgain,
-    MessageError, Payload, PayloadKind, Promise, Record, Refusal, RefusalKind, Relay, SendOn,
-    SettleBucket, StoreCopy, StoredCopy, StoredHeaders, Sum, Tag, TakeConnection, Task, decode,
-    encode,
+    DeleteResults, Deleted, DeletedBelow, EndedConnection, FetchCopy, Grant, Header, Held,
+    HidesBelow, LookAgain, MessageError, Payload, PayloadKind, Promise, Record, Refusal,
+    RefusalKind, Relay, SendOn, SettleBucket, StoreCopy, StoredCopy, StoredHeaders, Sum, Tag,
+    TakeConnection, Task, decode, encode,
 };
 pub use prost::Message;
 pub use stripes::{ChunkRuns, Content, Counts, ExtentAt, Layout, ReadStripe, Run};

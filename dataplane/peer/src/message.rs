@@ -361,12 +361,28 @@ pub struct LookAgain {
     pub keys: Vec<String>,
 }
 
-/// Are there deletes that the UFS does not know of?
+/// Are there deletes that the UFS does not know of, and which did it apply? The second is
+/// told as a [`DeletedBelow`] behind the answer.
 #[derive(Clone, PartialEq, Message)]
 pub struct HidesBelow {
     /// Keys begin with this.
     #[prost(string, tag = "1")]
     pub prefix: String,
+}
+
+/// Folders right below a prefix that lost keys in the UFS. A worker of an older version
+/// sends none of it, which reads as: nothing is known.
+#[derive(Clone, PartialEq, Message)]
+pub struct DeletedBelow {
+    /// All deletes of so many microseconds are told of.
+    #[prost(uint64, tag = "1")]
+    pub known_for_us: u64,
+    /// The folders, with their last `/`.
+    #[prost(string, repeated, tag = "2")]
+    pub folders: Vec<String>,
+    /// How long ago each lost the last one, microseconds.
+    #[prost(uint64, repeated, tag = "3")]
+    pub ages_us: Vec<u64>,
 }
 
 /// Nothing of the bucket may be on its way to the UFS.

@@ -124,6 +124,26 @@ impl Freshness {
         (self.begin(scope, now), true)
     }
 
+    /// A comparison of exactly `scope` that began after `since` and did not fail, or a new
+    /// one (`true`) that the caller has to run.
+    pub(crate) fn find_or_begin_since(
+        &self,
+        scope: &Scope,
+        now: Duration,
+        since: Duration,
+    ) -> (Arc<Scan>, bool) {
+        let scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        let usable = |scan: &&Arc<Scan>| {
+            let good = |p: &Progress| !p.overflow && !matches!(p.done, Some(Err(_)));
+            scan.scope == *scope && scan.begun > since && scan.with(good)
+        };
+        if let Some(scan) = scans.iter().rev().find(usable) {
+            return (Arc::clone(scan), false);
+        }
+        drop(scans);
+        (self.begin(scope, now), true)
+    }
+
     /// A new comparison, which the caller has to run.
     pub(crate) fn begin(&self, scope: &Scope, now: Duration) -> Arc<Scan> {
         let mut scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);

@@ -20,6 +20,7 @@ pub(crate) mod opened;
 pub(crate) mod persist_queue;
 pub(crate) mod policies;
 pub(crate) mod read_plan;
+pub(crate) mod recent_deletes;
 pub(crate) mod releases;
 pub(crate) mod relief;
 pub(crate) mod retired;

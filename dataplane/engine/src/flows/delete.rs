@@ -101,6 +101,7 @@ impl<W: World> Engine<W> {
                 return Err(failed.await.into());
             }
         }
+        self.note_deleted(bucket.id, key);
         self.answered(bucket, key, &noted);
         let removed = self
             .changes(bucket.id, key)

@@ -5,6 +5,7 @@ mod page;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use quickwater_proto::{Bucket, ObjectRecord, PersistState};
 
@@ -12,6 +13,7 @@ pub(crate) use self::page::successor;
 use self::page::{Entry, PageBuilder, just_after, rolled_up};
 pub use self::page::{ListPage, ListQuery};
 use crate::decisions::freshness::{Scan, Scope};
+use crate::decisions::recent_deletes::DeletesBelow;
 use crate::decisions::scan_pace::ScanPace;
 use crate::engine::{Engine, World, ttl_of};
 use crate::error::FlowError;
@@ -49,21 +51,47 @@ impl<W: World> Engine<W> {
         if query.limit == 0 {
             return Ok((ListPage::default(), room().await?));
         }
-        let one_level = query.delimiter == "/" && !self.hides_any_below(bucket, query).await;
-        let mut scan = self.fresh_scan(bucket, query, one_level)?;
+        let deletes = match query.delimiter == "/" {
+            true => self.all_deletes_below(bucket, &query.prefix).await,
+            false => DeletesBelow::none(),
+        };
+        let asked_at = self.environment().monotonic();
+        let one_level = query.delimiter == "/" && !deletes.unsent;
+        let (mut scan, is_new) = self.fresh_scan(bucket, query, one_level);
+        // A comparison that began after the deletes were asked for, and why one failed.
+        let mut since = is_new.then(|| Arc::clone(&scan));
+        let mut failed = None;
         loop {
+            let is_since = since
+                .as_ref()
+                .is_some_and(|since| Arc::ptr_eq(since, &scan));
+            let touched = |folder: &str| {
+                let within = asked_at.checked_sub(scan.begun).filter(|_| !is_since);
+                within.is_some_and(|within| deletes.touched(folder, within))
+            };
             let through = scan.with(|p| (p.through.clone(), p.done.clone(), p.overflow));
             let changed = scan.listen();
             match through {
                 (_, Some(Err(error)), _) => match self.known_before(&scan, query) {
-                    Some(before) => scan = before,
+                    Some(before) => {
+                        failed = Some(error);
+                        scan = before;
+                    }
                     None => return Err(error.into()),
                 },
-                (_, _, true) => scan = self.fresh_scan(bucket, query, false)?,
+                (_, _, true) => scan = self.fresh_scan(bucket, query, false).0,
                 (_, Some(Ok(())), _) => {
                     self.count_stale(bucket, &scan);
-                    let room = room().await?;
-                    return Ok((self.page(bucket, query, &scan).await?, room));
+                    let held = room().await?;
+                    if let Some(page) = self.page(bucket, query, &scan, touched).await? {
+                        return Ok((page, held));
+                    }
+                    drop(held);
+                    if let Some(error) = failed {
+                        return Err(error.into());
+                    }
+                    scan = self.scan_since(bucket, &scan.scope, asked_at);
+                    since = Some(Arc::clone(&scan));
                 }
                 (through, None, false) => {
                     if scan.scope.one_level {
@@ -71,33 +99,46 @@ impl<W: World> Engine<W> {
                         continue;
                     }
                     let room = room().await?;
-                    let page = self.page(bucket, query, &scan).await?;
-                    let covered = page.truncated
-                        && page
-                            .last
-                            .as_deref()
-                            .is_some_and(|last| last < through.as_str());
-                    if covered {
+                    let page = self.page(bucket, query, &scan, touched).await?;
+                    let is_covered = |page: &ListPage| {
+                        let last = page.last.as_deref();
+                        page.truncated && last.is_some_and(|last| last < through.as_str())
+                    };
+                    if let Some(page) = page.filter(is_covered) {
                         return Ok((page, room));
                     }
-                    drop((page, room));
+                    drop(room);
                     self.wait_for(changed, &scan).await?;
                 }
             }
         }
     }
 
-    /// Whether deletes wait below the prefix, here or elsewhere: a folder of the UFS may
-    /// hold nothing but keys that are deleted.
-    async fn hides_any_below(&self, bucket: &Bucket, query: &ListQuery) -> bool {
-        self.hides_below(bucket, &query.prefix)
-            || self.peers().hides_below(bucket, &query.prefix).await
+    /// What deletes did below the prefix, here and elsewhere: a folder of the UFS may hold
+    /// nothing but keys that are deleted, or hold none any more.
+    async fn all_deletes_below(&self, bucket: &Bucket, prefix: &str) -> DeletesBelow {
+        if self.shared().persist.deletes_below(bucket.id, prefix) {
+            return DeletesBelow::unknown();
+        }
+        let others = self.peers().deletes_below(bucket, prefix).await;
+        let now = self.environment().monotonic();
+        // Only now: those who were asked are of this table, or of one that is noted.
+        let recent = &self.shared().recent_deletes;
+        recent.note_table(self.peers().table(), now);
+        self.deletes_below(bucket, prefix).and(others)
     }
 
-    /// Whether deletes that the UFS does not know of yet wait here below a prefix.
+    /// What deletes of this worker did below a prefix.
     #[must_use]
-    pub fn hides_below(&self, bucket: &Bucket, prefix: &str) -> bool {
-        self.shared().persist.deletes_below(bucket.id, prefix)
+    pub fn deletes_below(&self, bucket: &Bucket, prefix: &str) -> DeletesBelow {
+        // One that ends in between is in the second answer.
+        let unsent = self.shared().persist.deletes_below(bucket.id, prefix);
+        let now = self.environment().monotonic();
+        let recent = &self.shared().recent_deletes;
+        DeletesBelow {
+            unsent,
+            ..recent.below(bucket.id, folder_of(prefix), now)
+        }
     }
 
     /// What answers when the UFS is out of reach: the last comparison that saw all of
@@ -133,18 +174,17 @@ impl<W: World> Engine<W> {
         waited.ok_or_else(|| FlowError::SlowDown("the UFS is slow to list".into()))
     }
 
-    /// A comparison with the UFS that answers for the query, begun if needed.
+    /// A comparison with the UFS that answers for the query, begun if needed (`true`).
     fn fresh_scan(
         &self,
         bucket: &Arc<Bucket>,
         query: &ListQuery,
         one_level: bool,
-    ) -> Result<Arc<Scan>, FlowError> {
-        let folder = query.prefix.rfind('/').map_or(0, |at| at + 1);
+    ) -> (Arc<Scan>, bool) {
         let scope = Scope {
             bucket: bucket.id,
             prefix: if one_level {
-                query.prefix[..folder].to_owned()
+                folder_of(&query.prefix).to_owned()
             } else {
                 query.prefix.clone()
             },
@@ -158,22 +198,39 @@ impl<W: World> Engine<W> {
             false => freshness.find_or_begin(&scope, now, ttl_of(bucket)),
         };
         if run {
-            let engine = self.clone();
-            let (bucket, running) = (Arc::clone(bucket), Arc::clone(&scan));
-            self.environment()
-                .spawn(async move { engine.compare(&bucket, &running).await });
+            self.run_scan(bucket, &scan);
         }
-        Ok(scan)
+        (scan, run)
     }
 
-    /// Builds a page from the metadata and the sub-prefixes the comparison saw.
+    /// A comparison of `scope` that began after `asked_at`, shared by all who ask meanwhile.
+    fn scan_since(&self, bucket: &Arc<Bucket>, scope: &Scope, asked_at: Duration) -> Arc<Scan> {
+        let now = self.environment().monotonic();
+        let freshness = &self.shared().freshness;
+        let (scan, run) = freshness.find_or_begin_since(scope, now, asked_at);
+        if run {
+            self.run_scan(bucket, &scan);
+        }
+        scan
+    }
+
+    fn run_scan(&self, bucket: &Arc<Bucket>, scan: &Arc<Scan>) {
+        let engine = self.clone();
+        let (bucket, running) = (Arc::clone(bucket), Arc::clone(scan));
+        self.environment()
+            .spawn(async move { engine.compare(&bucket, &running).await });
+    }
+
+    /// Builds a page from the metadata and the sub-prefixes the comparison saw. `None`: it
+    /// would show one of those that was `touched` since, and no row says that it is there.
     async fn page(
         &self,
         bucket: &Bucket,
         query: &ListQuery,
         scan: &Scan,
-    ) -> Result<ListPage, FlowError> {
-        let mut page = PageBuilder::new(query, scan);
+        touched: impl Fn(&str) -> bool,
+    ) -> Result<Option<ListPage>, FlowError> {
+        let mut page = PageBuilder::new(query, scan, touched);
         let mut pace = ScanPace::new();
         let mut from = query.after.clone();
         if !from.is_empty() {
@@ -239,10 +296,10 @@ impl<W: World> Engine<W> {
             one_level: false,
         };
         let now = self.environment().monotonic();
-        let (scan, run) =
-            self.shared()
-                .freshness
-                .find_or_begin(&scope, now, std::time::Duration::ZERO);
+        let (scan, run) = self
+            .shared()
+            .freshness
+            .find_or_begin(&scope, now, Duration::ZERO);
         if run {
             self.compare(bucket, &scan).await;
         }
@@ -254,6 +311,11 @@ impl<W: World> Engine<W> {
             self.wait_for(changed, &scan).await?;
         }
     }
+}
+
+/// The folder that the last name of a prefix is in, with its `/`; empty: the bucket.
+fn folder_of(prefix: &str) -> &str {
+    &prefix[..prefix.rfind('/').map_or(0, |at| at + 1)]
 }
 
 /// Whether a row is compared with the UFS at all: what the UFS does not have yet

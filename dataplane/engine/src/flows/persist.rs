@@ -212,7 +212,11 @@ impl<W: World> Engine<W> {
             return self.conclude(bucket, work, None).await;
         }
         match self.ufs().delete(bucket, key).await {
-            Ok(()) => self.conclude(bucket, work, None).await,
+            Ok(()) => {
+                // Listings ask for it once nothing is pending any more.
+                self.note_deleted(bucket.id, key);
+                self.conclude(bucket, work, None).await
+            }
             // A key the UFS cannot hold is not there.
             Err(error) if error.kind == UfsErrorKind::Unsupported => {
                 self.conclude(bucket, work, None).await

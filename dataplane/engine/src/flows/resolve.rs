@@ -267,6 +267,7 @@ impl<W: World> Engine<W> {
                 .stats
                 .external_changes
                 .fetch_add(1, Ordering::Relaxed);
+            self.note_deleted(bucket.id, key);
             guard.mark_changed();
             let removed = self
                 .changes(bucket.id, key)

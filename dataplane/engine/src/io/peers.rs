@@ -6,6 +6,7 @@ use bytes::Bytes;
 use quickwater_proto::{BlobId, Bucket, CopyAt, Neighbour, NodeId, ObjectKey, PartOf};
 
 use super::ChunkId;
+use crate::decisions::recent_deletes::DeletesBelow;
 use crate::error::FlowError;
 
 /// A body that others are to keep.
@@ -107,9 +108,13 @@ pub trait Peers {
     /// One could not, or was not reached.
     async fn look_again(&self, bucket: &Bucket, keys: Vec<ObjectKey>) -> Result<(), FlowError>;
 
-    /// Whether another worker holds deletes below a prefix that the UFS does not know
-    /// of yet; also when one cannot be asked.
-    async fn hides_below(&self, bucket: &Bucket, prefix: &str) -> bool;
+    /// What deletes by other workers did below a prefix;
+    /// [`DeletesBelow::unknown`] when one cannot be asked.
+    async fn deletes_below(&self, bucket: &Bucket, prefix: &str) -> DeletesBelow;
+
+    /// Number of the table by which they are asked; another one when a key got another
+    /// owner.
+    fn table(&self) -> u64;
 
     /// Waits until the UFS has all that others hold of a bucket.
     ///
@@ -186,8 +191,12 @@ impl Peers for Alone {
         Err(FlowError::NotHere("there is nobody else"))
     }
 
-    async fn hides_below(&self, _: &Bucket, _: &str) -> bool {
-        false
+    async fn deletes_below(&self, _: &Bucket, _: &str) -> DeletesBelow {
+        DeletesBelow::none()
+    }
+
+    fn table(&self) -> u64 {
+        0
     }
 
     async fn settle_bucket(&self, _: &Bucket) -> Result<(), FlowError> {

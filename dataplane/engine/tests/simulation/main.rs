@@ -11,6 +11,7 @@
 mod bypass;
 mod checker;
 mod crash;
+mod folders;
 mod listing;
 mod moved;
 mod relief;

@@ -97,7 +97,7 @@ pub(crate) struct Setup {
     pub(crate) disk: SimDisk,
     pub(crate) ufs: SimUfs,
     pub(crate) metadata: SimMetadata,
-    faults: Rc<Cell<Faults>>,
+    pub(crate) faults: Rc<Cell<Faults>>,
     pub(crate) bucket: Arc<Bucket>,
 }
 
@@ -453,7 +453,7 @@ fn a_cache_keeps_serving_while_the_ufs_is_away() {
 }
 
 /// Names and common prefixes of a page.
-async fn listed(
+pub(crate) async fn listed(
     engine: &SimEngine,
     bucket: &Arc<Bucket>,
     query: &ListQuery,

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
-use quickwater_engine::FlowError;
 use quickwater_engine::io::{ChunkId, ChunkRun, CopyBody, Given, StripeError, StripeRead};
+use quickwater_engine::{DeletesBelow, FlowError};
 use quickwater_peer::{
     Answer, Capability, HidesBelow, LookAgain, Message, SettleBucket, Task, encode,
 };
@@ -15,6 +15,7 @@ use quickwater_proto::{BlobId, Bucket, CopyAt, Neighbour, NodeId, ObjectKey, slo
 use super::call::{CallFailure, Outgoing, Reply};
 use super::connect::Peers;
 use super::copies::OutgoingCopies;
+use super::deletes::deletes_from_wire;
 use super::directory::Where;
 use super::limit::COPY_WAIT;
 use super::stats::Failure;
@@ -257,9 +258,9 @@ impl quickwater_engine::io::Peers for EnginePeers {
         try_join_all(of_owner).await.map(|_| ())
     }
 
-    async fn hides_below(&self, bucket: &Bucket, prefix: &str) -> bool {
+    async fn deletes_below(&self, bucket: &Bucket, prefix: &str) -> DeletesBelow {
         let Some(peers) = &self.0 else {
-            return false;
+            return DeletesBelow::none();
         };
         let message = HidesBelow {
             prefix: prefix.to_owned(),
@@ -269,14 +270,23 @@ impl quickwater_engine::io::Peers for EnginePeers {
             let right = right_to(bucket, "HidesBelow");
             let asked = peers.ask(node, Task::HidesBelow, right, &message).await;
             match asked {
-                Ok((answer, _)) => answer.yes || answer.code != NO_CODE,
+                Ok((answer, body)) if answer.code == NO_CODE => {
+                    deletes_from_wire(answer.yes, &body)
+                }
+                Ok(_) => DeletesBelow::unknown(),
                 Err(failure) => {
                     tracing::debug!(%node, %failure, "not known whether it holds deletes");
-                    true
+                    DeletesBelow::unknown()
                 }
             }
         });
-        join_all(asked).await.contains(&true)
+        let told = join_all(asked).await;
+        told.into_iter()
+            .fold(DeletesBelow::none(), DeletesBelow::and)
+    }
+
+    fn table(&self) -> u64 {
+        self.0.as_ref().map_or(0, |peers| peers.directory().epoch())
     }
 
     async fn settle_bucket(&self, bucket: &Bucket) -> Result<(), FlowError> {

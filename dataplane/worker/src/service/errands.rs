@@ -22,7 +22,7 @@ use super::read::ObjectBytes;
 use super::records::record_to_wire;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
-use crate::peer::{Wire, WireError};
+use crate::peer::{Wire, WireError, deletes_to_wire};
 
 /// Most bytes of a message: so many keys of the longest, and what goes with each.
 const ERRAND_BYTES_MAX: usize = 512 << 10;
@@ -64,12 +64,15 @@ where
             }
             Task::HidesBelow => {
                 let asked: HidesBelow = decode(&message)?;
+                let deletes = self.engine.deletes_below(&bucket, &asked.prefix);
                 let answer = Answer {
                     status: 200,
-                    yes: self.engine.hides_below(&bucket, &asked.prefix),
+                    yes: deletes.unsent,
                     ..Answer::default()
                 };
-                wire.send(Kind::Answer, &answer, &[], Duration::ZERO).await
+                let body = deletes_to_wire(deletes).encode_to_vec();
+                wire.send(Kind::Answer, &answer, &body, Duration::ZERO)
+                    .await
             }
             Task::SettleBucket => {
                 let done = self.engine.settle_bucket(&bucket).await;

@@ -54,17 +54,21 @@ impl Entry<'_> {
 }
 
 /// Merges rows and remembered sub-prefixes, both in order, into a page.
-pub(super) struct PageBuilder<'a> {
+pub(super) struct PageBuilder<'a, T> {
     query: &'a ListQuery,
     /// Sub-prefixes the UFS has, in order, not yet merged.
     known: std::collections::VecDeque<String>,
     /// The key before the one being added.
     previous: String,
     page: ListPage,
+    /// Whether a key was deleted below a sub-prefix since the UFS was seen to have it.
+    touched: T,
+    /// The page has such a sub-prefix, and no row below it.
+    unsure: bool,
 }
 
-impl<'a> PageBuilder<'a> {
-    pub(super) fn new(query: &'a ListQuery, scan: &Scan) -> Self {
+impl<'a, T: Fn(&str) -> bool> PageBuilder<'a, T> {
+    pub(super) fn new(query: &'a ListQuery, scan: &Scan, touched: T) -> Self {
         let after = query.after.as_str();
         let wanted =
             |prefix: &&String| prefix.starts_with(&query.prefix) && prefix.as_str() > after;
@@ -84,14 +88,25 @@ impl<'a> PageBuilder<'a> {
             known,
             previous: query.after.clone(),
             page: ListPage::default(),
+            touched,
+            unsure: false,
         }
     }
 
     pub(super) fn add(&mut self, entry: Entry<'_>) {
         while let Some(prefix) = self.known.pop_front_if(|p| p.as_str() <= entry.name()) {
-            self.push(Entry::Prefix(&prefix));
+            if prefix != entry.name() {
+                self.push_known(&prefix);
+            }
         }
         self.push(entry);
+    }
+
+    /// Adds a sub-prefix that no row is below, or none that was read.
+    fn push_known(&mut self, prefix: &str) {
+        let is_there = self.page.prefixes.last().is_some_and(|last| last == prefix);
+        self.unsure |= !is_there && !self.full() && (self.touched)(prefix);
+        self.push(Entry::Prefix(prefix));
     }
 
     /// Adds the folders that begin with `key`, if the query wants them.
@@ -144,17 +159,21 @@ impl<'a> PageBuilder<'a> {
         self.page.truncated
     }
 
-    pub(super) fn finish(mut self) -> ListPage {
+    /// The page; `None`: whether all of it is there is not known.
+    pub(super) fn finish(mut self) -> Option<ListPage> {
         while !self.full()
             && let Some(prefix) = self.known.pop_front()
         {
-            self.push(Entry::Prefix(&prefix));
+            self.push_known(&prefix);
+        }
+        if self.unsure {
+            return None;
         }
         let mut page = self.page;
         let object = page.objects.last().map(|(key, _)| key.as_str());
         let prefix = page.prefixes.last().map(String::as_str);
         page.last = object.max(prefix).map(str::to_owned);
-        page
+        Some(page)
     }
 }
 

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quickwater_engine::io::*;
-use quickwater_engine::{Engine, FlowError, KeptCopy, PutError, PutObject, Shared, World};
+use quickwater_engine::{
+    DeletesBelow, Engine, FlowError, KeptCopy, PutError, PutObject, Shared, World,
+};
 use quickwater_proto::*;
 
 use crate::scenarios::{ValueBody, config, content_of, key, setup};
@@ -203,8 +205,12 @@ impl Peers for SimPeers {
         Ok(())
     }
 
-    async fn hides_below(&self, _: &Bucket, _: &str) -> bool {
-        false
+    async fn deletes_below(&self, _: &Bucket, _: &str) -> DeletesBelow {
+        DeletesBelow::none()
+    }
+
+    fn table(&self) -> u64 {
+        0
     }
 
     async fn settle_bucket(&self, _: &Bucket) -> Result<(), FlowError> {

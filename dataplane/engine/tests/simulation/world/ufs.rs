@@ -37,6 +37,8 @@ pub struct SimUfs {
     pub faults: Rc<Cell<Faults>>,
     pub files: Rc<RefCell<BTreeMap<String, UfsFile>>>,
     pub reads: Rc<Cell<u64>>,
+    /// Listings begun.
+    pub lists: Rc<Cell<u64>>,
     serial: Rc<Cell<i64>>,
 }
 
@@ -47,6 +49,7 @@ impl SimUfs {
             faults: Rc::clone(faults),
             files: Rc::default(),
             reads: Rc::default(),
+            lists: Rc::default(),
             serial: Rc::default(),
         }
     }
@@ -221,6 +224,7 @@ impl Ufs for SimUfs {
         start_after: &str,
         recursive: bool,
     ) -> Result<SimListing, UfsError> {
+        self.lists.set(self.lists.get() + 1);
         self.before().await?;
         let (ufs, prefix) = (self.clone(), prefix.to_owned());
         Ok(SimListing {
