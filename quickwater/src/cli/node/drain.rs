@@ -27,9 +27,10 @@ the UFS, and then its slots go to the other workers; when there are none it keep
 drain survives restarts and ends with --cancel.
 
 --evacuate waits until the worker has no slots and nothing that no UFS has, and exits with
-0 only then. TRANSIENT objects never go to a UFS: they have to be deleted first. Parts of open
-uploads go with their upload: when it is completed and sent, when it is aborted, or when nobody
-goes on with it for write_cache.orphan_timeout.
+0 only then. TRANSIENT objects never go to a UFS: those with copies (writeReplicas above 1) are
+copied to other workers, the others have to be deleted first. Parts of open uploads go with
+their upload: when it is completed and sent, when it is aborted, or when nobody goes on with it
+for write_cache.orphan_timeout.
 
 Examples:
   quickwater node drain n1 --evacuate --dir /var/lib/qw-control
