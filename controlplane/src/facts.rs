@@ -290,6 +290,7 @@ mod tests {
             blob: BlobId(number),
             is_note: number.is_multiple_of(2),
             has_ended: number.is_multiple_of(3),
+            is_void: number.is_multiple_of(6),
             torn: number.is_multiple_of(5),
             data: vec![1; number as usize],
             whole: vec![BlobId(number), BlobId(1)],

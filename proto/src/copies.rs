@@ -57,5 +57,18 @@ pub enum CopyState {
     Unnamed {
         /// Whoever had it kept cannot commit it any more.
         over: bool,
+        /// What became of the change that it is of.
+        change: ChangeOf,
     },
+}
+
+/// What rows say of the change that a copy is of, if they do not name who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeOf {
+    /// It is pending, or held: others have its bytes.
+    Pending,
+    /// It was made, and the UFS has it.
+    Ended,
+    /// Nothing: it was never made, or something newer took its place.
+    Unknown,
 }

@@ -13,7 +13,7 @@ mod placement;
 mod policy;
 mod ufs;
 
-pub use copies::{CopyAt, CopyOf, CopyState, Holders, PartOf};
+pub use copies::{ChangeOf, CopyAt, CopyOf, CopyState, Holders, PartOf};
 pub use job::{JobAction, JobOutcome, LeftAlone};
 pub use metadata::{Committed, MetadataError, ScanPage};
 pub use names::{BlobId, BucketId, BucketName, ETag, InvalidName, ObjectKey, UploadId, Version};

@@ -4,9 +4,12 @@ Nothing older wins, nothing deleted comes back, what is missing is told by name.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -335,6 +338,68 @@ def test_nothing_older_comes_back_with_a_worker_that_was_away(three: Cluster) ->
         path = ufs / key
         assert path.exists() != (body == 404), key
         assert body == 404 or path.read_bytes() == body, key
+
+
+@pytest.mark.parametrize("killed", [["n1"], NODES], ids=["one", "all"])
+def test_a_write_that_was_cut_takes_nothing_acked_with_it(three: Cluster, killed: list[str]) -> None:
+    cluster = three
+    ufs, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+    ufs.rename(away)
+    keys = [f"two/cut{number}" for number in range(24)]
+    old = {key: payload(9 * KIB, (key, "old")) for key in keys}
+    new = {key: payload(11 * KIB, (key, "new")) for key in keys}
+    for number, key in enumerate(keys):
+        put(cluster, NODES[number % 3], key, old[key])
+    noted(cluster)
+
+    def is_acked(key: str) -> bool:
+        try:
+            cluster.ask_once(NODES[len(key) % 3]).put_object(Bucket="abc", Key=key, Body=new[key])
+        except (ClientError, BotoCoreError):
+            return False
+        return True
+
+    # Flushed with their commits, here and there, none of which is made: the control plane
+    # does not answer.
+    pinned = "quickwater_store_pinned_records"
+    before = cluster.sum(pinned)
+    control = cluster.control.process
+    assert control is not None
+    os.kill(control.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(len(keys)) as pool:
+        cut = {key: pool.submit(is_acked, key) for key in keys}
+        # Bytes and entry, twice.
+        wanted = before + 4 * len(keys)
+        cluster.wait_for(lambda: cluster.sum(pinned) >= wanted or all(c.done() for c in cut.values()))
+        for node in killed:
+            cluster.workers[node].kill()
+        cluster.control.kill()
+        cluster.control.start()
+        for node in killed:
+            cluster.worker(node)
+        acked_anew = {key for key, answered in cut.items() if answered.result()}
+    cluster.settle(NODES)
+    seen: dict[str, bytes | int] = {}
+    for key in keys:
+        cluster.wait_for(lambda: isinstance(answer(cluster, "n2", key), bytes), key)
+        seen[key] = answer(cluster, "n2", key)
+        assert seen[key] == new[key] or key not in acked_anew and seen[key] == old[key], key
+    noted(cluster)
+    kill_all(cluster)
+    files = [collect(cluster, node) for node in NODES]
+    done = rebuild(cluster, files)
+    assert done.returncode == 0, done
+    begin_again(cluster, NODES)
+    # What nobody was told the end of may have been made after all, as long as it is newest.
+    for key in keys:
+        if len(killed) < len(NODES) and answer(cluster, "n3", key) == new[key]:
+            seen[key] = new[key]
+    agree(cluster, seen)
+    away.rename(ufs)
+    persisted(cluster)
+    agree(cluster, seen)
+    for key in keys:
+        assert (ufs / key).read_bytes() == seen[key], key
 
 
 def test_a_worker_that_was_not_there_is_not_taken_in_silently(three: Cluster) -> None:

@@ -9,7 +9,8 @@ use crate::store::Store;
 
 impl<S: Store> Cluster<S> {
     /// Answers `flag`: the current version of the key names the copy of `asking`;
-    /// `more`: who had it kept may still commit it.
+    /// `more`: who had it kept may still commit it; `change`: what became of the change, if
+    /// it is not named.
     pub(super) async fn copy_state(
         &self,
         asking: &NodeId,
@@ -24,8 +25,12 @@ impl<S: Store> Cluster<S> {
             may_commit(&self.members(), owner, owns, self.0.clock.now())
         });
         let names = &self.0.namespace;
+        let unnamed = names
+            .unnamed_copy(bucket, &key, (blob, asking), part)
+            .await?;
         Ok(messages::Answer {
-            flag: names.names_copy(bucket, &key, (blob, asking), part).await?,
+            flag: unnamed.is_none(),
+            change: unnamed.map_or(0, |change| wire::change_of_to_wire(change).into()),
             more,
             ..messages::Answer::default()
         })

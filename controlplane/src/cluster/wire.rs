@@ -2,8 +2,8 @@
 //! stored, so they carry their schema. Absent: what a call does.
 
 use quickwater_proto::{
-    BlobId, BucketId, CopyAt, ETag, MetadataError, NodeId, ObjectKey, ObjectRecord, PartOf,
-    PutCondition, UfsIdentity, UploadId, Version,
+    BlobId, BucketId, ChangeOf, CopyAt, ETag, MetadataError, NodeId, ObjectKey, ObjectRecord,
+    PartOf, PutCondition, UfsIdentity, UploadId, Version,
 };
 use quickwater_rpc::cluster as wire;
 use wire::condition::Kind;
@@ -203,6 +203,22 @@ pub(crate) fn copy_to_wire(copy: &CopyAt) -> wire::CopyAt {
     wire::CopyAt {
         node: copy.node.to_string(),
         session: copy.session,
+    }
+}
+
+pub(crate) fn change_of_to_wire(change: ChangeOf) -> wire::ChangeOf {
+    match change {
+        ChangeOf::Unknown => wire::ChangeOf::Unspecified,
+        ChangeOf::Pending => wire::ChangeOf::Pending,
+        ChangeOf::Ended => wire::ChangeOf::Ended,
+    }
+}
+
+pub(crate) fn change_of(change: wire::ChangeOf) -> ChangeOf {
+    match change {
+        wire::ChangeOf::Unspecified => ChangeOf::Unknown,
+        wire::ChangeOf::Pending => ChangeOf::Pending,
+        wire::ChangeOf::Ended => ChangeOf::Ended,
     }
 }
 

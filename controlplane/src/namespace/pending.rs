@@ -3,7 +3,7 @@
 //! when the UFS is told, and by whom.
 
 use quickwater_proto::{
-    BlobId, BucketId, Holders, MetadataError, NodeId, ObjectKey, ObjectRecord, PartOf,
+    BlobId, BucketId, ChangeOf, Holders, MetadataError, NodeId, ObjectKey, ObjectRecord, PartOf,
     PendingChange, PendingPage, PendingRecord, PersistState, PutCondition, UfsIdentity, Version,
 };
 
@@ -114,34 +114,35 @@ impl<S: Store> Namespace<S> {
         held.transpose()
     }
 
-    /// Whether the current version of a key consists of this blob, is in no UFS, and the
-    /// row of it names `node`; or whether the row of `part` names `node` and this blob.
+    /// Nothing if the current version of a key consists of this blob, is in no UFS, and the
+    /// row of it names `node`, or if the row of `part` names `node` and this blob. Otherwise
+    /// what became of the change.
     ///
     /// # Errors
     /// [`MetadataError::Unavailable`].
-    pub async fn names_copy(
+    pub async fn unnamed_copy(
         &self,
         bucket: BucketId,
         key: &ObjectKey,
         (blob, node): (BlobId, &NodeId),
         part: Option<PartOf>,
-    ) -> Result<bool, MetadataError> {
+    ) -> Result<Option<ChangeOf>, MetadataError> {
         // The part first: Complete takes its row away and names the same workers in the
         // other one in the same transaction.
         if let Some(of) = part
             && self.names_part(bucket, of, (blob, node)).await?
         {
-            return Ok(true);
+            return Ok(None);
         }
         // The row first: it is written with the object, and ended before it is replaced.
-        if !self.holders(bucket, key).await?.contains(node) {
-            return Ok(false);
-        }
+        let named = self.holders(bucket, key).await?.contains(node);
         let record = self.object(bucket, key).await?;
-        Ok(record.is_some_and(|record| {
-            record.persist != PersistState::Persisted
-                && record.extents.iter().any(|extent| extent.blob == blob)
-        }))
+        let of = record.filter(|record| record.extents.iter().any(|e| e.blob == blob));
+        Ok(match of.map(|record| record.persist) {
+            None => Some(ChangeOf::Unknown),
+            Some(PersistState::Persisted) => Some(ChangeOf::Ended),
+            Some(_) => (!named).then_some(ChangeOf::Pending),
+        })
     }
 
     /// From now on the workers of the ticket have the bytes of the pending change

@@ -52,8 +52,11 @@ pub struct FactRow {
     pub blob: BlobId,
     /// A note; otherwise an entry of the journal.
     pub is_note: bool,
-    /// It says nothing any more.
+    /// It has ended, or is void.
     pub has_ended: bool,
+    /// Not even that what is older of its key has ended: its commit was never made, or others
+    /// tell of it.
+    pub is_void: bool,
     /// Its bytes were not flushed when a crash came, or are lost.
     pub torn: bool,
     /// A [`super::JournalEntry`]; empty: of a write that is never applied.
@@ -147,6 +150,7 @@ pub fn encode_fact(fact: &FactRow) -> Result<Vec<u8>, RecordError> {
         blob: bytes(&fact.blob),
         is_note: fact.is_note,
         has_ended: fact.has_ended,
+        is_void: fact.is_void,
         torn: fact.torn,
         data: fact.data.clone(),
         whole: fact.whole.iter().map(bytes).collect(),
@@ -165,6 +169,7 @@ pub fn decode_fact(bytes: &[u8]) -> Result<FactRow, RecordError> {
         blob: BlobId(id(FACT, &message.blob)?),
         is_note: message.is_note,
         has_ended: message.has_ended,
+        is_void: message.is_void,
         torn: message.torn,
         data: message.data,
         whole: whole.collect::<Result<_, _>>()?,

@@ -15,7 +15,7 @@ pub struct Known {
     pub after: u64,
     /// Order within a worker.
     pub sequence: u64,
-    /// The UFS has it already, or it ended in another way.
+    /// It was committed, and the UFS has it already, or it ended in another way.
     pub has_ended: bool,
     /// Which store it was found in.
     pub source: u32,

@@ -260,6 +260,10 @@ impl Work<'_> {
         let (mut entering, mut count) = (Entering::new(to), 0);
         // What cannot be read was told before.
         for fact in self.store.facts()?.flatten() {
+            // It may be newer than what was acked.
+            if fact.is_void {
+                continue;
+            }
             let Ok(entry) = JournalEntry::decode(&fact.data) else {
                 continue;
             };

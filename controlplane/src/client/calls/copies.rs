@@ -7,7 +7,7 @@ use quickwater_rpc::cluster::{Call, Operation as O};
 
 use super::{Got, committed, first, of_bucket, unread};
 use crate::client::ControlClient;
-use crate::cluster::wire::{about, about_part, copy_to_wire, number_to_wire};
+use crate::cluster::wire::{about, about_part, change_of, copy_to_wire, number_to_wire};
 use crate::records::{decode_holders, decode_journal_entry};
 
 impl ControlClient {
@@ -38,7 +38,10 @@ impl ControlClient {
         let answer = self.ask(call).await?;
         Ok(match answer.flag {
             true => CopyState::Named,
-            false => CopyState::Unnamed { over: !answer.more },
+            false => CopyState::Unnamed {
+                over: !answer.more,
+                change: change_of(answer.change()),
+            },
         })
     }
 

@@ -114,13 +114,21 @@ impl World {
     }
 
     /// Whether a copy of a part on `name` is needed.
-    async fn needs(&self, (name, session): (&str, u64), part: &PartRecord) -> bool {
+    async fn needs(&self, at: (&str, u64), part: &PartRecord) -> bool {
+        self.copy_state(at, part).await.flag
+    }
+
+    async fn copy_state(
+        &self,
+        (name, session): (&str, u64),
+        part: &PartRecord,
+    ) -> messages::Answer {
         let call = messages::Call {
             blob: wire::number_to_wire(part.blob.0),
             ..wire::about(O::CopyState, self.bucket, &key())
         };
         let call = wire::about_part(call, Some(of(part.number)));
-        self.send(name, session, call).await.unwrap().flag
+        self.send(name, session, call).await.unwrap()
     }
 }
 
@@ -163,7 +171,11 @@ async fn the_row_of_a_part_names_who_has_it_and_complete_names_them_all() {
     assert_eq!(holders, [node(own.0), node(b.0)]);
     // The same workers by the row of the key, and nobody else.
     assert!(world.needs(b, &first).await && world.needs(b, &second).await);
-    assert!(!world.needs(c, &second).await);
+    let state = world.copy_state(c, &second).await;
+    assert!(!state.flag && state.change() == messages::ChangeOf::Pending);
+    // Of another version.
+    let state = world.copy_state(b, &part(1, 99)).await;
+    assert!(!state.flag && state.change() == messages::ChangeOf::Unspecified);
     let page = world.namespace.pending_changes(None, 9).await.unwrap();
     assert_eq!(page.copies, [2]);
 }

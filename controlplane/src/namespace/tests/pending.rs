@@ -1,6 +1,8 @@
 //! Pending changes: one per key, written with the change, ended with its version.
 
-use quickwater_proto::{MetadataError, PendingChange, PendingPage, PendingRecord, UfsIdentity};
+use quickwater_proto::{
+    ChangeOf, MetadataError, NodeId, PendingChange, PendingPage, PendingRecord, UfsIdentity,
+};
 
 use super::hooked::{Fate, HookedStore};
 use super::*;
@@ -326,6 +328,32 @@ async fn a_completed_upload_is_pending_like_a_put() {
     let found = pending(&namespace, id).await.unwrap();
     assert_eq!(found.version, done.unwrap().version);
     assert_eq!(found.change, PendingChange::Put { size: record.size });
+}
+
+#[tokio::test]
+async fn what_became_of_the_change_of_a_copy_is_in_its_row() {
+    let (namespace, id) = with_bucket().await;
+    let body = ObjectRecord {
+        extents: vec![Extent {
+            blob: BlobId(5),
+            size: 7,
+        }],
+        size: 7,
+        ..dirty("a")
+    };
+    let (k, node) = (key("k"), NodeId::new("n1").unwrap());
+    let state = async |blob| {
+        let asked = namespace.unnamed_copy(id, &k, (BlobId(blob), &node), None);
+        asked.await.unwrap()
+    };
+    assert_eq!(state(5).await, Some(ChangeOf::Unknown));
+    let version = put(&namespace, id, "k", &body).await;
+    assert_eq!(state(5).await, Some(ChangeOf::Pending));
+    assert_eq!(state(6).await, Some(ChangeOf::Unknown));
+    assert!(end(&namespace, id, version).await);
+    assert_eq!(state(5).await, Some(ChangeOf::Ended));
+    put(&namespace, id, "k", &dirty("b")).await;
+    assert_eq!(state(5).await, Some(ChangeOf::Unknown));
 }
 
 /// The outcome of ending is unknown, and a newer put comes before the retry.

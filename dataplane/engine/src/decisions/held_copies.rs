@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quickwater_proto::{BlobId, CopyOf, CopyState, slot_of};
+use quickwater_proto::{BlobId, ChangeOf, CopyOf, CopyState, slot_of};
 
 /// Pause before the first look; doubled after each, up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_secs(2);
@@ -178,13 +178,14 @@ impl HeldCopies {
     }
 
     /// What the metadata say of a copy; none: they could not be asked. `forget` is given its
-    /// bytes if it is not needed any more, before anybody can count on it again.
+    /// bytes if it is not needed any more, and whether its change is known to have been made
+    /// and to have ended, before anybody can count on it again.
     pub(crate) fn judge(
         &self,
         (blob, number): (BlobId, u64),
         said: Option<CopyState>,
         now: Duration,
-        forget: impl FnOnce(u64),
+        forget: impl FnOnce(u64, bool),
     ) {
         let mut state = self.state();
         let Some(held) = state.remove(blob) else {
@@ -192,8 +193,14 @@ impl HeldCopies {
         };
         let said = said.filter(|_| held.number == number);
         let named = match said {
-            Some(CopyState::Unnamed { over }) if over || held.named || held.told => {
-                return forget(held.bytes);
+            Some(CopyState::Unnamed { over, change }) if over || held.named || held.told => {
+                let ended = match change {
+                    ChangeOf::Ended => true,
+                    // Others tell of it: should their owner be lost, it is not over by this.
+                    ChangeOf::Pending => false,
+                    ChangeOf::Unknown => held.named,
+                };
+                return forget(held.bytes, ended);
             }
             Some(CopyState::Unnamed { .. }) | None => held.named,
             Some(CopyState::Named) => true,
@@ -241,7 +248,9 @@ mod tests {
         now: Duration,
     ) -> Option<u64> {
         let mut gone = None;
-        held.judge((BlobId(1), number), said, now, |bytes| gone = Some(bytes));
+        held.judge((BlobId(1), number), said, now, |bytes, _| {
+            gone = Some(bytes)
+        });
         gone
     }
 
@@ -250,8 +259,12 @@ mod tests {
         due.map(|(copy, _)| copy).collect()
     }
 
-    const UNNAMED: Option<CopyState> = Some(CopyState::Unnamed { over: false });
-    const OVER: Option<CopyState> = Some(CopyState::Unnamed { over: true });
+    const fn unnamed(over: bool, change: ChangeOf) -> Option<CopyState> {
+        Some(CopyState::Unnamed { over, change })
+    }
+
+    const UNNAMED: Option<CopyState> = unnamed(false, ChangeOf::Unknown);
+    const OVER: Option<CopyState> = unnamed(true, ChangeOf::Unknown);
     const NAMED: Option<CopyState> = Some(CopyState::Named);
 
     #[test]
@@ -270,6 +283,32 @@ mod tests {
         held.keep(of(1), 10, false, Duration::ZERO);
         assert_eq!(judge(&held, NAMED, Duration::ZERO), None);
         assert_eq!(judge(&held, UNNAMED, Duration::ZERO), Some(10));
+    }
+
+    #[test]
+    fn a_copy_that_goes_has_ended_only_if_its_change_was_made_and_has() {
+        use ChangeOf::{Ended, Pending, Unknown};
+        let cases = [
+            (false, Unknown, false),
+            (true, Unknown, true),
+            (false, Ended, true),
+            // Dropped by a row of others.
+            (true, Pending, false),
+            (false, Pending, false),
+        ];
+        for (seen, change, ends) in cases {
+            let held = HeldCopies::default();
+            held.keep(of(1), 10, false, Duration::ZERO);
+            if seen {
+                assert_eq!(judge(&held, NAMED, Duration::ZERO), None);
+            }
+            let number = held.due(Duration::MAX, 9)[0].1;
+            let (mut told, said) = (None, unnamed(true, change));
+            held.judge((BlobId(1), number), said, Duration::ZERO, |_, ended| {
+                told = Some(ended);
+            });
+            assert_eq!(told, Some(ends), "{seen} {change:?}");
+        }
     }
 
     #[test]
@@ -362,7 +401,7 @@ mod tests {
             now += Duration::from_secs(1);
             for (copy, number) in held.due(now, 9) {
                 looks += 1;
-                let forget = |_| unreachable!("it is named");
+                let forget = |_, _| unreachable!("it is named");
                 held.judge((copy.blob, number), NAMED, now, forget);
             }
         }

@@ -129,7 +129,14 @@ impl<W: World> Engine<W> {
             return self.shared().kept.own(copy.blob);
         }
         let now = self.environment().monotonic();
-        let forget = |bytes| self.disk().forget(copy.blob, chunks_of(bytes));
+        let forget = |bytes, has_ended| {
+            let (blob, chunks) = (copy.blob, chunks_of(bytes));
+            // Otherwise its commit may never have been made, or is pending with others.
+            if has_ended {
+                self.disk().release(blob, chunks);
+            }
+            self.disk().forget(blob, chunks);
+        };
         let kept = &self.shared().kept;
         kept.judge((copy.blob, number), said, now, forget);
     }

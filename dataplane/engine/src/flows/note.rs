@@ -53,7 +53,7 @@ impl<W: World> Engine<W> {
                 let stats = &self.shared().stats;
                 stats.notes_failed.fetch_add(1, Ordering::Relaxed);
                 // An older one must not be taken for the newest.
-                self.drop_note(bucket, key);
+                self.forget_note(bucket, key);
             }
         }
     }
@@ -93,6 +93,12 @@ impl<W: World> Engine<W> {
     /// The note of a key says nothing any more: the UFS was told, or an entry of the
     /// journal is newer.
     pub(crate) fn drop_note(&self, bucket: BucketId, key: &ObjectKey) {
+        self.disk().release(note_blob(bucket, key), 0);
+        self.shared().notes.dropped(bucket, key);
+    }
+
+    /// The note of a key says nothing any more, and the change it is of has not ended by that.
+    fn forget_note(&self, bucket: BucketId, key: &ObjectKey) {
         self.disk().forget(note_blob(bucket, key), 0);
         self.shared().notes.dropped(bucket, key);
     }
@@ -122,7 +128,7 @@ impl<W: World> Engine<W> {
         let (bucket, key) = (due.place.0, &due.place.1);
         let rights = &self.shared().rights;
         if due.given && rights.is_foreign(slot_of(bucket, key)) {
-            self.drop_note(bucket, key);
+            self.forget_note(bucket, key);
             // Unless it became ours just now.
             if rights.is_foreign(slot_of(bucket, key)) {
                 return Ok(());

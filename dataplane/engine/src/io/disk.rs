@@ -146,7 +146,9 @@ pub trait Disk {
     /// (no IO). What memory or a clean copy holds does not count: either may go at any time.
     fn keeps(&self, chunk: ChunkId) -> bool;
 
-    /// Forgets chunks `0..chunks` of a blob, its entry in the journal and its note.
+    /// Forgets chunks `0..chunks` of a blob, its entry in the journal and its note, as if
+    /// they had never been: they say nothing of what is older of their key. Should the
+    /// metadata be lost, that is what tells a commit that was never made from one that ended.
     fn forget(&self, blob: BlobId, chunks: u32);
 
     /// Makes a clean chunk one of the first to be evicted, however often it is read.
@@ -156,6 +158,7 @@ pub trait Disk {
     fn drop_spare(&self, chunk: ChunkId);
 
     /// Lets chunks `0..chunks` of a blob be evicted like clean copies, and forgets
-    /// its entry in the journal and its note.
+    /// its entry in the journal and its note: their commit was made and has ended, the UFS has
+    /// it or a newer one took its place.
     fn release(&self, blob: BlobId, chunks: u32);
 }

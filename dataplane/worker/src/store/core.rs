@@ -96,7 +96,8 @@ impl Core {
         self.count_in(location);
         if let Some(old) = self.index.insert(chunk, location) {
             self.count_out(old);
-            self.note_ended(chunk, old);
+            // The new one says it all, also that there is nothing to say.
+            self.note_over(chunk, old, What::Void);
         }
     }
 
@@ -135,10 +136,10 @@ impl Core {
         }
     }
 
-    /// An entry of the journal or a note is not needed any more.
-    fn note_ended(&self, chunk: ChunkId, at: Location) {
+    /// An entry of the journal or a note is not needed any more: it has ended, or is void.
+    fn note_over(&self, chunk: ChunkId, at: Location, what: impl FnOnce(u32) -> What) {
         if chunk.index >= NOTE_CHUNK {
-            self.note_lap(at.segment, What::Ended(at.offset));
+            self.note_lap(at.segment, what(at.offset));
         }
     }
 
@@ -168,11 +169,12 @@ impl Core {
                 let gone = Location::new(old.segment, old.offset, old.data_len(), pin);
                 self.count_out(gone);
                 // The copy was flushed before.
-                self.note_ended(chunk, old);
+                self.note_over(chunk, old, What::Void);
             }
             None => {
                 self.count_out(new);
-                self.note_ended(chunk, new);
+                // Whether it has ended is noted of the old one.
+                self.note_over(chunk, new, What::Void);
             }
         }
     }
@@ -188,16 +190,25 @@ impl Core {
         let removed = self.index.remove_if(chunk, location);
         if let Some(removed) = removed {
             self.count_out(removed);
-            self.note_ended(chunk, removed);
+            self.note_over(chunk, removed, What::Void);
         }
         removed.is_some()
     }
 
-    /// Removes whatever record a chunk has.
+    /// Removes whatever record a chunk has. An entry or a note is void from then on.
     pub(super) fn forget(&self, chunk: ChunkId) {
+        self.remove(chunk, What::Void);
+    }
+
+    /// Removes an entry or a note that has ended.
+    pub(super) fn end(&self, chunk: ChunkId) {
+        self.remove(chunk, What::Ended);
+    }
+
+    fn remove(&self, chunk: ChunkId, what: impl FnOnce(u32) -> What) {
         if let Some(removed) = self.index.remove(chunk) {
             self.count_out(removed);
-            self.note_ended(chunk, removed);
+            self.note_over(chunk, removed, what);
         }
     }
 
@@ -223,17 +234,18 @@ impl Core {
         }
     }
 
-    /// Lets chunks `0..chunks` of a blob be evicted and drops its entry and note.
+    /// Lets chunks `0..chunks` of a blob be evicted; its entry and note have ended.
     pub(super) fn release_blob(&self, blob: BlobId, chunks: u32) {
         for index in 0..chunks {
             self.release(ChunkId { blob, index });
         }
         for index in [JOURNAL_CHUNK, NOTE_CHUNK] {
-            self.forget(ChunkId { blob, index });
+            self.end(ChunkId { blob, index });
         }
     }
 
-    /// Removes chunks `0..chunks` of a blob, from memory too, its entry and note.
+    /// Removes chunks `0..chunks` of a blob, from memory too, its entry and note, which are
+    /// void.
     pub(super) fn forget_blob(&self, blob: BlobId, chunks: u32) {
         for index in (0..chunks).chain([JOURNAL_CHUNK, NOTE_CHUNK]) {
             self.forget(ChunkId { blob, index });

@@ -1,8 +1,9 @@
 //! What the store can tell when the metadata are lost: every entry of the journal
 //! and every note on disk, whether it has ended, and whether its data are whole.
 //!
-//! What ended is told too: it shows that what is older of the same key has. Absent:
-//! what the bytes say, their order, and what is made of it.
+//! What ended is told too: it shows that what is older of the same key has. Not so what
+//! is void: its commit was never made, or is told elsewhere. Absent: what the bytes say,
+//! their order, and what is made of it.
 
 use std::sync::Arc;
 
@@ -21,8 +22,11 @@ pub struct Fact {
     pub blob: BlobId,
     /// A note; otherwise an entry of the journal.
     pub is_note: bool,
-    /// The UFS has got it, or something newer took its place.
+    /// The UFS has got it, or something newer took its place; or it is void.
     pub has_ended: bool,
+    /// It says nothing of itself, nor of what is older: its commit was never made, or others
+    /// tell of it.
+    pub is_void: bool,
     /// What was written, verified. Empty: the entry must never be applied.
     pub data: Vec<u8>,
 }
@@ -86,7 +90,7 @@ impl Facts {
         let core = Arc::clone(&self.core);
         let mut found = Vec::new();
         for torn in &core.torn {
-            if self.has_ended(torn.segment, torn.generation, torn.offset) {
+            if self.is_over(torn.segment, torn.generation, torn.offset).0 {
                 continue;
             }
             found.push(FactError {
@@ -131,7 +135,7 @@ impl Facts {
 
     fn fact(&mut self, chunk: ChunkId, read: Read) -> Result<Fact, FactError> {
         let (segment, unit) = (read.location.segment, read.location.offset);
-        let has_ended = self.has_ended(segment, read.generation, unit);
+        let (has_ended, is_void) = self.is_over(segment, read.generation, unit);
         let (blob, is_note) = (chunk.blob, chunk.index == NOTE_CHUNK);
         let refuse = |cause| FactError {
             blob,
@@ -146,6 +150,7 @@ impl Facts {
                 blob,
                 is_note,
                 has_ended,
+                is_void,
                 data,
             }),
             Ok(None) => Err(refuse(None)),
@@ -153,14 +158,20 @@ impl Facts {
         }
     }
 
-    /// What cannot be read of the marks counts as not ended, and shows as a gap.
-    fn has_ended(&mut self, segment: u32, generation: u64, unit: u32) -> bool {
+    /// Whether a record has ended, and whether it is void. What cannot be read of the marks
+    /// counts as neither, and shows as a gap.
+    fn is_over(&mut self, segment: u32, generation: u64, unit: u32) -> (bool, bool) {
         if self.marks.as_ref().is_none_or(|(of, _)| *of != segment) {
             let marks = self.core.marks.of_segment(segment).unwrap_or_default();
             self.marks = Some((segment, marks));
         }
         let marks = self.marks.as_ref();
-        marks.is_some_and(|(_, marks)| marks.has_ended(generation, unit))
+        marks.map_or((false, false), |(_, marks)| {
+            (
+                marks.has_ended(generation, unit),
+                marks.is_void(generation, unit),
+            )
+        })
     }
 }
 

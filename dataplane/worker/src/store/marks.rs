@@ -5,6 +5,12 @@
 //! `DIR/store/marks` tells (see `metadata rebuild`). Nothing else reads it, and a
 //! start makes it good again. Absent: what an entry says.
 //!
+//! What ended because its commit was never made, or because another worker has it now, says
+//! nothing of what is older of its key. That is noted apart, in `DIR/store/voids`, which is
+//! laid out alike, and *instead* of its end: whatever a crash leaves of the two files, a
+//! record is void or looks as it did before. Programs that know only the first file take
+//! it for live, until a start with the metadata.
+//!
 //! Shards only queue; a thread of its own writes, at once, and flushes within
 //! [`SYNC_PERIOD`]. So a power cut takes the marks of the last second with it.
 
@@ -18,9 +24,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub(super) use self::sectors::{Header, Mark, OfSegment, What};
+pub(super) use self::sectors::{Header, Mark, What};
 
-use self::sectors::Sectors;
+use self::sectors::{OfSegment as OfFile, Sectors};
 use super::config::OpenError;
 use super::format::{Format, sync_directory};
 
@@ -28,6 +34,30 @@ use super::format::{Format, sync_directory};
 const SYNC_PERIOD: Duration = Duration::from_secs(1);
 /// Most marks queued; beyond it the file is given up until the next start.
 const QUEUE_MAX: usize = 1 << 20;
+
+/// What is noted of one segment.
+#[derive(Debug, Default)]
+pub(super) struct OfSegment {
+    /// The newest lap noted; 0: none.
+    pub(super) generation: u64,
+    /// Sectors whose checksum does not hold.
+    pub(super) damaged: usize,
+    ended: OfFile,
+    voids: OfFile,
+}
+
+impl OfSegment {
+    /// Whether the record at a unit of a lap says nothing any more, not even that what is
+    /// older has ended.
+    pub(super) fn is_void(&self, generation: u64, offset: u32) -> bool {
+        self.voids.is_set(generation, offset)
+    }
+
+    /// Whether the record at a unit of a lap has ended, or is void.
+    pub(super) fn has_ended(&self, generation: u64, offset: u32) -> bool {
+        self.ended.is_set(generation, offset) || self.is_void(generation, offset)
+    }
+}
 
 #[derive(Default)]
 struct Queue {
@@ -55,14 +85,20 @@ impl Inner {
 pub(super) struct Marks {
     inner: Arc<Inner>,
     thread: Option<JoinHandle<()>>,
-    sectors: Sectors,
+    files: Files,
     found: Header,
 }
 
-impl Marks {
-    /// Opens the marks of the store at `root`, or begins them.
-    pub(super) fn open(root: &Path, format: &Format) -> Result<Self, OpenError> {
-        let path = root.join("marks");
+/// Both files.
+#[derive(Clone)]
+struct Files {
+    ended: Sectors,
+    voids: Sectors,
+}
+
+impl Files {
+    fn open(root: &Path, name: &str, format: &Format) -> Result<Sectors, OpenError> {
+        let path = root.join(name);
         let is_new = !path.exists();
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -73,8 +109,63 @@ impl Marks {
         if is_new {
             sync_directory(root)?;
         }
-        let sectors = Sectors::new(file, format);
-        let found = sectors.header();
+        Ok(Sectors::new(file, format))
+    }
+
+    fn of_segment(&self, segment: u32) -> std::io::Result<OfSegment> {
+        let (ended, voids) = (
+            self.ended.of_segment(segment)?,
+            self.voids.of_segment(segment)?,
+        );
+        Ok(OfSegment {
+            generation: ended.generation,
+            damaged: ended.damaged + voids.damaged,
+            ended,
+            voids,
+        })
+    }
+
+    /// Voids first: a record whose end follows them is never taken for more than it was.
+    fn apply(&self, marks: &[Mark]) -> std::io::Result<()> {
+        let voids = marks.iter().filter(|mark| match mark.what {
+            What::Void(_) | What::Live(_) | What::Begun | What::Gone => true,
+            // What is void stays so in a lap that is over.
+            What::Ended(_) | What::All => false,
+        });
+        write(&self.voids, voids)?;
+        let ended = marks.iter();
+        write(
+            &self.ended,
+            ended.filter(|mark| !matches!(mark.what, What::Void(_))),
+        )
+    }
+
+    /// Flushes all that was written.
+    fn sync(&self) -> std::io::Result<()> {
+        self.voids.sync()?;
+        self.ended.sync()
+    }
+}
+
+fn write<'a>(sectors: &Sectors, marks: impl Iterator<Item = &'a Mark>) -> std::io::Result<()> {
+    let mut by_sector: BTreeMap<u64, Vec<Mark>> = BTreeMap::new();
+    for mark in marks {
+        for number in sectors.touched(mark) {
+            by_sector.entry(number).or_default().push(*mark);
+        }
+    }
+    let mut by_sector = by_sector.iter();
+    by_sector.try_for_each(|(number, marks)| sectors.apply(*number, marks))
+}
+
+impl Marks {
+    /// Opens the marks of the store at `root`, or begins them.
+    pub(super) fn open(root: &Path, format: &Format) -> Result<Self, OpenError> {
+        let files = Files {
+            ended: Files::open(root, "marks", format)?,
+            voids: Files::open(root, "voids", format)?,
+        };
+        let found = files.ended.header();
         let inner = Arc::new(Inner {
             queue: Mutex::new(Queue {
                 wanted: found,
@@ -85,8 +176,9 @@ impl Marks {
         });
         let writer = Writer {
             inner: Arc::clone(&inner),
-            sectors: sectors.clone(),
+            files: files.clone(),
         };
+        let path = root.join("marks");
         let thread = std::thread::Builder::new()
             .name("store-marks".into())
             .spawn(move || writer.run())
@@ -94,7 +186,7 @@ impl Marks {
         Ok(Self {
             inner,
             thread: Some(thread),
-            sectors,
+            files,
             found,
         })
     }
@@ -155,14 +247,14 @@ impl Marks {
         }
     }
 
-    /// What is noted of a segment: its lap, and which units have ended.
+    /// What is noted of a segment: its lap, and which units have ended or are void.
     pub(super) fn of_segment(&self, segment: u32) -> std::io::Result<OfSegment> {
-        self.sectors.of_segment(segment)
+        self.files.of_segment(segment)
     }
 
     /// Segments that something is noted of.
     pub(super) fn segments(&self) -> std::io::Result<u32> {
-        self.sectors.segments()
+        self.files.ended.segments()
     }
 }
 
@@ -189,7 +281,7 @@ struct Taken {
 /// The thread that writes.
 struct Writer {
     inner: Arc<Inner>,
-    sectors: Sectors,
+    files: Files,
 }
 
 impl Writer {
@@ -209,7 +301,7 @@ impl Writer {
             let mut outcome = self.write(&marks, header);
             let is_due = unsynced.is_some_and(|since| since.elapsed() >= SYNC_PERIOD);
             if is_due || ((stopping || syncing) && unsynced.is_some()) {
-                outcome = outcome.and(self.sectors.sync());
+                outcome = outcome.and(self.files.sync());
                 unsynced = None;
             }
             if let Err(cause) = &outcome
@@ -259,16 +351,8 @@ impl Writer {
 
     /// The header last: it may say that all before is there.
     fn write(&self, marks: &[Mark], header: Option<Header>) -> std::io::Result<()> {
-        let mut by_sector: BTreeMap<u64, Vec<Mark>> = BTreeMap::new();
-        for mark in marks {
-            for number in self.sectors.touched(mark) {
-                by_sector.entry(number).or_default().push(*mark);
-            }
-        }
-        for (number, marks) in &by_sector {
-            self.sectors.apply(*number, marks)?;
-        }
-        header.map_or(Ok(()), |header| self.sectors.write_header(header))
+        self.files.apply(marks)?;
+        header.map_or(Ok(()), |header| self.files.ended.write_header(header))
     }
 
     /// Marks are missing: nobody must believe the others.
@@ -277,7 +361,7 @@ impl Writer {
         queue.wanted.whole = false;
         let header = queue.wanted;
         drop(queue);
-        if let Err(cause) = self.sectors.write_header(header) {
+        if let Err(cause) = self.files.ended.write_header(header) {
             tracing::error!(%cause, "nor that it cannot");
         }
     }
@@ -350,6 +434,78 @@ mod tests {
         let marks = reopened(dir.path(), &[mark(3, 8, What::All)]);
         let found = marks.of_segment(3).unwrap();
         assert!((1..=last).all(|unit| found.has_ended(8, unit)));
+    }
+
+    #[test]
+    fn what_is_void_is_known_from_what_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let last = units_of(SEGMENT) - 1;
+        let marks = reopened(
+            dir.path(),
+            &[
+                mark(3, 7, What::Begun),
+                mark(3, 7, What::Ended(1)),
+                mark(3, 7, What::Void(2)),
+                mark(3, 7, What::Void(last)),
+                // A start found that its commit was never made.
+                mark(3, 7, What::Ended(4)),
+                mark(3, 7, What::Void(4)),
+                // And that another was, after all.
+                mark(3, 7, What::Void(5)),
+                mark(3, 7, What::Live(5)),
+            ],
+        );
+        let of = |marks: &Marks| {
+            let found = marks.of_segment(3).unwrap();
+            assert_eq!((found.generation, found.damaged), (7, 0));
+            let void: Vec<_> = (0..=last).filter(|unit| found.is_void(7, *unit)).collect();
+            assert!(void.iter().all(|unit| found.has_ended(7, *unit)));
+            assert!(found.has_ended(7, 1) && !found.has_ended(7, 5) && !found.is_void(8, 2));
+            void
+        };
+        assert_eq!(of(&marks), [2, 4, last]);
+        drop(marks);
+        // Evicted and not written anew: what is left in it is as void as before.
+        let marks = reopened(
+            dir.path(),
+            &[mark(3, 7, What::All), mark(3, 7, What::Live(5))],
+        );
+        assert_eq!(of(&marks), [2, 4, last]);
+        drop(marks);
+        let marks = reopened(dir.path(), &[mark(3, 8, What::Begun)]);
+        let found = marks.of_segment(3).unwrap();
+        assert!((0..=last).all(|unit| !found.has_ended(8, unit)));
+    }
+
+    /// A store of a version that kept none of them, or that lost the file.
+    #[test]
+    fn without_voids_what_ended_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(reopened(dir.path(), &[mark(0, 5, What::Ended(1))]));
+        std::fs::remove_file(dir.path().join("voids")).unwrap();
+        let marks = Marks::open(dir.path(), &format()).unwrap();
+        let found = marks.of_segment(0).unwrap();
+        assert!(found.has_ended(5, 1) && !found.is_void(5, 1) && found.damaged == 0);
+    }
+
+    #[test]
+    fn damaged_voids_are_counted_and_good_again_in_the_next_lap() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(reopened(dir.path(), &[mark(0, 5, What::Void(1))]));
+        let file = File::options().write(true).open(dir.path().join("voids"));
+        file.unwrap()
+            .write_all_at(b"x", SECTOR_BYTES as u64 + 100)
+            .unwrap();
+        let marks = reopened(dir.path(), &[mark(0, 5, What::Void(2))]);
+        let found = marks.of_segment(0).unwrap();
+        assert!(found.damaged == 1 && !found.has_ended(5, 2));
+        drop(marks);
+        let marks = reopened(
+            dir.path(),
+            &[mark(0, 6, What::Begun), mark(0, 6, What::Void(2))],
+        );
+        let found = marks.of_segment(0).unwrap();
+        assert!(found.damaged == 0 && found.is_void(6, 2));
     }
 
     #[test]

@@ -62,7 +62,13 @@ fn apply<'a>(core: &Core, chunk: ChunkId, fate: Fate, done: &'a mut Reconciled) 
             core.release(chunk);
             &mut done.released
         }
-        Fate::Release | Fate::Forget => {
+        Fate::Release => {
+            core.end(chunk);
+            &mut done.forgotten
+        }
+        // Never committed, or not any more: nobody knows which. All that has not ended is
+        // known from here on, so it need not say that what is older has.
+        Fate::Forget => {
             core.forget(chunk);
             &mut done.forgotten
         }

@@ -255,6 +255,10 @@ impl<'a> Work<'a> {
                     to.enter_blobs(&blobs).await?;
                     blobs.clear();
                 }
+                // It may be newer than what was acked.
+                if fact.is_void {
+                    continue;
+                }
                 let entry = JournalEntry::decode(&fact.data)?;
                 let word = self.words.get(slot_of(entry.bucket, &entry.key));
                 if word.is_some_and(|word| *word != Word::Of(source) && *word != Word::Lost) {

@@ -190,6 +190,7 @@ fn judge(
             blob: fact.blob,
             is_note: fact.is_note,
             has_ended: fact.has_ended,
+            is_void: fact.is_void,
             torn: !fact.is_note && !fact.has_ended && !flushed && !all,
             data: fact.data,
             whole,

@@ -411,18 +411,19 @@ impl Metadata for SimMetadata {
         let asking = |at: &CopyAt| Some(&at.node) == self.node.as_ref();
         let row = holders.get(&copy.key);
         let in_row = row.is_none_or(|row| row.iter().any(asking));
-        let named = objects.get(&copy.key).is_some_and(|record| {
-            in_row
-                && record.persist != PersistState::Persisted
-                && record.extents.iter().any(|extent| extent.blob == copy.blob)
-        });
+        let of = objects.get(&copy.key);
+        let of = of.filter(|record| record.extents.iter().any(|e| e.blob == copy.blob));
+        let change = match of.map(|record| record.persist) {
+            None => ChangeOf::Unknown,
+            Some(PersistState::Persisted) => ChangeOf::Ended,
+            Some(_) if in_row => return Ok(CopyState::Named),
+            Some(_) => ChangeOf::Pending,
+        };
         let sessions = self.sessions.borrow();
         let owner = copy.owner.as_ref();
-        Ok(match named {
-            true => CopyState::Named,
-            false => CopyState::Unnamed {
-                over: owner.is_none_or(|at| sessions.get(&at.node) != Some(&at.session)),
-            },
+        Ok(CopyState::Unnamed {
+            over: owner.is_none_or(|at| sessions.get(&at.node) != Some(&at.session)),
+            change,
         })
     }
 

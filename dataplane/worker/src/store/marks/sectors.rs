@@ -28,8 +28,11 @@ pub(in crate::store) struct Mark {
 /// What is noted of a lap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum What {
-    /// The record at this unit has ended.
+    /// The record at this unit has ended: the UFS has it, or something newer took its place.
     Ended(u32),
+    /// The record at this unit says nothing, of itself or of what is older: its commit was
+    /// never made, or it is kept elsewhere.
+    Void(u32),
     /// It has not, whatever was noted.
     Live(u32),
     /// All records of the lap have.
@@ -54,7 +57,7 @@ pub(super) fn units_of(segment_bytes: u64) -> u32 {
     (segment_bytes / UNIT_BYTES as u64) as u32
 }
 
-/// What is noted of one segment.
+/// What one file notes of one segment.
 #[derive(Debug, Default)]
 pub(in crate::store) struct OfSegment {
     /// The newest lap noted; 0: none.
@@ -66,8 +69,8 @@ pub(in crate::store) struct OfSegment {
 }
 
 impl OfSegment {
-    /// Whether the record at a unit of a lap has ended.
-    pub(in crate::store) fn has_ended(&self, generation: u64, offset: u32) -> bool {
+    /// Whether the bit of a unit of a lap is set.
+    pub(in crate::store) fn is_set(&self, generation: u64, offset: u32) -> bool {
         let (sector, bit) = ((offset / UNITS) as usize, (offset % UNITS) as usize);
         self.sectors.get(sector).is_some_and(|(lap, bits)| {
             *lap == generation && bits.get(bit / 8).is_some_and(|b| b & (1 << (bit % 8)) != 0)
@@ -190,12 +193,11 @@ impl Sectors {
     pub(super) fn touched(&self, mark: &Mark) -> std::ops::Range<u64> {
         let first = self.first_of(mark.segment);
         match mark.what {
-            What::Ended(offset) | What::Live(offset) => {
+            What::Ended(offset) | What::Void(offset) | What::Live(offset) => {
                 let number = first + u64::from(offset / UNITS);
                 number..number + 1
             }
-            What::All | What::Gone => first..first + self.per_segment,
-            What::Begun => first..first + 1,
+            What::All | What::Begun | What::Gone => first..first + self.per_segment,
         }
     }
 
@@ -206,7 +208,7 @@ impl Sectors {
         let mut damaged = old.is_some_and(|sector| !self.is_intact(number, &sector));
         let mut sector = old.unwrap_or([0; SECTOR_BYTES]);
         for mark in marks {
-            let renews = !matches!(mark.what, What::Ended(_) | What::Live(_));
+            let renews = !matches!(mark.what, What::Ended(_) | What::Void(_) | What::Live(_));
             if damaged && !renews {
                 continue;
             }
@@ -225,7 +227,7 @@ impl Sectors {
             }
             let bit = |offset: u32| (offset % UNITS) as usize;
             match mark.what {
-                What::Ended(offset) => {
+                What::Ended(offset) | What::Void(offset) => {
                     sector[BITS_AT + bit(offset) / 8] |= 1 << (bit(offset) % 8);
                 }
                 What::Live(offset) => {

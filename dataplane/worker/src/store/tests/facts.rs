@@ -66,6 +66,70 @@ fn what_ended_is_known_after_a_restart() {
     assert_eq!(store.gaps().unwrap(), Gaps::default());
 }
 
+/// What is void, by blob and kind.
+fn void(store: &Store) -> Vec<(u128, bool)> {
+    let facts = store.facts().unwrap().map(Result::unwrap);
+    let void = facts.filter(|fact| fact.is_void);
+    let mut void: Vec<_> = void
+        .inspect(|fact| assert!(fact.has_ended))
+        .map(|fact| (fact.blob.0, fact.is_note))
+        .collect();
+    void.sort_unstable();
+    void
+}
+
+#[test]
+fn what_was_never_committed_is_known_from_what_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    session(config(dir.path()), async |store, shard| {
+        for blob in 1..=6 {
+            put_blob(&shard, blob, 10_240).await;
+        }
+        for blob in [11, 12] {
+            put_len(&shard, note_of(blob), 100, Pinned).await;
+        }
+        store.release(BlobId(1), 1);
+        store.forget(BlobId(2), 1);
+        // A copy whose commit was seen.
+        store.release(BlobId(3), 1);
+        store.forget(BlobId(3), 1);
+        store.release(BlobId(11), 0);
+        store.forget(BlobId(12), 0);
+        store.trust_marks();
+        assert!(store.sync_marks(LONG));
+    });
+    let store = Store::open(config(dir.path())).unwrap();
+    assert_eq!(void(&store), [(2, false), (12, true)]);
+    assert_eq!(live(&store), [(4, false), (5, false), (6, false)]);
+    drop(store);
+    // Cut before anybody knew what becomes of 5; 6 is in the UFS by now.
+    session(config(dir.path()), async |store, _| {
+        store.reconcile(|blob| match blob.0 {
+            4 => Fate::Keep,
+            6 => Fate::Release,
+            _ => Fate::Forget,
+        });
+        store.trust_marks();
+        assert!(store.sync_marks(LONG));
+    });
+    let store = Store::open(config(dir.path())).unwrap();
+    assert_eq!(live(&store), [(4, false)]);
+    // Whatever no row names hides nothing that one does.
+    let all = [1, 2, 3, 5].map(|blob| (blob, false));
+    assert_eq!(void(&store), [&all[..], &[(11, true), (12, true)]].concat());
+    drop(store);
+    // A row that names it after all: older metadata were put back.
+    session(config(dir.path()), async |store, _| {
+        store.reconcile(|blob| match blob.0 {
+            2 | 4 => Fate::Keep,
+            _ => Fate::Forget,
+        });
+        assert!(store.sync_marks(LONG));
+    });
+    let store = Store::open(config(dir.path())).unwrap();
+    assert_eq!(live(&store), [(2, false), (4, false)]);
+}
+
 /// Their segments are filled side by side, so their order says nothing.
 #[test]
 fn of_notes_that_several_shards_wrote_the_last_one_stays() {
