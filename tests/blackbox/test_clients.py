@@ -29,11 +29,11 @@ TREE = {
 }
 
 
-def run(target: Target, *command: str, check: bool = True) -> str:
-    """Runs a client; its output, or a failure that shows it."""
+def run(target: Target, *command: str, check: bool = True, **environment: str) -> str:
+    """Runs a client; its output, or a failure that shows it. `environment`: more of it."""
     done = subprocess.run(
         command,
-        env=target.environment(),
+        env={**target.environment(), **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -168,8 +168,7 @@ def test_s3cmd(target: Target, bucket: str, tree: Path, tmp_path: Path) -> None:
     assert f"{url}/big" not in run(target, *s3cmd, "ls", "-r", url)
 
 
-@pytest.fixture
-def files(target: Target) -> Any:
+def file_system(target: Target) -> Any:
     """s3fs, with fsspec's caches off."""
     import s3fs
 
@@ -182,6 +181,12 @@ def files(target: Target) -> Any:
         client_kwargs={"region_name": REGION},
         config_kwargs={"s3": {"addressing_style": "path"}},
     )
+
+
+@pytest.fixture
+def files(target: Target) -> Any:
+    """s3fs at the endpoint under test."""
+    return file_system(target)
 
 
 @pytest.mark.not_on_moto("aiobotocore and moto disagree on trailers")

@@ -4,12 +4,9 @@ request, no redirect ever."""
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import re
 import socket
-import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Iterator
@@ -338,37 +335,6 @@ def test_the_workers_port_wants_a_certificate(cluster: Cluster) -> None:
                     answer = b""
                 assert not answer.startswith(b"HTTP") and b"QWP1" not in answer
     cluster.wait_for(lambda: series(cluster, "quickwater_peer_connections_total", "refused") >= 9)
-
-
-@pytest.mark.needs("aws")
-def test_aws_cli(s3: Anywhere, bucket: str, tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    (tree / "sub").mkdir(parents=True)
-    (tree / "big.bin").write_bytes(payload(20 * MIB, "cli"))
-    for number in range(5):
-        (tree / "sub" / f"{number}.txt").write_text(f"text {number}")
-    for path in tree.rglob("*"):
-        # S3 tells whole seconds: a file of this second would look newer than its copy.
-        os.utime(path, (time.time() - 60,) * 2)
-
-    def aws(*words: str) -> str:
-        target = s3.target()
-        done = subprocess.run(
-            ["aws", "--endpoint-url", target.endpoint, "s3", *words],
-            env=target.environment(), capture_output=True, text=True, timeout=120, check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    url = f"s3://{bucket}"
-    aws("sync", str(tree), url)
-    assert aws("sync", str(tree), url).strip() == ""
-    aws("cp", f"{url}/big.bin", f"{url}/copy of big")
-    aws("cp", f"{url}/copy of big", str(tmp_path / "back"))
-    assert (tmp_path / "back").read_bytes() == payload(20 * MIB, "cli")
-    assert len(aws("ls", "--recursive", url).splitlines()) == 7
-    aws("rm", "--recursive", url)
-    assert aws("ls", "--recursive", url) == ""
 
 
 @pytest.fixture
