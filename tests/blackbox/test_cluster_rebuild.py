@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -32,10 +33,10 @@ RULES = [
 ]
 
 
-@pytest.fixture(name="three")
-def three_workers(tmp_path: Path) -> Iterator[Cluster]:
-    """Three workers, one bucket, and a path for each kind of write."""
-    with settled(tmp_path / "rebuilt", "3s", NODES, flags=FLAGS) as cluster:
+@contextmanager
+def ruled(home: Path, nodes: list[str]) -> Iterator[Cluster]:
+    """Workers, one bucket, and a path for each kind of write."""
+    with settled(home, "3s", nodes, flags=FLAGS) as cluster:
         cluster.ask_once("n1").create_bucket(Bucket="abc")
         rules = []
         for path, mode, copies, _ in RULES:
@@ -45,10 +46,17 @@ def three_workers(tmp_path: Path) -> Iterator[Cluster]:
         file.write_text(json.dumps({"apiVersion": "v1.0", "pathRules": rules}))
         assert cluster.cli("pathconfig", "apply", str(file)).returncode == 0
         for path, _, _, wanted in RULES:
-            for node in NODES:
+            for node in nodes:
                 keys = [f"{path.removesuffix('**')}asked-{node}-{number}" for number in range(6)]
                 cluster.wait_for(lambda: all(promise(cluster, node, key) == wanted for key in keys))
         persisted(cluster)
+        yield cluster
+
+
+@pytest.fixture(name="three")
+def three_workers(tmp_path: Path) -> Iterator[Cluster]:
+    """Three of them."""
+    with ruled(tmp_path / "rebuilt", NODES) as cluster:
         yield cluster
 
 
@@ -445,6 +453,41 @@ def test_a_worker_that_was_not_there_is_not_taken_in_silently(three: Cluster) ->
     persisted(cluster)
     everything: dict[str, bytes | int] = {**ones, **twos}
     agree(cluster, everything)
+
+
+@pytest.fixture(name="four")
+def four_workers(tmp_path: Path) -> Iterator[Cluster]:
+    """One more."""
+    with ruled(tmp_path / "four", [*NODES, "n4"]) as cluster:
+        yield cluster
+
+
+def test_a_holder_that_was_dropped_takes_nothing_with_it(four: Cluster) -> None:
+    """Its copy went while the change was pending with others, of whom the owner is lost."""
+    cluster = four
+    ufs, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+    ufs.rename(away)
+    wanted: dict[str, bytes | int] = {}
+    for number in range(60):
+        key = f"two/drop{number}"
+        wanted[key] = payload(9 * KIB, key)
+        put(cluster, NODES[number % 3], key, wanted[key])
+
+    def kept() -> int:
+        return int(cluster.metric("n4", "quickwater_copies_kept_objects"))
+
+    assert kept() > 0
+    begun = cluster.cli("node", "drain", "n4")
+    assert begun.returncode == 0, begun
+    cluster.wait_for(lambda: kept() == 0, kept)
+    noted(cluster)
+    cluster.workers["n4"].kill()
+    kill_all(cluster)
+    files = [collect(cluster, node) for node in ["n1", "n3", "n4"]]
+    done = rebuild(cluster, files, "--without=n2")
+    assert done.returncode == 0, done
+    begin_again(cluster, ["n1", "n3", "n4"])
+    agree(cluster, wanted)
 
 
 def test_files_of_two_clusters_do_not_mix(tmp_path: Path) -> None:
