@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use quickwater_ebpf::{Ends, Forwarding, Full, WINDOW};
+use quickwater_handoff::SocketDiag;
 use quickwater_peer::Capability;
 use quickwater_proto::NodeId;
 
@@ -165,7 +166,7 @@ impl Handoff {
 
     /// Looks at what there is to forget: entries that are over, and connections of other
     /// workers' clients that have ended here. To be called now and then, by a thread that may
-    /// take its time: a look at every entry, and at every connection of this host.
+    /// take its time: a look at every entry, and a question to the kernel for every connection.
     ///
     /// # Errors
     /// The kernel does not tell of connections: those that have ended stay where they are
@@ -183,11 +184,23 @@ impl Handoff {
             troubles.full = full;
             troubles.unpinned = kept.err().map(|error| error.to_string());
         });
-        let since = Instant::now();
-        if !self.stays.is_empty() {
-            let sockets = quickwater_handoff::connections(self.forwarding.port())?;
-            self.stays.compare(&sockets, since);
+        self.look_for_ended()
+    }
+
+    fn look_for_ended(&self) -> io::Result<()> {
+        let here = self.stays.here();
+        if here.is_empty() {
+            return Ok(());
         }
+        let mut sockets = SocketDiag::open()?;
+        let mut gone = Vec::new();
+        for (ends, begun) in here {
+            if !sockets.has(ends.service, ends.client)? {
+                gone.push((ends, begun));
+            }
+        }
+        sockets.check()?;
+        self.stays.end(&gone);
         Ok(())
     }
 

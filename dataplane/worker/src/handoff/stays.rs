@@ -2,8 +2,7 @@
 //! have ended, because it sees only what the client says. Absent: looking for them
 //! (`quickwater-handoff`), telling (`service/handoff.rs`).
 
-use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -39,8 +38,6 @@ struct Known {
 struct Here {
     stay: Stay,
     begun: Instant,
-    /// The last look did not find its socket.
-    is_missed: bool,
 }
 
 impl Stays {
@@ -48,12 +45,7 @@ impl Stays {
     pub(crate) fn begin(&self, ends: Ends, stay: Stay, now: Instant) {
         let known = &mut *lock(&self.0);
         if known.here.len() < STAYS_MAX || known.here.contains_key(&ends) {
-            let here = Here {
-                stay,
-                begun: now,
-                is_missed: false,
-            };
-            known.here.insert(ends, here);
+            known.here.insert(ends, Here { stay, begun: now });
         }
     }
 
@@ -62,25 +54,28 @@ impl Stays {
         lock(&self.0).here.remove(ends).map(|here| here.stay)
     }
 
-    /// Whether there is none.
-    pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.0).here.is_empty()
+    /// All that are here, and since when.
+    pub(crate) fn here(&self) -> Vec<(Ends, Instant)> {
+        let known = lock(&self.0);
+        let all = known.here.iter();
+        all.map(|(ends, here)| (*ends, here.begun)).collect()
     }
 
-    /// Those without a socket at two looks in a row have ended: the kernel tells of sockets a
-    /// page at a time, and may leave one out that stands behind one that ends meanwhile.
-    /// `sockets`: local and remote ends of those there were at some time after `since`; about
-    /// what came later they say nothing.
-    pub(crate) fn compare(&self, sockets: &HashSet<(SocketAddr, SocketAddr)>, since: Instant) {
+    /// These have no socket any more, so they have ended: unless they have left since
+    /// [`Stays::here`], or left and came back.
+    pub(crate) fn end(&self, gone: &[(Ends, Instant)]) {
         let known = &mut *lock(&self.0);
-        let gone = known.here.extract_if(|ends, here| {
-            let is_missing = here.begun < since && !sockets.contains(&(ends.service, ends.client));
-            let was_missed = std::mem::replace(&mut here.is_missed, is_missing);
-            was_missed && is_missing
-        });
-        let gone = gone.map(|(ends, here)| (ends, here.stay));
-        known.ended.extend(gone);
-        known.ended.truncate(STAYS_MAX);
+        for (ends, begun) in gone {
+            if known.ended.len() < STAYS_MAX
+                && known
+                    .here
+                    .get(ends)
+                    .is_some_and(|here| here.begun == *begun)
+                && let Some(here) = known.here.remove(ends)
+            {
+                known.ended.push((*ends, here.stay));
+            }
+        }
     }
 
     /// Some that have ended and whose entry was not told, all of one entry, at most `most`.
@@ -108,6 +103,7 @@ impl Stays {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     use super::*;
@@ -124,18 +120,10 @@ mod tests {
         Stay { entry, mark }
     }
 
-    fn sockets(ports: &[u16]) -> HashSet<(SocketAddr, SocketAddr)> {
-        let of = |port: &u16| (ends(*port).service, ends(*port).client);
-        ports.iter().map(of).collect()
+    /// All that are here have no socket.
+    fn end_all(stays: &Stays) {
+        stays.end(&stays.here());
     }
-
-    /// Two looks that find no socket.
-    fn none(stays: &Stays, since: Instant) {
-        stays.compare(&sockets(&[]), since);
-        stays.compare(&sockets(&[]), since);
-    }
-
-    const LATER: Duration = Duration::from_secs(1);
 
     #[test]
     fn who_has_no_socket_any_more_has_ended() {
@@ -143,37 +131,34 @@ mod tests {
         for port in 1..=3 {
             stays.begin(ends(port), stay("n1", port.into()), now);
         }
-        stays.compare(&sockets(&[1, 3]), now + LATER);
-        assert_eq!(stays.take_ended(9), None, "it may have been left out");
-        stays.compare(&sockets(&[1]), now + LATER);
+        assert_eq!(stays.here().len(), 3);
+        stays.end(&[(ends(2), now), (ends(4), now)]);
         assert_eq!(
             stays.take_ended(9),
             Some((NodeId::new("n1").unwrap(), vec![(ends(2), 2)]))
         );
         assert_eq!(stays.take_ended(9), None, "told once");
-        // The third one was left out once.
-        stays.compare(&sockets(&[1, 3]), now + LATER);
-        stays.compare(&sockets(&[1]), now + LATER);
-        assert_eq!(stays.take_ended(9), None);
-        assert!(!stays.is_empty());
+        let mut here: Vec<_> = stays.here().into_iter().map(|(ends, _)| ends).collect();
+        here.sort_by_key(|ends| ends.client.port());
+        assert_eq!(here, [ends(1), ends(3)]);
     }
 
     #[test]
-    fn a_look_says_nothing_of_what_came_since_or_left() {
+    fn a_look_says_nothing_of_what_left_since() {
         let (stays, now) = (Stays::default(), Instant::now());
-        stays.begin(ends(1), stay("n1", 1), now + LATER);
-        stays.begin(ends(2), stay("n1", 2), now);
+        for port in 1..=3 {
+            stays.begin(ends(port), stay("n1", port.into()), now);
+        }
+        let looked_at = stays.here();
         assert_eq!(stays.leave(&ends(2)), Some(stay("n1", 2)));
         // It went on, and came back.
-        stays.begin(ends(3), stay("n1", 3), now);
         stays.leave(&ends(3));
-        stays.begin(ends(3), stay("n1", 4), now + LATER);
-        none(&stays, now + LATER);
-        assert_eq!(stays.take_ended(9), None);
-        none(&stays, now + 2 * LATER);
-        let (_, mut told) = stays.take_ended(9).unwrap();
-        told.sort_by_key(|(_, mark)| *mark);
-        assert_eq!(told, [(ends(1), 1), (ends(3), 4)]);
+        let later = now + Duration::from_secs(1);
+        stays.begin(ends(3), stay("n1", 4), later);
+        stays.end(&looked_at);
+        let (_, told) = stays.take_ended(9).unwrap();
+        assert_eq!(told, [(ends(1), 1)]);
+        assert_eq!(stays.here(), [(ends(3), later)]);
     }
 
     #[test]
@@ -183,7 +168,7 @@ mod tests {
             let entry = if port % 2 == 0 { "n1" } else { "n2" };
             stays.begin(ends(port), stay(entry, port.into()), now);
         }
-        none(&stays, now + LATER);
+        end_all(&stays);
         let mut told = Vec::new();
         while let Some((entry, some)) = stays.take_ended(3) {
             assert!((1..=3).contains(&some.len()));
@@ -201,7 +186,7 @@ mod tests {
         let (stays, now) = (Stays::default(), Instant::now());
         stays.begin(ends(1), stay("n1", 1), now);
         stays.begin(ends(2), stay("n2", 2), now);
-        none(&stays, now + LATER);
+        end_all(&stays);
         assert_eq!(stays.give_up(&NodeId::new("n1").unwrap()), 1);
         let (entry, _) = stays.take_ended(9).unwrap();
         assert_eq!(entry.as_str(), "n2");
@@ -218,9 +203,9 @@ mod tests {
         }
         assert_eq!(lock(&stays.0).here.len(), STAYS_MAX);
         for _ in 0..2 {
-            none(&stays, now + LATER);
+            end_all(&stays);
             stays.begin(ends(1), stay("n1", 1), now);
         }
-        assert!(lock(&stays.0).ended.len() <= STAYS_MAX);
+        assert_eq!(lock(&stays.0).ended.len(), STAYS_MAX);
     }
 }
