@@ -15,19 +15,15 @@ import pytest
 
 from conftest import EXTERNAL
 from harness.bpf_maps import BpfMap
-from harness.moved import MovedClient
-from harness.payload import payload
-from harness.segment import CLIENT, PORT, SERVICE, Segment, made
+from harness.moved import BODIES, BUCKET, KEYS, MovedClient, owned_by_the_second, two_workers
+from harness.segment import CLIENT, PORT, SERVICE, Segment
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.needs("ip"),
     pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
 ]
-BUCKET = "entries"
 DEADLINE_SECONDS = 120
-KEYS = [f"k{at}" for at in range(16)]
-BODIES = {key: payload((1 << 20) + 1000 * at, seed=at) for at, key in enumerate(KEYS)}
 TO_OWNER = 1
 ENTRIES_MAX = 65_536
 SILENCE_NS = 600 * 10**9
@@ -35,12 +31,7 @@ SILENCE_NS = 600 * 10**9
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Segment]:
-    """Two workers that hand connections over."""
-    cluster = made(tmp_path, (BUCKET, BODIES))
-    try:
-        yield cluster
-    finally:
-        cluster.close()
+    yield from two_workers(tmp_path)
 
 
 def until(holds: Callable[[], bool], cluster: Segment) -> None:
@@ -87,18 +78,12 @@ def of(client: MovedClient) -> bytes:
     return flow(*client.socket.getsockname())
 
 
-def owned_by_the_second(cluster: Segment) -> str:
-    key = next(key for key in KEYS if cluster.owner(BUCKET, key) == "n2")
-    cluster.go_to("n1")
-    return key
-
-
 def test_entries_of_connections_that_ended_in_order_go_soon(cluster: Segment) -> None:
     """The entry sees the packets of the client alone: the owner tells it."""
     key = owned_by_the_second(cluster)
     with forwards(cluster, "n1") as entries:
         idle, reads, ended = [
-            MovedClient.to_owner_of(cluster, BUCKET, BODIES, key, receive_bytes)
+            MovedClient.to_owner_of(cluster, key, receive_bytes)
             for receive_bytes in (0, 16_384, 0)
         ]
         # This one has said all it will say, and has read nothing of the answer yet.
@@ -150,7 +135,7 @@ def says(cluster: Segment, node: str, words: str) -> bool:
 
 def gets(cluster: Segment, key: str) -> None:
     """A client of its own gets an object."""
-    client = MovedClient(cluster, BUCKET, BODIES)
+    client = MovedClient(cluster)
     try:
         client.get(key)
     finally:
@@ -159,12 +144,12 @@ def gets(cluster: Segment, key: str) -> None:
 
 def gets_moved(cluster: Segment, key: str) -> None:
     """Clients get an object by connections of their own until one of them has moved."""
-    MovedClient.to_owner_of(cluster, BUCKET, BODIES, key).close()
+    MovedClient.to_owner_of(cluster, key).close()
 
 
 def test_a_full_map_keeps_connections_here_and_breaks_none(cluster: Segment) -> None:
     key = owned_by_the_second(cluster)
-    moved = MovedClient.to_owner_of(cluster, BUCKET, BODIES, key)
+    moved = MovedClient.to_owner_of(cluster, key)
     with forwards(cluster, "n1") as entries:
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         living = entry(entries.value_bytes, now)
@@ -197,7 +182,7 @@ def test_connections_that_begin_and_do_not_come_do_not_keep_others_here(cluster:
     and none that is."""
     key = owned_by_the_second(cluster)
     gets_moved(cluster, key)
-    accepted = MovedClient(cluster, BUCKET, BODIES)
+    accepted = MovedClient(cluster)
     here = next(key for key in KEYS if cluster.owner(BUCKET, key) == "n1")
     accepted.get(here)
     with BpfMap.of_process(cluster.workers["n1"].pid, "ARRIVALS") as arrivals:
@@ -259,7 +244,7 @@ def take_pins(cluster: Segment, node: str) -> None:
 
 def test_pins_that_are_taken_away_come_back_and_break_nothing(cluster: Segment) -> None:
     key = owned_by_the_second(cluster)
-    moved = MovedClient.to_owner_of(cluster, BUCKET, BODIES, key)
+    moved = MovedClient.to_owner_of(cluster, key)
     names = sorted(pin.name for pin in pins(cluster, "n1").iterdir())
     take_pins(cluster, "n1")
     moved.get(key)
@@ -278,7 +263,7 @@ def test_pins_that_are_taken_away_come_back_and_break_nothing(cluster: Segment) 
 
 def test_a_place_without_pins_is_told(cluster: Segment) -> None:
     key = owned_by_the_second(cluster)
-    moved = MovedClient.to_owner_of(cluster, BUCKET, BODIES, key)
+    moved = MovedClient.to_owner_of(cluster, key)
     take_pins(cluster, "n1")
     root = pins(cluster, "n1").parent
     root.rmdir()
@@ -295,7 +280,7 @@ def test_a_place_without_pins_is_told(cluster: Segment) -> None:
 
 def test_a_start_without_hand_overs_takes_away_what_one_with_them_left(cluster: Segment) -> None:
     key = owned_by_the_second(cluster)
-    MovedClient.to_owner_of(cluster, BUCKET, BODIES, key).close()
+    MovedClient.to_owner_of(cluster, key).close()
     server = cluster.workers["n1"]
     server.kill()
     left = pins(cluster, "n1")

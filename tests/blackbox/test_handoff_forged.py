@@ -13,9 +13,8 @@ from typing import Iterator
 import pytest
 
 from conftest import EXTERNAL
-from harness.moved import MovedClient
-from harness.payload import payload
-from harness.segment import CONTROL, PORT, SERVICE, Segment, made
+from harness.moved import BODIES, MovedClient, owned_by_the_second, two_workers
+from harness.segment import CONTROL, PORT, SERVICE, Segment
 
 pytestmark = [
     pytest.mark.root,
@@ -23,9 +22,6 @@ pytestmark = [
     pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
 ]
 LONG = os.environ.get("QUICKWATER_HANDOFF") == "all"
-BUCKET = "forged"
-KEYS = [f"k{at}" for at in range(16)]
-BODIES = {key: payload((1 << 20) + 100_000 * at, seed=at) for at, key in enumerate(KEYS)}
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 # Longer than an entry lives after a reset.
 PAUSE_SECONDS = 14
@@ -33,12 +29,7 @@ PAUSE_SECONDS = 14
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Segment]:
-    """Two workers that hand connections over."""
-    cluster = made(tmp_path, (BUCKET, BODIES))
-    try:
-        yield cluster
-    finally:
-        cluster.close()
+    yield from two_workers(tmp_path)
 
 
 def checksum(data: bytes) -> int:
@@ -65,13 +56,6 @@ def looked_at(cluster: Segment) -> int:
     return sum(cluster.count("n1", f'{name}{{outcome="{kind}"}}') for kind in kinds)
 
 
-def owned_by_the_second(cluster: Segment) -> str:
-    found = [key for key in KEYS if cluster.owner(BUCKET, key) == "n2"]
-    assert found
-    cluster.go_to("n1")
-    return found[0]
-
-
 def test_a_connection_that_went_elsewhere_outlives_forged_ends(cluster: Segment) -> None:
     key = owned_by_the_second(cluster)
     with cluster.at(CONTROL):
@@ -80,7 +64,7 @@ def test_a_connection_that_went_elsewhere_outlives_forged_ends(cluster: Segment)
         other = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     with other:
         for end in [RST, FIN | ACK]:
-            client = MovedClient.to_owner_of(cluster, BUCKET, BODIES, key)
+            client = MovedClient.to_owner_of(cluster, key)
             for flags in [end, SYN]:
                 before = looked_at(cluster)
                 other.sendto(forged(client, flags, 12345), (SERVICE, 0))
@@ -92,7 +76,7 @@ def test_a_connection_that_went_elsewhere_outlives_forged_ends(cluster: Segment)
 @pytest.mark.skipif(not LONG, reason="waits for long: QUICKWATER_HANDOFF=all runs it")
 def test_who_has_ended_its_side_may_read_slowly(cluster: Segment) -> None:
     key = owned_by_the_second(cluster)
-    client = MovedClient.to_owner_of(cluster, BUCKET, BODIES, key, receive_bytes=16_384)
+    client = MovedClient.to_owner_of(cluster, key, receive_bytes=16_384)
     client.ask(key)
     client.socket.shutdown(socket.SHUT_WR)
     answer = client.connection.getresponse()

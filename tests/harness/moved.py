@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import http.client
 import socket
-from typing import cast
+from pathlib import Path
+from typing import Iterator, cast
 from urllib.parse import urlsplit
 
-from .segment import CLIENT, PORT, SERVICE, Segment
+from .payload import payload
+from .segment import CLIENT, PORT, SERVICE, Segment, made
+
+BUCKET = "moved"
+KEYS = [f"k{at}" for at in range(16)]
+BODIES = {key: payload((1 << 20) + 100_000 * at, seed=at) for at, key in enumerate(KEYS)}
+
+
+def two_workers(tmp_path: Path) -> Iterator[Segment]:
+    """Two workers that hand connections over, with these objects; closed at the end."""
+    cluster = made(tmp_path, (BUCKET, BODIES))
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def owned_by_the_second(cluster: Segment) -> str:
+    """A key of an object of the second worker's; clients go to the first one from now on."""
+    key = next(key for key in KEYS if cluster.owner(BUCKET, key) == "n2")
+    cluster.go_to("n1")
+    return key
 
 
 class MovedClient:
-    """Gets objects of a bucket by one connection, which came to the first worker."""
+    """Gets these objects by one connection, which came to the first worker."""
 
-    def __init__(
-        self, cluster: Segment, bucket: str, bodies: dict[str, bytes], receive_bytes: int = 0
-    ) -> None:
+    def __init__(self, cluster: Segment, receive_bytes: int = 0) -> None:
         signer = cluster.target().client(signature_version="s3v4")
-        self._bodies = bodies
         self._links = {}
-        for key in bodies:
-            where = {"Bucket": bucket, "Key": key}
+        for key in KEYS:
+            where = {"Bucket": BUCKET, "Key": key}
             link = str(signer.generate_presigned_url("get_object", Params=where))
             netloc = urlsplit(link).netloc
             self._links[key] = link.split(netloc, 1)[1]
@@ -33,18 +52,11 @@ class MovedClient:
             self.socket.connect((SERVICE, PORT))
 
     @classmethod
-    def to_owner_of(
-        cls,
-        cluster: Segment,
-        bucket: str,
-        bodies: dict[str, bytes],
-        key: str,
-        receive_bytes: int = 0,
-    ) -> "MovedClient":
+    def to_owner_of(cls, cluster: Segment, key: str, receive_bytes: int = 0) -> "MovedClient":
         """One whose connection is at the owner of a key."""
 
         def one() -> "MovedClient | None":
-            client = cls(cluster, bucket, bodies, receive_bytes)
+            client = cls(cluster, receive_bytes)
             before = cluster.outcomes("n1", "given")
             client.get(key)
             if cluster.outcomes("n1", "given") > before:
@@ -61,7 +73,7 @@ class MovedClient:
     def get(self, key: str) -> None:
         """The whole object, which is right."""
         self.ask(key)
-        assert self.connection.getresponse().read() == self._bodies[key], key
+        assert self.connection.getresponse().read() == BODIES[key], key
 
     def close(self) -> None:
         """Ends the connection, in order."""
