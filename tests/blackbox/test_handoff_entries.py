@@ -110,15 +110,6 @@ def strangers(count: int) -> Iterator[bytes]:
         yield flow(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1024)
 
 
-def kept_alive(client: MovedClient, key: str, flows: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, while a client asks now and then, so that its connection is not ended for
-    being idle."""
-    for at, one in enumerate(flows):
-        if at % 4096 == 0:
-            client.get(key)
-        yield one
-
-
 def condition(cluster: Segment, node: str) -> tuple[str, str]:
     """State and detail of hand-overs as the control plane was told last."""
     told = cluster.nodes()[node]["conditions"]
@@ -154,8 +145,7 @@ def test_a_full_map_keeps_connections_here_and_breaks_none(cluster: Segment) -> 
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         living = entry(entries.value_bytes, now)
         with pytest.raises(OSError):
-            for stranger in kept_alive(moved, key, strangers(ENTRIES_MAX + 1)):
-                entries.put(stranger, living)
+            entries.put_all(strangers(ENTRIES_MAX + 1), living)
         before = cluster.outcomes("n1", "given")
         for _ in range(5):
             gets(cluster, key)
@@ -169,8 +159,7 @@ def test_a_full_map_keeps_connections_here_and_breaks_none(cluster: Segment) -> 
 
         until(is_told, cluster)
         assert entries.get(of(moved)) is not None
-        for stranger in kept_alive(moved, key, strangers(ENTRIES_MAX)):
-            entries.remove(stranger)
+        entries.remove_all(strangers(ENTRIES_MAX))
         gets_moved(cluster, key)
         until(lambda: moved.get(key) is None and not says(cluster, "n1", "65,536"), cluster)
     moved.get(key)
@@ -188,15 +177,13 @@ def test_connections_that_begin_and_do_not_come_do_not_keep_others_here(cluster:
     with BpfMap.of_process(cluster.workers["n1"].pid, "ARRIVALS") as arrivals:
         assert arrivals.get(of(accepted)) is None
         now = struct.pack("=Q", time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-        for stranger in kept_alive(accepted, here, strangers(2 * ENTRIES_MAX)):
-            arrivals.put(stranger, now)
+        arrivals.put_all(strangers(2 * ENTRIES_MAX), now)
         before = cluster.outcomes("n1", "given")
         until(lambda: accepted.get(key) is None and cluster.outcomes("n1", "given") > before, cluster)
         until(lambda: says(cluster, "n1", "flood"), cluster)
         gets(cluster, key)
         # They are over, all at once.
-        for stranger in list(arrivals.keys()):
-            arrivals.put(stranger, struct.pack("=Q", 0))
+        arrivals.put_all(strangers(2 * ENTRIES_MAX), struct.pack("=Q", 0))
         until(lambda: next(arrivals.keys(), None) is None, cluster)
         until(lambda: not says(cluster, "n1", "flood"), cluster)
     gets_moved(cluster, key)
@@ -213,8 +200,7 @@ def test_too_many_that_are_expected_keep_others_where_they_are(cluster: Segment)
             before = cluster.outcomes("n2", "busy")
             later = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + 5 * 10**9
             with suppress(OSError):
-                for stranger in strangers(ENTRIES_MAX + 1):
-                    expected.put(stranger, struct.pack("=Q", later))
+                expected.put_all(strangers(ENTRIES_MAX + 1), struct.pack("=Q", later))
             gets(cluster, key)
             return cluster.outcomes("n2", "busy") > before
 

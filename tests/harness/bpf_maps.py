@@ -4,59 +4,41 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
-import re
 import struct
 from pathlib import Path
-from typing import Iterator
+from typing import Iterable, Iterator
 
-_SYSCALL = {"x86_64": 321, "aarch64": 280}
-_LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _GET, _FD_BY_ID, _INFO = 1, 2, 3, 4, 7, 14, 15
-_ATTRIBUTES_BYTES = 128
+from . import bpf
+
+_LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _FD_BY_ID, _INFO = 1, 2, 3, 4, 14, 15
+_UPDATE_BATCH, _DELETE_BATCH = 26, 27
+_BATCH = "=QQQQIIQQ"
+# Where that says how many elements there are, and in the end how many were done.
+_COUNT_AT = 32
 _INFO_BYTES = 80
-_ENOENT = 2
-
-
-def _bpf(command: int, attributes: bytes) -> int:
-    """`OSError` where the kernel refuses."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    given = ctypes.create_string_buffer(attributes.ljust(_ATTRIBUTES_BYTES, b"\0"))
-    outcome = libc.syscall(
-        ctypes.c_long(_SYSCALL[platform.machine()]),
-        ctypes.c_int(command), given, ctypes.c_uint(_ATTRIBUTES_BYTES),
-    )
-    if outcome < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return int(outcome)
 
 
 class BpfMap:
     """A map; closed at the end."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
         info = ctypes.create_string_buffer(_INFO_BYTES)
-        _bpf(_INFO, struct.pack("=IIQ", fd, _INFO_BYTES, ctypes.addressof(info)))
+        bpf.call(_INFO, struct.pack("=IIQ", fd, _INFO_BYTES, ctypes.addressof(info)))
         _, _, self.key_bytes, self.value_bytes, self.entries_max, _ = struct.unpack("=6I", info[:24])
         self.name = info[24:40].split(b"\0")[0].decode()
 
     @classmethod
     def pinned(cls, path: Path) -> "BpfMap":
         """By its pin."""
-        name = ctypes.create_string_buffer(bytes(path))
-        return cls(_bpf(_GET, struct.pack("=QI", ctypes.addressof(name), 0)))
+        return cls(bpf.pinned(path))
 
     @classmethod
     def of_process(cls, pid: int, name: str) -> "BpfMap":
         """By its name, which the kernel cuts to 15 characters."""
-        for described in Path(f"/proc/{pid}/fdinfo").iterdir():
-            try:
-                found = re.search(r"^map_id:\s+(\d+)$", described.read_text(), re.MULTILINE)
-            except OSError:
-                continue
-            if found:
-                one = cls(_bpf(_FD_BY_ID, struct.pack("=I", int(found[1]))))
+        for _, told in bpf.described(pid):
+            if "map_id" in told:
+                one = cls(bpf.call(_FD_BY_ID, struct.pack("=I", int(told["map_id"]))))
                 if one.name == name:
                     return one
                 one.close()
@@ -76,12 +58,20 @@ class BpfMap:
         assert len(value) == self.value_bytes, (len(value), self.value_bytes)
         self._element(_UPDATE, key, ctypes.create_string_buffer(value, len(value)))
 
-    def remove(self, key: bytes) -> None:
-        """There may be none."""
-        try:
-            self._element(_DELETE, key, None)
-        except FileNotFoundError:
-            pass
+    def put_all(self, keys: Iterable[bytes], value: bytes) -> None:
+        """Sets the value of many keys at once; `OSError` at the first without room."""
+        assert len(value) == self.value_bytes, (len(value), self.value_bytes)
+        all_keys = list(keys)
+        self._batch(_UPDATE_BATCH, all_keys, value * len(all_keys))
+
+    def remove_all(self, keys: Iterable[bytes]) -> None:
+        """Many at once; some may not be there."""
+        left = list(keys)
+        while left:
+            try:
+                return self._batch(_DELETE_BATCH, left, b"")
+            except FileNotFoundError as stopped:
+                left = left[stopped.args[-1] + 1 :]
 
     def keys(self) -> Iterator[bytes]:
         """All of them; those that come or go meanwhile may be among them."""
@@ -98,10 +88,25 @@ class BpfMap:
     def _element(self, command: int, key: bytes | None, value: ctypes.Array[ctypes.c_char] | None) -> None:
         given = ctypes.create_string_buffer(key, self.key_bytes) if key is not None else None
         at = [ctypes.addressof(buffer) if buffer is not None else 0 for buffer in (given, value)]
-        _bpf(command, struct.pack("=IIQQQ", self._fd, 0, *at, 0))
+        bpf.call(command, struct.pack("=IIQQQ", self.fd, 0, *at, 0))
+
+    def _batch(self, command: int, keys: list[bytes], values: bytes) -> None:
+        """`OSError` by the one it stops at, with how many were done before as the last of its
+        `args`."""
+        assert all(len(key) == self.key_bytes for key in keys)
+        buffers = [ctypes.create_string_buffer(data, len(data) + 1) for data in (b"".join(keys), values)]
+        at = [ctypes.addressof(buffer) for buffer in buffers]
+        given = ctypes.create_string_buffer(struct.calcsize(_BATCH))
+        struct.pack_into(_BATCH, given, 0, 0, 0, *at, len(keys), self.fd, 0, 0)
+        try:
+            bpf.call(command, given)
+        except OSError as error:
+            (done,) = struct.unpack_from("=I", given, _COUNT_AT)
+            error.args = (*error.args, done)
+            raise
 
     def close(self) -> None:
-        os.close(self._fd)
+        os.close(self.fd)
 
     def __enter__(self) -> "BpfMap":
         return self

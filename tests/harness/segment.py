@@ -155,7 +155,8 @@ class Segment(Cluster):
         """Objects by key, by way of the first worker, to which clients go from now on."""
         self.go_to(self.members[0])
         with self.at(CLIENT):
-            s3 = self.target().client()
+            # On a busy machine a worker may miss the time in which its lease is renewed: 503.
+            s3 = self.target().client(retries={"max_attempts": 9, "mode": "standard"})
             s3.create_bucket(Bucket=bucket)
             for key, body in bodies.items():
                 s3.put_object(Bucket=bucket, Key=key, Body=body)
