@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from conftest import EXTERNAL
 from harness import metadata
-from harness.loopfs import missing
+from harness.loopfs import LoopFs, missing
 from harness.server import binary
 from harness.under import need_write_back
 
@@ -45,6 +46,32 @@ def test_kill9(tmp_path: Path) -> None:
     outcome = kill9(tmp_path, Plan(KILLS))
     assert outcome.wrong == []
     assert outcome.acks > KILLS * 4, "the load must have done something"
+
+
+@pytest.mark.parametrize("propagation", ["slave", "private"])
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_a_disk_that_was_cut_is_new_beside_other_namespaces(
+    tmp_path: Path, kind: str, propagation: str
+) -> None:
+    """Tests of networks that run meanwhile have all mounts in namespaces of their own."""
+    _disk_or_skip(kind)
+    disk = LoopFs(tmp_path / "disk", kind)
+    try:
+        (disk.mount_point / "kept").write_text("kept")
+        os.sync()
+        seconds = {"slave": 60, "private": 2}[propagation]
+        words = ["unshare", "--mount", f"--propagation={propagation}"]
+        words += ["sh", "-c", f"echo begun; exec sleep {seconds}"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+            try:
+                assert other.stdout is not None and other.stdout.readline() == "begun\n"
+                disk.cut_power()
+                disk.remount()
+                assert (disk.mount_point / "kept").read_text() == "kept"
+            finally:
+                other.kill()
+    finally:
+        disk.close()
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])

@@ -11,12 +11,16 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 from .payload import MIB
 
 SHUTDOWN_IOCTL = 0x8004587D
 NO_LOG_FLUSH = 2
+# Where the kernel shows file systems that are mounted in any namespace.
+KEPT = {"ext4": Path("/proc/fs/ext4"), "xfs": Path("/sys/fs/xfs")}
+GONE_SECONDS = 60.0
 MAKE = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"]}
 
 
@@ -39,13 +43,21 @@ class LoopFs:
         home.mkdir(parents=True, exist_ok=True)
         self.kind = kind
         self.image = home / f"{kind}.img"
+        self.home = home
         self.mount_point = home / kind
         self.mount_point.mkdir()
         self.device = ""
         self.mounted = False
+        self.shared = False
         with self.image.open("wb") as image:
             image.truncate(size_bytes)
         try:
+            # Tests that run beside have mount namespaces of their own, with all mounts in
+            # them: a file system that is cut is gone only when it is unmounted there, too.
+            # Below a shared mount it is, in those that follow ours.
+            _run("mount", "--bind", str(home), str(home))
+            self.shared = True
+            _run("mount", "--make-shared", str(home))
             _run(*MAKE[kind], str(self.image))
             self.device = _run("losetup", "--find", "--show", str(self.image)).strip()
             self.mount()
@@ -74,7 +86,18 @@ class LoopFs:
     def remount(self) -> None:
         """Unmount and mount again: what a reboot finds."""
         self.unmount()
+        self._wait_until_gone()
         self.mount()
+
+    def _wait_until_gone(self) -> None:
+        """A namespace that does not follow ours ends with its test; mounted before, it would be
+        the file system that was cut."""
+        kept = KEPT[self.kind] / Path(self.device).name
+        end = time.monotonic() + GONE_SECONDS
+        while kept.exists():
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.device} is still mounted: see /proc/*/mountinfo")
+            time.sleep(0.02)
 
     def free_bytes(self) -> int:
         """Space left for files."""
@@ -90,6 +113,9 @@ class LoopFs:
             subprocess.run(["losetup", "-d", self.device], check=False)
             self.device = ""
         self.image.unlink(missing_ok=True)
+        if self.shared:
+            subprocess.run(["umount", "-l", str(self.home)], check=False)
+            self.shared = False
 
 
 def _run(*command: str) -> str:
