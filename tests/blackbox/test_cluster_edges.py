@@ -313,3 +313,37 @@ def test_a_completed_upload_stays_when_its_worker_restarts_without_its_slots(sho
     short.wait_for(lambda: persist_state(made(short, lambda: two.head_object(Bucket="abc", Key=key))) == "PERSISTED")
     assert (place / key).read_bytes() == b"".join(bodies)
     short.wait_for(lambda: short.metric("n1", "quickwater_store_pinned_bytes") < MIB)
+
+
+def test_copies_and_batches_wait_for_an_owner_that_restarts(steady: Cluster) -> None:
+    one, two = (steady.worker(node).target().client(retries={"max_attempts": 0}) for node in ("n1", "n2"))
+    one.create_bucket(Bucket="abc")
+    source, copy = key_of(steady, "n2", two, "source"), key_of(steady, "n1", one, "copy")
+    body = payload(MIB + 1, "source")
+    one.put_object(Bucket="abc", Key=source, Body=body)
+    from_there = {"Bucket": "abc", "Key": copy, "CopySource": {"Bucket": "abc", "Key": source}}
+    upload = one.create_multipart_upload(Bucket="abc", Key=copy)["UploadId"]
+    batch = {"Bucket": "abc", "Delete": {"Objects": [{"Key": source}]}}
+    calls = [
+        lambda: one.copy_object(**from_there),
+        lambda: one.upload_part_copy(**from_there, UploadId=upload, PartNumber=1),
+        lambda: one.delete_objects(**batch),
+    ]
+
+    def failures() -> float:
+        return steady.worker("n1").metric("quickwater_peer_failures_total")
+
+    steady.worker("n2").kill()
+    for call in calls:
+        before = failures()
+        status, _ = told(call)
+        # Within one answer its owner is looked for again and again.
+        assert failures() - before >= 5, status
+    answer = one.delete_objects(**batch)
+    assert [error["Code"] for error in answer["Errors"]] == ["SlowDown"]
+    steady.worker("n2")
+    for call in calls[:2]:
+        made(steady, call)
+    assert one.get_object(Bucket="abc", Key=copy)["Body"].read() == body
+    steady.wait_for(lambda: "Errors" not in one.delete_objects(**batch))
+    assert told(lambda: one.head_object(Bucket="abc", Key=source))[0] == 404

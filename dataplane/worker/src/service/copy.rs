@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
 use quickwater_engine::io::{Body, BodyDigests, Disk};
 use quickwater_engine::{FlowError, ObjectReader, World};
@@ -20,14 +19,14 @@ use super::answer::{Refusal, xml as document};
 use super::body::BodyFailure;
 use super::dispatch::{Answer, slow_down};
 use super::permits::Permit;
-use super::place::refusal;
+use super::place::{Failed, Neighbours, Patience, refusal};
 use super::read::Relayed;
 use super::records::record_from_wire;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
 use crate::hashing::Md5Stream;
 use crate::http::watch::Holding;
-use crate::peer::{CallFailure, RELAY_WAIT, RETRY_PAUSE, Where, right_to};
+use crate::peer::{CallFailure, Where, right_to};
 
 /// The bytes of another object as a body: cut anew into full chunks, because
 /// those of the source begin elsewhere (a range, parts of odd sizes).
@@ -302,10 +301,7 @@ where
         asked: Asked,
     ) -> Result<Source<W>, Refusal> {
         let bucket = self.engine.bucket(&named.bucket).await?;
-        let source = match self.owner_of_source(&bucket, &named.key).await? {
-            Some(node) => self.source_there(&node, &bucket, &named.key, asked).await,
-            None => self.source_here(&bucket, &named.key, asked).await,
-        };
+        let source = self.source_anywhere(&bucket, &named.key, asked).await;
         let source = source.map_err(|error| match error {
             Refusal::Error(error) if error.code == S3ErrorCode::NoSuchKey => {
                 let resource = format!("/{}/{}", named.bucket, named.key);
@@ -337,23 +333,37 @@ where
         })
     }
 
-    /// Who owns a source; none: this worker. Waits a while for slots on their way.
-    async fn owner_of_source(
+    /// Has the owner of a source give it, this worker or another one.
+    async fn source_anywhere(
         &self,
-        bucket: &Bucket,
+        bucket: &Arc<Bucket>,
         key: &ObjectKey,
-    ) -> Result<Option<NodeId>, Refusal> {
+        asked: Asked,
+    ) -> Result<Source<W>, Refusal> {
         let Some(neighbours) = &self.neighbours else {
-            return Ok(None);
+            return self.source_here(bucket, key, asked).await;
         };
-        let until = Instant::now() + RELAY_WAIT;
+        let mut patience = Patience::new(true);
         loop {
-            match self.place(neighbours, slot_of(bucket.id, key)) {
-                Ok(Where::There(node)) => return Ok(Some(node)),
-                Ok(_) => return Ok(None),
-                Err(_) if self.engine.permit_lease().is_err() => return Ok(None),
-                Err(failed) if Instant::now() >= until => return Err(refusal(&failed, None)),
-                Err(_) => monoio::time::sleep(RETRY_PAUSE).await,
+            let (node, failed) = match self.place(neighbours, slot_of(bucket.id, key)) {
+                Ok(Where::There(node)) => {
+                    let place = (neighbours, &node);
+                    match self.source_there(place, bucket, key, asked).await {
+                        Ok(source) => return Ok(source),
+                        Err(Failed::Here(refusal)) => return Err(refusal),
+                        Err(Failed::Call(failed)) => (Some(node), failed),
+                    }
+                }
+                Err(failed) if self.engine.permit_lease().is_ok() => (None, failed),
+                Ok(_) | Err(_) => return self.source_here(bucket, key, asked).await,
+            };
+            if !patience.again(&failed).await {
+                // Nothing was changed, whatever became of it.
+                let failed = CallFailure {
+                    begun: false,
+                    ..failed
+                };
+                return Err(refusal(&failed, node.as_ref()));
             }
         }
     }
@@ -362,14 +372,11 @@ where
     /// gives them waits for nobody.
     async fn source_there(
         &self,
-        node: &NodeId,
+        (neighbours, node): (&Neighbours, &NodeId),
         bucket: &Arc<Bucket>,
         key: &ObjectKey,
         asked: Asked,
-    ) -> Result<Source<W>, Refusal> {
-        let Some(neighbours) = &self.neighbours else {
-            return Err(S3ErrorCode::InternalError.into());
-        };
+    ) -> Result<Source<W>, Failed> {
         let permit = self.permits.enter().await.ok_or_else(slow_down)?;
         let (first, last) = asked.range.unwrap_or_default();
         let message = SourceMessage {
@@ -385,21 +392,13 @@ where
         };
         let peers = &neighbours.peers;
         let opened = peers.open(node, Task::CopySource, right, &message).await;
-        // Nothing was changed, whatever became of it.
-        let opened = opened.map_err(|failed| {
-            let failed = CallFailure {
-                begun: false,
-                ..failed
-            };
-            refusal(&failed, Some(node))
-        });
         let (mut call, answer, record) = opened?;
         if !answer.code.is_empty() {
             call.done();
             return Err(S3Error::new(code_named(&answer.code), answer.text).into());
         }
         let record: Option<ObjectRecord> = decode(&record).ok().and_then(record_from_wire);
-        let record = record.ok_or(S3ErrorCode::InternalError)?;
+        let record = record.ok_or_else(|| S3Error::from(S3ErrorCode::InternalError))?;
         let reader = match answer.streams {
             true => {
                 call.wire().socket().hold(Holding::Buffers);

@@ -17,7 +17,7 @@ use quickwater_s3::S3Error;
 
 use super::across::entry_from_wire;
 use super::answer::flow_error;
-use super::host::{Hosting, send_stream};
+use super::host::{Hosting, NOT_OURS, send_stream};
 use super::read::ObjectBytes;
 use super::records::record_to_wire;
 use super::{Observer, S3Service};
@@ -79,10 +79,18 @@ where
                 send_done(wire, done.map_err(flow_error), Vec::new()).await
             }
             Task::DeleteKeys => {
-                let results = self.delete_keys(&bucket, decode(&message)?).await;
+                let asked: DeleteKeys = decode(&message)?;
+                let keys = asked.entries.iter().map(|entry| entry.key.as_str());
+                if !self.owns_all(&bucket, keys) {
+                    return hosting.refuse(wire, RefusalKind::NotHere, NOT_OURS).await;
+                }
+                let results = self.delete_keys(&bucket, asked).await;
                 send_done(wire, Ok(()), results.encode_to_vec()).await
             }
             Task::CopySource => {
+                if !self.owns_all(&bucket, [hosting.right.key.as_str()]) {
+                    return hosting.refuse(wire, RefusalKind::NotHere, NOT_OURS).await;
+                }
                 self.give_source(hosting, &bucket, decode(&message)?, wire)
                     .await
             }
@@ -99,6 +107,13 @@ where
             | Task::SendOn
             | Task::ConnectionsEnded => Err(WireError::Unexpected(Kind::Call)),
         }
+    }
+
+    /// Whether all of it is for this worker: who asks looks for the owner again if not, as
+    /// long as nothing has begun.
+    fn owns_all<'k>(&self, bucket: &Bucket, keys: impl IntoIterator<Item = &'k str>) -> bool {
+        keys.into_iter()
+            .all(|key| self.engine.permit(bucket.id, key).is_ok())
     }
 
     async fn bucket_named(&self, name: &str) -> Result<Arc<Bucket>, S3Error> {

@@ -32,6 +32,9 @@ const RELAY_BYTES_MAX: usize = 2 * crate::http::HEAD_BYTES_MAX;
 /// A head is there as it came, as it was read, and as a request.
 const RELAY_FACTOR: usize = 3;
 
+/// Who is told so looks for the owner again.
+pub(super) const NOT_OURS: &str = "this worker does not own the key now";
+
 impl<W, O> Host for S3Service<W, O>
 where
     W: World,
@@ -142,8 +145,7 @@ where
                 && slot.is_some_and(|slot| self.engine.permit_slot(slot).is_ok())
         });
         if !here {
-            let text = "this worker does not own the key now";
-            return hosting.refuse(wire, RefusalKind::NotHere, text).await;
+            return hosting.refuse(wire, RefusalKind::NotHere, NOT_OURS).await;
         }
         request.revalidate |= relay.revalidate;
         let mut body = PeerBody::new(wire, relay.body_bytes);

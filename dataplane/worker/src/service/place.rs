@@ -1,6 +1,7 @@
 //! Which worker a request is for, and whether that is this one. Absent: going there.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use quickwater_engine::{FlowError, World};
 use quickwater_proto::{Bucket, NodeId, slot_of, slot_of_text};
@@ -11,7 +12,7 @@ use super::permits::Permits;
 use super::{Observer, S3Service};
 use crate::buffers::PoolBuf;
 use crate::http::TransportError;
-use crate::peer::{CallFailure, Failure, Peers, Where};
+use crate::peer::{CallFailure, Failure, Peers, RELAY_WAIT, RETRY_PAUSE, Where};
 
 /// What a shard among other workers has for them.
 pub(super) struct Neighbours {
@@ -73,6 +74,52 @@ where
             Where::Nowhere => moving("its keys are being handed over"),
             there @ Where::There(_) => Ok(there),
         }
+    }
+}
+
+/// Why another worker gave no answer.
+pub(super) enum Failed {
+    /// That worker, or the way there.
+    Call(CallFailure),
+    /// This worker, or the client.
+    Here(Refusal),
+}
+
+impl From<CallFailure> for Failed {
+    fn from(failed: CallFailure) -> Self {
+        Self::Call(failed)
+    }
+}
+
+impl From<S3Error> for Failed {
+    fn from(error: S3Error) -> Self {
+        Self::Here(error.into())
+    }
+}
+
+/// How long a request looks for an owner that takes it, as slots move and workers restart.
+pub(super) struct Patience {
+    until: Instant,
+    /// What broke off may be asked for once more: nothing changes when it is done twice.
+    repeatable: bool,
+}
+
+impl Patience {
+    pub(super) fn new(repeatable: bool) -> Self {
+        Self {
+            until: Instant::now() + RELAY_WAIT,
+            repeatable,
+        }
+    }
+
+    /// Whether to try again, after a pause. What may have been begun is not, or once.
+    pub(super) async fn again(&mut self, failed: &CallFailure) -> bool {
+        let again = !failed.begun || std::mem::take(&mut self.repeatable);
+        if !again || failed.failure == Failure::Busy || Instant::now() >= self.until {
+            return false;
+        }
+        monoio::time::sleep(RETRY_PAUSE).await;
+        true
     }
 }
 

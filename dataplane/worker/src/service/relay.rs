@@ -20,14 +20,14 @@ use quickwater_s3::{Operation, Request, RequestView, S3Error, S3ErrorCode};
 use super::answer::{Refusal, ServiceAnswer};
 use super::dispatch::{Seen, slow_down};
 use super::permits::SMALL_BODY_MAX;
-use super::place::{Neighbours, client_failure, refusal};
+use super::place::{Failed, Neighbours, Patience, client_failure, refusal};
 use super::read::{ObjectBytes, Relayed};
 use super::stripes::take_layout;
 use super::{Observer, S3Service};
 use crate::buffers::{LARGE_BYTES, PoolBuf};
 use crate::handoff::Departure;
 use crate::http::{ConnectionInfo, Payload, RequestBody, Response};
-use crate::peer::{CallFailure, Failure, Outgoing, RELAY_WAIT, RETRY_PAUSE, Reply, Where};
+use crate::peer::{CallFailure, Failure, Outgoing, Reply, Where};
 
 /// A piece that is not full goes out when its client was waited for so long.
 const PIECE_AGE_MAX: Duration = Duration::from_secs(5);
@@ -40,26 +40,6 @@ pub(super) struct Relaying<'a> {
     pub(super) request: &'a Request,
     pub(super) identity: &'a Identity,
     pub(super) slot: usize,
-}
-
-/// Why a relay ended without an answer.
-enum Failed {
-    /// The owner, or the way there.
-    Call(CallFailure),
-    /// This worker, or the client.
-    Here(Refusal),
-}
-
-impl From<CallFailure> for Failed {
-    fn from(failed: CallFailure) -> Self {
-        Self::Call(failed)
-    }
-}
-
-impl From<S3Error> for Failed {
-    fn from(error: S3Error) -> Self {
-        Self::Here(error.into())
-    }
 }
 
 impl<W, O> S3Service<W, O>
@@ -76,9 +56,7 @@ where
         body: &mut RequestBody<'_>,
         seen: &mut Seen,
     ) -> Result<Option<ServiceAnswer<W>>, Refusal> {
-        let until = Instant::now() + RELAY_WAIT;
-        // Nothing changes when it is done twice.
-        let mut repeatable = !relaying.request.operation.is_write();
+        let mut patience = Patience::new(!relaying.request.operation.is_write());
         let mut revalidate = false;
         loop {
             let place = self.place(relaying.neighbours, relaying.slot);
@@ -108,11 +86,9 @@ where
                     failed
                 }
             };
-            let again = !failed.begun || std::mem::take(&mut repeatable);
-            if !again || failed.failure == Failure::Busy || Instant::now() >= until {
+            if !patience.again(&failed).await {
                 return Err(refusal(&failed, asked.as_ref()));
             }
-            monoio::time::sleep(RETRY_PAUSE).await;
         }
     }
 
