@@ -279,7 +279,8 @@ def test_a_client_that_comes_back_while_its_worker_starts_is_handed_over(tmp_pat
 def test_a_program_that_is_taken_away_breaks_connections_at_worst(
     tmp_path: Path, node: str
 ) -> None:
-    """Off its device, by somebody else: it is back with the worker's next process."""
+    """Off its device, by somebody else: it is back within seconds, at the latest with the worker's
+    next process."""
     cluster = made(tmp_path, (BUCKET, BODIES), members=THREE)
     load = Load(cluster, 4)
     try:

@@ -534,6 +534,22 @@ fn packets_are_turned_by_who_knows_where_they_go() {
 }
 
 #[test]
+fn what_is_accepted_here_is_not_what_went_elsewhere_before() {
+    let Some(stage) = Stage::new(FOUR) else {
+        return;
+    };
+    let ends = Ends {
+        client: "10.60.1.1:7000".parse().unwrap(),
+        service: FOUR.parse().unwrap(),
+    };
+    stage.entry.send_on(&ends, [2; 6]).unwrap();
+    assert!(stage.entry.is_sent_on(&ends));
+    // The program was off the device when it began, and is there again.
+    assert!(!stage.entry.take_arrival(&ends));
+    assert!(!stage.entry.is_sent_on(&ends));
+}
+
+#[test]
 fn only_the_connection_that_has_ended_where_it_is_ends() {
     let Some(stage) = Stage::new(FOUR) else {
         return;

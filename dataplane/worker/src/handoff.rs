@@ -62,6 +62,10 @@ pub struct Troubles {
     pub full: Vec<Full>,
     /// Why what keeps connections going without this process is not pinned.
     pub unpinned: Option<String>,
+    /// Why the program is on no device: nothing is handed over.
+    pub detached: Option<String>,
+    /// How often somebody took it off the device, and it was attached again.
+    pub attached_again: u64,
 }
 
 /// Is told of them, each time that changes.
@@ -180,9 +184,20 @@ impl Handoff {
         if let Ok(true) = kept {
             tracing::warn!("somebody took pins of ebpf.handoff away: they are there again");
         }
+        let attached = self.forwarding.keep_attached();
+        if let Ok(true) = attached {
+            tracing::warn!(
+                "somebody took the program of ebpf.handoff off its device: it is attached again, \
+                 and connections that had gone elsewhere may have broken"
+            );
+        }
         self.tell(|troubles| {
             troubles.full = full;
             troubles.unpinned = kept.err().map(|error| error.to_string());
+            troubles.attached_again += u64::from(matches!(attached, Ok(true)));
+            // Where the kernel does not tell it is taken to be where it was.
+            let detached = attached.err().filter(|_| !self.is_in_use());
+            troubles.detached = detached.map(|error| error.to_string());
         });
         self.look_for_ended()
     }
@@ -207,6 +222,11 @@ impl Handoff {
     /// Connections of other workers' clients that are here.
     pub(crate) fn stays(&self) -> &Stays {
         &self.stays
+    }
+
+    /// Whether connections can go and come: not while the program is on no device.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.forwarding.is_attached()
     }
 
     pub(crate) fn bytes_min(&self) -> u64 {
@@ -282,7 +302,7 @@ impl Handoff {
                 self.trials.allow(path, Instant::now()) && !self.forwarding.is_sent_on(&guest.ends)
             }
         };
-        may_come && self.own_addresses.have(guest.ends.service.ip())
+        may_come && self.is_in_use() && self.own_addresses.have(guest.ends.service.ip())
     }
 
     /// Packets of a connection may come before it does. `false`: there is no place.

@@ -15,6 +15,12 @@ const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+/// Types of links there, and where what is told of one (`struct bpf_link_info`) has what it hangs
+/// on, in words of eight bytes.
+const BPF_LINK_TYPE_CGROUP: u64 = 3;
+const BPF_LINK_TYPE_TCX: u64 = 11;
+const LINK_TARGET_AT: usize = 2;
 
 /// Values that any bits are valid for, and that have no gaps.
 ///
@@ -49,6 +55,15 @@ struct Pin {
     path: u64,
     object: u32,
     flags: u32,
+}
+
+/// For what is told of an object.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct Info {
+    object: u32,
+    bytes: u32,
+    info: u64,
 }
 
 /// And for running a program.
@@ -145,6 +160,33 @@ pub(crate) fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
     };
     // SAFETY: the kernel reads a string that outlives the call.
     unsafe { call(BPF_OBJ_PIN, &mut pin) }.map(|_| ())
+}
+
+/// Whether a link of a device or a cgroup still hangs there. It does not when somebody detached
+/// it, or when what it hung on is gone.
+///
+/// # Errors
+/// The kernel does not tell, or it is another kind of link.
+pub(crate) fn is_attached(link: impl AsFd) -> io::Result<bool> {
+    let mut words = [0u64; 16];
+    let mut info = Info {
+        object: number(&link),
+        bytes: size_of_val(&words) as u32,
+        info: words.as_mut_ptr().expose_provenance() as u64,
+    };
+    // SAFETY: the kernel writes at most `bytes` to `words`, which outlive the call.
+    unsafe { call(BPF_OBJ_GET_INFO_BY_FD, &mut info)? };
+    let low = |word: u64| {
+        let [a, b, c, d, ..] = word.to_ne_bytes();
+        u64::from(u32::from_ne_bytes([a, b, c, d]))
+    };
+    match low(words[0]) {
+        // The number of the device.
+        BPF_LINK_TYPE_TCX => Ok(low(words[LINK_TARGET_AT]) != 0),
+        // The number of the cgroup.
+        BPF_LINK_TYPE_CGROUP => Ok(words[LINK_TARGET_AT] != 0),
+        kind => Err(io::Error::other(format!("a link of kind {kind}"))),
+    }
 }
 
 /// Runs a program once with `input` for a packet; what it returns.

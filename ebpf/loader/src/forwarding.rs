@@ -8,8 +8,8 @@ mod sweeps;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aya::Ebpf;
@@ -34,6 +34,7 @@ const COUNTS: &str = "HANDOFF";
 const FORWARDS: &str = "FORWARDS";
 const EXPECTED: &str = "EXPECTED";
 const ARRIVALS: &str = "ARRIVALS";
+const ATTACHING: &str = "attaching the program `handoff`";
 /// For how long packets of a connection may be kept away at most.
 pub const WINDOW: Duration = Duration::from_nanos(WINDOW_NS);
 
@@ -56,10 +57,9 @@ pub struct Forwarding {
     device: Device,
     port: u16,
     pins: PathBuf,
-    /// What is pinned there, by name: without its pin it lives as long as this.
-    pinned: [(&'static str, OwnedFd); 3],
-    /// Says that somebody uses the directory.
-    claim: Mutex<Option<File>>,
+    held: Mutex<Held>,
+    /// As the last [`Forwarding::keep_attached`] found it.
+    is_attached: AtomicBool,
     page: Page<HandoffCounts>,
     maps: Mutex<Maps>,
     /// Another way to the entries, for looking at all of them while others use `maps`.
@@ -68,7 +68,15 @@ pub struct Forwarding {
     left: AtomicUsize,
     /// An entry was refused since the last sweep because there are too many.
     refused: [AtomicBool; 2],
-    _programs: Ebpf,
+}
+
+/// What keeps the program where it is.
+struct Held {
+    programs: Ebpf,
+    /// What is pinned, by name: without its pin it lives as long as this.
+    pinned: [(&'static str, OwnedFd); 3],
+    /// Says that somebody uses the directory.
+    claim: Option<File>,
 }
 
 impl Forwarding {
@@ -101,9 +109,7 @@ impl Forwarding {
             expected: take(&mut programs, EXPECTED)?,
             arrivals: take(&mut programs, ARRIVALS)?,
         };
-        let missing = || Unavailable::Missing { name: PROGRAM };
-        let program = programs.program_mut(PROGRAM).ok_or_else(missing)?;
-        let program: &mut SchedClassifier = program.try_into().map_err(|_| missing())?;
+        let program = program(&mut programs)?;
         program
             .load()
             .map_err(Unavailable::refused("loading the program `handoff`"))?;
@@ -112,34 +118,73 @@ impl Forwarding {
             gone(fs::remove_file(pins.join(before)))
                 .map_err(Unavailable::refused("removing an old pin"))?;
         }
-        let handle = |name: &'static str| -> Result<_, Unavailable> {
-            let handle = call::pinned(&pins.join(name));
-            Ok((
-                name,
-                handle.map_err(Unavailable::refused("what is pinned"))?,
-            ))
-        };
         let forwarding = Forwarding {
             device: device.clone(),
             port,
             pins: pins.to_owned(),
-            pinned: [
-                handle(pins::LINK)?,
-                handle(pins::FORWARDS)?,
-                handle(pins::ARRIVALS)?,
-            ],
-            claim: Mutex::default(),
+            held: Mutex::new(Held {
+                programs,
+                pinned: [
+                    handle(pins, pins::LINK)?,
+                    handle(pins, pins::FORWARDS)?,
+                    handle(pins, pins::ARRIVALS)?,
+                ],
+                claim: None,
+            }),
+            is_attached: AtomicBool::new(true),
             page,
             maps: Mutex::new(maps),
             all,
             left: AtomicUsize::new(0),
             refused: Default::default(),
-            _programs: programs,
         };
         forwarding
             .keep_pinned()
             .map_err(Unavailable::refused("what is pinned"))?;
         Ok(forwarding)
+    }
+
+    /// Attaches the program again if somebody took it off the device. Whether that was so.
+    /// Meanwhile packets of connections that had gone met this host, which resets those
+    /// connections; entries of others still count. To be called now and then.
+    ///
+    /// # Errors
+    /// It is on no device, and from now on [`Self::is_attached`] says so; or the kernel does
+    /// not tell.
+    pub fn keep_attached(&self) -> Result<bool, Unavailable> {
+        let mut held = self.held();
+        let Held {
+            programs,
+            pinned: [link, ..],
+            ..
+        } = &mut *held;
+        let is_attached = call::is_attached(&link.1).map_err(Unavailable::refused(ATTACHING))?;
+        self.is_attached.store(is_attached, Relaxed);
+        if is_attached {
+            return Ok(false);
+        }
+        let device = Device::named(&self.device.name).map_err(Unavailable::refused(ATTACHING))?;
+        if device != self.device {
+            // Others know this host by that address.
+            let why = format!("{} has another address of Ethernet now", device.name);
+            return Err(Unavailable::Refused {
+                what: ATTACHING,
+                why,
+            });
+        }
+        let pin = self.pins.join(pins::LINK);
+        gone(fs::remove_file(&pin)).map_err(Unavailable::refused("removing an old pin"))?;
+        hang_anew(program(programs)?, &device, &pin)?;
+        *link = handle(&self.pins, pins::LINK)?;
+        self.is_attached.store(true, Relaxed);
+        Ok(true)
+    }
+
+    /// Whether packets come by the program, as far as is known: if not, connections can be
+    /// neither given away nor taken.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.is_attached.load(Relaxed)
     }
 
     /// Where it is attached.
@@ -164,6 +209,25 @@ impl Forwarding {
             failed: self.page.failed.load(Relaxed),
         }
     }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn program(programs: &mut Ebpf) -> Result<&mut SchedClassifier, Unavailable> {
+    let missing = || Unavailable::Missing { name: PROGRAM };
+    let program = programs.program_mut(PROGRAM).ok_or_else(missing)?;
+    program.try_into().map_err(|_| missing())
+}
+
+/// A handle of what is pinned, with its name.
+fn handle(pins: &Path, name: &'static str) -> Result<(&'static str, OwnedFd), Unavailable> {
+    let handle = call::pinned(&pins.join(name));
+    Ok((
+        name,
+        handle.map_err(Unavailable::refused("what is pinned"))?,
+    ))
 }
 
 /// In place of the one that an earlier process left, if there is one: no packet goes by
@@ -179,10 +243,18 @@ fn hang(program: &mut SchedClassifier, device: &Device, pin: &Path) -> Result<()
         let removed = fs::remove_file(pin);
         removed.map_err(Unavailable::refused("removing an old pin"))?;
     }
+    hang_anew(program, device, pin)
+}
+
+fn hang_anew(
+    program: &mut SchedClassifier,
+    device: &Device,
+    pin: &Path,
+) -> Result<(), Unavailable> {
     let order = TcAttachOptions::TcxOrder(LinkOrder::default());
     let link = program
         .attach_with_options(&device.name, TcAttachType::Ingress, order)
-        .map_err(Unavailable::refused("attaching the program `handoff`"))?;
+        .map_err(Unavailable::refused(ATTACHING))?;
     pin_link(program, link, pin)
 }
 

@@ -1,5 +1,7 @@
 //! What the kernel lets this process do: the seccomp filter, eBPF.
 
+use std::path::PathBuf;
+
 use quickwater_ebpf::Forwarding;
 
 use super::Check;
@@ -27,13 +29,26 @@ pub(super) fn checks(settings: &Settings, is_running: bool) -> Vec<Check> {
     .collect()
 }
 
-/// What a worker left in the kernel that hands connections over, and nobody uses.
+/// What a worker left in the kernel that hands connections over, and nobody uses, or is used and
+/// hangs on nothing.
 pub(super) fn left_behind(settings: &Settings, is_running: bool) -> Option<Check> {
     let name = "ebpf.handoff";
     let root = settings.ebpf.pins.as_deref()?;
     let found = Forwarding::left_behind(root, settings.s3.listen.port());
     // Who may not look has left nothing there.
     let mut found = found.ok()?;
+    let on_no_device = |pins: &PathBuf| {
+        let used = Forwarding::is_used(pins).unwrap_or(false);
+        used && Forwarding::hangs(pins).is_ok_and(|hangs| !hangs)
+    };
+    if let Some(pins) = found.iter().find(|pins| on_no_device(pins)) {
+        return Some(Check::warn(
+            name,
+            format!("the program of {} is on no device", pins.display()),
+            "somebody took it off, or the device is gone: the worker attaches it again within \
+             five seconds, or `quickwater status` says why not",
+        ));
+    }
     found.retain(|pins| Forwarding::is_used(pins).is_ok_and(|used| !used));
     let pins = found.first()?.display();
     Some(match (settings.ebpf.handoff, is_running) {

@@ -55,7 +55,8 @@ pub(super) fn start(
         let on = format!("connections that come in by {device} may go to the owner");
         let (told, shown) = (conditions.clone(), on.clone());
         let tell = Box::new(move |troubles: &Troubles| {
-            told.set(Part::Handoff, State::On, with_troubles(&shown, troubles));
+            let (state, detail) = condition(&shown, troubles);
+            told.set(Part::Handoff, state, detail);
         });
         let handoff = Arc::new(Handoff::new(forwarding, settings.handoff_min, tell));
         // Before the first look, which may have more to say.
@@ -134,6 +135,21 @@ fn begin_sweeps(handoff: &Arc<Handoff>) -> io::Result<SyncSender<()>> {
     Ok(sweeps)
 }
 
+/// Whether connections move, and which stay though they could.
+fn condition(on: &str, troubles: &Troubles) -> (State, String) {
+    match &troubles.detached {
+        Some(why) => {
+            let detail = format!(
+                "the program is on no device any more, because somebody took it off or the device \
+                 is gone, and was not attached again ({why}): {WITHOUT}, and connections that had \
+                 gone elsewhere break"
+            );
+            (State::Refused, detail)
+        }
+        None => (State::On, with_troubles(on, troubles)),
+    }
+}
+
 /// Says which connections stay though they could move.
 fn with_troubles(on: &str, troubles: &Troubles) -> String {
     let mut told = with_unheard(on, &troubles.unheard);
@@ -155,6 +171,15 @@ fn with_troubles(on: &str, troubles: &Troubles) -> String {
              on cannot be pinned: ",
         );
         told.push_str(why);
+    }
+    if troubles.attached_again > 0 {
+        // A `String` takes all it is given.
+        let _ = write!(
+            told,
+            "; somebody took the program off the device (so far: {}), it was attached again, and \
+             connections that had gone elsewhere may have broken",
+            troubles.attached_again
+        );
     }
     told
 }
@@ -224,6 +249,21 @@ mod tests {
             "{told}"
         );
         assert!(told.contains("a flood?"), "{told}");
+    }
+
+    #[test]
+    fn without_the_program_nothing_is_on() {
+        let mut troubles = Troubles {
+            detached: Some("no device e0".into()),
+            ..Troubles::default()
+        };
+        let (state, detail) = condition("on", &troubles);
+        assert_eq!(state, State::Refused);
+        assert!(detail.contains("(no device e0)"), "{detail}");
+        (troubles.detached, troubles.attached_again) = (None, 2);
+        let (state, detail) = condition("on", &troubles);
+        assert_eq!(state, State::On);
+        assert!(detail.contains("(so far: 2)"), "{detail}");
     }
 
     #[test]

@@ -55,6 +55,9 @@ where
         let (Some(handoff), Some(service)) = (&self.handoff, info.service) else {
             return;
         };
+        if !handoff.is_in_use() {
+            return;
+        }
         match &info.entry {
             None => relay.service = ends(info.peer, service).service.to_string(),
             // The one that is watched stays until its client is heard.

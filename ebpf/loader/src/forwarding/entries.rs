@@ -43,6 +43,9 @@ impl Forwarding {
     pub fn take_arrival(&self, ends: &Ends) -> bool {
         let mut maps = self.maps();
         let Ok(since) = maps.arrivals.get(&key(ends), 0) else {
+            // It began while the program was off the device, for one: what is known of the
+            // same ends is known of a connection before it.
+            drop_entry(maps.forwards.remove(&key(ends)));
             return false;
         };
         drop_entry(maps.arrivals.remove(&key(ends)));
@@ -56,6 +59,7 @@ impl Forwarding {
     /// # Errors
     /// They are not.
     pub fn keep_away(&self, ends: &Ends) -> Result<(), Unavailable> {
+        self.check_attached()?;
         self.put(ends, Forward::KEEP_AWAY, [0; 6]).map(|_| ())
     }
 
@@ -151,6 +155,7 @@ impl Forwarding {
     /// # Errors
     /// They are not, and would be answered by a reset.
     pub fn expect(&self, ends: &Ends) -> Result<(), Unavailable> {
+        self.check_attached()?;
         let until = now_ns().saturating_add(WINDOW_NS);
         let mut maps = self.maps();
         let put = maps.expected.insert(key(ends), until, 0);
@@ -167,6 +172,16 @@ impl Forwarding {
     /// The socket is there.
     pub fn expect_no_more(&self, ends: &Ends) {
         drop_entry(self.maps().expected.remove(&key(ends)));
+    }
+
+    fn check_attached(&self) -> Result<(), Unavailable> {
+        match self.is_attached() {
+            true => Ok(()),
+            false => Err(Unavailable::Refused {
+                what: "the program `handoff`",
+                why: "it is on no device".into(),
+            }),
+        }
     }
 
     fn note_refusal(&self, put: &Result<(), MapError>, map: Full) {

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -31,16 +30,16 @@ impl Forwarding {
     pub fn keep_pinned(&self) -> io::Result<bool> {
         let mut is_repaired = false;
         fs::create_dir_all(&self.pins)?;
-        for (name, object) in &self.pinned {
+        let mut held = self.held();
+        for (name, object) in &held.pinned {
             let path = self.pins.join(name);
             if !path.try_exists()? {
                 call::pin(object, &path)?;
                 is_repaired = true;
             }
         }
-        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_repaired || claim.is_none() {
-            *claim = match claimed(&self.pins, FlockOperation::NonBlockingLockShared) {
+        if is_repaired || held.claim.is_none() {
+            held.claim = match claimed(&self.pins, FlockOperation::NonBlockingLockShared) {
                 // Somebody asks just now whether it is used: at the next look.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
                 other => Some(other?),
@@ -84,6 +83,14 @@ impl Forwarding {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the program that is pinned in one of these directories hangs on a device.
+    ///
+    /// # Errors
+    /// The kernel does not tell, or nothing is pinned there.
+    pub fn hangs(pins: &Path) -> io::Result<bool> {
+        call::is_attached(call::pinned(&pins.join(LINK))?)
     }
 
     /// Takes the program off the device, also one that an earlier process left there. The
