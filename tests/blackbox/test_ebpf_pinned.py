@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -204,6 +205,35 @@ def test_connections_are_turned_by_programs_that_were_pinned(
     until_answered_by("service", service, cgroup)
     place.run("unload")
     assert place.pinned() == []
+
+
+def test_pinned_programs_that_somebody_removed_are_told(
+    serve: ServeFactory, place: Place, cgroup: Path, service: Service
+) -> None:
+    local = free_address()
+    flags = {
+        "ebpf-service": service.flag(),
+        "ebpf-local": local,
+        "ebpf-cgroup": str(cgroup),
+        "ebpf-reuseport": "off",
+    }
+    loaded = [f"--{name}={value}" for name, value in flags.items()]
+    place.load(*loaded)
+    server = serve(**bare(place, **flags, **{"s3-listen": local}))
+    assert states(server, "connect") == "on", server.log_tail()
+    until_answered_by("worker", service, cgroup)
+    remove = ["find", str(place.pins), "-name", "connect[46]", "-delete"]
+    subprocess.run([*place.inside, *remove], check=True, timeout=DEADLINE_SECONDS)
+    until_answered_by("service", service, cgroup)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while states(server, "connect") != "refused":
+        assert time.monotonic() < deadline, server.log_tail()
+        time.sleep(0.02)
+    assert server.stop() == 0
+    place.load(*loaded)
+    server.start()
+    assert states(server, "connect") == "on", server.log_tail()
+    until_answered_by("worker", service, cgroup)
 
 
 def free_address() -> str:

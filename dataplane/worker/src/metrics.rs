@@ -332,7 +332,7 @@ metrics! {
         "1: a write or flush failed, nothing is committed until a restart."
 
     EbpfState Gauge "quickwater_ebpf_state" ["program", "state"]
-        "1 for the state that an eBPF program is in. program: reuseport, connect, handoff, bypass. state: on, off (by the settings, or nothing to do), not_built (into this binary), refused (by the kernel or a test of our own; the log says why)."
+        "1 for the state that an eBPF program is in. program: reuseport, connect, handoff, bypass. state: on, off (by the settings, or nothing to do), not_built (into this binary), refused (by the kernel or a test of our own, or detached by somebody since; the log says why)."
     EbpfConnections Counter "quickwater_ebpf_reuseport_connections_total" ["chosen_by"]
         "New connections by who chose their shard while the program is on. chosen_by: program, kernel (its hash, where the program had no answer)."
 
@@ -346,7 +346,7 @@ metrics! {
     EbpfForwardPackets Counter "quickwater_ebpf_forward_packets_total" ["outcome"]
         "Packets of such connections. outcome: forwarded, kept_away (dropped while a connection was handed over), too_old (of entries that had ended), failed."
     EbpfBypassConnections Counter "quickwater_ebpf_bypass_connections_total" ["outcome"]
-        "Connections of clients of this node to this worker. outcome: taken (answers go from socket to socket), stalled (of those, broken because the client did not read), starved (of those, waited because the kernel had no memory for what the client had not read), refused (the programs could not note the client; TCP)."
+        "Connections of clients of this node to this worker. outcome: taken (answers go from socket to socket), stalled (of those, broken because the client did not read), starved (of those, waited because the kernel had no memory for what the client had not read), refused (the programs could not note it, for one because they know as many as they can; TCP)."
     EbpfBypassBytes Counter "quickwater_ebpf_bypass_bytes_total" []
         "Bytes of answers that went from socket to socket, without TCP; for want of memory some are tried, and counted, again."
 

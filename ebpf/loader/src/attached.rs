@@ -15,6 +15,8 @@ const PROGRAMS_MAX: usize = 512;
 pub(crate) const CONNECTS: [u32; 2] = [10, 11];
 /// BPF_CGROUP_SOCK_OPS.
 pub(crate) const SOCK_OPS: u32 = 3;
+/// BPF_SK_MSG_VERDICT.
+const MSG_VERDICT: u32 = 7;
 
 /// The part of `union bpf_attr` for this command, with room for what newer kernels know.
 #[repr(C, align(8))]
@@ -36,11 +38,36 @@ struct Query {
 /// # Errors
 /// The kernel refuses: it needs CAP_NET_ADMIN, and there may be 512 at most.
 pub(crate) fn effective(cgroup: impl AsFd, attach_type: u32) -> io::Result<Vec<u32>> {
+    query(cgroup, attach_type, BPF_F_QUERY_EFFECTIVE)
+}
+
+/// Whether processes of the cgroup run the program of this type and id. Not where the cgroup is
+/// gone.
+///
+/// # Errors
+/// As for [`effective`].
+pub(crate) fn runs(cgroup: impl AsFd, attach_type: u32, id: u32) -> io::Result<bool> {
+    match effective(cgroup, attach_type) {
+        Ok(ids) => Ok(ids.contains(&id)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The id of the program that judges what sockets of a map send, if there is one.
+///
+/// # Errors
+/// The kernel refuses: it needs CAP_NET_ADMIN, and Linux 5.18.
+pub(crate) fn of_sockets(map: impl AsFd) -> io::Result<Vec<u32>> {
+    query(map, MSG_VERDICT, 0)
+}
+
+fn query(target: impl AsFd, attach_type: u32, query_flags: u32) -> io::Result<Vec<u32>> {
     let mut ids = vec![0u32; PROGRAMS_MAX];
     let mut query = Query {
-        target: cgroup.as_fd().as_raw_fd().cast_unsigned(),
+        target: target.as_fd().as_raw_fd().cast_unsigned(),
         attach_type,
-        query_flags: BPF_F_QUERY_EFFECTIVE,
+        query_flags,
         ids: ids.as_mut_ptr().expose_provenance() as u64,
         count: PROGRAMS_MAX as u32,
         ..Query::default()

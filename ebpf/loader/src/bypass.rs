@@ -10,11 +10,13 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, SockHash};
-use aya::programs::{CgroupAttachMode, Program, ProgramError, SchedClassifier, SkMsg, SockOps};
+use aya::programs::{
+    CgroupAttachMode, Program, ProgramError, ProgramInfo, SchedClassifier, SkMsg, SockOps,
+};
 use quickwater_ebpf_shapes::{BypassCounts, MEETING_AT, NO_CLIENT};
 use rustix::net::sockopt;
 
@@ -48,8 +50,9 @@ type Meeting = [u32; 12];
 pub struct BypassTotals {
     /// Clients of this node that connected to the worker.
     pub clients: u64,
-    /// Of those, ones that could not be noted: too many, or another program has them.
-    pub clients_refused: u64,
+    /// Connections that could not be noted, of clients or of the worker: too many, or another
+    /// program has them.
+    pub refused_connections: u64,
     /// Bytes that went from socket to socket.
     pub bytes: u64,
     /// Sends that were refused because the client had gone.
@@ -64,7 +67,19 @@ pub struct Bypass {
     routes: OwnedFd,
     accepted: OwnedFd,
     queued: OwnedFd,
+    hung: Hung,
+    /// Connections of the worker that could not be noted because there are too many.
+    workers_full: AtomicU64,
+    /// How many there were, of clients or of the worker, when that was asked last.
+    full_told: AtomicU64,
     _programs: Ebpf,
+}
+
+/// Where programs hang, and the ids of those that do.
+struct Hung {
+    cgroup: File,
+    meet: u32,
+    send: u32,
 }
 
 impl Bypass {
@@ -88,15 +103,44 @@ impl Bypass {
         queued.load().map_err(loading)?;
         let queued = owned(queued.fd().map_err(loading)?.as_fd())?;
         hang(&mut programs)?;
+        let cgroup = File::open(cgroup).map_err(Unavailable::refused("opening the cgroup"))?;
+        let mut programs = watch(programs, &cgroup)?;
         let bypass = Bypass {
             page: counts(&programs)?,
             workers: map_fd(&programs, WORKERS)?,
             routes: map_fd(&programs, ROUTES)?,
             accepted: map_fd(&programs, ACCEPTED)?,
             queued,
-            _programs: watch(programs, cgroup)?,
+            hung: Hung {
+                meet: id(program::<SockOps>(&mut programs, MEET)?.info())?,
+                send: id(program::<SkMsg>(&mut programs, SEND)?.info())?,
+                cgroup,
+            },
+            workers_full: AtomicU64::new(0),
+            full_told: AtomicU64::new(0),
+            _programs: programs,
         };
         Ok(bypass)
+    }
+
+    /// Whether the programs are still attached: somebody may have detached them, or the cgroup
+    /// is gone. Without them what is sent goes by TCP, but for connections that were taken
+    /// before: theirs goes on as it did.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn is_attached(&self) -> io::Result<bool> {
+        let Hung { cgroup, meet, send } = &self.hung;
+        Ok(attached::runs(cgroup, attached::SOCK_OPS, *meet)?
+            && attached::of_sockets(&self.workers)?.contains(send))
+    }
+
+    /// Whether a connection goes by TCP since this was asked last because there are as many as
+    /// the programs can know.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let full = self.page.clients_full.load(Relaxed) + self.workers_full.load(Relaxed);
+        self.full_told.swap(full, Relaxed) < full
     }
 
     /// Has all that is sent on a connection go from socket to socket, if its client is on
@@ -116,9 +160,11 @@ impl Bypass {
             return Ok(None);
         }
         let ways = ways(&meeting);
-        call::update(&self.routes, &ways, &meeting)?;
+        let noted = call::update(&self.routes, &ways, &meeting);
+        noted.inspect_err(|error| self.note_refusal(error))?;
         let number = socket.as_fd().as_raw_fd().cast_unsigned();
         if let Err(error) = call::update(&self.workers, &ways, &number) {
+            self.note_refusal(&error);
             call::delete(&self.routes, &ways)?;
             return Err(error);
         }
@@ -135,9 +181,16 @@ impl Bypass {
     pub fn totals(&self) -> BypassTotals {
         BypassTotals {
             clients: self.page.clients.load(Relaxed),
-            clients_refused: self.page.clients_refused.load(Relaxed),
+            refused_connections: self.page.clients_refused.load(Relaxed)
+                + self.workers_full.load(Relaxed),
             bytes: self.page.bytes.load(Relaxed),
             refused: self.page.refused.load(Relaxed),
+        }
+    }
+
+    fn note_refusal(&self, error: &io::Error) {
+        if error.raw_os_error() == Some(libc::E2BIG) {
+            self.workers_full.fetch_add(1, Relaxed);
         }
     }
 
@@ -256,24 +309,23 @@ fn hang(programs: &mut Ebpf) -> Result<(), Unavailable> {
 }
 
 /// Attaches to the cgroup, beside the programs of others.
-fn watch(mut programs: Ebpf, cgroup: &Path) -> Result<Ebpf, Unavailable> {
+fn watch(mut programs: Ebpf, cgroup: &File) -> Result<Ebpf, Unavailable> {
     let attaching = "attaching to the cgroup";
-    let cgroup = File::open(cgroup).map_err(Unavailable::refused("opening the cgroup"))?;
     let meet: &mut SockOps = program(&mut programs, MEET)?;
     meet.load().map_err(loading)?;
     for _ in 0..WATCH_TRIES {
-        let others = effective(&cgroup)?;
+        let others = effective(cgroup)?;
         // As for the programs of connect: a link stands beside others, and is EINVAL if told so.
-        let link = meet.attach(&cgroup, CgroupAttachMode::Single);
+        let link = meet.attach(cgroup, CgroupAttachMode::Single);
         let link = link.map_err(Unavailable::refused(attaching))?;
-        let now = effective(&cgroup)?;
+        let now = effective(cgroup)?;
         let missing: Vec<u32> = others.into_iter().filter(|id| !now.contains(id)).collect();
         if missing.is_empty() {
             return Ok(programs);
         }
         // Because of ours, or gone by themselves: then they do not come back.
         meet.detach(link).map_err(Unavailable::refused(attaching))?;
-        let now = effective(&cgroup)?;
+        let now = effective(cgroup)?;
         if let Some(id) = missing.into_iter().find(|id| now.contains(id)) {
             return Err(Unavailable::Refused {
                 what: attaching,
@@ -302,6 +354,11 @@ where
     let missing = || Unavailable::Missing { name };
     let found = programs.program_mut(name).ok_or_else(missing)?;
     found.try_into().map_err(|_| missing())
+}
+
+fn id(known: Result<ProgramInfo, ProgramError>) -> Result<u32, Unavailable> {
+    let known = known.map_err(Unavailable::refused("asking for a program"))?;
+    Ok(known.id())
 }
 
 fn map_fd(programs: &Ebpf, name: &'static str) -> Result<OwnedFd, Unavailable> {

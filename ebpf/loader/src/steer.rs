@@ -3,8 +3,9 @@
 
 use std::error::Error;
 use std::fs::File;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 
 use aya::Ebpf;
@@ -17,7 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::page::Page;
 use crate::pinned::{self, Claim, Pins};
-use crate::{Unavailable, attached, netns, object};
+use crate::{Unavailable, attached, call, netns, object};
 
 const PROGRAMS: [&str; 2] = ["connect4", "connect6"];
 const VALUE: &str = "STEER";
@@ -41,14 +42,22 @@ pub struct SteerCounts {
 /// process ends, however it does; or pinned by another one.
 pub struct Steering {
     page: Page<Steer>,
-    _hold: Hold,
+    hold: Hold,
 }
 
-/// What has to live as long as the programs are told something.
-#[expect(dead_code, reason = "held")]
+/// What has to live as long as the programs are told something, and by which is found whether
+/// they are still attached.
 enum Hold {
-    Loaded(Ebpf),
-    Pinned(Claim),
+    Loaded {
+        cgroup: File,
+        /// Type and id of each.
+        programs: Vec<(u32, u32)>,
+        _programs: Ebpf,
+    },
+    Pinned {
+        path: PathBuf,
+        _claim: Claim,
+    },
 }
 
 impl Steering {
@@ -65,12 +74,21 @@ impl Steering {
         local: SocketAddr,
         cgroup: &Path,
     ) -> Result<Self, Unavailable> {
-        let (programs, _) = attach(service, local, cgroup)?;
+        let (mut programs, _) = attach(service, local, cgroup)?;
         let page = map_value(&programs)?;
-        Ok(Steering {
-            page,
-            _hold: Hold::Loaded(programs),
-        })
+        let cgroup = File::open(cgroup).map_err(Unavailable::refused("opening the cgroup"))?;
+        let mut ids = Vec::new();
+        for (name, kind) in PROGRAMS.into_iter().zip(attached::CONNECTS) {
+            let known = program(&mut programs, name)?.info();
+            let known = known.map_err(Unavailable::refused("asking for a program"))?;
+            ids.push((kind, known.id()));
+        }
+        let hold = Hold::Loaded {
+            cgroup,
+            programs: ids,
+            _programs: programs,
+        };
+        Ok(Steering { page, hold })
     }
 
     /// The same with the programs that [`Self::pin`] left. Needs no capability, only the
@@ -90,10 +108,11 @@ impl Steering {
         let map = MapData::from_pin(path.join(VALUE)).map_err(opened)?;
         let page: Page<Steer> = Page::map(map.fd()).map_err(opened)?;
         page.beat.store(0, Relaxed);
-        Ok(Steering {
-            page,
-            _hold: Hold::Pinned(claim),
-        })
+        let hold = Hold::Pinned {
+            path,
+            _claim: claim,
+        };
+        Ok(Steering { page, hold })
     }
 
     /// Attaches as [`Self::attach`] does, and leaves it to the worker of this node. A
@@ -135,6 +154,38 @@ impl Steering {
     /// The worker is not ready: from now on connections go to the service address.
     pub fn withdraw(&self) {
         self.page.beat.store(0, Relaxed);
+    }
+
+    /// Whether both programs are still attached: somebody may have detached them, or taken
+    /// away their pins, or the cgroup is gone.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn is_attached(&self) -> io::Result<bool> {
+        match &self.hold {
+            Hold::Loaded {
+                cgroup, programs, ..
+            } => {
+                for (kind, id) in programs {
+                    if !attached::runs(cgroup, *kind, *id)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            Hold::Pinned { path, .. } => {
+                for name in PROGRAMS {
+                    match call::pinned(&path.join(name)) {
+                        Ok(link) if call::is_attached(&link)? => {}
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Err(error);
+                        }
+                        _ => return Ok(false),
+                    }
+                }
+                Ok(true)
+            }
+        }
     }
 
     /// What has happened since it was attached.

@@ -35,6 +35,8 @@ const INET: u32 = 2;
 const INET6: u32 = 10;
 /// The third word of an IPv4 address in the form of IPv6.
 const MAPPED: u32 = 0xffff_u32.to_be();
+/// E2BIG: a map has as many entries as it can.
+const NO_ROOM: i64 = -7;
 /// Programs of this type say 1; what they say is not used here.
 const DONE: u32 = 1;
 
@@ -129,6 +131,9 @@ fn client(context: &SockOpsContext, counts: &BypassCounts) {
     };
     if outcome != 0 {
         add(&counts.clients_refused, 1);
+    }
+    if outcome == NO_ROOM {
+        add(&counts.clients_full, 1);
     }
 }
 

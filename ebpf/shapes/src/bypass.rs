@@ -54,6 +54,8 @@ pub struct BypassCounts {
     pub clients: AtomicU64,
     /// Of those, ones that could not be noted: too many, or another program has them.
     pub clients_refused: AtomicU64,
+    /// Of those, ones for which there was no room.
+    pub clients_full: AtomicU64,
     /// Bytes that went from socket to socket.
     pub bytes: AtomicU64,
     /// Sends that were refused because the client had gone.

@@ -2,15 +2,19 @@
 //! eBPF can be had and a test at the start succeeds; else by TCP.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
 
 use quickwater_ebpf::{Bypass, Unavailable, cgroup_root, own_addresses};
-use quickwater_worker::http::BypassGate;
+use quickwater_worker::http::{BypassGate, BypassNews};
 use quickwater_worker::metrics::{Metric, Metrics};
 
 use super::conditions::{Conditions, Part, State};
 use crate::settings::EbpfSettings;
 
+/// How often somebody looks whether the programs are attached and have room.
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
 /// What becomes of answers without.
 const WITHOUT: &str = "answers to clients of this node go by TCP";
 
@@ -32,21 +36,65 @@ pub(super) fn start(
     };
     match attach(settings, address) {
         Ok(bypass) => {
-            let detail = "answers to clients of this node go from socket to socket";
-            told(State::On, detail.into());
             let conditions = conditions.clone();
-            let when_closed = move || {
-                let detail = format!("several clients in a row stalled: from now on {WITHOUT}");
-                conditions.set(Part::Bypass, State::Refused, detail);
+            let tell = move |news| {
+                let (state, detail) = condition(news);
+                conditions.set(Part::Bypass, state, detail);
             };
-            let gate = BypassGate::new(bypass, Box::new(when_closed));
+            tell(BypassNews::Open);
+            let gate = BypassGate::new(bypass, Box::new(tell));
             collect(metrics, Arc::clone(&gate));
+            begin_looks(&gate);
             Some(gate)
         }
         Err(why) => {
             told(State::from(&why), format!("{why}: {WITHOUT}"));
             None
         }
+    }
+}
+
+/// What `status` says of it.
+fn condition(news: BypassNews) -> (State, String) {
+    let on = "answers to clients of this node go from socket to socket";
+    let from_now_on = format!("from now on {WITHOUT}");
+    match news {
+        BypassNews::Open => (State::On, on.to_owned()),
+        BypassNews::Full => {
+            let full = "as many connections as can be (16,384) do, others go by TCP";
+            (State::On, format!("{on}; {full}"))
+        }
+        BypassNews::Stalled => {
+            let why = "several clients in a row stalled";
+            (State::Refused, format!("{why}: {from_now_on}"))
+        }
+        BypassNews::Detached => {
+            let why = "somebody detached the programs, or their cgroup is gone";
+            (
+                State::Refused,
+                format!("{why}: {from_now_on}, until the next start"),
+            )
+        }
+    }
+}
+
+/// Looks after the programs until the gate is closed or gone.
+fn begin_looks(gate: &Arc<BypassGate>) {
+    let gate = Arc::downgrade(gate);
+    let thread = thread::Builder::new().name("qw-bypass".into());
+    let begun = thread.spawn(move || {
+        while let Some(gate) = Weak::upgrade(&gate) {
+            match gate.look() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => tracing::debug!(%error, "whether programs are attached"),
+            }
+            drop(gate);
+            thread::sleep(LOOK_PERIOD);
+        }
+    });
+    if let Err(error) = begun {
+        tracing::warn!(%error, "nobody looks whether the programs of ebpf.bypass stay attached");
     }
 }
 
@@ -85,7 +133,7 @@ fn collect(metrics: &Metrics, gate: Arc<BypassGate>) {
         put("taken", taken);
         put("stalled", stalled);
         put("starved", starved);
-        put("refused", totals.clients_refused);
+        put("refused", totals.refused_connections);
         samples.count(Metric::EbpfBypassBytes, &[], totals.bytes);
     });
 }

@@ -156,6 +156,15 @@ impl Road {
         format!("nobody answers at {local} (ebpf.local): connections to {service} stay as they are")
     }
 
+    fn is_gone(&self) -> String {
+        let service = self.service;
+        format!(
+            "somebody detached the programs, or their cgroup is gone: connections to {service} \
+             stay as they are until this worker starts again (where `quickwater ebpf load` attached \
+             them, until that was done once more)"
+        )
+    }
+
     /// Whether somebody takes connections at its end: else clients would find nobody.
     async fn is_open(&self) -> bool {
         let connected = TcpStream::connect(self.local);
@@ -173,6 +182,14 @@ async fn beat(steering: Arc<Steering>, readiness: Readiness, road: Road, conditi
         if is_ready && probed.is_none_or(|at| at.elapsed() >= PROBE_PERIOD) {
             let before = std::mem::replace(&mut is_open, road.is_open().await);
             probed = Some(Instant::now());
+            match steering.is_attached() {
+                Ok(true) => {}
+                Ok(false) => {
+                    steering.withdraw();
+                    return conditions.set(Part::Connect, State::Refused, road.is_gone());
+                }
+                Err(error) => tracing::debug!(%error, "whether the programs are attached"),
+            }
             match (before, is_open) {
                 (true, false) => conditions.set(Part::Connect, State::Refused, road.is_closed()),
                 (false, true) => conditions.set(Part::Connect, State::On, road.works()),

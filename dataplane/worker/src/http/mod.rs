@@ -39,6 +39,6 @@ pub use service::{
     BodyAborted, ConnectionInfo, NoBody, NoQuick, Payload, QuickAnswer, Response, ResponseBody,
     Service,
 };
-pub use shortcut::BypassGate;
+pub use shortcut::{BypassGate, BypassNews};
 pub use transfer::TransportError;
 pub use watch::Starved;

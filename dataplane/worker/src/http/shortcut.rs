@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quickwater_ebpf::{Bypass, BypassTotals, QUEUED_MAX, Shortcut};
@@ -24,13 +24,30 @@ pub struct BypassGate {
     /// Since the last client that was waited for and read on.
     in_a_row: AtomicUsize,
     is_closed: AtomicBool,
-    when_closed: Box<dyn Fn() + Send + Sync>,
+    is_full: AtomicBool,
+    /// Held while something is told, so that the end is the last word.
+    telling: Mutex<()>,
+    tell: Box<dyn Fn(BypassNews) + Send + Sync>,
+}
+
+/// What has become of the short way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BypassNews {
+    /// Several clients in a row stalled: no connection takes it any more.
+    Stalled,
+    /// The programs are not attached any more: the same.
+    Detached,
+    /// Connections go by TCP because the programs know as many as they can.
+    Full,
+    /// There is room again.
+    Open,
 }
 
 impl BypassGate {
-    /// An open one; `when_closed` is called once, by whichever shard closes it.
+    /// An open one; `tell` is called with each change, by whichever thread finds it. After it
+    /// was closed there is none.
     #[must_use]
-    pub fn new(bypass: Arc<Bypass>, when_closed: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
+    pub fn new(bypass: Arc<Bypass>, tell: Box<dyn Fn(BypassNews) + Send + Sync>) -> Arc<Self> {
         Arc::new(BypassGate {
             bypass,
             taken: AtomicU64::new(0),
@@ -38,7 +55,9 @@ impl BypassGate {
             starved: AtomicU64::new(0),
             in_a_row: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
-            when_closed,
+            is_full: AtomicBool::new(false),
+            telling: Mutex::default(),
+            tell,
         })
     }
 
@@ -54,6 +73,42 @@ impl BypassGate {
     #[must_use]
     pub fn totals(&self) -> BypassTotals {
         self.bypass.totals()
+    }
+
+    /// Looks whether the programs are still attached, and have room. To be called now and then,
+    /// by one thread. `false`: it is closed, and no look is needed any more.
+    ///
+    /// # Errors
+    /// The kernel does not tell whether they are attached: they are taken to be.
+    pub fn look(&self) -> io::Result<bool> {
+        let is_full = self.bypass.is_full();
+        let telling = self.telling();
+        if self.is_closed.load(Relaxed) {
+            return Ok(false);
+        }
+        if self.is_full.swap(is_full, Relaxed) != is_full {
+            (self.tell)(match is_full {
+                true => BypassNews::Full,
+                false => BypassNews::Open,
+            });
+        }
+        drop(telling);
+        if !self.bypass.is_attached()? {
+            self.close(BypassNews::Detached);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn telling(&self) -> MutexGuard<'_, ()> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self, why: BypassNews) {
+        let _telling = self.telling();
+        if !self.is_closed.swap(true, Relaxed) {
+            (self.tell)(why);
+        }
     }
 
     /// The short way for a connection on which nothing was sent yet, if there is one.
@@ -89,8 +144,8 @@ impl BypassGate {
     fn note_stall(&self) {
         self.stalled.fetch_add(1, Relaxed);
         let row = self.in_a_row.fetch_add(1, Relaxed) + 1;
-        if row >= BYPASS_STALLS_MAX && !self.is_closed.swap(true, Relaxed) {
-            (self.when_closed)();
+        if row >= BYPASS_STALLS_MAX {
+            self.close(BypassNews::Stalled);
         }
     }
 }
