@@ -97,6 +97,12 @@ impl Seat {
         self.member.draining || self.beat.stopping
     }
 
+    /// Whether it told anything since this process began. Who did not may be dead: that its
+    /// lease may last keeps what it has from others, and is no reason to give it more.
+    fn was_heard(&self) -> bool {
+        self.heard.is_some()
+    }
+
     fn may_give(&self, slot: usize) -> bool {
         !self.beat.holds || self.beat.ready.contains(&slot)
     }
@@ -121,6 +127,8 @@ struct Wanted {
     candidates: Vec<Candidate>,
     /// Numbers of candidates, by slot.
     owners: Vec<usize>,
+    /// Those of them that were heard: only they get what they do not have.
+    heard: Vec<Candidate>,
     /// The table that is exactly so.
     settled: Option<u64>,
 }
@@ -321,7 +329,7 @@ impl Membership {
         self.held.remove(node);
     }
 
-    /// Whether another worker may have the slots of this one.
+    /// Whether another worker may have the slots of this one, now or as soon as it is heard.
     #[must_use]
     pub fn others(&self, node: &NodeId, now: Duration) -> bool {
         let other = |seat: &Seat| seat.member.node != *node && !seat.goes();
@@ -335,10 +343,11 @@ impl Membership {
         if self.wanted.settled == Some(self.table.epoch) {
             return Vec::new();
         }
-        let moves = |slot: &usize| {
-            let wanted = self.wanted.owner(*slot);
-            self.table.owner(*slot) == Some(node) && wanted.is_some_and(|other| other != node)
+        let Some(seat) = self.seats.get(node) else {
+            return Vec::new();
         };
+        let moves =
+            |slot: &usize| self.table.owner(*slot) == Some(node) && self.should_go(*slot, seat);
         (0..quickwater_proto::SLOTS).filter(moves).collect()
     }
 
@@ -370,6 +379,8 @@ impl Membership {
     #[must_use]
     pub fn plan(&mut self, now: Duration) -> Option<Move> {
         let candidates = self.candidates(now);
+        let heard = candidates.iter().filter(|one| self.was_heard(&one.node));
+        self.wanted.heard = heard.cloned().collect();
         self.wanted.by(candidates);
         if self.wanted.settled == Some(self.table.epoch) {
             return None;
@@ -400,26 +411,49 @@ impl Membership {
         };
     }
 
+    /// Who gets a slot that nobody has: who should have it, or as long as that one was not
+    /// heard, the best of those who were.
+    fn taker(&self, slot: usize) -> Option<&NodeId> {
+        let wanted = self.wanted.owner(slot)?;
+        if self.was_heard(wanted) {
+            return Some(wanted);
+        }
+        owner(slot, &self.wanted.heard).map(|best| &best.node)
+    }
+
+    fn was_heard(&self, node: &NodeId) -> bool {
+        self.seats.get(node).is_some_and(Seat::was_heard)
+    }
+
+    /// Whether another one should have a slot of a worker that lives. It is not asked for what
+    /// would go to somebody whom nobody has heard; one that goes gives it to others.
+    fn should_go(&self, slot: usize, seat: &Seat) -> bool {
+        let node = &seat.member.node;
+        let taken_by_other = || self.taker(slot).is_some_and(|taker| taker != node);
+        self.wanted.owner(slot).is_some_and(|wanted| {
+            wanted != node && (self.was_heard(wanted) || (seat.goes() && taken_by_other()))
+        })
+    }
+
     /// Owner of a slot in the next table, or else who has to let go of it.
     fn next(&self, slot: usize, now: Duration) -> (Option<&NodeId>, Option<&NodeId>) {
-        let wanted = self.wanted.owner(slot);
         if let Some(current) = self.table.owner(slot) {
             if self.held.contains(current) {
                 return (Some(current), None);
             }
             let Some(seat) = self.lives(current, now) else {
-                return (wanted, None);
+                return (self.taker(slot), None);
             };
             // What no UFS has would be out of reach elsewhere: it is not even asked.
             let stays =
-                wanted == Some(current) || !seat.may_give(slot) || self.keeps(seat, slot, now);
+                !self.should_go(slot, seat) || !seat.may_give(slot) || self.keeps(seat, slot, now);
             return match stays {
                 true => (Some(current), None),
                 false => (None, Some(current)),
             };
         }
         let Some(holder) = self.table.yielding(slot) else {
-            return (wanted, None);
+            return (self.taker(slot), None);
         };
         if self.held.contains(holder) {
             return (None, Some(holder));
@@ -427,7 +461,7 @@ impl Membership {
         match self.lives(holder, now) {
             Some(seat) if seat.beat.epoch < self.table.epoch => (None, Some(holder)),
             Some(seat) if seat.beat.kept.contains(&slot) => (Some(holder), None),
-            _ => (wanted, None),
+            _ => (self.taker(slot), None),
         }
     }
 

@@ -367,6 +367,144 @@ fn after_a_restart_everybody_is_taken_to_hold_a_lease() {
     assert!(step(&mut again, at(110)));
 }
 
+/// What a process finds that starts after another one: `table`, and these members.
+fn restarted(table: SlotTable, stored: &[usize], now: Duration) -> Membership {
+    let stored = stored.iter().map(|at| (member(*at), 1));
+    Membership::load(LEASE, table, stored, now)
+}
+
+/// All have seen the tables so far, and nobody wants another one.
+fn settle(members: &mut Membership, heard: &[usize], session: u64, now: Duration) {
+    while step(members, now) {
+        let epoch = members.table().epoch;
+        for at in heard {
+            members.beat(&node(*at), session, beat(epoch), now);
+        }
+    }
+}
+
+#[test]
+fn who_was_not_heard_since_a_start_gets_no_slot() {
+    let mut members = restarted(SlotTable::default(), &[1], at(100));
+    assert!(!step(&mut members, at(100)), "nobody is known to be there");
+    register(&mut members, member(2), 1, at(101));
+    assert!(step(&mut members, at(101)));
+    assert_eq!(members.table().owned_by(&node(2)), SLOTS);
+    assert!(!step(&mut members, at(102)) && members.elsewhere(&node(2)).is_empty());
+    // A drain of it does not end for want of others: that one may come.
+    assert!(members.others(&node(2), at(102)) && !members.others(&node(2), at(110)));
+    // As soon as it registers it gets its share.
+    register(&mut members, member(1), 2, at(103));
+    assert!(step(&mut members, at(103)));
+    members.beat(&node(2), 1, beat(2), at(103));
+    assert!(step(&mut members, at(103)));
+    let share = members.table().owned_by(&node(1));
+    assert!((7_000..9_400).contains(&share), "{share}");
+}
+
+#[test]
+fn who_was_not_heard_since_a_start_keeps_what_it_has() {
+    let mut members = empty();
+    for number in 1..4 {
+        register(&mut members, member(number), 1, at(0));
+    }
+    settle(&mut members, &[1, 2, 3], 1, at(0));
+    let table = members.table().clone();
+    let mut members = restarted(table.clone(), &[1, 2, 3], at(5));
+    register(&mut members, member(2), 2, at(5));
+    assert!(!step(&mut members, at(5)), "all is as it should be");
+    // One is lost for good: only who was heard gets what it had.
+    members.remove(&node(3), 2);
+    assert!(step(&mut members, at(6)));
+    for slot in 0..SLOTS {
+        let before = table.owner(slot).cloned().unwrap();
+        let after = if before == node(3) { node(2) } else { before };
+        assert_eq!(members.table().owner(slot), Some(&after), "{slot}");
+    }
+    // Its lease may last as long as this one's.
+    assert!(members.beat(&node(2), 2, beat(members.table().epoch), at(14)));
+    assert!(!step(&mut members, at(14)));
+    assert!(members.table().owned_by(&node(1)) > 0);
+    assert!(step(&mut members, at(15)));
+    assert_eq!(members.table().owned_by(&node(2)), SLOTS);
+}
+
+#[test]
+fn a_cluster_that_starts_as_a_whole_waits_for_nobody() {
+    let mut members = empty();
+    for number in 1..4 {
+        register(&mut members, member(number), 1, at(0));
+    }
+    settle(&mut members, &[1, 2, 3], 1, at(0));
+    let before = members.table().clone();
+    // Of one the metadata knows that it is gone, so its slots are nobody's.
+    let stored = (1..4).map(|number| {
+        let gone = number == 3;
+        (
+            Member {
+                gone,
+                ..member(number)
+            },
+            1,
+        )
+    });
+    let mut members = Membership::load(LEASE, before.clone(), stored, at(5));
+    let unheard = members.plan(at(5));
+    assert!(unheard.is_none_or(|planned| planned.table.owned_by(&node(3)) == 0));
+    // The first word of one is enough for all of them.
+    register(&mut members, member(2), 2, at(6));
+    settle(&mut members, &[2], 2, at(6));
+    let first = members.table().clone();
+    assert!((0..SLOTS).all(|slot| first.owner(slot).is_some()));
+    assert_eq!(first.owned_by(&node(1)), before.owned_by(&node(1)));
+    // The others get theirs as soon as they tell something.
+    register(&mut members, member(1), 2, at(6));
+    settle(&mut members, &[1, 2], 2, at(6));
+    register(&mut members, member(3), 2, at(6));
+    settle(&mut members, &[1, 2, 3], 2, at(6));
+    let same = |slot| members.table().owner(slot) == before.owner(slot);
+    assert!((0..SLOTS).all(same));
+}
+
+#[test]
+fn a_worker_that_goes_gives_its_slots_to_who_was_heard() {
+    let mut members = empty();
+    for number in 1..4 {
+        register(&mut members, member(number), 1, at(0));
+    }
+    settle(&mut members, &[1, 2, 3], 1, at(0));
+    let table = members.table().clone();
+    let owned = table.owned_by(&node(1));
+    let mut members = restarted(table, &[1, 2, 3], at(5));
+    register(&mut members, member(2), 2, at(5));
+    members.drain(&node(2), true);
+    settle(&mut members, &[2], 2, at(5));
+    assert!(members.table().owned_by(&node(2)) > 0 && members.elsewhere(&node(2)).is_empty());
+    register(&mut members, member(3), 2, at(6));
+    settle(&mut members, &[2, 3], 2, at(6));
+    assert!(members.table().is_clear_of(&node(2)));
+    assert_eq!(members.table().owned_by(&node(1)), owned);
+    assert_eq!(members.table().owned_by(&node(3)), SLOTS - owned);
+}
+
+#[test]
+fn a_slot_on_its_way_to_who_was_not_heard_goes_to_another() {
+    let mut members = empty();
+    register(&mut members, member(2), 1, at(0));
+    settle(&mut members, &[2], 1, at(0));
+    register(&mut members, member(1), 1, at(1));
+    assert!(step(&mut members, at(1)), "half of them begin to move");
+    let table = members.table().clone();
+    let moving = (0..SLOTS).filter(|slot| table.yielding(*slot).is_some());
+    let moving: Vec<usize> = moving.collect();
+    let mut members = restarted(table, &[1, 2], at(2));
+    register(&mut members, member(2), 2, at(2));
+    assert!(!step(&mut members, at(2)), "it has not let go");
+    members.beat(&node(2), 2, beat(members.table().epoch), at(2));
+    settle(&mut members, &[2], 2, at(2));
+    assert!(!moving.is_empty() && members.table().owned_by(&node(2)) == SLOTS);
+}
+
 /// A worker as it understands the tables it has seen.
 #[derive(Debug, Clone, Default)]
 struct Believer {
@@ -378,10 +516,10 @@ struct Believer {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Tables arrive late or never, workers freeze: nobody believes in a slot that
-    /// another one believes in.
+    /// Tables arrive late or never, workers freeze, control starts anew: nobody believes in a
+    /// slot that another one believes in.
     #[test]
-    fn no_slot_has_two_believers(steps in prop::collection::vec((0usize..6, 1usize..4, 0u64..6), 1..60)) {
+    fn no_slot_has_two_believers(steps in prop::collection::vec((0usize..7, 1usize..4, 0u64..6), 1..60)) {
         let mut members = empty();
         let mut believers: BTreeMap<NodeId, Believer> = BTreeMap::new();
         let mut now = at(0);
@@ -401,6 +539,11 @@ proptest! {
                 },
                 3 => if let Some(believer) = believers.get_mut(&name) {
                     believer.seen = members.table().clone();
+                },
+                4 => {
+                    let stored = members.seats().map(|seat| (seat.member.clone(), seat.session));
+                    let stored: Vec<(Member, u64)> = stored.collect();
+                    members = Membership::load(LEASE, members.table().clone(), stored, now);
                 },
                 _ => {
                     step(&mut members, now);

@@ -27,7 +27,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use quickwater_proto::{
-    Bucket, BucketId, BucketName, ETag, NodeId, ObjectKey, ObjectRecord, PersistState, slot_of,
+    Bucket, BucketId, BucketName, ETag, NodeId, ObjectKey, ObjectRecord, PersistState, SLOTS,
+    SlotTable, slot_of,
 };
 use quickwater_simulation::Sim;
 use tokio::runtime::{Handle, Runtime};
@@ -85,11 +86,18 @@ struct Control {
     runtime: Handle,
     clock: Arc<AtomicU64>,
     current: RefCell<Option<Cluster<SteppedStore>>>,
+    /// A worker that got a slot from a process which had not heard it.
+    unheard: RefCell<Option<NodeId>>,
 }
 
 impl Control {
     fn cluster(&self) -> Option<Cluster<SteppedStore>> {
         self.current.borrow().clone()
+    }
+
+    fn owner(&self, slot: usize) -> Option<NodeId> {
+        let table = self.cluster()?.tables().borrow().clone();
+        table.owner(slot).cloned()
     }
 
     fn end(&self) {
@@ -123,9 +131,28 @@ impl Control {
         }
         self.current.replace(Some(cluster.clone()));
         while !ended.load(Ordering::SeqCst) {
+            let before = cluster.tables().borrow().clone();
             // What cannot be written now is written next time.
             let _ = cluster.look().await;
+            self.watch_takers(&cluster, &before);
             self.sim.sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn watch_takers(&self, cluster: &Cluster<SteppedStore>, before: &SlotTable) {
+        let table = cluster.tables().borrow().clone();
+        if table.epoch == before.epoch {
+            return;
+        }
+        let nodes = cluster.nodes().into_iter();
+        let unheard = nodes.filter(|(seat, _)| seat.heard.is_none());
+        let unheard: Vec<NodeId> = unheard.map(|(seat, _)| seat.member.node).collect();
+        let gets = |slot: usize| {
+            let owner = table.owner(slot)?;
+            (before.owner(slot) != Some(owner) && unheard.contains(owner)).then_some(owner)
+        };
+        if let Some(node) = (0..SLOTS).find_map(gets) {
+            self.unheard.replace(Some(node.clone()));
         }
     }
 }
@@ -225,6 +252,7 @@ impl World {
             clock: sim.clock(),
             ended: RefCell::default(),
             current: RefCell::default(),
+            unheard: RefCell::default(),
         });
         sim.spawn(Rc::clone(&control).start());
         let network = Network::of(&sim, calm);
@@ -252,6 +280,7 @@ impl World {
                 self.sim.spawn(self.trouble());
             }
             Trouble::LongCuts | Trouble::Moves => self.sim.spawn(self.cuts()),
+            Trouble::Returns => self.sim.spawn(self.returns()),
         }
         let end = self.sim.now() + BAD + WELL;
         self.sim.run_while(|| self.sim.now() < end);
@@ -381,8 +410,52 @@ impl World {
         }
     }
 
+    /// Ends who has a key, and cuts off who is about to give it back, again and again: always the
+    /// same key, so that whoever has it meanwhile gives nothing else away.
+    fn returns(&self) -> impl Future<Output = ()> + 'static {
+        let (sim, network) = (self.sim.clone(), self.network.clone());
+        let (control, workers) = (Rc::clone(&self.control), self.workers.clone());
+        let time = self.control.trouble.cut();
+        let key = sim.below(KEYS as u64) as usize;
+        let slot = self.scene.slots[key];
+        async move {
+            let end = sim.now() + BAD;
+            let moment = Duration::from_millis(2);
+            while sim.now() < end {
+                sim.sleep(Duration::from_millis(500)).await;
+                let owner = control.owner(slot);
+                let Some(first) = workers.iter().find(|one| Some(&one.node) == owner.as_ref())
+                else {
+                    continue;
+                };
+                // Time enough for it to write.
+                sim.sleep(Duration::from_secs(1)).await;
+                first.end(Duration::from_millis(500));
+                // Its goodbye may get lost: then its keys wait for its lease.
+                let patience = sim.now() + BAD / 4;
+                let gives = loop {
+                    if sim.now() >= patience.min(end) {
+                        break None;
+                    }
+                    sim.sleep(moment).await;
+                    let mut others = workers.iter().filter(|one| one.at != first.at);
+                    if let Some(gives) = others.find(|one| one.is_to_give(key)) {
+                        break Some(gives);
+                    }
+                };
+                if let Some(gives) = gives {
+                    network.cut(gives.at, &[false], time);
+                    sim.sleep(time).await;
+                }
+            }
+        }
+    }
+
     /// At the end every key is read and, but for one, written again.
     fn unwell(&self) -> Option<String> {
+        if let Some(node) = &*self.control.unheard.borrow() {
+            return Some(format!("{node} got a slot, and had not been heard"));
+        }
         let late = self.sim.now() - self.control.trouble.served_within();
         let history = self.history.borrow();
         for key in 0..KEYS {
@@ -503,7 +576,7 @@ fn a_cluster_in_trouble_answers_as_one_machine() {
 fn workers_that_are_cut_off_answer_nothing_old() {
     let runtimes = Runtimes::new();
     let _entered = runtimes.virtual_time.enter();
-    for trouble in [Trouble::LongCuts, Trouble::Moves] {
+    for trouble in [Trouble::LongCuts, Trouble::Moves, Trouble::Returns] {
         for seed in seeds(3) {
             let world = World::new(seed, &runtimes, (trouble, None));
             if let Some(fault) = world.run() {
@@ -540,7 +613,7 @@ fn mistakes_are_seen() {
         (Trouble::Alone, Mistake::AnswersAfterGoodbye, 15),
         (Trouble::Alone, Mistake::GivesDirty, 0),
         (Trouble::Alone, Mistake::ClearsNothing, 0),
-        (Trouble::Alone, Mistake::BreaksOff, 2574),
+        (Trouble::Returns, Mistake::BreaksOff, 46),
     ];
     for (trouble, mistake, first) in mistakes {
         let seen = caught((trouble, mistake), first..first + SEEDS_MAX, &runtimes);
@@ -550,7 +623,7 @@ fn mistakes_are_seen() {
 }
 
 /// For looking: `QUICKWATER_SIM_MISTAKE=name QUICKWATER_SIM_SEEDS=100`, and
-/// `QUICKWATER_SIM_TROUBLE=LongCuts` (`Moves`, `Alone`) for those worlds.
+/// `QUICKWATER_SIM_TROUBLE=LongCuts` (`Moves`, `Returns`, `Alone`) for those worlds.
 #[test]
 #[ignore = "looks for the worlds that show a mistake"]
 fn where_a_mistake_is_seen() {
@@ -562,6 +635,7 @@ fn where_a_mistake_is_seen() {
     let trouble = match std::env::var("QUICKWATER_SIM_TROUBLE") {
         Ok(name) if name == "LongCuts" => Trouble::LongCuts,
         Ok(name) if name == "Moves" => Trouble::Moves,
+        Ok(name) if name == "Returns" => Trouble::Returns,
         Ok(name) if name == "Alone" => Trouble::Alone,
         _ => Trouble::Any,
     };

@@ -48,6 +48,10 @@ pub(super) enum Trouble {
     /// others that live. Clients read much: the first write that fails at a worker which has
     /// let go makes it forget the key, too.
     Moves,
+    /// Who should have a key ends and comes back, and whoever has it meanwhile is cut off while
+    /// it gives it back. By chance that, with a write under way, comes once in thousands of
+    /// worlds of [`Trouble::Alone`].
+    Returns,
     /// Everything, and workers have what no UFS has: it is away for a while, workers are ended
     /// and hand over what they have, and one key is written seldom.
     Alone,
@@ -64,6 +68,8 @@ impl Trouble {
             Self::Any | Self::Alone => &LEASES,
             Self::LongCuts => &[CUT_LEASE],
             Self::Moves => &LEASES[..1],
+            // It has to outlast the session: who lost its lease forgets everything.
+            Self::Returns => &LEASES[1..],
         }
     }
 
@@ -71,7 +77,7 @@ impl Trouble {
     pub(super) fn patience(self) -> Duration {
         match self {
             Self::Any | Self::Alone => Duration::from_secs(30),
-            Self::LongCuts | Self::Moves => Duration::from_secs(1),
+            Self::LongCuts | Self::Moves | Self::Returns => Duration::from_secs(1),
         }
     }
 
@@ -80,6 +86,7 @@ impl Trouble {
         match self {
             Self::Any | Self::LongCuts | Self::Alone => 3,
             Self::Moves => 8,
+            Self::Returns => 2,
         }
     }
 
@@ -88,7 +95,7 @@ impl Trouble {
     pub(super) fn served_within(self) -> Duration {
         match self {
             Self::Any | Self::LongCuts | Self::Alone => Duration::from_secs(15),
-            Self::Moves => Duration::from_secs(30),
+            Self::Moves | Self::Returns => Duration::from_secs(30),
         }
     }
 
@@ -97,6 +104,8 @@ impl Trouble {
         match self {
             Self::Any | Self::LongCuts | Self::Alone => CUT,
             Self::Moves => LEASES[0] + Duration::from_secs(2),
+            // Longer than an answer is waited for.
+            Self::Returns => Duration::from_millis(3_500),
         }
     }
 }

@@ -298,6 +298,18 @@ impl Worker {
         }
     }
 
+    /// Whether it has heard that it has to give a key away, and still has it.
+    pub(super) fn is_to_give(&self, key: usize) -> bool {
+        let mind = self.mind.borrow();
+        let heard = mind
+            .heard
+            .as_ref()
+            .filter(|table| table.epoch > mind.gone_by);
+        let yields =
+            |table: &Arc<SlotTable>| table.yielding(self.scene.slots[key]) == Some(&self.node);
+        mind.session.is_some() && mind.owned.contains(&key) && heard.is_some_and(yields)
+    }
+
     /// Goes by one table after the other.
     async fn follow(&self, life: u64, session: u64) {
         while self.mind.borrow().session == Some(session) {
