@@ -224,6 +224,8 @@ impl Beats {
             holds: condition.holds,
             changes: condition.changes,
             transient_objects: condition.transient_objects,
+            copies_kept: condition.copies_kept,
+            parts_held: condition.parts_held,
             draining: condition.draining,
             parts: parts_to_wire(condition.parts),
             ready: bits(&condition.ready),

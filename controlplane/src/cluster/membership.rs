@@ -41,6 +41,12 @@ pub struct Beat {
     pub changes: u64,
     /// Objects that no UFS is to get.
     pub transient_objects: u64,
+    /// Copies that it keeps for other workers; `None`: it does not say.
+    pub copies_kept: Option<u64>,
+    /// Bodies that no UFS has, and that are neither queued nor TRANSIENT nor copies: parts of
+    /// open uploads, and what is being written. `None`: it does not say; nor does it know
+    /// while it has changes or TRANSIENT objects.
+    pub parts_held: Option<u64>,
     /// It knows that it is to get rid of what only it has.
     pub draining: bool,
     /// Optional parts of it, and its certificate.

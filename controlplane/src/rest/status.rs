@@ -224,6 +224,8 @@ fn node(node: &Node, history: Option<&History>) -> Value {
         "dirty_bytes": node.dirty_bytes,
         "changes": node.changes,
         "transient_objects": node.transient_objects,
+        "copies_kept": node.copies_kept,
+        "parts_held": node.parts_held,
         "heard_ms": node.heard_ms,
         "traffic": steps.map(|steps| rates(latest(steps, worker_steps(history)))),
     })

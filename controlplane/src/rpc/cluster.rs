@@ -405,6 +405,8 @@ async fn taken<S: Store>(
         holds: message.holds,
         changes: message.changes,
         transient_objects: message.transient_objects,
+        copies_kept: message.copies_kept,
+        parts_held: message.parts_held,
         draining: message.draining,
         parts: parts(message.parts),
         ready: slots(&message.ready),

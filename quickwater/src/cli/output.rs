@@ -80,9 +80,14 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 
 /// A number of things for people: `one` is what a single one is called, and an s makes it many.
 pub(crate) fn count(number: u64, one: &str) -> String {
+    counted(number, one, &format!("{one}s"))
+}
+
+/// The same of a word whose plural is another one.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
     match number {
         1 => format!("1 {one}"),
-        _ => format!("{number} {one}s"),
+        _ => format!("{number} {many}"),
     }
 }
 

@@ -24,6 +24,7 @@ fn status_json(status: &StatusReply) -> serde_json::Value {
         json!({
             "name": n.name, "s3": n.s3_address, "state": n.state, "shards": n.shards,
             "capacity_bytes": n.capacity_bytes, "used_bytes": n.used_bytes,
+            "copies_kept": n.copies_kept, "parts_held": n.parts_held,
             "conditions": n.conditions.iter().map(condition_json).collect::<Vec<_>>(),
         })
     };

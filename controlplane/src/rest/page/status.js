@@ -221,6 +221,7 @@ function showNodes(nodes, unheard, traffic) {
     ...trafficColumn(nodes, traffic),
     ["Changes queued", (n) => lastTold(n, n.changes), "number"],
     ["TRANSIENT objects", (n) => lastTold(n, n.transient_objects), "number"],
+    ...keptColumns(nodes),
   ], nodes, "No worker has registered.")]);
 }
 
@@ -228,6 +229,16 @@ function showNodes(nodes, unheard, traffic) {
 function lastTold(node, number) {
   const old = number > 0 && node.heard_ms > HEARD_LATE_MS;
   return old ? make("span", { class: "quiet wrap" }, `${number} when last heard`) : String(number);
+}
+
+// What no UFS has, and is in no queue. One that does not say has not nothing.
+function keptColumns(nodes) {
+  if (nodes.every((n) => n.copies_kept === null)) return [];
+  const told = (node, number) => (number === null ? "" : lastTold(node, number));
+  return [
+    ["Copies kept for others", (n) => told(n, n.copies_kept), "number"],
+    ["Parts of open uploads", (n) => told(n, n.parts_held), "number"],
+  ];
 }
 
 function trafficColumn(nodes, traffic) {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::node_json;
 use crate::cli::exit::Kind;
-use crate::cli::output::{count, size};
+use crate::cli::output::{count, counted, size};
 use crate::cli::remote::{Remote, Target, explain};
 use crate::settings::parse;
 
@@ -77,26 +77,52 @@ impl Seen {
     fn text(&self) -> String {
         let node = &self.node;
         format!(
-            "{}: {}, {} ({}) the UFS does not have, {}{}",
+            "{}: {}, {} ({}) the UFS does not have, {}{}{}",
             node.name,
             count(node.slots.into(), "slot"),
             count(node.changes, "change"),
             size(node.dirty_bytes),
             count(node.transient_objects, "TRANSIENT object"),
-            match self.keeps_else() {
-                true => {
-                    "; it waits for parts of open uploads to be completed or aborted, or for \
-                     other workers to send what it has copies of"
-                }
-                false => "",
-            }
+            self.kept(),
+            self.waits_for(),
         )
     }
 
-    /// It has something that no UFS has, and that is not in its queue.
-    fn keeps_else(&self) -> bool {
+    /// What else it has, as far as it says.
+    fn kept(&self) -> String {
+        let copies = self.node.copies_kept.map(|number| {
+            let copies = counted(number, "copy", "copies");
+            format!(", {copies} kept for other workers")
+        });
+        let parts = self
+            .node
+            .parts_held
+            .map(|number| format!(", {} of open uploads", count(number, "part")));
+        copies.into_iter().chain(parts).collect()
+    }
+
+    /// What has to happen elsewhere, once it has sent all that is in its own queue.
+    fn waits_for(&self) -> &'static str {
         let node = &self.node;
-        node.holds && node.changes == 0 && node.transient_objects == 0
+        if !node.holds || node.changes > 0 || node.transient_objects > 0 {
+            return "";
+        }
+        match (
+            node.copies_kept.map(|n| n > 0),
+            node.parts_held.map(|n| n > 0),
+        ) {
+            (Some(false), Some(false)) => "; it waits for what is under way",
+            (Some(true), Some(false)) => {
+                "; it waits for other workers to send what it has copies of, or to copy it elsewhere"
+            }
+            (Some(false), Some(true)) => {
+                "; it waits for parts of open uploads to be completed or aborted"
+            }
+            _ => {
+                "; it waits for parts of open uploads to be completed or aborted, and for other \
+                 workers to send what it has copies of, or to copy it elsewhere"
+            }
+        }
     }
 }
 
@@ -194,16 +220,46 @@ mod tests {
         Seen { node, alone: false }.text()
     }
 
-    #[test]
-    fn a_worker_that_has_only_open_parts_says_what_it_waits_for() {
-        let held = text(Node {
+    /// What a worker says that has sent all of its own.
+    fn left(copies_kept: Option<u64>, parts_held: Option<u64>) -> String {
+        text(Node {
             holds: true,
+            copies_kept,
+            parts_held,
             ..Node::default()
-        });
+        })
+    }
+
+    #[test]
+    fn what_is_kept_is_counted() {
+        let both = left(Some(1), Some(3));
         assert!(
-            held.contains("0 changes") && held.contains("parts of open uploads"),
-            "{held}"
+            both.contains("0 changes")
+                && both.contains(", 1 copy kept for other workers, 3 parts of open uploads; "),
+            "{both}"
         );
+        // A worker of before that did not count them.
+        let neither = left(None, None);
+        assert!(
+            !neither.contains(" kept for") && neither.contains("parts of open uploads to be"),
+            "{neither}"
+        );
+    }
+
+    #[test]
+    fn a_worker_that_has_nothing_queued_says_what_it_waits_for() {
+        let ends = |text: String, end: &str| assert!(text.ends_with(end), "{text}");
+        ends(left(Some(0), Some(2)), "completed or aborted");
+        ends(
+            left(Some(2), Some(0)),
+            "waits for other workers to send what it has copies of, or to copy it elsewhere",
+        );
+        ends(
+            left(Some(1), Some(1)),
+            "aborted, and for other workers to send what it has copies of, or to copy it elsewhere",
+        );
+        ends(left(None, None), "or to copy it elsewhere");
+        ends(left(Some(0), Some(0)), "; it waits for what is under way");
         let others = [
             Node::default(),
             Node {

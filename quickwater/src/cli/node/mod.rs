@@ -19,7 +19,7 @@ use crate::cli::status::condition_json;
 pub(crate) enum NodeVerb {
     /// List workers with their slots and leases
     #[command(
-        after_help = "A worker whose lease is over is `silent`; one that said goodbye is `gone`, one that was taken for lost is `removed`; `draining` becomes `drained`.\n\nExamples:\n  quickwater node list --dir /var/lib/qw-control\n  quickwater node list --dir /var/lib/qw-control --output json"
+        after_help = "A worker whose lease is over is `silent`; one that said goodbye is `gone`, one that was taken for lost is `removed`; `draining` becomes `drained`.\nDIRTY is what the UFS does not have of its own. COPIES it keeps for other workers; PARTS are bodies of open uploads, and what is being written, told only while it has neither changes nor TRANSIENT objects (`-`: it does not say).\n\nExamples:\n  quickwater node list --dir /var/lib/qw-control\n  quickwater node list --dir /var/lib/qw-control --output json"
     )]
     List(Target),
     /// Have a worker give its slots to others, with nothing left that only it has
@@ -61,6 +61,7 @@ fn node_json(node: &Node) -> serde_json::Value {
         "lease_ms": node.lease_ms, "heard_ms": node.heard_ms, "shards": node.shards, "capacity_bytes": node.capacity_bytes,
         "used_bytes": node.used_bytes, "dirty_bytes": node.dirty_bytes,
         "changes": node.changes, "transient_objects": node.transient_objects,
+        "copies_kept": node.copies_kept, "parts_held": node.parts_held,
         "draining": node.draining, "holds": node.holds, "per_second": node.rates.map(rates_json),
         "conditions": node.conditions.iter().map(condition_json).collect::<Vec<_>>(),
     })
@@ -75,8 +76,9 @@ fn rates_json(rates: Rates) -> serde_json::Value {
 
 fn text(nodes: &[Node]) -> String {
     let heading = [
-        "NODE", "STATE", "ZONE", "SLOTS", "LEASE", "S3", "USED", "DIRTY",
+        "NODE", "STATE", "ZONE", "SLOTS", "LEASE", "S3", "USED", "DIRTY", "COPIES", "PARTS",
     ];
+    let told = |number: Option<u64>| number.map_or_else(|| "-".into(), |n| n.to_string());
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(nodes.iter().map(|node| {
         vec![
@@ -88,6 +90,8 @@ fn text(nodes: &[Node]) -> String {
             node.s3_address.clone(),
             size(node.used_bytes),
             size(node.dirty_bytes),
+            told(node.copies_kept),
+            told(node.parts_held),
         ]
     }));
     table(&rows)

@@ -168,6 +168,8 @@ impl Attendant for Attending {
             holds,
             changes: queued.puts + queued.deletes,
             transient_objects: body.shared.transient.objects(),
+            copies_kept: Some(body.shared.kept.totals().0),
+            parts_held: body.parts_held(),
             draining: body.shared.is_draining(),
             parts: parts.chain([expiry]).map(part).collect(),
             ready,

@@ -149,6 +149,18 @@ impl Body {
             || !self.store.pinned().is_empty()
     }
 
+    /// Bodies that no UFS has and that are not copies: parts of open uploads, and what is
+    /// being written. `None` while something is queued, or TRANSIENT: their bodies look alike.
+    pub(super) fn parts_held(&self) -> Option<u64> {
+        let queued = self.shared.persist.totals();
+        if queued.puts + queued.deletes > 0 || self.shared.transient.objects() > 0 {
+            return None;
+        }
+        let pinned = self.pinned().into_iter();
+        let held = pinned.filter(|blob| !self.shared.kept.has(*blob));
+        Some(held.count() as u64)
+    }
+
     /// Takes slots: what is pending of them is known before anything is answered.
     pub(super) async fn take(&self, gained: &[usize]) {
         let clock = ShardEnvironment::new(self.start);

@@ -110,6 +110,8 @@ impl NodeView for Workers {
                 epoch: seat.beat.epoch,
                 changes: seat.beat.changes,
                 transient_objects: seat.beat.transient_objects,
+                copies_kept: seat.beat.copies_kept,
+                parts_held: seat.beat.parts_held,
                 draining: seat.member.draining,
                 holds: seat.beat.holds,
                 drained,
