@@ -5,6 +5,7 @@ was acked. Nothing older wins, nothing deleted comes back, damage is told by nam
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -200,6 +201,71 @@ def test_what_was_acked_comes_back(store: Sim, serve: ServeFactory, end: str) ->
     server.restart()
     assert all(place.send("GET", key).status == 404 for key in gone)
     assert [c for c in store.journal(place.prefix)[told:] if c.method in ("PUT", "DELETE", "POST")] == []
+
+
+def test_what_is_restored_waits_for_what_may_be_under_way(store: Sim, serve: ServeFactory) -> None:
+    store.reset()
+    server = serve("own", **scaled(store, write_cache_fence="10m"))
+    place = Place(server, store)
+    folder, away = server.home / "folder", server.home / "away"
+    folder.mkdir()
+    server.cli("mount", "add", "folder", f"file://{folder}")
+    server.cli("pathconfig", "apply", str(all_back(server)))
+    s3, keys = place.s3(), ["back/one", "back/two"]
+    store.down("refuse")
+    folder.rename(away)
+    for bucket in (place.bucket, "folder"):
+        for key in keys:
+            s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
+    server.kill()
+    lose_metadata(server)
+    away.rename(folder)
+    done = rebuild(server)
+    assert done.returncode == 0 and "only `write_cache.fence` after that start" in done.stdout, done
+    # It says what it means that this was done.
+    again = rebuild(server)
+    assert again.returncode == 1, again
+    assert "a rebuild that is complete" in again.stderr and "start the service" in again.stderr, again
+    store.up()
+    server.start()
+    s3 = place.s3()
+
+    def waiting() -> dict[str, dict[str, Any]]:
+        """What has not been sent, of the store."""
+        told = json.loads(server.cli("async-persist", "list", "--output", "json").stdout)
+        return {line["key"]: line for line in told["changes"] if line["bucket"] == place.bucket}
+
+    # A request to a folder ended with its process.
+    until(lambda: all((folder / key).exists() for key in keys), "the folder has both")
+    server.cli("async-persist", "retry", "--path", "/")
+    shown = waiting()
+    assert sorted(shown) == keys, shown
+    for line in shown.values():
+        assert (line["state"], line["attempts"], line["last_error"]) == ("NOT_PERSISTED", 0, None), line
+        assert 60_000 < line["next_attempt_in_ms"] <= 600_000, line
+    listed = server.cli("async-persist", "list").stdout
+    assert len(re.findall(r" in \d\d+s ", listed)) == len(keys), listed
+    assert server.metric("quickwater_persist_failing") == 0
+    for key in keys:
+        assert s3.get_object(Bucket=place.bucket, Key=key)["Body"].read() == key.encode()
+    s3.put_object(Bucket=place.bucket, Key="back/two", Body=b"newer")
+    assert 60_000 < waiting()["back/two"]["next_attempt_in_ms"], waiting()
+    assert not place.stored()
+    # Each start knows as little of what is under way.
+    server.restart()
+    assert 60_000 < waiting()["back/one"]["next_attempt_in_ms"]
+    server.flags["write-cache-fence"] = "2s"
+    server.restart()
+    place_is_persisted(place)
+    assert [place.stored_body(key) for key in keys] == [b"back/one", b"newer"]
+
+
+def all_back(server: Server) -> Path:
+    """Rules by which everything is written back."""
+    path = server.home / "back.json"
+    rule = {"policyMode": "WRITE_BACK"}
+    path.write_text(json.dumps({"apiVersion": "v1.0", "defaultRule": rule}))
+    return path
 
 
 def find(server: Server, needle: bytes) -> list[tuple[Path, int]]:

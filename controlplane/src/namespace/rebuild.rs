@@ -56,7 +56,13 @@ const END_KEY: &[u8] = b"\xff";
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
     /// They have rows that no rebuild wrote.
-    #[error("the metadata to rebuild into are not empty")]
+    #[error(
+        "the metadata to rebuild into are not empty: a service wrote them, or a rebuild that is \
+         complete (also one that was killed at its very end). After a rebuild, start the service. \
+         To rebuild anew all the same, stop everything and remove these metadata first (the \
+         directory `metadata`; FoundationDB: the prefix); of a cluster collect workers that ran \
+         since again: an older file does not know what they have acked"
+    )]
     NotEmpty,
     /// The names cannot be read, or the store does not answer as it should.
     #[error(transparent)]

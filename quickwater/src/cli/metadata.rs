@@ -163,5 +163,11 @@ fn summary(done: &Rebuilt) -> String {
         (false, true) => "the rebuild that was cut is complete; start the service\n",
         (false, false) => "rebuilt; start the service\n",
     });
+    if !done.dry_run && dirty.0 + done.deletes > 0 {
+        text.push_str(
+            "its UFS gets what is restored only `write_cache.fence` after that start, unless it is \
+             a directory; `quickwater async-persist list` shows how long that is\n",
+        );
+    }
     text
 }
