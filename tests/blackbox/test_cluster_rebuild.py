@@ -34,9 +34,9 @@ RULES = [
 
 
 @contextmanager
-def ruled(home: Path, nodes: list[str]) -> Iterator[Cluster]:
+def ruled(home: Path, nodes: list[str], lease: str = "3s") -> Iterator[Cluster]:
     """Workers, one bucket, and a path for each kind of write."""
-    with settled(home, "3s", nodes, flags=FLAGS) as cluster:
+    with settled(home, lease, nodes, flags=FLAGS) as cluster:
         cluster.ask_once("n1").create_bucket(Bucket="abc")
         rules = []
         for path, mode, copies, _ in RULES:
@@ -453,6 +453,47 @@ def test_a_worker_that_was_not_there_is_not_taken_in_silently(three: Cluster) ->
     persisted(cluster)
     everything: dict[str, bytes | int] = {**ones, **twos}
     agree(cluster, everything)
+
+
+@pytest.fixture(name="calm")
+def calm_workers(tmp_path: Path) -> Iterator[Cluster]:
+    """Three of them, with a lease that does not end."""
+    with ruled(tmp_path / "calm", NODES, "75s") as cluster:
+        yield cluster
+
+
+def test_workers_that_are_stopped_one_after_the_other_note_what_they_took(calm: Cluster) -> None:
+    """The last one takes all slots just before its own end."""
+    cluster = calm
+    ufs, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+    wanted: dict[str, bytes | int] = {}
+    for path in ("back", "two"):
+        for number in range(30):
+            put(cluster, NODES[number % 3], f"{path}/k{number}", b"older")
+    put(cluster, "n1", "back/gone", b"older")
+    persisted(cluster)
+    ufs.rename(away)
+    for path in ("back", "two", "held"):
+        for number in range(30):
+            key = f"{path}/k{number}"
+            wanted[key] = payload(9 * KIB, (key, "newest"))
+            put(cluster, NODES[number % 3], key, wanted[key])
+    delete(cluster, "n2", "back/gone")
+    wanted["back/gone"] = 404
+    noted(cluster)
+    for node in NODES:
+        assert cluster.workers[node].stop() == 0, cluster.logs()
+    cluster.control.stop()
+    lose_metadata(cluster)
+    files = [collect(cluster, node) for node in NODES]
+    done = rebuild(cluster, files)
+    assert done.returncode == 0, done
+    begin_again(cluster, NODES)
+    agree(cluster, wanted)
+    away.rename(ufs)
+    persisted(cluster)
+    agree(cluster, wanted)
+    assert not (ufs / "back" / "gone").exists()
 
 
 @pytest.fixture(name="four")

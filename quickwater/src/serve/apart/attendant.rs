@@ -41,6 +41,8 @@ pub(super) struct Attending {
     known: Mutex<Vec<usize>>,
     /// Whether it was ready once: what is not after that is about to end.
     was_ready: AtomicBool,
+    /// No slot is taken any more: what is pending of it could not be noted.
+    ending: AtomicBool,
     /// What lost slots have left here is being looked through.
     leavings: Leavings,
     /// Held while a session is opened and while the body comes: either sees the other.
@@ -60,6 +62,7 @@ impl Attending {
             fenced: Mutex::default(),
             known: Mutex::default(),
             was_ready: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             leavings: Leavings::default(),
             opening: Mutex::default(),
             wanted: Mutex::default(),
@@ -96,6 +99,16 @@ impl Attending {
     pub(super) async fn ready(&self) {
         // The sender is ours, so there always is an answer.
         let _ = self.gone_by.subscribe().wait_for(|epoch| *epoch > 0).await;
+    }
+
+    /// Whether the newest table is gone by, with all that it takes and gives.
+    pub(super) fn has_gone_by(&self) -> bool {
+        *self.gone_by.borrow() >= self.directory.epoch()
+    }
+
+    /// Takes no slots from here on.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Release);
     }
 
     fn fenced(&self) -> MutexGuard<'_, Vec<usize>> {
@@ -277,9 +290,12 @@ impl Attendant for Attending {
         let mut stuck = std::mem::take(&mut *self.fenced());
         stuck.retain(|slot| rights.owns(*slot) && mine(slot));
         body.give_up(&stuck);
-        let gained: Vec<usize> = (0..SLOTS)
-            .filter(|slot| !rights.owns(*slot) && mine(slot))
-            .collect();
+        let gained: Vec<usize> = match self.ending.load(Ordering::Acquire) {
+            true => Vec::new(),
+            false => (0..SLOTS)
+                .filter(|slot| !rights.owns(*slot) && mine(slot))
+                .collect(),
+        };
         let mut kept = Vec::new();
         // A process that ended while it gave slots away left its data here. What only it
         // had is kept as copies of what others own are.
