@@ -129,8 +129,9 @@ def write_all(place: Place) -> tuple[list[str], list[str]]:
     return there, [*gone, "held/dead"]
 
 
-def place_is_persisted(place: Place) -> None:
-    place.server.cli("async-persist", "wait", "--path", f"/{place.bucket}", "--timeout", "60s")
+def place_is_persisted(place: Place, folder: str = "") -> None:
+    path = f"/{place.bucket}/{folder}".rstrip("/")
+    place.server.cli("async-persist", "wait", "--path", path, "--timeout", "60s")
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -345,4 +346,47 @@ def test_a_store_that_cannot_tell_is_refused(store: Sim, serve: ServeFactory) ->
     assert done.returncode == 0, done
     server.start()
     assert place.send("GET", "held/x").body == b"x"
+    store.reset()
+
+
+def lose_marks(server: Server, before: Path) -> None:
+    """What was noted of ended entries and notes since then was never flushed."""
+    for name in ("marks", "voids"):
+        shutil.copy(before / name, server.dir / "store" / name)
+
+
+def test_a_note_whose_mark_was_lost_does_not_come_back(store: Sim, serve: ServeFactory) -> None:
+    """A delete replaces the note of an empty object, the mark of that note is lost in a crash,
+    and the delete is told to the UFS after the start: the older note says nothing any more."""
+    store.reset()
+    server = serve("own", **scaled(store, capacity=str(256 * MIB), segment_size=str(4 * MIB)))
+    place = Place(server, store)
+    rules(place)
+    store.down("refuse")
+    keys = [f"{mode}/{number}" for mode in ("back", "held") for number in range(8)]
+    for key in keys:
+        assert place.put(key, b"").acked
+    # The next notes come into other segments. Never uploaded: only the deletes are told.
+    for number in range(16):
+        assert place.put(f"held/fill-{number}", payload(MIB, number)).acked
+    before = server.home / "flushed"
+    before.mkdir()
+    for name in ("marks", "voids"):
+        shutil.copy(server.dir / "store" / name, before / name)
+    assert all(place.delete_many(keys).values())
+    server.kill()
+    lose_marks(server, before)
+
+    server.start()
+    assert all(place.send("GET", key).status == 404 for key in keys)
+    store.up()
+    place_is_persisted(place, "back")
+    assert server.stop() == 0
+    lose_metadata(server)
+    done = rebuild(server)
+    assert done.returncode == 0 and "persisted" not in done.stdout, done
+    assert "TRANSIENT objects: 16," in done.stdout, done
+    server.start()
+    assert all(place.send("GET", key).status == 404 for key in keys)
+    assert not set(place.stored()) & set(keys)
     store.reset()

@@ -40,6 +40,13 @@ impl JournalEntry {
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         decode_journal_entry(bytes)
     }
+
+    /// Orders what one worker wrote of a key, as [`Known`](super::Known) does: of two the
+    /// greater is the newer.
+    #[must_use]
+    pub fn order(&self) -> (u64, u64) {
+        (self.after, self.sequence)
+    }
 }
 
 /// Makes an entry of at most [`super::ROW_BYTES_MAX`].

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use quickwater_controlplane::records::JournalEntry;
 use quickwater_engine::{EngineConfig, PersistConfig, Shared};
 use quickwater_proto::PolicyTable;
 use quickwater_ufs::UfsClient;
@@ -309,6 +310,7 @@ pub(super) fn store_config(settings: &Settings, budget: Budget) -> Result<StoreC
         dirty_ratio: settings.write_cache.dirty_ratio,
         ram_tier_bytes: usize::try_from(budget.ram_tier)?,
         records_max: budget.index / store::INDEX_RECORD_BYTES,
+        note_order: |note| JournalEntry::decode(note).ok().map(|note| note.order()),
         ..StoreConfig::new(&settings.dir, capacity, threads)
     })
 }

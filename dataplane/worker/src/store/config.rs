@@ -29,6 +29,10 @@ const DIRTY_RECORDS_MAX: u64 = 2 << 20;
 /// Of all records at most one in this many is pinned: others can be evicted.
 const DIRTY_RECORDS_SHARE: u64 = 2;
 
+/// Tells the order of notes that lie beside one blob: of two the greater is the newer.
+/// `None`: it is not understood.
+pub type NoteOrder = fn(&[u8]) -> Option<(u64, u64)>;
+
 /// Settings of a store.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -64,6 +68,8 @@ pub struct StoreConfig {
     pub ram_tier_bytes: usize,
     /// Threads that read segments at open.
     pub recovery_threads: usize,
+    /// What notes say of their order; without it their place on disk decides.
+    pub note_order: NoteOrder,
 }
 
 impl StoreConfig {
@@ -82,6 +88,7 @@ impl StoreConfig {
             io_timeout: Duration::from_secs(30),
             ram_tier_bytes: 0,
             recovery_threads: 4,
+            note_order: |_| None,
         }
     }
 

@@ -1,6 +1,5 @@
 //! What all shards share: index, segments, counters. Absent: IO, tasks.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +12,7 @@ use super::allocator::Allocator;
 use super::config::StoreConfig;
 use super::dirty::{Limits, Reserved};
 use super::index::{Index, Location};
-use super::marks::{Mark, Marks, OfSegment, What};
+use super::marks::{Mark, Marks, What};
 use super::record::{Secrets, footprint};
 use super::scan::Torn;
 use super::segment::{Pin, Table};
@@ -37,6 +36,8 @@ pub(super) struct Core {
     pub(super) stats: StoreStats,
     /// Which entries and notes have ended.
     pub(super) marks: Marks,
+    /// Entries and notes found at open that a newer one took the place of.
+    pub(super) outlived: Mutex<Vec<Mark>>,
     /// Entries and notes found torn at open.
     pub(super) torn: Vec<Torn>,
     /// Whole small objects, also kept in memory.
@@ -99,32 +100,6 @@ impl Core {
             // The new one says it all, also that there is nothing to say.
             self.note_over(chunk, old, What::Void);
         }
-    }
-
-    /// Whether a note found at open is older than the one that was found before. The notes
-    /// of a key are written by any shard, into segments that are filled side by side: which
-    /// of two is newer, only the marks tell.
-    pub(super) fn is_outlived(
-        &self,
-        chunk: ChunkId,
-        found: Location,
-        marks: &mut HashMap<u32, OfSegment>,
-    ) -> bool {
-        if chunk.index != NOTE_CHUNK {
-            return false;
-        }
-        let before = self.index.get(chunk);
-        let Some(before) = before.filter(|before| before.segment != found.segment) else {
-            return false;
-        };
-        let mut has_ended = |at: Location| {
-            let generation = self.table.get(at.segment).map(|s| s.generation());
-            let of_segment = marks
-                .entry(at.segment)
-                .or_insert_with(|| self.marks.of_segment(at.segment).unwrap_or_default());
-            generation.is_some_and(|lap| of_segment.has_ended(lap, at.offset))
-        };
-        has_ended(found) && !has_ended(before)
     }
 
     /// Enters a record found at open, without noting what it replaces: at a start

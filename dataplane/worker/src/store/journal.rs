@@ -101,12 +101,19 @@ impl Journal {
         core: Arc<Core>,
         wanted: impl Fn(ChunkId, Location) -> bool,
     ) -> Result<Self, PoolError> {
+        let listed = core.index.sweep(wanted);
+        Self::of(core, listed)
+    }
+
+    /// Lists these; read them with [`Journal::next_listed`], or others by their chunks.
+    pub(super) fn of(
+        core: Arc<Core>,
+        mut listed: Vec<(ChunkId, Location)>,
+    ) -> Result<Self, PoolError> {
         let pool = Pool::new(PoolConfig::new(BUFFER_BYTES))?;
         let buffer = pool
             .try_acquire(LARGE_BYTES)
             .unwrap_or_else(PoolBuf::detached);
-        let index = &core.index;
-        let mut listed = index.sweep(wanted);
         listed.sort_unstable_by_key(|(_, at)| (at.segment, at.offset));
         Ok(Self {
             core,
@@ -148,24 +155,40 @@ impl Journal {
         }
     }
 
+    /// Reads the next record of the list where it was listed, whatever the index has.
+    pub(super) fn next_listed(&mut self) -> Option<(ChunkId, Read)> {
+        loop {
+            let (chunk, location) = *self.listed.get(self.at)?;
+            self.at += 1;
+            if let Some(segment) = self.core.table.get(location.segment) {
+                let pin = Pin::new(segment);
+                return Some((chunk, self.read_at(chunk, location, &pin)));
+            }
+        }
+    }
+
     /// Reads a record, of the list or not; `None`: it is not here.
     pub(super) fn read_chunk(&mut self, chunk: ChunkId) -> Option<Read> {
         // Where it is now: it may have been moved or forgotten.
         let (location, pin) = self.core.pin(chunk, false)?;
+        Some(self.read_at(chunk, location, &pin))
+    }
+
+    fn read_at(&mut self, chunk: ChunkId, location: Location, pin: &Pin) -> Read {
         let generation = pin.segment().generation();
-        let loaded = match self.window_holds(location, &pin) {
+        let loaded = match self.window_holds(location, pin) {
             true => Ok(()),
-            false => self.load(location, &pin),
+            false => self.load(location, pin),
         };
         if loaded.is_err() {
             StoreStats::add(&self.core.stats.io_errors, 1);
         }
-        let data = loaded.map(|()| self.verified(chunk, location, &pin));
-        Some(Read {
+        let data = loaded.map(|()| self.verified(chunk, location, pin));
+        Read {
             location,
             generation,
             data,
-        })
+        }
     }
 
     fn window_holds(&self, location: Location, pin: &Pin) -> bool {

@@ -27,6 +27,7 @@ mod config;
 mod core;
 mod device;
 mod dirty;
+mod doubles;
 mod evict;
 mod facts;
 mod footer;
@@ -50,7 +51,6 @@ mod stats;
 #[cfg(test)]
 mod trace;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,7 +59,7 @@ use std::time::Instant;
 use quickwater_engine::io::{ChunkId, JOURNAL_CHUNK, NOTE_CHUNK};
 use quickwater_proto::BlobId;
 
-pub use self::config::{DIRTY_RATIO, OpenError, StoreConfig};
+pub use self::config::{DIRTY_RATIO, NoteOrder, OpenError, StoreConfig};
 use self::core::Core;
 pub use self::dirty::Reservation;
 pub use self::facts::{Fact, FactError, Facts, Gaps};
@@ -109,6 +109,7 @@ impl Store {
             table: recovered.table,
             stats,
             marks,
+            outlived: Mutex::default(),
             torn: recovered.torn,
             tier,
             allocator: Mutex::new(recovered.allocator),
@@ -117,21 +118,11 @@ impl Store {
             reserved: Mutex::default(),
             _lock: lock,
         };
-        // Oldest lap first, so that the newest copy of a chunk wins.
-        let mut marks = HashMap::new();
-        for (segment, entries) in &recovered.records {
-            for entry in entries {
-                let found = recovery::location_of(segment, entry);
-                if !core.is_outlived(entry.chunk, found, &mut marks) {
-                    core.enter_found(entry.chunk, found);
-                }
-            }
-        }
+        let core = Arc::new(core);
+        doubles::enter_all(&core, &recovered.records)?;
         let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         core.stats.recovery_ms.store(took, Ordering::Relaxed);
-        Ok(Self {
-            core: Arc::new(core),
-        })
+        Ok(Self { core })
     }
 
     /// The store as shard `number` uses it, with the shard's buffers. Call it in
@@ -281,6 +272,7 @@ impl Store {
     /// From now on [`Store::facts`] can tell what has ended. To be called after
     /// [`Store::reconcile`], which notes what ended before.
     pub fn trust_marks(&self) {
+        doubles::note_outlived(&self.core);
         facts::forget_absent(&self.core);
         facts::forget_torn(&self.core);
         self.core.marks.trust();

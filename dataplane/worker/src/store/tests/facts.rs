@@ -163,6 +163,206 @@ fn of_notes_that_several_shards_wrote_the_last_one_stays() {
     }
 }
 
+/// A store for two shards whose notes begin with their order.
+fn two_shards(dir: &Path) -> StoreConfig {
+    StoreConfig {
+        segment_bytes: Some(SEGMENT),
+        zero_ahead: false,
+        note_order: |note| {
+            let order = note.first_chunk().map(|order| u64::from_le_bytes(*order));
+            order.map(|order| (order, 0))
+        },
+        ..StoreConfig::new(dir, 16 * SEGMENT, 2)
+    }
+}
+
+/// Writes the note of that order beside a blob.
+async fn put_note(shard: &ShardStore, blob: u128, order: u64) {
+    let note = [&order.to_le_bytes()[..], &[7; 500]].concat();
+    put(shard, note_of(blob), &note, Pinned).await.unwrap();
+}
+
+/// The order of the note that is told of a blob, whether it has ended, and is void.
+fn note_told(store: &Store, blob: u128) -> (u64, bool, bool) {
+    let fact = store.facts().unwrap().read(BlobId(blob), true);
+    let fact = fact.unwrap().unwrap();
+    let order = u64::from_le_bytes(*fact.data.first_chunk().unwrap());
+    (order, fact.has_ended, fact.is_void)
+}
+
+/// Both files of marks.
+fn marks(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = ["marks", "voids"].map(|name| dir.join("store").join(name));
+    let read = files.map(|path| (path.clone(), std::fs::read(path).unwrap()));
+    read.to_vec()
+}
+
+/// What was noted since they were read was never flushed.
+fn lose_marks_since(before: &[(PathBuf, Vec<u8>)]) {
+    for (path, bytes) in before {
+        std::fs::write(path, bytes).unwrap();
+    }
+}
+
+/// Drives the shards' segments on.
+async fn roll(shards: &[&ShardStore], from: u128) {
+    for number in 0..8 {
+        let id = chunk(1 << 100 | from | number, 0);
+        put_len(
+            shards[number as usize % shards.len()],
+            id,
+            MIB as usize,
+            Cached,
+        )
+        .await;
+    }
+}
+
+/// The marks of the older ones are lost, in every order of two shards: the newest counts,
+/// ended or not, and a start marks the others for good.
+#[test]
+fn of_notes_the_newest_counts_though_marks_are_lost() {
+    for case in 0..8u32 {
+        let of = |turn: u32| (case >> turn & 1) as usize;
+        let dir = tempfile::tempdir().unwrap();
+        let before = session(two_shards(dir.path()), async |store, first| {
+            let second = store.shard(1, pool());
+            let shards = [&first, &second];
+            // Each has begun a segment before the notes move between them.
+            for shard in shards {
+                put_note(shard, 20, 1).await;
+            }
+            store.trust_marks();
+            assert!(store.sync_marks(LONG));
+            let before = marks(dir.path());
+            for turn in 0..3 {
+                put_note(shards[of(turn)], 9, u64::from(turn) + 1).await;
+                put_note(shards[of(turn)], 10, u64::from(turn) + 1).await;
+                if turn == 1 && case % 3 == 0 {
+                    roll(&shards, 0).await;
+                }
+            }
+            assert!(second.settle(LONG).await);
+            before
+        });
+        lose_marks_since(&before);
+        // A start with metadata that still want the change of 9 and not that of 10.
+        session(two_shards(dir.path()), async |store, _| {
+            assert_eq!(note_told(&store, 9), (3, false, false), "case {case}");
+            store.reconcile(|blob| match blob.0 {
+                9 => Fate::Keep,
+                _ => Fate::Release,
+            });
+            store.trust_marks();
+            assert!(store.sync_marks(LONG));
+        });
+        session(two_shards(dir.path()), async |store, _| {
+            assert_eq!(note_told(&store, 9), (3, false, false), "case {case}");
+            assert_eq!(note_told(&store, 10), (3, true, false), "case {case}");
+            // Told to the UFS some time later.
+            store.release(BlobId(9), 0);
+            assert!(store.sync_marks(LONG));
+        });
+        let store = Store::open(two_shards(dir.path())).unwrap();
+        assert_eq!(note_told(&store, 9), (3, true, false), "case {case}");
+        assert_eq!(live(&store), [], "case {case}");
+        assert!(
+            store.core.outlived.lock().unwrap().is_empty(),
+            "all are marked"
+        );
+    }
+}
+
+/// Nobody asked the metadata in between: what ended last hides what was before it.
+#[test]
+fn a_note_that_ended_hides_an_older_one_whose_mark_was_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    session(two_shards(dir.path()), async |store, first| {
+        let second = store.shard(1, pool());
+        store.trust_marks();
+        put_note(&second, 20, 1).await;
+        put_note(&first, 9, 1).await;
+        assert!(store.sync_marks(LONG));
+        let before = marks(dir.path());
+        put_note(&second, 9, 2).await;
+        assert!(store.sync_marks(LONG));
+        lose_marks_since(&before);
+        // The mark of a later second.
+        store.release(BlobId(9), 0);
+        assert!(store.sync_marks(LONG) && second.settle(LONG).await);
+    });
+    let store = Store::open(two_shards(dir.path())).unwrap();
+    assert_eq!(note_told(&store, 9), (2, true, false));
+    assert_eq!(live(&store), [(20, true)]);
+}
+
+/// The newest is evicted after it ended: none of the others comes back, whichever laps its
+/// segments go through.
+#[test]
+fn outlived_notes_stay_so_through_laps() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || StoreConfig {
+        note_order: two_shards(dir.path()).note_order,
+        ..config(dir.path())
+    };
+    for lap in 0..3u128 {
+        let before = session(open(), async |store, shard| {
+            store.reconcile(|_| Fate::Release);
+            store.trust_marks();
+            // Pinned, so that an eviction moves them.
+            put_note(&shard, 9, 10 * lap as u64 + 1).await;
+            roll(&[&shard], lap << 20).await;
+            assert!(store.sync_marks(LONG));
+            let before = marks(dir.path());
+            put_note(&shard, 9, 10 * lap as u64 + 2).await;
+            before
+        });
+        lose_marks_since(&before);
+        session(open(), async |store, shard| {
+            assert_eq!(note_told(&store, 9).0, 10 * lap as u64 + 2);
+            store.reconcile(|_| Fate::Keep);
+            store.trust_marks();
+            store.release(BlobId(9), 0);
+            for turn in 0..5 + lap {
+                roll(&[&shard], lap << 20 | turn << 10 | 1 << 90).await;
+                assert!(store.sync_marks(LONG));
+                assert_eq!(live(&store), []);
+            }
+        });
+        let store = Store::open(open()).unwrap();
+        assert_eq!(live(&store), [], "lap {lap}");
+    }
+}
+
+/// An entry that says that its commit must never be made outlives the entry, also where an
+/// eviction left a copy of it behind.
+#[test]
+fn an_entry_that_was_called_off_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = session(two_shards(dir.path()), async |store, first| {
+        let second = store.shard(1, pool());
+        put_blob(&second, 1, 10_240).await;
+        put_blob(&first, 2, 10_240).await;
+        store.trust_marks();
+        assert!(store.sync_marks(LONG));
+        let before = marks(dir.path());
+        // Into the segment that was begun first, the entry lies in the other.
+        put(&second, entry_of(2), &[], Flushed).await.unwrap();
+        assert!(second.settle(LONG).await);
+        before
+    });
+    lose_marks_since(&before);
+    session(two_shards(dir.path()), async |store, _| {
+        let mut facts = store.facts().unwrap();
+        let told = facts.read(BlobId(2), false).unwrap().unwrap();
+        assert!(told.data.is_empty());
+        store.trust_marks();
+        assert!(store.sync_marks(LONG));
+    });
+    let store = Store::open(two_shards(dir.path())).unwrap();
+    assert!(store.core.outlived.lock().unwrap().is_empty());
+}
+
 /// Laps, evictions, moves, releases, restarts: nothing live is told as ended, and
 /// nothing that ended as live.
 #[test]
