@@ -32,12 +32,18 @@ where
     O: Observer,
 {
     /// Deletes keys, wherever they are; results in the order of the entries.
+    ///
+    /// # Errors
+    /// No worker answered for some of the keys. Clients repeat a request that failed, not
+    /// single keys of one that did not: s3fs does not even look at these. Where an entry has
+    /// a condition, which deletes that were made would change, each key says it for itself.
     pub(super) async fn delete_entries(
         &self,
         bucket: &Arc<Bucket>,
         entries: Vec<DeleteEntry>,
-    ) -> Vec<(ObjectKey, Result<(), S3Error>)> {
+    ) -> Result<Vec<(ObjectKey, Result<(), S3Error>)>, S3Error> {
         let mut results: Vec<Option<Result<(), S3Error>>> = vec![None; entries.len()];
+        let mut broke_off = false;
         let until = Instant::now() + RELAY_WAIT;
         loop {
             let open = (0..entries.len()).filter(|at| results[*at].is_none());
@@ -47,7 +53,9 @@ where
                 self.delete_at(bucket, &entries, (node, numbers)).await
             });
             let (ours, others) = join(ours, join_all(others)).await;
-            for (at, result) in ours.into_iter().chain(others.into_iter().flatten()) {
+            broke_off |= others.iter().any(|other| other.broke_off);
+            let others = others.into_iter().flat_map(|other| other.done);
+            for (at, result) in ours.into_iter().chain(others) {
                 results[at] = Some(result);
             }
             if results.iter().all(Option::is_some) || Instant::now() >= until {
@@ -55,10 +63,21 @@ where
             }
             monoio::time::sleep(RETRY_PAUSE).await;
         }
+        let repeatable = entries
+            .iter()
+            .all(|entry| entry.condition == PutCondition::None);
+        if repeatable && broke_off {
+            let text = "A worker that owns some of the keys gave no answer: these may be deleted \
+                        or not. Try again.";
+            return Err(S3Error::new(S3ErrorCode::ServiceUnavailable, text));
+        }
+        if repeatable && results.iter().any(Option::is_none) {
+            return Err(slow_down());
+        }
         let keys = entries.into_iter().map(|entry| entry.key);
         let results = results.into_iter();
         let results = results.map(|result| result.unwrap_or_else(|| Err(slow_down())));
-        keys.zip(results).collect()
+        Ok(keys.zip(results).collect())
     }
 
     /// Whose the entries are; those of nobody are left out.
@@ -104,24 +123,34 @@ where
         bucket: &Bucket,
         entries: &[DeleteEntry],
         (node, numbers): (&NodeId, &[usize]),
-    ) -> Vec<Numbered> {
+    ) -> DoneThere {
+        let mut there = DoneThere::default();
         let Some(neighbours) = &self.neighbours else {
-            return Vec::new();
+            return there;
         };
-        let mut results = Vec::with_capacity(numbers.len());
         for numbers in numbers.chunks(KEYS_PER_CALL) {
             match delete_there(neighbours, bucket, entries, (node, numbers)).await {
-                Ok(done) => results.extend(numbers.iter().copied().zip(done)),
+                Ok(done) => there.done.extend(numbers.iter().copied().zip(done)),
                 Err(failed) if failed.begun => {
                     tracing::warn!(%node, error = %failed, "a batch of deletes broke off");
                     let unknown: S3Error = S3ErrorCode::ServiceUnavailable.into();
-                    results.extend(numbers.iter().map(|at| (*at, Err(unknown.clone()))));
+                    let unknown = numbers.iter().map(|at| (*at, Err(unknown.clone())));
+                    there.done.extend(unknown);
+                    there.broke_off = true;
                 }
                 Err(_) => {}
             }
         }
-        results
+        there
     }
+}
+
+/// What came of entries at another worker.
+#[derive(Default)]
+struct DoneThere {
+    done: Vec<Numbered>,
+    /// Of some it is not known.
+    broke_off: bool,
 }
 
 /// Entries of a batch by who owns their keys.

@@ -219,7 +219,7 @@ where
         let bucket = self.bucket_of(call.request).await?;
         let body = self.document(call).await?;
         let wanted = xml::parse_delete(&body)?;
-        let results = self.delete_entries(&bucket, wanted.entries).await;
+        let results = self.delete_entries(&bucket, wanted.entries).await?;
         Ok(document(
             200,
             response::delete_objects(&results, wanted.quiet),
