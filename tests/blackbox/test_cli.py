@@ -12,6 +12,7 @@ import pytest
 
 from conftest import EXTERNAL
 from harness.apart import one_process
+from harness.freeze import freeze
 from harness.server import Server, binary
 
 pytestmark = pytest.mark.skipif(bool(EXTERNAL), reason="stops a process of this machine")
@@ -38,7 +39,7 @@ def status(server: Server, seconds: float) -> subprocess.CompletedProcess[str]:
 def test_a_stopped_service_is_not_waited_for(server: Server) -> None:
     done = status(server, 120)
     assert done.returncode == 0, done
-    os.kill(server.pid, signal.SIGSTOP)
+    freeze(server.pid)
     # A call may take a minute and a half; that nobody is there shows far earlier.
     done = status(server, 80)
     assert done.returncode == 3, done

@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from harness import apart
 from harness.cluster import KEYS, NODES, SLOTS, Cluster
 from harness.ebpf import states
+from harness.freeze import freeze
 from harness.payload import payload
 from harness.server import binary
 
@@ -193,7 +194,7 @@ def test_a_frozen_worker_loses_its_keys_and_knows_it_when_it_wakes(short: Cluste
         short.wait_for(lambda: put("n1", key, b"1"))
         owned["n1" if served(short, "n2") == before else "n2"].append(key)
     assert len(owned["n1"]) > 5, owned
-    os.kill(one.pid, signal.SIGSTOP)
+    freeze(one.pid)
     short.wait_slots(lambda slots: slots["n2"] == SLOTS)
     for key in keys:
         short.wait_for(lambda: put("n2", key, b"2"))

@@ -15,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from harness.cluster import PATIENCE_SECONDS, Cluster
+from harness.freeze import freeze
 from harness.payload import payload
 from harness.raw import BROKEN, Request, connect, head_bytes, read_reply, sign
 
@@ -131,7 +132,7 @@ def freeze_in_writes(cluster: Cluster, keys: list[str], trial: int) -> int:
     for thread in threads:
         thread.start()
     assert answered.wait(PATIENCE_SECONDS), cluster.logs()
-    os.kill(process, signal.SIGSTOP)
+    freeze(process)
     for one in late:
         one.close()
     for thread in threads:

@@ -12,6 +12,7 @@ from typing import Iterator
 from botocore.exceptions import BotoCoreError, ClientError
 
 from harness.cluster import SLOTS, Cluster
+from harness.freeze import freeze
 from harness.proxy import Fault, FaultProxy
 
 from .test_cluster_past import FLAGS, put
@@ -95,7 +96,7 @@ def test_a_worker_that_was_removed_answers_for_nothing_that_others_have(tmp_path
             put(cluster, "n1", key, b"1")
         # One that goes by the table of now for as long as its lease lasts.
         proxy.set(Fault(refuse=True))
-        os.kill(cluster.workers["n1"].pid, signal.SIGSTOP)
+        freeze(cluster.workers["n1"].pid)
         # As soon as its connection is known to be dead.
         cluster.wait_for(lambda: cluster.cli("node", "remove", "n1").returncode == 0)
         cluster.wait_slots(lambda slots: slots["n1"] == 0 and sum(slots.values()) == SLOTS)
@@ -136,7 +137,7 @@ def test_slots_that_went_and_came_back_unseen_are_taken_anew(tmp_path: Path) -> 
         for key in written:
             put(cluster, "n1", key, b"of before")
         assert cluster.metric("n1", "quickwater_store_pinned_bytes") > 0
-        os.kill(cluster.workers["n1"].pid, signal.SIGSTOP)
+        freeze(cluster.workers["n1"].pid)
         cluster.wait_slots(lambda slots: slots["n2"] == SLOTS)
         for key in keys:
             put(cluster, "n2", key, b"of the other")
@@ -172,7 +173,7 @@ def test_what_the_other_one_deleted_stays_deleted_when_it_is_gone_for_good(tmp_p
         keys = keys_of(cluster, "n1", 4)
         persisted(cluster)
         ufs.rename(away)
-        os.kill(cluster.workers["n1"].pid, signal.SIGSTOP)
+        freeze(cluster.workers["n1"].pid)
         cluster.wait_slots(lambda slots: slots["n2"] == SLOTS)
 
         def deleted(key: str) -> bool:

@@ -16,6 +16,7 @@ from harness import clock
 from harness.balancer import Balancer
 from harness.clock import Clock
 from harness.cluster import PATIENCE_SECONDS
+from harness.freeze import freeze
 from harness.scattered import BUCKET, CLIENT, CONTROL, KEYS_OF, WORKERS, Scattered
 from harness.standard import Applications
 from harness.target import Target
@@ -58,7 +59,7 @@ def test_a_frozen_worker_wakes_among_others_that_have_its_keys(short: Scattered)
     crowd.start(WORKERS, CLIENTS)
     try:
         crowd.warm(short.wait, WORKERS, WARM)
-        os.kill(short.workers["n1"].pid, signal.SIGSTOP)
+        freeze(short.workers["n1"].pid)
         short.wait(lambda: short.slots()["n1"] == 0)
         moved = time.monotonic()
         # Others write what it had, before it wakes.

@@ -4,9 +4,7 @@ Nothing older wins, nothing deleted comes back, what is missing is told by name.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from harness import metadata
 from harness.cluster import PATIENCE_SECONDS, Cluster, settled
+from harness.freeze import freeze
 from harness.payload import KIB, MIB, payload
 from harness.server import StartFailed
 from harness.under import SCALED
@@ -373,7 +372,7 @@ def test_a_write_that_was_cut_takes_nothing_acked_with_it(three: Cluster, killed
     before = cluster.sum(pinned)
     control = cluster.control.process
     assert control is not None
-    os.kill(control.pid, signal.SIGSTOP)
+    freeze(control.pid)
     with ThreadPoolExecutor(len(keys)) as pool:
         cut = {key: pool.submit(is_acked, key) for key in keys}
         # Bytes and entry, twice.

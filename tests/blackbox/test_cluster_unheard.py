@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from conftest import EXTERNAL
 from harness.cluster import PATIENCE_SECONDS, Cluster, settled
+from harness.freeze import freeze
 from harness.under import STORE_BUCKET, scaled
 from ufssim.client import Sim
 
@@ -90,7 +91,7 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
     per_second = cluster.nodes()["n1"]["per_second"]
     assert per_second and set(per_second) >= {"sent_bytes", "requests"}, per_second
 
-    os.kill(cluster.worker(FROZEN).pid, signal.SIGSTOP)
+    freeze(cluster.worker(FROZEN).pid)
     store.clear_rules()
     under = store.target().client()
 
@@ -142,7 +143,7 @@ def test_what_a_frozen_worker_has_is_counted_and_waited_for(cluster: Cluster, st
 def test_who_keeps_a_bucket_from_being_removed_is_named(cluster: Cluster) -> None:
     s3 = cluster.ask_once("n1")
     s3.create_bucket(Bucket="abc")
-    os.kill(cluster.workers[FROZEN].pid, signal.SIGSTOP)
+    freeze(cluster.workers[FROZEN].pid)
     with pytest.raises(ClientError) as told:
         s3.delete_bucket(Bucket="abc")
     os.kill(cluster.workers[FROZEN].pid, signal.SIGCONT)

@@ -20,6 +20,7 @@ import pytest
 
 from conftest import EXTERNAL
 from harness.apart import one_process
+from harness.freeze import freeze
 from harness.nobody import become, open_home
 from harness.server import Server, binary
 
@@ -64,7 +65,7 @@ def admin_token(
 
 @one_process("the admin API is the control plane's")
 def test_a_stopped_service_is_told_in_time(server: Server, tmp_path: Path) -> None:
-    os.kill(server.pid, signal.SIGSTOP)
+    freeze(server.pid)
     begun = time.monotonic()
     code, found = doctor(tmp_path, flags(server))
     took = time.monotonic() - begun

@@ -17,6 +17,7 @@ import pytest
 from conftest import ServeFactory
 from harness import apart
 from harness.ebpf import condition, need, states
+from harness.freeze import freeze
 from harness.server import EBPF_REFUSED, Server
 from harness.steering import Service, answered_by, cgroup, service, until_answered_by
 
@@ -65,7 +66,7 @@ def test_without_its_worker_a_client_reaches_the_service(
 ) -> None:
     server = started(serve, service, cgroup)
     # A worker that hangs: nobody tells the programs any more.
-    os.kill(server.pid, signal.SIGSTOP)
+    freeze(server.pid)
     try:
         # One that was turned to it before the beat is too old gets no answer.
         until_answered_by("service", service, cgroup, seconds=3)

@@ -18,6 +18,7 @@ import pytest
 
 from conftest import ServeFactory
 from harness import metadata
+from harness.freeze import freeze
 from harness.payload import KIB, payload
 from harness.raw import BROKEN, Request, send
 from harness.server import Server
@@ -105,7 +106,7 @@ def test_a_service_that_slept_through_a_takeover_changes_nothing(
     client = first.target().client()
     client.create_bucket(Bucket="data")
     client.put_object(Bucket="data", Key="k", Body=b"first")
-    os.kill(first.pid, signal.SIGSTOP)
+    freeze(first.pid)
     ended: list[int] = []
     late = threading.Thread(target=lambda: ended.append(put_status(first, "late")))
     late.start()

@@ -15,6 +15,7 @@ import pytest
 
 from conftest import EXTERNAL
 from harness.bpf import Link, detach
+from harness.freeze import freeze
 from harness.moved import MovedClient, owned_by_the_second, two_workers
 from harness.segment import PORT, SERVICE, Segment
 
@@ -152,7 +153,7 @@ def test_a_program_that_cannot_be_attached_again_is_told(cluster: Segment, node:
 def test_doctor_says_that_a_program_is_on_no_device(cluster: Segment) -> None:
     """While its worker stands still, so that it does not attach it again."""
     pid = cluster.workers["n1"].pid
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         detach(pins(cluster, "n1") / "link-1")
         (found,) = doctor(cluster, "n1")

@@ -11,12 +11,11 @@ losses are found: the negative control.
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 import time
 from pathlib import Path
 
+from harness.freeze import freeze
 from harness.loopfs import LoopFs, missing
 from harness.payload import MIB
 from harness.server import Server, StartFailed
@@ -42,7 +41,7 @@ class PowerCut(Crash):
         # A real cut ends the program at the same moment. Stopped first, because
         # ext4 lets an fdatasync that is running report success while it shuts
         # down: an ack that no power cut would have let out.
-        os.kill(server.pid, signal.SIGSTOP)
+        freeze(server.pid)
         time.sleep(0.05)
         self.disk.cut_power()
         self.cuts += 1

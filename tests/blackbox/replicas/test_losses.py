@@ -19,6 +19,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from harness.cluster import SLOTS, Cluster
+from harness.freeze import freeze
 from harness.payload import payload
 from harness.replicas import NODES, client, persisted, put, read
 
@@ -59,7 +60,7 @@ def test_a_worker_that_froze_lets_go_of_what_others_saw_to(short: Cluster) -> No
 
     short.wait_for(write)
     frozen, left = short.worker("n1"), ["n2", "n3"]
-    os.kill(frozen.pid, signal.SIGSTOP)
+    freeze(frozen.pid)
     try:
         short.wait_slots(lambda slots: sum(slots.get(node, 0) for node in left) == SLOTS)
         for key, body in bodies.items():
