@@ -390,3 +390,59 @@ def test_a_note_whose_mark_was_lost_does_not_come_back(store: Sim, serve: ServeF
     assert all(place.send("GET", key).status == 404 for key in keys)
     assert not set(place.stored()) & set(keys)
     store.reset()
+
+
+def test_notes_that_a_power_cut_took_are_written_again(store: Sim, serve: ServeFactory) -> None:
+    """Notes have no flush of their own: a power cut takes them while the metadata have their
+    commits. The next start writes them again, for a loss at any time after it."""
+    store.reset()
+    server = serve("own", **scaled(store))
+    place = Place(server, store)
+    rules(place)
+    s3, bucket = place.s3(), place.bucket
+    for key in ("back/gone", "back/cut"):
+        assert place.put(key, payload(10 * KIB, key)).acked
+    place_is_persisted(place, "back")
+    store.down("refuse")
+    for key in ("back/cut", "back/tagged", "back/kept", "held/over", "held/gone"):
+        assert place.put(key, payload(20 * KIB, key)).acked
+    uploads = {}
+    for key in ("back/multi", "held/multi"):
+        upload = s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        part = {"Bucket": bucket, "Key": key, "UploadId": upload, "PartNumber": 1}
+        uploads[key] = (upload, s3.upload_part(**part, Body=payload(MIB, key))["ETag"])
+    server.kill()
+    shutil.copytree(server.dir / "store", server.home / "flushed")
+    server.start()
+    s3 = place.s3()
+    for key, (upload, etag) in uploads.items():
+        parts = {"Parts": [{"PartNumber": 1, "ETag": etag}]}
+        s3.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload=parts)
+    for key in ("back/gone", "held/gone"):
+        s3.delete_object(Bucket=bucket, Key=key)
+    for key in ("back/cut", "held/over"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"")
+    s3.put_object_tagging(Bucket=bucket, Key="back/tagged", Tagging={"TagSet": [{"Key": "k", "Value": "v"}]})
+    server.kill()
+    shutil.rmtree(server.dir / "store")
+    shutil.copytree(server.home / "flushed", server.dir / "store")
+
+    there = ("back/cut", "back/tagged", "back/kept", "back/multi", "held/over", "held/multi")
+    server.start()
+    before = {key: shown(place, key) for key in there}
+    assert before["back/cut"]["body"] == b"" and before["back/tagged"]["tags"]
+    until(lambda: server.metric("quickwater_rebuild_notes_waiting") == 0, "all are noted")
+    server.restart()
+    until(lambda: server.metric("quickwater_rebuild_notes_waiting") == 0, "all was noted")
+    assert server.stop() == 0
+    lose_metadata(server)
+    done = rebuild(server)
+    assert done.returncode == 0, done
+    server.start()
+    assert {key: shown(place, key) for key in there} == before
+    gone = ("back/gone", "held/gone")
+    assert all(place.send("GET", key).status == 404 for key in gone)
+    store.up()
+    until(lambda: "back/gone" not in place.stored(), "the delete is told")
+    assert place.send("GET", "back/gone").status == 404
+    store.reset()

@@ -30,7 +30,7 @@ use super::{Namespace, Stop, record_error};
 use crate::keyspace;
 use crate::records::{
     EncodedObject, JournalEntry, decode_journal_entry, encode_journal_entry, encode_note,
-    encode_object,
+    encode_object, order_of,
 };
 use crate::store::{Store, Transaction};
 
@@ -285,13 +285,6 @@ fn sequence(row: Option<&[u8]>) -> Result<u64, MetadataError> {
             Err(MetadataError::Unavailable(why.into()))
         }
     }
-}
-
-/// What orders a commit among those of all workers.
-pub(crate) fn order_of(version: Version) -> u64 {
-    // The store's 64 bits of a version; those below order one batch of commits, which
-    // no two commits of a key share.
-    u64::try_from(version.0 >> 32).unwrap_or(u64::MAX)
 }
 
 /// Any commit.

@@ -23,12 +23,11 @@ use std::time::Duration;
 use quickwater_proto::{BlobId, Committed, Holders, MetadataError, NodeId, ObjectRecord, Version};
 use tokio::time::{Instant, sleep};
 
-use super::journal::order_of;
 use super::read::Get;
 use super::{Namespace, Stop, record_error};
 use crate::keyspace;
 use crate::records::{
-    JournalEntry, VERSION_OFFSET, decode_operation, encode_operation, version_of,
+    JournalEntry, VERSION_OFFSET, decode_operation, encode_operation, order_of, version_of,
 };
 use crate::store::{CommitError, KeyRange, Store, StoreError, Transaction};
 

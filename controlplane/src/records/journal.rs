@@ -1,6 +1,6 @@
 //! The commit of an object as bytes, for a journal outside of the metadata.
 
-use quickwater_proto::{BucketId, ObjectKey};
+use quickwater_proto::{BucketId, ObjectKey, ObjectRecord, Version};
 use quickwater_rpc::records as wire;
 
 use super::object::{EncodedObject, persist, persist_to_wire};
@@ -41,12 +41,35 @@ impl JournalEntry {
         decode_journal_entry(bytes)
     }
 
+    /// Whether a note is of the commit that made this version.
+    #[must_use]
+    pub fn is_of(&self, version: Version) -> bool {
+        self.after == order_of(version)
+    }
+
+    /// The record of the object it commits.
+    ///
+    /// # Errors
+    /// Of a removal, another schema, or damaged.
+    pub fn record(&self) -> Result<ObjectRecord, RecordError> {
+        let pieces = self.object.pieces.iter().cloned().map(Into::into);
+        let pieces: Vec<bytes::Bytes> = pieces.collect();
+        super::ObjectRow::decode(&self.object.row)?.into_record(&pieces)
+    }
+
     /// Orders what one worker wrote of a key, as [`Known`](super::Known) does: of two the
     /// greater is the newer.
     #[must_use]
     pub fn order(&self) -> (u64, u64) {
         (self.after, self.sequence)
     }
+}
+
+/// The part of a version that orders commits of one key.
+pub(crate) fn order_of(version: Version) -> u64 {
+    // The store's 64 bits of a version; those below order one batch of commits, which
+    // no two commits of a key share.
+    u64::try_from(version.0 >> 32).unwrap_or(u64::MAX)
 }
 
 /// Makes an entry of at most [`super::ROW_BYTES_MAX`].

@@ -43,6 +43,7 @@ pub use facts::{
     encode_rebuilt,
 };
 pub use job::{decode_job, encode_job};
+pub(crate) use journal::order_of;
 pub use journal::{
     JournalEntry, NOTE_BYTES_MAX, decode_journal_entry, encode_journal_entry, encode_note,
 };

@@ -232,6 +232,11 @@ fn start(
         data_plane.store.clone(),
         Arc::clone(&data_plane.shared),
     ));
+    runtime.spawn(recover::search_untold(
+        namespace.clone(),
+        data_plane.store.clone(),
+        Arc::clone(&data_plane.shared),
+    ));
     let kept_names = KeptNames::start(runtime, namespace.clone(), data_plane.store.clone());
     let shared = Arc::clone(&data_plane.shared);
     let jobs = jobs::jobs(namespace.clone(), shared, &settings.jobs, &metrics);

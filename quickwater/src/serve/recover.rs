@@ -5,6 +5,7 @@
 //! May be killed at any point: every step can be done again.
 
 mod judge;
+mod notes;
 mod parts;
 mod queue;
 mod replay;
@@ -23,6 +24,7 @@ use quickwater_proto::{
 use quickwater_worker::store::{Fate, Store};
 
 use self::judge::judge;
+pub(super) use self::notes::search_untold;
 use self::parts::UploadParts;
 use self::queue::Queue;
 use self::replay::{claim, replay};
@@ -53,8 +55,10 @@ pub(super) async fn recover<M: Names>(
 ) -> Result<()> {
     let rows = metadata.rows();
     let mut fates = HashMap::new();
-    if metadata.here().is_none() {
-        shared.notes.follow();
+    match metadata.here() {
+        // Until `search_untold` has ended.
+        Some(_) => shared.notes.begin_search(),
+        None => shared.notes.follow(),
     }
     let last = match metadata.here() {
         Some(namespace) => {

@@ -135,15 +135,15 @@ pub(super) async fn run<M: Names>(common: Common<M>, seat: Seat) {
         engine
             .environment()
             .spawn(housekeeping::run(keeper, common.housekeeping, stop));
+        let (keeper, stop) = (engine.clone(), seat.stop.clone());
+        engine
+            .environment()
+            .spawn(async move { keeper.run_note_keeper(|| stop.is_requested()).await });
         if peers.is_some() {
             let (keeper, stop) = (engine.clone(), seat.stop.clone());
             engine
                 .environment()
                 .spawn(async move { keeper.run_copy_keeper(|| stop.is_requested()).await });
-            let (keeper, stop) = (engine.clone(), seat.stop.clone());
-            engine
-                .environment()
-                .spawn(async move { keeper.run_note_keeper(|| stop.is_requested()).await });
             let (copier, stop) = (engine.clone(), seat.stop.clone());
             engine
                 .environment()

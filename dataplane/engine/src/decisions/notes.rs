@@ -1,5 +1,6 @@
 //! Which keys of a worker among others have a note beside its store, and which of the
-//! notes have to be looked at. Absent: what a note says, and writing it.
+//! notes have to be looked at, there or by a process that has all slots and has just begun.
+//! Absent: what a note says, and writing it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,8 @@ type Place = (BucketId, ObjectKey);
 pub struct Notes {
     /// Slots come and go here; a process that has them all needs none of this.
     moves: AtomicBool,
+    /// What is pending is looked through for what no note tells of.
+    searching: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -49,6 +52,22 @@ impl Notes {
         self.moves.load(Ordering::Acquire)
     }
 
+    /// From now on all that is pending is looked through, until [`Notes::end_search`]: what
+    /// no note tells of waits to be looked at.
+    pub fn begin_search(&self) {
+        self.searching.store(true, Ordering::Release);
+    }
+
+    /// All has been looked through.
+    pub fn end_search(&self) {
+        self.searching.store(false, Ordering::Release);
+    }
+
+    /// Nothing is to be looked at any more, nor will be.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.is_followed() && self.waiting() == 0
+    }
+
     /// A key has a note.
     pub fn written(&self, bucket: BucketId, key: &ObjectKey) {
         if self.is_followed() {
@@ -76,11 +95,9 @@ impl Notes {
 
     /// What is pending of a key is to be noted as the metadata have it.
     pub fn look_at(&self, bucket: BucketId, key: &ObjectKey) {
-        if self.is_followed() {
-            let place = (bucket, key.clone());
-            let given = false;
-            self.state().due.push_back(Due { place, given });
-        }
+        let place = (bucket, key.clone());
+        let given = false;
+        self.state().due.push_back(Due { place, given });
     }
 
     /// Looks at one again later.
@@ -106,11 +123,14 @@ impl Notes {
         state.due.drain(..count).collect()
     }
 
-    /// How many wait to be looked at: a rebuild would not know of what they are about.
+    /// How many wait to be looked at: a rebuild would not know of what they are about. At
+    /// least one while they are searched for.
     #[must_use]
     pub fn waiting(&self) -> u64 {
+        // Before those it found are counted: it never falls to 0 in between.
+        let searching = self.searching.load(Ordering::Acquire);
         let state = self.state();
-        (state.due.len() + state.taken) as u64
+        (state.due.len() + state.taken) as u64 + u64::from(searching)
     }
 }
 
@@ -120,6 +140,22 @@ mod tests {
 
     fn key(text: &str) -> ObjectKey {
         ObjectKey::new(text).unwrap()
+    }
+
+    #[test]
+    fn what_is_searched_for_waits_until_it_was_looked_at() {
+        let notes = Notes::default();
+        assert!(notes.is_done());
+        notes.begin_search();
+        assert!(notes.waiting() == 1 && !notes.is_done());
+        notes.look_at(BucketId(1), &key("a"));
+        notes.end_search();
+        assert!(notes.waiting() == 1 && !notes.is_done());
+        let due = notes.take(9).pop().unwrap();
+        assert!(!notes.is_done(), "not done yet");
+        notes.again(due);
+        assert_eq!(notes.take(9).len(), 1);
+        assert!(notes.take(9).is_empty() && notes.is_done());
     }
 
     #[test]

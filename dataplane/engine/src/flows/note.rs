@@ -5,7 +5,7 @@
 //! them. A delete, an empty object, a completed upload and a change of tags have no
 //! such bytes; their commit is flushed by the metadata. The note is written after
 //! it and before the answer, without a flush of its own, so a power cut may take
-//! the last ones. It is never replayed and never read while the metadata are there:
+//! the last ones; the next start with the metadata writes them again. It is never replayed and never read while the metadata are there:
 //! a note that cannot be written fails nothing. Absent: the rebuild.
 
 use std::sync::atomic::Ordering;
@@ -103,10 +103,10 @@ impl<W: World> Engine<W> {
         self.shared().notes.dropped(bucket, key);
     }
 
-    /// Has the notes agree with what is pending in slots that came and went. One shard of a
-    /// worker among others does it for all.
+    /// Has the notes agree with what is pending: in slots that came and went, as long as it
+    /// runs, and in a process that has them all, what a start found. One shard does it for all.
     pub async fn run_note_keeper(&self, stop: impl Fn() -> bool) {
-        while !stop() {
+        while !stop() && !self.shared().notes.is_done() {
             let due = self.shared().notes.take(LOOKS_MAX);
             let more = due.len() == LOOKS_MAX;
             let mut failed = false;

@@ -227,6 +227,15 @@ impl Store {
         Journal::new(Arc::clone(&self.core))
     }
 
+    /// Reads single records of the store by their chunks ([`Journal::chunk`]); lists none.
+    /// Blocks in that.
+    ///
+    /// # Errors
+    /// No memory for a read buffer.
+    pub fn records(&self) -> Result<Journal, PoolError> {
+        Journal::of(Arc::clone(&self.core), Vec::new())
+    }
+
     /// A name of this store that no other has; a store made anew has another. Tells
     /// nothing about the store's secrets.
     #[must_use]

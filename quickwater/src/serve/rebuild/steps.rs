@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use quickwater_controlplane::dump::{self, DumpError};
 use quickwater_controlplane::namespace::{Change, Namespace, RebuildError};
-use quickwater_controlplane::records::{JournalEntry, ObjectRow};
+use quickwater_controlplane::records::JournalEntry;
 use quickwater_controlplane::store::{self, EngineKind, EngineOptions, Store};
 use quickwater_proto::{BucketId, NodeId, ObjectKey, ObjectRecord};
 use tokio::runtime::Runtime;
@@ -277,14 +277,7 @@ pub(super) async fn leave_out_torn<S: Store>(
 
 /// The object of an entry.
 pub(super) fn record_of(entry: &JournalEntry) -> Result<ObjectRecord> {
-    let pieces: Vec<bytes::Bytes> = entry
-        .object
-        .pieces
-        .iter()
-        .cloned()
-        .map(Into::into)
-        .collect();
-    Ok(ObjectRow::decode(&entry.object.row)?.into_record(&pieces)?)
+    Ok(entry.record()?)
 }
 
 /// How a key is told to people.

@@ -149,8 +149,12 @@ impl<R: Rows> Queue<'_, R> {
         if self.store.is_some_and(|store| store.has_note(note)) {
             self.shared.notes.written(bucket.id, &key);
         }
-        // What no entry here tells a rebuild of the metadata, its note does.
-        if !noted && !matches!(pending.change, PendingChange::Settling { .. }) {
+        // What no entry here tells a rebuild of the metadata, its note does. A process that
+        // has all slots searches for these later.
+        if self.store.is_some()
+            && !noted
+            && !matches!(pending.change, PendingChange::Settling { .. })
+        {
             self.shared.notes.look_at(bucket.id, &key);
         }
         // A request to a file system ended with the process that made it.
