@@ -385,6 +385,11 @@ def test_long_heads_are_counted(serve: ServeFactory) -> None:
         by_number = {connection.fileno(): connection for connection in endless}
         for number in by_number:
             poller.register(number, select.POLLIN)
+        # On a busy machine the last ones are still to be refused; those that are not wait for
+        # more of their heads.
+        end = time.monotonic() + 15
+        while len(poller.poll(0)) <= 1000 and time.monotonic() < end:
+            time.sleep(0.1)
         answered = [beginning(by_number[number]) for number, _ in poller.poll(0)]
         refused = [head for head in answered if head]
         assert 1000 < len(refused) < 2000, len(refused)
