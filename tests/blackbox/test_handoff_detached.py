@@ -9,14 +9,14 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Iterator
 
 import pytest
 
 from conftest import EXTERNAL
 from harness.bpf import Link, detach
 from harness.freeze import freeze
-from harness.moved import MovedClient, owned_by_the_second, two_workers
+from harness.moved import MovedClient, owned_by_the_second, pins, two_workers, until
 from harness.segment import PORT, SERVICE, Segment
 
 pytestmark = [
@@ -24,25 +24,12 @@ pytestmark = [
     pytest.mark.needs("ip"),
     pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
 ]
-DEADLINE_SECONDS = 120
 AGAIN = "it was attached again"
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Segment]:
     yield from two_workers(tmp_path)
-
-
-def until(holds: Callable[[], bool], cluster: Segment) -> None:
-    end = time.monotonic() + DEADLINE_SECONDS
-    while not holds():
-        assert time.monotonic() < end, cluster.logs()
-        time.sleep(0.02)
-
-
-def pins(cluster: Segment, node: str) -> Path:
-    """Where a worker keeps what outlives it."""
-    return cluster.home / "pins" / node / "quickwater" / f"handoff-e0-{PORT}"
 
 
 def told(cluster: Segment, node: str) -> tuple[str, str]:

@@ -9,13 +9,22 @@ import struct
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Iterator
 
 import pytest
 
 from conftest import EXTERNAL
 from harness.bpf_maps import BpfMap
-from harness.moved import BODIES, BUCKET, KEYS, MovedClient, owned_by_the_second, two_workers
+from harness.moved import (
+    BODIES,
+    BUCKET,
+    KEYS,
+    MovedClient,
+    owned_by_the_second,
+    pins,
+    two_workers,
+    until,
+)
 from harness.segment import CLIENT, PORT, SERVICE, Segment
 
 pytestmark = [
@@ -23,7 +32,6 @@ pytestmark = [
     pytest.mark.needs("ip"),
     pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
 ]
-DEADLINE_SECONDS = 120
 TO_OWNER = 1
 ENTRIES_MAX = 65_536
 SILENCE_NS = 600 * 10**9
@@ -32,18 +40,6 @@ SILENCE_NS = 600 * 10**9
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Segment]:
     yield from two_workers(tmp_path)
-
-
-def until(holds: Callable[[], bool], cluster: Segment) -> None:
-    end = time.monotonic() + DEADLINE_SECONDS
-    while not holds():
-        assert time.monotonic() < end, cluster.logs()
-        time.sleep(0.02)
-
-
-def pins(cluster: Segment, node: str) -> Path:
-    """Where a worker keeps what outlives it."""
-    return cluster.home / "pins" / node / "quickwater" / f"handoff-e0-{PORT}"
 
 
 def forwards(cluster: Segment, node: str) -> BpfMap:

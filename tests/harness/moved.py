@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import http.client
 import socket
+import time
 from pathlib import Path
-from typing import Iterator, cast
+from typing import Callable, Iterator, cast
 from urllib.parse import urlsplit
 
 from .payload import payload
 from .segment import CLIENT, PORT, SERVICE, Segment, made
 
+DEADLINE_SECONDS = 120
 BUCKET = "moved"
 KEYS = [f"k{at}" for at in range(16)]
 BODIES = {key: payload((1 << 20) + 100_000 * at, seed=at) for at, key in enumerate(KEYS)}
@@ -23,6 +25,19 @@ def two_workers(tmp_path: Path) -> Iterator[Segment]:
         yield cluster
     finally:
         cluster.close()
+
+
+def until(holds: Callable[[], bool], cluster: Segment) -> None:
+    """Waits for it, with a deadline."""
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not holds():
+        assert time.monotonic() < end, cluster.logs()
+        time.sleep(0.02)
+
+
+def pins(cluster: Segment, node: str) -> Path:
+    """Where a worker keeps what outlives it."""
+    return cluster.home / "pins" / node / "quickwater" / f"handoff-e0-{PORT}"
 
 
 def owned_by_the_second(cluster: Segment) -> str:

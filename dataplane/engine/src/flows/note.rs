@@ -5,8 +5,9 @@
 //! them. A delete, an empty object, a completed upload and a change of tags have no
 //! such bytes; their commit is flushed by the metadata. The note is written after
 //! it and before the answer, without a flush of its own, so a power cut may take
-//! the last ones; the next start with the metadata writes them again. It is never replayed and never read while the metadata are there:
-//! a note that cannot be written fails nothing. Absent: the rebuild.
+//! the last ones; the next start with the metadata writes them again. It is never
+//! replayed, and nothing is answered by it while the metadata are there: a note that
+//! cannot be written fails nothing. Absent: the rebuild.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
