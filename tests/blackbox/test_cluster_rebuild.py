@@ -165,12 +165,17 @@ def settings(cluster: Cluster, node: str) -> list[str]:
     return [word for word in rest if not word.startswith(("--control=", "--node-id=", "--advertise="))]
 
 
-def collect(cluster: Cluster, node: str) -> Path:
-    """What the store of a worker tells."""
+def try_collect(cluster: Cluster, node: str) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The file, and what was said."""
     file = cluster.home / f"{node}.facts"
     file.unlink(missing_ok=True)
     words = [str(cluster.control.program), "metadata", "collect", str(file)]
-    done = run([*words, *settings(cluster, node)], cluster.env)
+    return file, run([*words, *settings(cluster, node)], cluster.env)
+
+
+def collect(cluster: Cluster, node: str) -> Path:
+    """What the store of a worker tells."""
+    file, done = try_collect(cluster, node)
     assert done.returncode == 0 and f"worker {node}" in done.stdout, done
     return file
 
@@ -493,6 +498,50 @@ def test_workers_that_are_stopped_one_after_the_other_note_what_they_took(calm: 
     persisted(cluster)
     agree(cluster, wanted)
     assert not (ufs / "back" / "gone").exists()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["noted", "not-noted"])
+def test_slots_that_were_not_noted_are_told(calm: Cluster, known: bool) -> None:
+    """A worker is killed a moment after it took slots: all comes back, or it is said that it
+    need not."""
+    cluster = calm
+    ufs, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+    put(cluster, "n1", "back/any", b"older")
+    persisted(cluster)
+    ufs.rename(away)
+    wanted: dict[str, bytes | int] = {}
+    for number in range(60):
+        key = f"two/k{number}"
+        wanted[key] = payload(KIB, (key,))
+        put(cluster, NODES[number % 3], key, wanted[key])
+    noted(cluster)
+    for node in NODES[:2]:
+        assert cluster.workers[node].stop() == 0, cluster.logs()
+    last = cluster.workers["n3"]
+    if known:
+        cluster.wait_for(lambda: last.metric("quickwater_rebuild_notes_waiting") == 0)
+    last.kill()
+    untold = last.dir / "slots-untold"
+    if not known:
+        # It may have had the time.
+        untold.touch()
+    assert untold.exists() != known
+    cluster.control.stop()
+    lose_metadata(cluster)
+    files = [collect(cluster, node) for node in NODES[:2]]
+    file, told = try_collect(cluster, "n3")
+    done = rebuild(cluster, [*files, file])
+    assert told.returncode == done.returncode == (0 if known else 4), (told, done)
+    for said in (told, done):
+        assert ("had not yet noted" in said.stdout) != known, said
+        assert "worker n3" in said.stdout or known, said
+    begin_again(cluster, NODES)
+    # With the metadata all is looked up.
+    cluster.wait_for(lambda: not untold.exists())
+    if known:
+        agree(cluster, wanted)
+    away.rename(ufs)
+    persisted(cluster)
 
 
 @pytest.fixture(name="four")

@@ -23,6 +23,7 @@ pub use decisions::held_copies::HeldCopies;
 pub use decisions::job_tasks::{JobAnswer, JobTasks, TASKS_MAX};
 pub use decisions::journal::Journal;
 pub use decisions::lag::Lag;
+pub use decisions::notes::Notes;
 pub use decisions::opened::Opened;
 pub use decisions::persist_queue::{
     CHANGE_BYTES, PersistConfig, PersistQueue, QueuePage, QueueScope, QueueSum, QueueTotals,

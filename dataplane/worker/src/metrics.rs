@@ -150,7 +150,7 @@ metrics! {
     NotesFailed Counter "quickwater_rebuild_notes_failed_total" []
         "Commits without a note on the disk (no room, or the disk failed): should the metadata be lost before the UFS is told of them, a rebuild does not know them."
     NotesWaiting Gauge "quickwater_rebuild_notes_waiting" []
-        "Changes of slots that came from other workers, or that a crash cut, which no note on the disk tells of yet: a rebuild of lost metadata would not know them. At least 1 while a start of `serve` searches for them."
+        "Changes of slots that came from other workers, or that a crash cut, which no note on the disk tells of yet: a rebuild of lost metadata would not know them. At least 1 while a start of `serve` searches for them, and until a worker has said on its disk that slots it took are noted."
     PersistHeldFailures Counter "quickwater_persist_held_failures_total" []
         "Tries to send the parts of a multipart upload that was handed over to the UFS, that failed; repeated until the upload ends."
     PersistHeldGone Counter "quickwater_persist_held_gone_total" []

@@ -93,15 +93,20 @@ fn collect(args: &FileArgs) -> Result<()> {
         damaged,
         unreadable,
         gaps,
+        untold,
     } = done;
     emit(&format!(
         "collected {facts} entries and notes of worker {node}, of which {live} count here still\n"
     ))?;
-    match damaged + unreadable + gaps {
+    let slots = match untold {
+        true => ", slots that were not noted",
+        false => "",
+    };
+    match damaged + unreadable + gaps + u64::from(untold) {
         0 => Ok(()),
         _ => Err(anyhow!(
             "{damaged} whose bytes are not all there, {unreadable} unreadable entries, {gaps} \
-             segments; other workers may have what is missing"
+             segments{slots}; other workers may have what is missing"
         )
         .context(Kind::Losses)),
     }
@@ -120,11 +125,13 @@ fn rebuild(args: &RebuildArgs) -> Result<()> {
     emit(&summary(&done))?;
     match done.has_losses() {
         true => Err(anyhow!(
-            "{} objects, {} of unknown buckets, {} unreadable entries, {} segments",
+            "{} objects, {} of unknown buckets, {} unreadable entries, {} segments, {} workers \
+             with slots that were not noted",
             done.lost,
             done.nameless,
             done.unreadable,
-            done.gaps
+            done.gaps,
+            done.untold
         )
         .context(Kind::Losses)),
         false => Ok(()),
@@ -158,6 +165,7 @@ fn summary(done: &Rebuilt) -> String {
     line("of buckets whose name is not known", done.nameless, None);
     line("unreadable", done.unreadable, None);
     line("segments with gaps", done.gaps, None);
+    line("workers with slots that were not noted", done.untold, None);
     text.push_str(match (done.dry_run, done.resumed) {
         (true, _) => "nothing was changed\n",
         (false, true) => "the rebuild that was cut is complete; start the service\n",

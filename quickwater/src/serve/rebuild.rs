@@ -64,12 +64,14 @@ pub(crate) struct Rebuilt {
     pub(crate) unreadable: u64,
     /// Segments that are missing, or older than they were.
     pub(crate) gaps: u64,
+    /// Workers of which what was pending of slots that they had taken may be missing.
+    pub(crate) untold: u64,
 }
 
 impl Rebuilt {
     /// Whether something that was acked is not there.
     pub(crate) fn has_losses(&self) -> bool {
-        self.lost + self.nameless + self.unreadable + self.gaps > 0
+        self.lost + self.nameless + self.unreadable + self.gaps + self.untold > 0
     }
 }
 

@@ -251,7 +251,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("shutdown.grace", "shutdown-grace", Kind::Duration, "25s",
         "How long requests in flight may go on after SIGTERM or SIGINT."),
     key("shutdown.persist", "shutdown-persist", Kind::Duration, "15s",
-        "How long a worker that is told to stop goes on serving while it sends what only it has to its UFS and gives its slots to others; `0s` stops at once. It counts towards `shutdown.grace`, of which 5 s are left at least."),
+        "How long a worker that is told to stop goes on serving while it sends what only it has to its UFS and gives its slots to others; `0s` does not wait for that, nor does a second signal. What is pending of slots that it took a moment ago it notes on its disk first in any case, which takes milliseconds, and 20 s at most beside a disk that is late. It counts towards `shutdown.grace`, of which 5 s are left at least."),
     key("io.driver", "io-driver", Kind::Choice(&["auto", "uring", "epoll"]), "auto",
         "`uring` refuses to start without io_uring; `auto` falls back to epoll with a warning."),
     key("io.pin_threads", "io-pin-threads", Kind::Switch, "false",

@@ -15,7 +15,8 @@ type Place = (BucketId, ObjectKey);
 pub struct Notes {
     /// Slots come and go here; a process that has them all needs none of this.
     moves: AtomicBool,
-    /// What is pending is looked through for what no note tells of.
+    /// What is pending is looked through for what no note tells of, or of slots that were taken
+    /// it has not been said that all is noted.
     searching: AtomicBool,
     state: Mutex<State>,
 }
@@ -52,8 +53,8 @@ impl Notes {
         self.moves.load(Ordering::Acquire)
     }
 
-    /// From now on all that is pending is looked through, until [`Notes::end_search`]: what
-    /// no note tells of waits to be looked at.
+    /// From now on all that is pending, here or of slots that are taken, is looked through, until
+    /// [`Notes::end_search`]: what no note tells of waits to be looked at.
     pub fn begin_search(&self) {
         self.searching.store(true, Ordering::Release);
     }
@@ -129,8 +130,14 @@ impl Notes {
     pub fn waiting(&self) -> u64 {
         // Before those it found are counted: it never falls to 0 in between.
         let searching = self.searching.load(Ordering::Acquire);
+        self.found() + u64::from(searching)
+    }
+
+    /// The same, of those that were found.
+    #[must_use]
+    pub fn found(&self) -> u64 {
         let state = self.state();
-        (state.due.len() + state.taken) as u64 + u64::from(searching)
+        (state.due.len() + state.taken) as u64
     }
 }
 
@@ -147,7 +154,7 @@ mod tests {
         let notes = Notes::default();
         assert!(notes.is_done());
         notes.begin_search();
-        assert!(notes.waiting() == 1 && !notes.is_done());
+        assert!(notes.waiting() == 1 && notes.found() == 0 && !notes.is_done());
         notes.look_at(BucketId(1), &key("a"));
         notes.end_search();
         assert!(notes.waiting() == 1 && !notes.is_done());

@@ -29,6 +29,8 @@ pub(super) struct Attending {
     here: watch::Sender<bool>,
     /// The table gone by; 0: none yet.
     gone_by: watch::Sender<u64>,
+    /// A table is being gone by, or that was broken off.
+    going: AtomicBool,
     /// The session that counts; 0: none yet.
     session: watch::Sender<u64>,
     /// A lease that was granted before the body was there.
@@ -57,6 +59,7 @@ impl Attending {
             body: OnceLock::new(),
             here: watch::channel(false).0,
             gone_by: watch::channel(0).0,
+            going: AtomicBool::new(false),
             session: watch::channel(0).0,
             early: watch::channel(Duration::ZERO).0,
             fenced: Mutex::default(),
@@ -103,7 +106,7 @@ impl Attending {
 
     /// Whether the newest table is gone by, with all that it takes and gives.
     pub(super) fn has_gone_by(&self) -> bool {
-        *self.gone_by.borrow() >= self.directory.epoch()
+        !self.going.load(Ordering::Acquire) && *self.gone_by.borrow() >= self.directory.epoch()
     }
 
     /// Takes no slots from here on.
@@ -275,6 +278,7 @@ impl Attendant for Attending {
         let Some(body) = self.body().await else {
             return Vec::new();
         };
+        self.going.store(true, Ordering::Release);
         body.held_up.store(false, Ordering::Relaxed);
         let (rights, node) = (&body.shared.rights, Some(self.directory.node()));
         let mine = |slot: &usize| table.owner(*slot) == node;
@@ -317,8 +321,10 @@ impl Attendant for Attending {
         kept.extend(left);
         let (session, of, slots) = (*self.session.borrow(), Arc::clone(&table), gained.clone());
         let (claims, store) = (Arc::clone(&body.claims), body.store.clone());
-        let noted =
-            tokio::task::spawn_blocking(move || claim(&claims, &store, (session, &of), &slots));
+        let shared = Arc::clone(&body.shared);
+        let noted = tokio::task::spawn_blocking(move || {
+            claim(&claims, (&store, &shared.notes), (session, &of), &slots);
+        });
         if !gained.is_empty() {
             if noted.await.is_err() {
                 tracing::error!("noting which slots are owned was cut");
@@ -332,6 +338,7 @@ impl Attendant for Attending {
             "placement taken over"
         );
         self.gone_by.send_replace(table.epoch);
+        self.going.store(false, Ordering::Release);
         kept
     }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use quickwater_controlplane::client::ControlClient;
 use quickwater_controlplane::cluster::Moved;
-use quickwater_engine::Shared;
 use quickwater_engine::io::Environment as _;
+use quickwater_engine::{Notes, Shared};
 use quickwater_proto::{BlobId, NodeId, SLOTS, SlotTable};
 use quickwater_ufs::Standing;
 use quickwater_worker::environment::ShardEnvironment;
@@ -59,11 +59,11 @@ pub(super) struct Body {
 /// know who has the last word, and does not take this worker's for it.
 pub(super) fn claim(
     claims: &Claims,
-    store: &Store,
-    (session, table): (u64, &SlotTable),
+    (store, notes): (&Store, &Notes),
+    by: (u64, &SlotTable),
     slots: &[usize],
 ) {
-    if let Err(error) = claims.take(session, table, slots) {
+    if let Err(error) = claims.take(notes, by, slots) {
         store.distrust_marks();
         tracing::error!(
             error = format!("{error:#}"),
@@ -74,7 +74,8 @@ pub(super) fn claim(
 
 impl Body {
     pub(super) fn claim(&self, session: u64, table: &SlotTable, slots: &[usize]) {
-        claim(&self.claims, &self.store, (session, table), slots);
+        let told = (&self.store, &self.shared.notes);
+        claim(&self.claims, told, (session, table), slots);
     }
 
     /// Gives slots away: nothing of them is answered or changed here from now on.

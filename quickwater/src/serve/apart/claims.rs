@@ -5,16 +5,21 @@
 //! (64 bits); the length of the row of the placement table (32 bits) and the row; for each
 //! slot the epoch of the table by which it was taken, 0 = never (64 bits each); xxh3 of all
 //! bytes before (64 bits). Numbers have their highest byte first.
+//!
+//! The file `slots-untold` beside it, empty: slots were taken, and what was pending of them then
+//! may not have been noted yet.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use quickwater_controlplane::records::{decode_slot_table, encode_slot_table};
+use quickwater_engine::Notes;
 use quickwater_proto::{SLOTS, SlotTable};
 use xxhash_rust::xxh3::xxh3_64;
 
 const FILE: &str = "slots";
+const UNTOLD: &str = "slots-untold";
 const MAGIC: &[u8] = b"quickwater-slots 1\n";
 /// Far above every file: two numbers per slot and a table.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -28,6 +33,16 @@ pub(in crate::serve) struct Claimed {
     pub(in crate::serve) table: SlotTable,
     /// By which table it took each slot last; 0: never.
     pub(in crate::serve) epochs: Vec<u64>,
+}
+
+/// Whether the worker of a directory may not have noted what was pending of slots that it took.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(in crate::serve) fn is_untold(dir: &Path) -> Result<bool> {
+    let path = dir.join(UNTOLD);
+    let found = path.try_exists();
+    found.with_context(|| format!("cannot look for {}", path.display()))
 }
 
 impl Claimed {
@@ -96,7 +111,13 @@ impl Claimed {
 /// The claims of a running worker.
 pub(super) struct Claims {
     dir: PathBuf,
-    known: Mutex<Claimed>,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    claimed: Claimed,
+    /// Slots were taken, and [`Claims::told`] has not been said since.
+    untold: bool,
 }
 
 impl Claims {
@@ -114,17 +135,51 @@ impl Claims {
         });
         Self {
             dir: dir.to_owned(),
-            known: Mutex::new(known.unwrap_or_else(Claimed::none)),
+            known: Mutex::new(Known {
+                claimed: known.unwrap_or_else(Claimed::none),
+                // Of the process before; it is in doubt until it was looked.
+                untold: is_untold(dir).unwrap_or(true),
+            }),
         }
     }
 
+    /// What is pending of all slots that were taken is noted, if `is_so` while nobody takes
+    /// any. Blocks. Answers whether it is, now or since earlier.
+    pub(super) fn told(&self, notes: &Notes, is_so: impl FnOnce() -> bool) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.untold && is_so() {
+            match std::fs::remove_file(self.dir.join(UNTOLD)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, "that all slots are noted cannot be said: a rebuild of the metadata would take it for a loss");
+                }
+                _ => {}
+            }
+            known.untold = false;
+            notes.end_search();
+        }
+        !known.untold
+    }
+
     /// Notes, flushed, a table that is gone by, and that slots are this worker's by it; before
-    /// anything of these is answered. Blocks.
+    /// anything of these is answered. Until [`Claims::told`] `notes` say that some wait. Blocks.
     ///
     /// # Errors
     /// It cannot be written.
-    pub(super) fn take(&self, session: u64, table: &SlotTable, slots: &[usize]) -> Result<()> {
+    pub(super) fn take(
+        &self,
+        notes: &Notes,
+        (session, table): (u64, &SlotTable),
+        slots: &[usize],
+    ) -> Result<()> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !slots.is_empty() {
+            crate::home::write_bytes(&self.dir.join(UNTOLD), b"")?;
+            known.untold = true;
+        }
+        if known.untold {
+            notes.begin_search();
+        }
+        let known = &mut known.claimed;
         known.session = known.session.max(session);
         // Of tables that took slots only, notes may come late.
         if known.table.epoch <= table.epoch {
@@ -150,12 +205,16 @@ mod tests {
         assert_eq!(Claimed::read(dir.path()).unwrap(), None);
         let node = NodeId::new("n1").unwrap();
         let table = |epoch| SlotTable::from_slots(epoch, |_| (Some(&node), None));
-        let claims = Claims::open(dir.path());
-        claims.take(7, &table(3), &[0, 5]).unwrap();
-        claims.take(8, &table(4), &[5, SLOTS - 1]).unwrap();
-        claims.take(8, &table(2), &[]).unwrap();
+        let (claims, notes) = (Claims::open(dir.path()), Notes::default());
+        claims.take(&notes, (7, &table(3)), &[0, 5]).unwrap();
+        claims
+            .take(&notes, (8, &table(4)), &[5, SLOTS - 1])
+            .unwrap();
+        claims.take(&notes, (8, &table(2)), &[]).unwrap();
         drop(claims);
-        Claims::open(dir.path()).take(1, &table(6), &[1]).unwrap();
+        Claims::open(dir.path())
+            .take(&notes, (1, &table(6)), &[1])
+            .unwrap();
         let found = Claimed::read(dir.path()).unwrap().unwrap();
         assert_eq!((found.session, found.table.epoch), (8, 6));
         let some = [0, 1, 2, 5, SLOTS - 1].map(|slot| found.epochs[slot]);
@@ -166,8 +225,34 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         assert!(Claimed::read(dir.path()).is_err());
         // A worker goes on, and knows of nothing before.
-        Claims::open(dir.path()).take(1, &table(7), &[2]).unwrap();
+        Claims::open(dir.path())
+            .take(&notes, (1, &table(7)), &[2])
+            .unwrap();
         let found = Claimed::read(dir.path()).unwrap().unwrap();
         assert_eq!((found.epochs[0], found.epochs[2]), (0, 7));
+    }
+
+    #[test]
+    fn it_is_on_disk_that_slots_are_not_noted_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let untold = || is_untold(dir.path()).unwrap();
+        let node = NodeId::new("n1").unwrap();
+        let table = SlotTable::from_slots(3, |_| (Some(&node), None));
+        let (claims, notes) = (Claims::open(dir.path()), Notes::default());
+        assert!(claims.told(&notes, || panic!("nothing was taken")) && !untold());
+        claims.take(&notes, (1, &table), &[]).unwrap();
+        assert!(!untold(), "nothing was taken");
+        claims.take(&notes, (1, &table), &[7]).unwrap();
+        assert!(untold() && !claims.told(&notes, || false) && untold());
+        assert_eq!(notes.waiting(), 1);
+        // A process that was killed then leaves that to the next.
+        drop(claims);
+        let (claims, notes) = (Claims::open(dir.path()), Notes::default());
+        claims.take(&notes, (2, &table), &[]).unwrap();
+        assert_eq!(notes.waiting(), 1);
+        assert!(!claims.told(&notes, || false) && claims.told(&notes, || true) && !untold());
+        assert_eq!(notes.waiting(), 0);
+        claims.take(&notes, (1, &table), &[8]).unwrap();
+        assert!(untold(), "these are others");
     }
 }

@@ -11,8 +11,6 @@ use super::body::Body;
 
 /// How often it is looked what is left to be handed over at the end.
 const HAND_OVER_LOOK: Duration = Duration::from_millis(20);
-/// For how long a worker at its end notes what is pending of slots that it took last.
-const NOTES_MAX: Duration = Duration::from_secs(20);
 
 impl Attending {
     /// Has the slots go to others, and what only this worker has to its UFS, for at most
@@ -26,24 +24,6 @@ impl Attending {
         self.end();
         self.note_all(body).await;
         stays
-    }
-
-    /// What is pending of slots that came a moment ago stands in the metadata only: should they
-    /// be lost, nobody else knows of it. Whoever stops a cluster worker by worker has the last
-    /// one take all slots at its end.
-    async fn note_all(&self, body: &Body) {
-        let notes = &body.shared.notes;
-        let deadline = tokio::time::Instant::now() + NOTES_MAX;
-        while !self.has_gone_by() || notes.waiting() > 0 {
-            if !body.client.is_connected() || tokio::time::Instant::now() >= deadline {
-                tracing::warn!(
-                    keys = notes.waiting(),
-                    "the end came before it was noted what is pending: the metadata are not to be lost before this worker was started again"
-                );
-                return;
-            }
-            tokio::time::sleep(HAND_OVER_LOOK).await;
-        }
     }
 
     async fn give_all(&self, body: &Body, longest: Duration) -> bool {

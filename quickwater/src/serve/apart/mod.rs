@@ -12,6 +12,7 @@ mod leaving;
 mod lost;
 mod meeting;
 mod metadata;
+mod noting;
 mod obey;
 mod worker;
 

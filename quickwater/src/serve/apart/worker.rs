@@ -116,7 +116,7 @@ impl Worker {
     }
 
     /// Unready first, then the slots, then the requests in flight, then the rest. A second
-    /// signal ends the wait for the slots.
+    /// signal ends the wait for the slots, but not that for the notes.
     fn stop(self, runtime: &Runtime, settings: &Settings, signals: &mut StopSignals) -> bool {
         self.readiness.set(false);
         if let Some(detour) = self.detour {
@@ -242,6 +242,7 @@ fn start(
         let _context = runtime.enter();
         attendant.embody(body, session, &table);
     }
+    followers.push(runtime.spawn(Arc::clone(&attendant).follow_notes()));
     let ready = async { tokio::time::timeout(READY_WAIT, attendant.ready()).await };
     if runtime.block_on(ready).is_err() {
         tracing::warn!("no placement yet; requests are told to slow down until there is");

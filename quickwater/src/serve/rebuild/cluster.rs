@@ -20,6 +20,7 @@ use quickwater_proto::{BlobId, NodeId, SLOTS, SlotTable, slot_of};
 use super::super::budget::Budget;
 use super::super::control_runtime;
 use super::Rebuilt;
+use super::collect::untold;
 use super::steps::{
     Entering, Newest, Place, Rebuild, Restoring, Telling, begin, has_bucket, leave_out_torn, place,
     record_of,
@@ -208,6 +209,10 @@ impl<'a> Work<'a> {
             after = after.max(facts.end.after).max(seen);
             found.unreadable += facts.end.unreadable;
             found.gaps += facts.end.gaps;
+            if facts.head.untold {
+                found.untold += 1;
+                telling.tell(&untold(&facts.head.witness.node))?;
+            }
         }
         let names = newest.and_then(|(_, at)| opened.get_mut(at));
         let names = names.map(|facts| std::mem::take(&mut facts.names));

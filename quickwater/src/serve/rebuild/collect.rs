@@ -12,7 +12,7 @@ use quickwater_proto::{BlobId, NodeId, SLOTS, SlotTable};
 use quickwater_worker::store::{Fact, Facts, Store};
 
 use super::super::apart::belonging::Belonging;
-use super::super::apart::claims::Claimed;
+use super::super::apart::claims::{Claimed, is_untold};
 use super::super::budget::Budget;
 use super::steps::{Telling, record_of};
 use super::{open_names, open_store, tell_gaps};
@@ -35,6 +35,8 @@ pub(crate) struct Collected {
     pub(crate) unreadable: u64,
     /// Segments that are missing, or older than they were.
     pub(crate) gaps: u64,
+    /// What was pending of slots that the worker had taken may be missing.
+    pub(crate) untold: bool,
 }
 
 /// Writes a new file; `told` learns of every problem, by name.
@@ -90,6 +92,7 @@ fn head_of(dir: &Path) -> Result<FactsHead> {
         session,
         table,
         epochs,
+        untold: is_untold(dir)?,
     })
 }
 
@@ -106,9 +109,13 @@ fn write(
     let gaps = store.gaps().context("cannot read what has ended")?;
     let mut done = Collected {
         node: head.witness.node.to_string(),
+        untold: head.untold,
         gaps: tell_gaps(&gaps, telling)?,
         ..Collected::default()
     };
+    if head.untold {
+        telling.tell(&untold(&head.witness.node))?;
+    }
     let mut after = 0;
     let mut facts = store.facts()?;
     for error in facts.torn() {
@@ -161,6 +168,15 @@ fn write(
     writer.end(&end)?.flush()?;
     file.sync_all()?;
     Ok(done)
+}
+
+/// What may be missing of a worker.
+pub(super) fn untold(node: &NodeId) -> String {
+    format!(
+        "worker {node} was killed a moment after it had taken slots from others, and had not yet \
+         noted what was pending of them: writes and deletes of their keys may be missing, and \
+         what was before them come back"
+    )
 }
 
 /// A fact with what is here of its bytes, and whether that is all. What has ended is of
@@ -218,6 +234,9 @@ mod tests {
         assert_eq!((head.cluster.as_str(), head.session), ("c", 0));
         assert_eq!(head.witness.directory, [0, 255]);
         assert_eq!(head.epochs, vec![0; SLOTS]);
+        assert!(!head.untold);
+        std::fs::write(dir.path().join("slots-untold"), "").unwrap();
+        assert!(head_of(dir.path()).unwrap().untold);
         std::fs::write(dir.path().join("slots"), "no such thing").unwrap();
         assert!(head_of(dir.path()).is_err());
     }
