@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import random
+import re
+import socket
 import subprocess
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Iterator
+from typing import ContextManager, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import BotoCoreError
@@ -14,12 +19,12 @@ from conftest import EXTERNAL
 from harness.cluster import KEYS
 from harness.loss import SpoofFilter
 from harness.payload import payload
-from harness.segment import CLIENT, SERVICE, Segment, WORKERS, made
+from harness.segment import CLIENT, PORT, SERVICE, Segment, WORKERS, made
 from harness.target import Target
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.needs("ip"),
+    pytest.mark.needs("ip", "ss"),
     pytest.mark.skipif(bool(EXTERNAL), reason="needs a cluster of its own"),
 ]
 BUCKET = "handed"
@@ -64,6 +69,59 @@ def test_large_objects_come_from_their_owner_byte_for_byte(cluster: Segment) -> 
     taken = {node: cluster.outcomes(node, "taken") for node in WORKERS}
     assert min(given.values()) > 0, (given, cluster.logs())
     assert given["n1"] == taken["n2"] and given["n2"] == taken["n1"]
+
+
+def test_a_client_with_a_tiny_window_gets_segments_that_fit(cluster: Segment) -> None:
+    """As it does from the worker it came to: larger ones would go one by one, by a timer."""
+    bodies = fill(cluster)
+    of = {cluster.owner(BUCKET, key): key for key, body in bodies.items() if len(body) >= 1 << 20}
+    if set(of) != set(WORKERS):
+        pytest.skip("all large objects are at one worker")
+    cluster.go_to("n1")
+    answers, segments = {}, {}
+    with ExitStack() as open_ones:
+        for node, key in of.items():
+            taken = cluster.outcomes("n2", "taken")
+            tiny = open_ones.enter_context(tiny_client(cluster))
+            tiny.request("GET", signed(cluster, key))
+            answers[key] = tiny.getresponse()
+            assert answers[key].read(1000) == bodies[key][:1000]
+            assert cluster.outcomes("n2", "taken") - taken == (node == "n2"), cluster.logs()
+            segments[node] = sent_at_a_time(cluster, node, tiny)
+        assert segments["n2"] == segments["n1"]
+        for key, answer in answers.items():
+            assert answer.read() == bodies[key][1000:]
+
+
+def tiny_client(cluster: Segment) -> ContextManager[http.client.HTTPConnection]:
+    """A connection with the least room there is for what comes."""
+    with cluster.at(CLIENT):
+        tiny = socket.socket()
+        tiny.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        tiny.settimeout(DEADLINE_SECONDS)
+        tiny.connect((SERVICE, PORT))
+    client = http.client.HTTPConnection(SERVICE, PORT)
+    client.sock = tiny
+    return closing(client)
+
+
+def signed(cluster: Segment, key: str) -> str:
+    """Path and query of a GET."""
+    s3 = cluster.target().client(signature_version="s3v4")
+    wanted = {"Bucket": BUCKET, "Key": key}
+    url = urlsplit(s3.generate_presigned_url("get_object", Params=wanted))
+    return f"{url.path}?{url.query}"
+
+
+def sent_at_a_time(cluster: Segment, node: str, client: http.client.HTTPConnection) -> int:
+    """Bytes of the segments that a worker sends a client."""
+    port = client.sock.getsockname()[1]
+    with cluster.at(node):
+        told = subprocess.run(
+            ["ss", "-tinH", f"dport = :{port}"], check=True, capture_output=True, text=True
+        ).stdout
+    (segment,) = re.findall(r" mss:(\d+)", told)
+    return int(segment)
 
 
 def test_an_owner_that_does_not_let_the_client_in_is_relayed(tmp_path: Path) -> None:

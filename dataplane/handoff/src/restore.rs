@@ -88,7 +88,9 @@ pub fn restore(state: &State) -> Result<Restored, RestoreError> {
         rustix::io::Errno::ADDRNOTAVAIL => RestoreError::NotHere(state.local),
         error => kernel("binding")(error),
     })?;
-    repair::propose_segment(&socket, state.segment).map_err(kernel("segments"))?;
+    // The windows come too late for this one. What was agreed is told below, so that segments
+    // grow when a larger window comes.
+    repair::propose_segment(&socket, state.first_segment()).map_err(kernel("segments"))?;
     // Nor does this send anything.
     rustix::net::connect(&socket, &state.remote).map_err(|error| match error {
         rustix::io::Errno::ADDRNOTAVAIL | rustix::io::Errno::ADDRINUSE => RestoreError::Exists,
@@ -225,6 +227,54 @@ mod tests {
             before > 10_000 && after > before / 10 * 9,
             "{before} became {after}"
         );
+    }
+
+    /// A client that has room for so many bytes, and its server.
+    fn pair_with_room(bytes: usize) -> Option<(TcpStream, TcpStream)> {
+        pair()?;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        sockopt::set_socket_recv_buffer_size(&client, bytes).unwrap();
+        rustix::net::connect(&client, &listener.local_addr().unwrap()).unwrap();
+        Some((client.into(), listener.accept().unwrap().0))
+    }
+
+    #[test]
+    fn segments_fit_a_tiny_window_as_they_did() {
+        for room in [1, 4_000, 40_000] {
+            let Some((mut client, mut server)) = pair_with_room(room) else {
+                return;
+            };
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            server.write_all(b"before").unwrap();
+            client.read_exact(&mut [0; 6]).unwrap();
+            until(|| is_at_rest(&server).is_ok());
+            let before = repair::segment(&server).unwrap();
+            let mut server = TcpStream::from(moved(server));
+            let after = repair::segment(&server).unwrap();
+            assert_eq!(after, before, "with room for {room}");
+            server.write_all(b"after").unwrap();
+            client.read_exact(&mut [0; 5]).unwrap();
+        }
+    }
+
+    #[test]
+    fn segments_grow_with_the_window() {
+        let Some((mut client, server)) = pair() else {
+            return;
+        };
+        let frozen = freeze(server.into(), b"").map_err(|(_, why)| why).unwrap();
+        let mut state = frozen.state().clone();
+        frozen.release();
+        // As if that were all that the client had room for until now.
+        (state.window.send, state.window.send_max) = (1_152, 1_152);
+        let restored = restore(&state).unwrap();
+        let first = repair::segment(restored.socket.as_ref().unwrap()).unwrap();
+        assert_eq!(first, 576);
+        let mut server = TcpStream::from(restored.begin().unwrap());
+        server.write_all(b"answer").unwrap();
+        client.read_exact(&mut [0; 6]).unwrap();
+        until(|| repair::segment(&server).unwrap() > 10_000);
     }
 
     #[test]

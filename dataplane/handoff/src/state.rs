@@ -24,6 +24,11 @@ const SCALE_MAX: u8 = 14;
 const WINDOW_MAX: u32 = 0xffff << SCALE_MAX;
 /// The least the kernel works with (`TCP_MIN_MSS`).
 const SEGMENT_MIN: u16 = 88;
+/// A window up to which a segment may be as large as it, beyond which as half of it
+/// (`TCP_MSS_DEFAULT`).
+const SMALL_WINDOW: u32 = 536;
+/// What timestamps take of a segment, with their padding (`TCPOLEN_TSTAMP_ALIGNED`).
+const TIMESTAMP_BYTES: u32 = 12;
 
 /// Why a state is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -100,6 +105,21 @@ impl State {
         debug_assert_eq!(out.len(), HEAD_BYTES);
         out.extend_from_slice(&self.unread);
         out
+    }
+
+    /// The largest segment to begin with, bytes: the agreed one, or what the kernel makes of
+    /// it for a client whose windows were never larger than two of them
+    /// (`tcp_bound_to_half_wnd`). A segment that is larger than the window waits for a timer.
+    pub(crate) fn first_segment(&self) -> u16 {
+        let most = match self.window.send_max {
+            0 => return self.segment,
+            window @ ..=SMALL_WINDOW => window,
+            window => window / 2,
+        };
+        // Segments are agreed with the options that are sent in them.
+        let options = self.timestamp.map_or(0, |_| TIMESTAMP_BYTES);
+        let most = u16::try_from(most + options).unwrap_or(u16::MAX);
+        self.segment.min(most.max(SEGMENT_MIN))
     }
 
     fn flags(&self) -> u8 {
@@ -307,6 +327,31 @@ mod tests {
         refused(|s| s.window.receive_update = s.receive_sequence + 1);
         refused(|s| s.window.send_update = s.receive_sequence + s.window.receive + 1);
         refused(|s| s.unread = vec![0; UNREAD_BYTES_MAX + 1]);
+    }
+
+    #[test]
+    fn a_segment_leaves_room_for_a_second_in_the_window() {
+        let first = |segment, send_max, timestamp| {
+            let window = Window {
+                send_max,
+                ..Window::default()
+            };
+            let state = State {
+                segment,
+                timestamp,
+                window,
+                ..state()
+            };
+            state.first_segment()
+        };
+        assert_eq!(first(1440, 1152, Some(1)), 576 + 12);
+        assert_eq!(first(1440, 1152, None), 576);
+        assert_eq!(first(1440, 537, None), 268);
+        assert_eq!(first(1440, 536, None), 536);
+        assert_eq!(first(1440, 1, Some(1)), SEGMENT_MIN);
+        assert_eq!(first(1440, 0, None), 1440, "no window came yet");
+        assert_eq!(first(1440, 2880, None), 1440);
+        assert_eq!(first(u16::MAX, WINDOW_MAX, Some(1)), u16::MAX);
     }
 
     #[test]
