@@ -27,6 +27,8 @@ BUCKET = "onward"
 LONG = os.environ.get("QUICKWATER_HANDOFF") == "all"
 GETS, CLIENTS = (10_000, 8) if LONG else (160, 8)
 OBJECTS, GETS_LARGEST = (60, 64 << 20) if LONG else (24, 8 << 20)
+# Of connections that moved, each of which its client has to make again.
+BROKEN_ONE_IN = 50
 OUTCOMES = ["given", "taken", "declined", "busy", "unrested", "lost", "unheard", "unseen"]
 SIZES = [0, 100_000, (1 << 20) - 1, 1 << 20, 1_500_000, 3_000_000]
 
@@ -216,10 +218,14 @@ def test_many_gets_by_many_clients_are_exact(tmp_path: Path) -> None:
             thread.join()
         took = time.monotonic() - begun
         assert failures == [], (failures[:3], cluster.logs())
-        for node in THREE:
-            outcomes = {what: cluster.outcomes(node, what) for what in OUTCOMES}
+        seen = {node: {what: cluster.outcomes(node, what) for what in OUTCOMES} for node in THREE}
+        for node, outcomes in seen.items():
             print(node, {what: count for what, count in outcomes.items() if count})
         print(f"{GETS} GETs in {took:.0f} s")
-        assert all(cluster.outcomes(node, "taken") > 0 for node in THREE), cluster.logs()
+        assert all(outcomes["taken"] > 0 for outcomes in seen.values()), cluster.logs()
+        # A worker may have no time for a second on a busy machine.
+        broken = sum(outcomes["lost"] + outcomes["unheard"] for outcomes in seen.values())
+        moved = sum(outcomes["given"] for outcomes in seen.values())
+        assert broken <= max(1, moved // BROKEN_ONE_IN), (seen, cluster.logs())
     finally:
         cluster.close()
