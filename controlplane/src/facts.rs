@@ -282,7 +282,7 @@ mod tests {
             cluster: "c".into(),
             session: 3,
             epochs: (0..SLOTS as u64).collect(),
-            untold: true,
+            untold_since: Some(0),
         }
     }
 

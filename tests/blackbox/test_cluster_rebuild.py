@@ -4,6 +4,8 @@ Nothing older wins, nothing deleted comes back, what is missing is told by name.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import time
@@ -502,8 +504,8 @@ def test_workers_that_are_stopped_one_after_the_other_note_what_they_took(calm: 
 
 @pytest.mark.parametrize("known", [True, False], ids=["noted", "not-noted"])
 def test_slots_that_were_not_noted_are_told(calm: Cluster, known: bool) -> None:
-    """A worker is killed a moment after it took slots: all comes back, or it is said that it
-    need not."""
+    """A worker is killed a moment after it took slots: who had them before tells what it had not
+    noted. It is said that some may be missing."""
     cluster = calm
     ufs, away = cluster.home / "ufs" / "abc", cluster.home / "away"
     put(cluster, "n1", "back/any", b"older")
@@ -538,10 +540,82 @@ def test_slots_that_were_not_noted_are_told(calm: Cluster, known: bool) -> None:
     begin_again(cluster, NODES)
     # With the metadata all is looked up.
     cluster.wait_for(lambda: not untold.exists())
-    if known:
-        agree(cluster, wanted)
+    agree(cluster, wanted)
     away.rename(ufs)
     persisted(cluster)
+
+
+def fill(cluster: Cluster) -> dict[str, bytes | int]:
+    """Pending changes of all kinds, with copies, some of them of objects that the UFS has."""
+    ufs, wanted = cluster.home / "ufs" / "abc", dict[str, bytes | int]()
+    for number in range(30):
+        put(cluster, NODES[number % 3], f"two/k{number}", b"older")
+    persisted(cluster)
+    ufs.rename(cluster.home / "away")
+    for number in range(60):
+        node, key = NODES[number % 3], f"two/k{number}"
+        if number % 5 == 0 and number < 30:
+            delete(cluster, node, key)
+            wanted[key] = 404
+            continue
+        wanted[key] = payload(9 * KIB, (key,))
+        if number % 2:
+            put(cluster, node, key, wanted[key])
+        else:
+            acked(cluster, lambda: multipart(cluster, node, key, [wanted[key]]))
+    noted(cluster)
+    return wanted
+
+
+def bring_back(cluster: Cluster, wanted: dict[str, bytes | int]) -> None:
+    """All is rebuilt, whether or not it is said that some may be missing."""
+    lose_metadata(cluster)
+    told = [try_collect(cluster, node) for node in NODES]
+    done = rebuild(cluster, [file for file, _ in told])
+    for said in [done, *(said for _, said in told)]:
+        assert said.returncode == (LOSSES if "had not yet noted" in said.stdout else 0), said
+    begin_again(cluster, NODES)
+    agree(cluster, wanted)
+    (cluster.home / "away").rename(cluster.home / "ufs" / "abc")
+    persisted(cluster)
+    agree(cluster, wanted)
+
+
+def test_what_a_dead_worker_had_comes_back_by_its_store(three: Cluster) -> None:
+    """Others have its slots, and were killed before they could note what is pending of them."""
+    cluster = three
+    wanted = fill(cluster)
+    cluster.workers["n1"].kill()
+    cluster.wait_slots(lambda slots: slots["n1"] == 0)
+    for node in NODES[1:]:
+        cluster.workers[node].kill()
+    cluster.control.kill()
+    bring_back(cluster, wanted)
+
+
+def test_slots_that_were_given_to_nobody_yet_are_told_by_who_gave_them(calm: Cluster) -> None:
+    """The control plane is gone for good between the two tables of a move."""
+    cluster = calm
+    wanted = fill(cluster)
+    first, control = cluster.workers["n1"], cluster.control
+    words = [str(control.program), "node", "drain", "n1", "--dir", str(control.dir)]
+    with (
+        first.log_path.open() as log,
+        subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as drain,
+    ):
+        log.seek(0, os.SEEK_END)
+        end, said = time.monotonic() + PATIENCE_SECONDS, ""
+        # Those with something pending go last. The next table gives them to others:
+        # milliseconds later.
+        while not re.search(r" slots=\d{1,2} ", said):
+            assert time.monotonic() < end, cluster.logs()
+            said += log.read()
+        control.kill()
+        drain.kill()
+    cluster.wait_for(lambda: first.metric("quickwater_rebuild_notes_waiting") == 0)
+    for node in NODES:
+        assert cluster.workers[node].stop() == 0, cluster.logs()
+    bring_back(cluster, wanted)
 
 
 @pytest.fixture(name="four")

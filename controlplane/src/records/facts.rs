@@ -43,8 +43,8 @@ pub struct FactsHead {
     pub table: SlotTable,
     /// By which table it took each slot last, 0 = never.
     pub epochs: Vec<u64>,
-    /// What was pending of slots that it took may not have been noted.
-    pub untold: bool,
+    /// From this table on what was pending of slots that it took may not have been noted.
+    pub untold_since: Option<u64>,
 }
 
 /// An entry of a journal, or a note, with what is known of its bytes.
@@ -117,7 +117,7 @@ pub fn encode_facts_head(head: &FactsHead) -> Result<Vec<u8>, RecordError> {
         session: head.session,
         table: encode_slot_table(&head.table)?,
         epochs: head.epochs.clone(),
-        untold: head.untold,
+        untold_since: head.untold_since,
     };
     encode_within(HEAD, &message, FACT_BYTES_MAX)
 }
@@ -140,7 +140,7 @@ pub fn decode_facts_head(bytes: &[u8]) -> Result<FactsHead, RecordError> {
         session: message.session,
         table: decode_slot_table(&message.table)?,
         epochs: message.epochs,
-        untold: message.untold,
+        untold_since: message.untold_since,
     })
 }
 

@@ -23,7 +23,7 @@ pub use decisions::held_copies::HeldCopies;
 pub use decisions::job_tasks::{JobAnswer, JobTasks, TASKS_MAX};
 pub use decisions::journal::Journal;
 pub use decisions::lag::Lag;
-pub use decisions::notes::Notes;
+pub use decisions::notes::{Notes, note_blob};
 pub use decisions::opened::Opened;
 pub use decisions::persist_queue::{
     CHANGE_BYTES, PersistConfig, PersistQueue, QueuePage, QueueScope, QueueSum, QueueTotals,
@@ -40,7 +40,6 @@ pub use flows::complete::CompletedUpload;
 pub use flows::keep_copy::KeptCopy;
 pub use flows::list::{ListPage, ListQuery};
 pub use flows::multipart::NewUpload;
-pub use flows::note::note_blob;
 pub use flows::put::{PutError, PutObject};
 pub use flows::read::{CacheResult, ObjectReader};
 pub use flows::sweep::Swept;

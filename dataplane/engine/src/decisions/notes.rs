@@ -2,13 +2,29 @@
 //! notes have to be looked at, there or by a process that has all slots and has just begun.
 //! Absent: what a note says, and writing it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use quickwater_proto::{BucketId, ObjectKey, slot_of};
+use quickwater_hash::Md5;
+use quickwater_proto::{BlobId, BucketId, ObjectKey, slot_of};
 
 type Place = (BucketId, ObjectKey);
+
+/// For how long notes of slots that were given away stay: should the metadata be lost before
+/// the next owner has noted the same, they tell of it.
+pub(crate) const GIVEN_KEPT: Duration = Duration::from_secs(60);
+
+/// The blob beside which the note of a key lies; it has no bytes.
+#[must_use]
+pub fn note_blob(bucket: BucketId, key: &ObjectKey) -> BlobId {
+    let mut digest = Md5::new();
+    digest.update(b"note");
+    digest.update(&bucket.0.to_be_bytes());
+    digest.update(key.as_str().as_bytes());
+    BlobId(u128::from_be_bytes(digest.finish()))
+}
 
 /// Notes of the slots of this worker. There are no more of them than dirty space holds.
 #[derive(Debug, Default)]
@@ -29,6 +45,11 @@ struct State {
     due: VecDeque<Due>,
     /// Of these, being looked at.
     taken: usize,
+    /// Of slots that were given away, oldest first, and since when; that is said by whoever
+    /// looks next.
+    given: VecDeque<(Option<Duration>, Place)>,
+    /// The blobs beside which these lie.
+    given_blobs: HashSet<BlobId>,
 }
 
 /// A note to be looked at.
@@ -106,14 +127,59 @@ impl Notes {
         self.state().due.push_back(due);
     }
 
-    /// Slots have gone to others: what is noted of their keys says nothing any more.
+    /// Slots have gone to others: what is noted of their keys goes, in a while.
     pub fn give(&self, given: impl Fn(usize) -> bool) {
         let mut state = self.state();
-        let State { there, due, .. } = &mut *state;
+        let state = &mut *state;
+        let due = &mut state.due;
         due.retain(|one| !given(slot_of(one.place.0, &one.place.1)));
-        let slots = there.iter().filter(|(slot, _)| given(**slot));
-        let places = slots.flat_map(|(_, of_slot)| of_slot.iter().cloned());
-        due.extend(places.map(|place| Due { place, given: true }));
+        let slots = state.there.iter().filter(|(slot, _)| given(**slot));
+        for place in slots.flat_map(|(_, of_slot)| of_slot) {
+            if state.given_blobs.insert(note_blob(place.0, &place.1)) {
+                state.given.push_back((None, place.clone()));
+            }
+        }
+    }
+
+    /// Slots come back, or others come: what was noted of them before is looked at again.
+    pub(crate) fn take_back(&self, taken: impl Fn(usize) -> bool) {
+        let mut state = self.state();
+        let state = &mut *state;
+        for (since, place) in std::mem::take(&mut state.given) {
+            if taken(slot_of(place.0, &place.1)) {
+                state.given_blobs.remove(&note_blob(place.0, &place.1));
+                state.due.push_back(Due { place, given: true });
+            } else {
+                state.given.push_back((since, place));
+            }
+        }
+    }
+
+    /// What has been given away for long is to be looked at.
+    pub(crate) fn let_go(&self, now: Duration) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let new = state.given.iter_mut().rev();
+        for (since, _) in new.take_while(|(since, _)| since.is_none()) {
+            *since = Some(now);
+        }
+        let is_over = |since: Option<Duration>| since.is_some_and(|at| at + GIVEN_KEPT <= now);
+        while state
+            .given
+            .front()
+            .is_some_and(|(since, _)| is_over(*since))
+            && let Some((_, place)) = state.given.pop_front()
+        {
+            state.given_blobs.remove(&note_blob(place.0, &place.1));
+            state.due.push_back(Due { place, given: true });
+        }
+    }
+
+    /// Takes out what only notes of slots lie beside that were given away: nobody waits for
+    /// these to go.
+    pub fn leave_out_given(&self, blobs: &mut HashSet<BlobId>) {
+        let state = self.state();
+        blobs.retain(|blob| !state.given_blobs.contains(blob));
     }
 
     /// The next ones to be looked at, at most `most`; until the next are taken they wait.
@@ -183,16 +249,42 @@ mod tests {
         notes.dropped(bucket, &key("b"));
         let gone = slot_of(bucket, &key("a"));
         assert_ne!(gone, slot_of(bucket, &key("c")));
-        notes.give(|slot| slot == gone);
+        let given = |slot| slot == gone;
+        notes.give(given);
         notes.look_at(bucket, &key("new"));
-        assert_eq!(notes.take(1), [due("a", true)]);
-        assert_eq!(notes.take(9), [due("new", false)]);
+        let (begun, over) = (Duration::from_secs(5), Duration::from_secs(5) + GIVEN_KEPT);
+        notes.let_go(begun);
+        assert_eq!(notes.take(9), [due("new", false)], "it may be of use still");
         assert_eq!(notes.waiting(), 1, "not done yet");
+        notes.let_go(over - Duration::from_millis(1));
         assert!(notes.take(9).is_empty() && notes.waiting() == 0);
-        // It is there still, until it is dropped.
-        notes.give(|slot| slot == gone);
-        notes.dropped(bucket, &key("a"));
+        let note = note_blob(bucket, &key("a"));
+        let blobs = HashSet::from([note, BlobId(7)]);
+        let needed = |notes: &Notes| {
+            let mut needed = blobs.clone();
+            notes.leave_out_given(&mut needed);
+            needed.len()
+        };
+        assert_eq!(needed(&notes), 1);
+        notes.let_go(over);
         assert_eq!(notes.take(9), [due("a", true)]);
+        assert_eq!(needed(&notes), 2);
+        assert!(notes.take(9).is_empty());
+        // It is there still, until it is dropped.
+        notes.give(given);
+        notes.give(given);
+        notes.take_back(|slot| slot != gone);
+        assert!(notes.take(9).is_empty());
+        notes.take_back(given);
+        assert_eq!(
+            notes.take(9),
+            [due("a", true)],
+            "it may say what has ended since"
+        );
+        notes.dropped(bucket, &key("a"));
+        notes.give(given);
+        notes.let_go(begun);
+        notes.let_go(over);
         // What was to be noted of it is not ours any more.
         notes.look_at(bucket, &key("a"));
         notes.give(|slot| slot == gone);

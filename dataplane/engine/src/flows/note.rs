@@ -12,12 +12,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quickwater_hash::Md5;
-use quickwater_proto::{
-    BlobId, BucketId, ObjectKey, ObjectRecord, PendingChange, Version, slot_of,
-};
+use futures_util::future::join_all;
+use quickwater_proto::{BucketId, ObjectKey, ObjectRecord, PendingChange, Version, slot_of};
 
-use crate::decisions::notes::Due;
+use crate::decisions::notes::{Due, note_blob};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::io::{Buffer, ChunkId, Disk, Durability, Environment, Metadata, NOTE_CHUNK};
@@ -26,16 +24,8 @@ use crate::io::{Buffer, ChunkId, Disk, Durability, Environment, Metadata, NOTE_C
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// Notes looked at in one go.
 const LOOKS_MAX: usize = 256;
-
-/// The blob beside which the note of a key lies; it has no bytes.
-#[must_use]
-pub fn note_blob(bucket: BucketId, key: &ObjectKey) -> BlobId {
-    let mut digest = Md5::new();
-    digest.update(b"note");
-    digest.update(&bucket.0.to_be_bytes());
-    digest.update(key.as_str().as_bytes());
-    BlobId(u128::from_be_bytes(digest.finish()))
-}
+/// Of these, at a time: each asks the metadata.
+const LOOKS_AT_ONCE: usize = 16;
 
 impl<W: World> Engine<W> {
     /// Notes what the commit `version` made of a key: this record, or nothing. Under
@@ -108,13 +98,18 @@ impl<W: World> Engine<W> {
     /// runs, and in a process that has them all, what a start found. One shard does it for all.
     pub async fn run_note_keeper(&self, stop: impl Fn() -> bool) {
         while !stop() && !self.shared().notes.is_done() {
-            let due = self.shared().notes.take(LOOKS_MAX);
+            let notes = &self.shared().notes;
+            notes.let_go(self.environment().monotonic());
+            let due = notes.take(LOOKS_MAX);
             let more = due.len() == LOOKS_MAX;
             let mut failed = false;
-            for one in due {
-                if self.look_at_note(&one).await.is_err() {
-                    failed = true;
-                    self.shared().notes.again(one);
+            for some in due.chunks(LOOKS_AT_ONCE) {
+                let looks = join_all(some.iter().map(|one| self.look_at_note(one))).await;
+                for (one, look) in some.iter().zip(looks) {
+                    if look.is_err() {
+                        failed = true;
+                        notes.again(one.clone());
+                    }
                 }
             }
             if !more || failed {
@@ -124,7 +119,7 @@ impl<W: World> Engine<W> {
     }
 
     /// Notes what is pending of a key, if it is ours. Of one that was given away what is noted
-    /// says nothing.
+    /// says nothing any more.
     async fn look_at_note(&self, due: &Due) -> Result<(), FlowError> {
         let (bucket, key) = (due.place.0, &due.place.1);
         let rights = &self.shared().rights;

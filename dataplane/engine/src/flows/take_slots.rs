@@ -1,6 +1,7 @@
 //! Slots that become ours: nothing of them is answered before what is pending in them is
 //! known. Absent: who says that they are ours, how what is pending is read.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -66,6 +67,9 @@ impl Shared {
         // another's first, and what was read of them is forgotten next.
         let mut reading = Reading(Some(self));
         let _taking = Taking::begin(self, gained);
+        // It may say what others have ended since.
+        let back: BTreeSet<usize> = gained.iter().copied().collect();
+        self.notes.take_back(|slot| back.contains(&slot));
         let stuck = self.stuck();
         look(gained.to_vec()).await;
         let (mut quiet, mut busy) = (Vec::new(), Vec::new());

@@ -122,10 +122,13 @@ impl Body {
         }
     }
 
-    /// Blobs that the store keeps because no UFS has them.
+    /// Blobs that the store keeps because no UFS has them, but for notes of slots that others
+    /// have.
     pub(super) fn pinned(&self) -> HashSet<BlobId> {
         let pinned = self.store.pinned();
-        pinned.into_iter().map(|chunk| chunk.blob).collect()
+        let mut pinned = pinned.into_iter().map(|chunk| chunk.blob).collect();
+        self.shared.notes.leave_out_given(&mut pinned);
+        pinned
     }
 
     /// Which of the slots that others should have can be given away.
@@ -147,7 +150,7 @@ impl Body {
         let queued = self.shared.persist.totals();
         queued.puts + queued.deletes > 0
             || self.shared.transient.objects() > 0
-            || !self.store.pinned().is_empty()
+            || !self.pinned().is_empty()
     }
 
     /// Bodies that no UFS has and that are not copies: parts of open uploads, and what is

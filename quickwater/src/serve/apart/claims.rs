@@ -6,8 +6,8 @@
 //! slot the epoch of the table by which it was taken, 0 = never (64 bits each); xxh3 of all
 //! bytes before (64 bits). Numbers have their highest byte first.
 //!
-//! The file `slots-untold` beside it, empty: slots were taken, and what was pending of them then
-//! may not have been noted yet.
+//! The file `slots-untold` beside it: slots were taken by the table of the epoch it says (64
+//! bits), and by later ones, and what was pending of them then may not have been noted yet.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -35,14 +35,21 @@ pub(in crate::serve) struct Claimed {
     pub(in crate::serve) epochs: Vec<u64>,
 }
 
-/// Whether the worker of a directory may not have noted what was pending of slots that it took.
+/// From which table on the worker of a directory may not have noted what was pending of slots
+/// that it took; `None`: all is noted.
 ///
 /// # Errors
-/// The directory cannot be read.
-pub(in crate::serve) fn is_untold(dir: &Path) -> Result<bool> {
+/// That cannot be read.
+pub(in crate::serve) fn untold_since(dir: &Path) -> Result<Option<u64>> {
     let path = dir.join(UNTOLD);
-    let found = path.try_exists();
-    found.with_context(|| format!("cannot look for {}", path.display()))
+    match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        // In doubt all of them.
+        Ok(bytes) => Ok(Some(
+            <[u8; 8]>::try_from(&*bytes).map_or(0, u64::from_be_bytes),
+        )),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 impl Claimed {
@@ -116,8 +123,8 @@ pub(super) struct Claims {
 
 struct Known {
     claimed: Claimed,
-    /// Slots were taken, and [`Claims::told`] has not been said since.
-    untold: bool,
+    /// Slots were taken from this table on, and [`Claims::told`] has not been said since.
+    untold: Option<u64>,
 }
 
 impl Claims {
@@ -138,7 +145,7 @@ impl Claims {
             known: Mutex::new(Known {
                 claimed: known.unwrap_or_else(Claimed::none),
                 // Of the process before; it is in doubt until it was looked.
-                untold: is_untold(dir).unwrap_or(true),
+                untold: untold_since(dir).unwrap_or(Some(0)),
             }),
         }
     }
@@ -147,17 +154,17 @@ impl Claims {
     /// any. Blocks. Answers whether it is, now or since earlier.
     pub(super) fn told(&self, notes: &Notes, is_so: impl FnOnce() -> bool) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.untold && is_so() {
+        if known.untold.is_some() && is_so() {
             match std::fs::remove_file(self.dir.join(UNTOLD)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     tracing::warn!(%error, "that all slots are noted cannot be said: a rebuild of the metadata would take it for a loss");
                 }
                 _ => {}
             }
-            known.untold = false;
+            known.untold = None;
             notes.end_search();
         }
-        !known.untold
+        known.untold.is_none()
     }
 
     /// Notes, flushed, a table that is gone by, and that slots are this worker's by it; before
@@ -173,10 +180,13 @@ impl Claims {
     ) -> Result<()> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !slots.is_empty() {
-            crate::home::write_bytes(&self.dir.join(UNTOLD), b"")?;
-            known.untold = true;
+            let since = known
+                .untold
+                .map_or(table.epoch, |since| since.min(table.epoch));
+            known.untold = Some(since);
+            crate::home::write_bytes(&self.dir.join(UNTOLD), &since.to_be_bytes())?;
         }
-        if known.untold {
+        if known.untold.is_some() {
             notes.begin_search();
         }
         let known = &mut known.claimed;
@@ -235,24 +245,27 @@ mod tests {
     #[test]
     fn it_is_on_disk_that_slots_are_not_noted_yet() {
         let dir = tempfile::tempdir().unwrap();
-        let untold = || is_untold(dir.path()).unwrap();
+        let untold = || untold_since(dir.path()).unwrap();
         let node = NodeId::new("n1").unwrap();
-        let table = SlotTable::from_slots(3, |_| (Some(&node), None));
+        let table = |epoch| SlotTable::from_slots(epoch, |_| (Some(&node), None));
         let (claims, notes) = (Claims::open(dir.path()), Notes::default());
-        assert!(claims.told(&notes, || panic!("nothing was taken")) && !untold());
-        claims.take(&notes, (1, &table), &[]).unwrap();
-        assert!(!untold(), "nothing was taken");
-        claims.take(&notes, (1, &table), &[7]).unwrap();
-        assert!(untold() && !claims.told(&notes, || false) && untold());
+        assert!(claims.told(&notes, || panic!("nothing was taken")));
+        claims.take(&notes, (1, &table(3)), &[]).unwrap();
+        assert_eq!(untold(), None, "nothing was taken");
+        claims.take(&notes, (1, &table(3)), &[7]).unwrap();
+        assert!(!claims.told(&notes, || false));
+        claims.take(&notes, (1, &table(4)), &[9]).unwrap();
+        assert_eq!(untold(), Some(3));
         assert_eq!(notes.waiting(), 1);
         // A process that was killed then leaves that to the next.
         drop(claims);
         let (claims, notes) = (Claims::open(dir.path()), Notes::default());
-        claims.take(&notes, (2, &table), &[]).unwrap();
+        claims.take(&notes, (2, &table(3)), &[]).unwrap();
         assert_eq!(notes.waiting(), 1);
-        assert!(!claims.told(&notes, || false) && claims.told(&notes, || true) && !untold());
+        assert!(!claims.told(&notes, || false) && claims.told(&notes, || true));
+        assert_eq!(untold(), None);
         assert_eq!(notes.waiting(), 0);
-        claims.take(&notes, (1, &table), &[8]).unwrap();
-        assert!(untold(), "these are others");
+        claims.take(&notes, (1, &table(5)), &[8]).unwrap();
+        assert_eq!(untold(), Some(5), "these are others");
     }
 }

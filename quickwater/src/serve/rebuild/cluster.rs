@@ -3,7 +3,8 @@
 //!
 //! Of each slot one worker has the last word, the one that owned it last: what is pending of
 //! its keys is pending, and nothing else is. All others only add bytes to it. So a worker that
-//! was away brings back nothing that was replaced or deleted meanwhile. Absent: reading
+//! was away brings back nothing that was replaced or deleted meanwhile. Where the last owner had
+//! not noted yet what was pending when it took the slot, who owned it before speaks, too. Absent: reading
 //! stores (`collect`), and which change of a key is the newest.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use quickwater_controlplane::cluster::Rebuilt as Ending;
 use quickwater_controlplane::facts::Facts;
 use quickwater_controlplane::namespace::Namespace;
-use quickwater_controlplane::records::{FactRow, JournalEntry, Known};
+use quickwater_controlplane::records::{FactRow, FactsHead, JournalEntry, Known};
 use quickwater_controlplane::{dump, store as stores};
 use quickwater_proto::{BlobId, NodeId, SLOTS, SlotTable, slot_of};
 
@@ -73,23 +74,69 @@ pub(crate) fn rebuild_cluster(
 }
 
 /// Who has the last word on a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Word {
-    /// This source.
-    Of(u32),
+    /// These sources, as a rule one.
+    Of(Vec<u32>),
     /// A worker that is lost: whatever is known counts.
     Lost,
 }
 
-/// Who owned each slot last, of what workers noted: by which table they took it, and the
-/// table they went by. `nodes`: their names, in the same order. Also how many slots each
-/// of those had last that there is to be done `without`.
+impl Word {
+    fn is_of(&self, source: u32) -> bool {
+        match self {
+            Self::Of(sources) => sources.contains(&source),
+            Self::Lost => true,
+        }
+    }
+}
+
+/// What a worker noted of slots.
+struct Claim<'a> {
+    /// Its name.
+    node: &'a NodeId,
+    /// The table it went by.
+    table: &'a SlotTable,
+    /// By which table it took each slot last; 0: never.
+    epochs: &'a [u64],
+    /// From this table on it may not have noted what was pending of slots it took.
+    untold_since: Option<u64>,
+}
+
+impl<'a> Claim<'a> {
+    fn of(head: &'a FactsHead) -> Self {
+        Self {
+            node: &head.witness.node,
+            table: &head.table,
+            epochs: &head.epochs,
+            untold_since: head.untold_since,
+        }
+    }
+}
+
+/// Who speaks of a slot: who took it last, and, as long as these may not have noted what was
+/// pending then, who had it before.
+fn speakers(claims: &[Claim<'_>], slot: usize) -> Vec<u32> {
+    let taken = claims.iter().zip(0_u32..).filter_map(|(claim, at)| {
+        let epoch = claim.epochs.get(slot).copied();
+        let epoch = epoch.filter(|epoch| *epoch > 0)?;
+        let untold = claim.untold_since.is_some_and(|since| since <= epoch);
+        Some((epoch, at, untold))
+    });
+    let mut taken: Vec<(u64, u32, bool)> = taken.collect();
+    taken.sort_unstable_by(|one, other| other.cmp(one));
+    let last = taken.iter().position(|(.., untold)| !untold);
+    taken.truncate(last.map_or(taken.len(), |last| last + 1));
+    taken.into_iter().map(|(_, at, _)| at).collect()
+}
+
+/// Who owned each slot last, of what workers noted. Also how many slots each of those had last
+/// that there is to be done `without`.
 fn last_words(
-    claims: &[(&SlotTable, &[u64])],
-    nodes: &[&NodeId],
+    claims: &[Claim<'_>],
     without: &[NodeId],
 ) -> Result<(Vec<Word>, BTreeMap<NodeId, usize>)> {
-    let newest = claims.iter().map(|(table, _)| *table);
+    let newest = claims.iter().map(|claim| claim.table);
     let Some(newest) = newest.max_by_key(|table| table.epoch) else {
         bail!("no file is given");
     };
@@ -97,24 +144,23 @@ fn last_words(
     let mut lost: BTreeMap<NodeId, usize> = without.iter().map(|node| (node.clone(), 0)).collect();
     let mut words = Vec::with_capacity(SLOTS);
     for slot in 0..SLOTS {
-        let claimed = claims.iter().map(|(_, epochs)| epochs.get(slot).copied());
-        let claimed = claimed
-            .zip(0_u32..)
-            .map(|(epoch, at)| (epoch.unwrap_or(0), at));
-        let last = claimed.max().filter(|(epoch, _)| *epoch > 0);
+        let last = claims
+            .iter()
+            .filter_map(|claim| claim.epochs.get(slot))
+            .max();
         let owner = newest.owner(slot).or_else(|| newest.yielding(slot));
-        let owner = owner.filter(|owner| !nodes.contains(owner));
-        words.push(match (owner, last) {
+        let owner = owner.filter(|owner| claims.iter().all(|claim| claim.node != *owner));
+        words.push(match (owner, last.copied().unwrap_or(0)) {
             // It took the slot by that table, or an earlier one: not later than the rest.
-            (Some(owner), last) if last.is_none_or(|(epoch, _)| epoch < newest.epoch) => {
+            (Some(owner), epoch) if epoch < newest.epoch => {
                 match lost.get_mut(owner) {
                     Some(slots) => *slots += 1,
                     None => *absent.entry(owner).or_default() += 1,
                 }
                 Word::Lost
             }
-            (_, Some((_, at))) => Word::Of(at),
-            (_, None) => Word::Lost,
+            (_, 0) => Word::Lost,
+            _ => Word::Of(speakers(claims, slot)),
         });
     }
     if !absent.is_empty() {
@@ -186,12 +232,8 @@ impl<'a> Work<'a> {
             opened.push(facts);
         }
         let heads = opened.iter().map(|facts| &facts.head);
-        let claims: Vec<_> = heads
-            .clone()
-            .map(|head| (&head.table, &*head.epochs))
-            .collect();
-        let nodes: Vec<_> = heads.map(|head| &head.witness.node).collect();
-        let (words, lost) = last_words(&claims, &nodes, sources.without)?;
+        let claims: Vec<Claim<'_>> = heads.map(Claim::of).collect();
+        let (words, lost) = last_words(&claims, sources.without)?;
         for (node, slots) in &lost {
             telling.tell(&loss_of(node, *slots))?;
         }
@@ -209,7 +251,7 @@ impl<'a> Work<'a> {
             after = after.max(facts.end.after).max(seen);
             found.unreadable += facts.end.unreadable;
             found.gaps += facts.end.gaps;
-            if facts.head.untold {
+            if facts.head.untold_since.is_some() {
                 found.untold += 1;
                 telling.tell(&untold(&facts.head.witness.node))?;
             }
@@ -266,7 +308,7 @@ impl<'a> Work<'a> {
                 }
                 let entry = JournalEntry::decode(&fact.data)?;
                 let word = self.words.get(slot_of(entry.bucket, &entry.key));
-                if word.is_some_and(|word| *word != Word::Of(source) && *word != Word::Lost) {
+                if word.is_some_and(|word| !word.is_of(source)) {
                     continue;
                 }
                 if fact.torn {
@@ -403,17 +445,23 @@ mod tests {
         };
         let (mine, theirs) = (of(7, 2), of(3, 5));
         let (older, newer) = (table(7, &one), table(8, &two));
-        let claims = [(&older, &*mine), (&newer, &*theirs)];
-        let (words, lost) = last_words(&claims, &[&one, &two], &[]).unwrap();
+        let claim = |node, table, epochs| Claim {
+            node,
+            table,
+            epochs,
+            untold_since: None,
+        };
+        let claims = [claim(&one, &older, &mine), claim(&two, &newer, &theirs)];
+        let (words, lost) = last_words(&claims, &[]).unwrap();
         assert!(lost.is_empty());
-        assert_eq!((words[0], words[1]), (Word::Of(0), Word::Of(1)));
+        assert_eq!(words[..2], [Word::Of(vec![0]), Word::Of(vec![1])]);
         // An owner at the end who does not tell is asked for, by name.
         let newest = table(9, &gone);
-        let claims = [(&older, &*mine), (&newest, &*theirs)];
-        let error = last_words(&claims, &[&one, &two], &[]).unwrap_err();
+        let claims = [claim(&one, &older, &mine), claim(&two, &newest, &theirs)];
+        let error = last_words(&claims, &[]).unwrap_err();
         assert!(error.to_string().contains("workers n3 owned"), "{error}");
         let without = [gone.clone(), node("n4")];
-        let (words, lost) = last_words(&claims, &[&one, &two], &without).unwrap();
+        let (words, lost) = last_words(&claims, &without).unwrap();
         assert_eq!(words, vec![Word::Lost; SLOTS]);
         // What goes with them is told.
         assert_eq!((lost[&gone], lost[&without[1]]), (SLOTS, 0));
@@ -421,9 +469,35 @@ mod tests {
         assert!(loss_of(&without[1], 0).contains("owned nothing"));
         // Nobody ever had it.
         let none = vec![0; SLOTS];
-        let claims = [(&older, &*none)];
-        let (words, _) = last_words(&claims, &[&one], &[]).unwrap();
+        let claims = [claim(&one, &older, &none)];
+        let (words, _) = last_words(&claims, &[]).unwrap();
         assert_eq!(words[9], Word::Lost);
-        assert!(last_words(&[], &[], &[]).is_err());
+        assert!(last_words(&[], &[]).is_err());
+    }
+    #[test]
+    fn who_had_not_noted_yet_leaves_the_word_to_those_before_as_well() {
+        let nodes = ["n1", "n2", "n3"].map(node);
+        let newest = table(9, &nodes[2]);
+        let epochs: [Vec<u64>; 3] = [4, 6, 9].map(|epoch| vec![epoch; SLOTS]);
+        let mut claims: Vec<Claim<'_>> = nodes
+            .iter()
+            .zip(&epochs)
+            .map(|(node, epochs)| Claim {
+                node,
+                table: &newest,
+                epochs,
+                untold_since: None,
+            })
+            .collect();
+        let words = |claims: &[Claim<'_>]| last_words(claims, &[]).unwrap().0[7].clone();
+        assert_eq!(words(&claims), Word::Of(vec![2]));
+        claims[2].untold_since = Some(10);
+        assert_eq!(words(&claims), Word::Of(vec![2]), "it took it before");
+        claims[2].untold_since = Some(9);
+        assert_eq!(words(&claims), Word::Of(vec![2, 1]));
+        claims[1].untold_since = Some(0);
+        assert_eq!(words(&claims), Word::Of(vec![2, 1, 0]));
+        claims[0].untold_since = Some(0);
+        assert_eq!(words(&claims), Word::Of(vec![2, 1, 0]));
     }
 }

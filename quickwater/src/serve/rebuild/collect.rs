@@ -12,7 +12,7 @@ use quickwater_proto::{BlobId, NodeId, SLOTS, SlotTable};
 use quickwater_worker::store::{Fact, Facts, Store};
 
 use super::super::apart::belonging::Belonging;
-use super::super::apart::claims::{Claimed, is_untold};
+use super::super::apart::claims::{Claimed, untold_since};
 use super::super::budget::Budget;
 use super::steps::{Telling, record_of};
 use super::{open_names, open_store, tell_gaps};
@@ -92,7 +92,7 @@ fn head_of(dir: &Path) -> Result<FactsHead> {
         session,
         table,
         epochs,
-        untold: is_untold(dir)?,
+        untold_since: untold_since(dir)?,
     })
 }
 
@@ -109,11 +109,11 @@ fn write(
     let gaps = store.gaps().context("cannot read what has ended")?;
     let mut done = Collected {
         node: head.witness.node.to_string(),
-        untold: head.untold,
+        untold: head.untold_since.is_some(),
         gaps: tell_gaps(&gaps, telling)?,
         ..Collected::default()
     };
-    if head.untold {
+    if head.untold_since.is_some() {
         telling.tell(&untold(&head.witness.node))?;
     }
     let mut after = 0;
@@ -173,9 +173,9 @@ fn write(
 /// What may be missing of a worker.
 pub(super) fn untold(node: &NodeId) -> String {
     format!(
-        "worker {node} was killed a moment after it had taken slots from others, and had not yet \
-         noted what was pending of them: writes and deletes of their keys may be missing, and \
-         what was before them come back"
+        "worker {node} ended a moment after it had taken slots from others, and had not yet \
+         noted what was pending of them. Who owned them before is asked as well; still, writes \
+         and deletes of their keys may be missing, and what was before them come back"
     )
 }
 
@@ -234,9 +234,9 @@ mod tests {
         assert_eq!((head.cluster.as_str(), head.session), ("c", 0));
         assert_eq!(head.witness.directory, [0, 255]);
         assert_eq!(head.epochs, vec![0; SLOTS]);
-        assert!(!head.untold);
+        assert_eq!(head.untold_since, None);
         std::fs::write(dir.path().join("slots-untold"), "").unwrap();
-        assert!(head_of(dir.path()).unwrap().untold);
+        assert_eq!(head_of(dir.path()).unwrap().untold_since, Some(0));
         std::fs::write(dir.path().join("slots"), "no such thing").unwrap();
         assert!(head_of(dir.path()).is_err());
     }
