@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -98,6 +99,25 @@ def test_entries_of_connections_that_ended_in_order_go_soon(cluster: Segment) ->
         assert entries.get(flows[0]) is not None
         idle.close()
         until(lambda: entries.get(flows[0]) is None, cluster)
+
+
+def test_entries_go_when_their_owner_stops(cluster: Segment) -> None:
+    """It ends these connections itself, and nobody tells of them afterwards."""
+    key = owned_by_the_second(cluster)
+    with forwards(cluster, "n1") as entries:
+        closes, stays, closed = [MovedClient.to_owner_of(cluster, key) for _ in range(3)]
+        flows = [of(client) for client in (closes, stays, closed)]
+        assert all(entries.get(one) is not None for one in flows)
+        closed.close()
+        stopping = threading.Thread(target=cluster.workers["n2"].stop)
+        stopping.start()
+        # One notices, the other one does not.
+        assert closes.socket.recv(1) == b""
+        closes.close()
+        stopping.join()
+        until(lambda: all(entries.get(one) is None for one in flows), cluster)
+        assert stays.socket.recv(1) == b""
+        stays.close()
 
 
 def strangers(count: int) -> Iterator[bytes]:

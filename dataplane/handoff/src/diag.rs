@@ -33,6 +33,8 @@ const ANSWER_BYTES: usize = 1024;
 /// States of net/tcp_states.h in which a connection has ended (TIME_WAIT, CLOSE) or is none yet
 /// (SYN_RECV, LISTEN, NEW_SYN_RECV).
 const LISTEN: u8 = 0x0a;
+/// That in which a client has acknowledged all, our end included, and may end its side.
+const FIN_WAIT2: u8 = 0x05;
 const NO_CONNECTION: [u8; 5] = [0x06, 0x07, 0x03, LISTEN, 0x0c];
 
 /// Asks the kernel about TCP sockets of the network namespace it was opened in. Needs no
@@ -74,6 +76,16 @@ impl SocketDiag {
         Ok(diag)
     }
 
+    /// The same as [`Self::has`], without connections whose client alone may still speak: it has
+    /// all that it was sent, and knows that no more comes.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn owes(&mut self, local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
+        let state = self.state(local, remote)?;
+        Ok(state.is_some_and(|state| state != FIN_WAIT2))
+    }
+
     /// Whether a connection has not ended: also one that no process has any more, while the
     /// kernel has something left to say. IPv4 addresses are such, whatever the socket. That
     /// there is none holds only if [`Self::check`] succeeds afterwards.
@@ -81,11 +93,16 @@ impl SocketDiag {
     /// # Errors
     /// The kernel does not tell.
     pub fn has(&mut self, local: SocketAddr, remote: SocketAddr) -> io::Result<bool> {
+        Ok(self.state(local, remote)?.is_some())
+    }
+
+    /// Of a connection that has not ended.
+    fn state(&mut self, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u8>> {
         // Where there is no connection the kernel looks for a listener.
         let found = self.find(local, remote)?.filter(|found| {
             (found.local, found.remote) == (local, remote) && !NO_CONNECTION.contains(&found.state)
         });
-        Ok(found.is_some())
+        Ok(found.map(|found| found.state))
     }
 
     /// Whether the kernel tells of sockets that there are.
@@ -194,6 +211,7 @@ fn found(answer: &[u8]) -> Option<Found> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::time::Instant;
 
@@ -265,6 +283,25 @@ mod tests {
             until(|| !has(&mut diag, (local, remote)));
             let found = diag.find(local, remote).unwrap().unwrap();
             assert_eq!((found.state, found.remote), (0x06, remote), "TIME_WAIT");
+        }
+    }
+
+    #[test]
+    fn a_client_that_has_all_it_was_sent_is_owed_nothing() {
+        let mut diag = SocketDiag::open().unwrap();
+        for (listen, to) in HOSTS {
+            let (_listener, mut client, mut server) = connected(listen, to);
+            let (local, remote) = ends(&client);
+            assert!(diag.owes(local, remote).unwrap(), "nobody has ended it");
+            // More than the client has room for.
+            server.set_nonblocking(true).unwrap();
+            while server.write(&[0; 1 << 16]).is_ok() {}
+            drop(server);
+            assert!(diag.owes(local, remote).unwrap(), "bytes wait for it");
+            let mut rest = Vec::new();
+            client.read_to_end(&mut rest).unwrap();
+            until(|| !diag.owes(local, remote).unwrap());
+            assert!(has(&mut diag, (local, remote)), "its client may speak");
         }
     }
 

@@ -203,6 +203,24 @@ impl Handoff {
     }
 
     fn look_for_ended(&self) -> io::Result<()> {
+        self.end_where(|sockets, ends| Ok(!sockets.has(ends.service, ends.client)?))
+    }
+
+    /// Looks for connections of other workers' clients that have ended with this process: also
+    /// those of which its kernel keeps a socket only in case the client says more. Whether there
+    /// are others.
+    ///
+    /// # Errors
+    /// As of [`Handoff::look`].
+    pub(crate) fn look_for_last(&self) -> io::Result<bool> {
+        self.end_where(|sockets, ends| Ok(!sockets.owes(ends.service, ends.client)?))?;
+        Ok(!self.stays.here().is_empty())
+    }
+
+    fn end_where(
+        &self,
+        mut has_ended: impl FnMut(&mut SocketDiag, &Ends) -> io::Result<bool>,
+    ) -> io::Result<()> {
         let here = self.stays.here();
         if here.is_empty() {
             return Ok(());
@@ -210,7 +228,7 @@ impl Handoff {
         let mut sockets = SocketDiag::open()?;
         let mut gone = Vec::new();
         for (ends, begun) in here {
-            if !sockets.has(ends.service, ends.client)? {
+            if has_ended(&mut sockets, &ends)? {
                 gone.push((ends, begun));
             }
         }

@@ -22,7 +22,9 @@ use quickwater_worker::http::{
 };
 use quickwater_worker::peer::{EnginePeers, PeerConfig, Peers};
 use quickwater_worker::runtime::Stop;
-use quickwater_worker::service::{AccessKey, S3Service, ServiceConfig, tell_of_ends};
+use quickwater_worker::service::{
+    AccessKey, S3Service, ServiceConfig, tell_of_ends, tell_of_last_ends,
+};
 use quickwater_worker::store::{ShardStore, Store};
 
 use super::budget::Budget;
@@ -157,6 +159,7 @@ pub(super) async fn run<M: Names>(common: Common<M>, seat: Seat) {
         let telling = tell_of_ends(handoff, peers, seat.stop.clone());
         engine.environment().spawn(telling);
     }
+    let handoff = seat.handoff.clone();
     let intake = Intake::default();
     let service = S3Service::new(
         engine,
@@ -190,6 +193,9 @@ pub(super) async fn run<M: Names>(common: Common<M>, seat: Seat) {
         }
         Ok(_) => {}
         Err(error) => tracing::error!(shard, %error, "the shard cannot serve"),
+    }
+    if let (Some(handoff), Some(peers)) = (handoff, &peers) {
+        tell_of_last_ends(handoff, peers.clone()).await;
     }
     if let Some(hosting) = hosting
         && let Err(error) = hosting.end().await

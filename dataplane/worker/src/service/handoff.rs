@@ -33,6 +33,10 @@ const ENDED_MAX: usize = 128;
 const ENDED_BYTES_MAX: usize = 256 * ENDED_MAX;
 /// How long a shard waits until it looks again for connections that have ended.
 const ENDED_PAUSE: Duration = Duration::from_secs(1);
+/// How long a shard that has ended tells of connections that ended with it, and its pause until
+/// it looks again whether their clients have acknowledged that.
+const LAST_ENDS_WAIT: Duration = Duration::from_secs(1);
+const LAST_ENDS_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection that leaves.
 struct Leaving<'a> {
@@ -170,22 +174,57 @@ where
 /// it has been silent for long.
 pub async fn tell_of_ends(handoff: Arc<Handoff>, peers: Peers, stop: Stop) {
     while !stop.is_requested() {
-        while !stop.is_requested()
-            && let Some((entry, ended)) = handoff.stays().take_ended(ENDED_MAX)
-        {
-            let message = farewell(&handoff, &ended);
-            let right = Capability {
-                operation: "ConnectionsEnded".into(),
-                ..Capability::default()
-            };
-            let task = Task::ConnectionsEnded;
-            let asked = peers.ask_within(&entry, task, right, &message, ANSWER_WAIT);
-            if says_yes(&asked.await) != Some(true) {
-                let untold = ended.len() + handoff.stays().give_up(&entry);
-                tracing::debug!(%entry, untold, "entries of connections that have ended stay");
-            }
-        }
+        tell_of_found(&handoff, &peers, || !stop.is_requested()).await;
         monoio::time::sleep(ENDED_PAUSE).await;
+    }
+}
+
+/// Tells entries of connections that ended with this worker's end, within a second. Every shard
+/// does it when it has no connections any more: the last one finds what the others had.
+pub async fn tell_of_last_ends(handoff: Arc<Handoff>, peers: Peers) {
+    let telling = monoio::spawn(async move {
+        let until = Instant::now() + LAST_ENDS_WAIT;
+        loop {
+            match handoff.look_for_last() {
+                Ok(more) => {
+                    tell_of_found(&handoff, &peers, || true).await;
+                    if !more || Instant::now() >= until {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "connections that end here are not found");
+                    return;
+                }
+            }
+            monoio::time::sleep(LAST_ENDS_PAUSE).await;
+        }
+    });
+    // An entry that does not answer holds nobody up.
+    if monoio::time::timeout(LAST_ENDS_WAIT, telling)
+        .await
+        .is_err()
+    {
+        tracing::debug!("not every entry was told of connections that end here");
+    }
+}
+
+/// Tells entries of what was found, while it may go on.
+async fn tell_of_found(handoff: &Handoff, peers: &Peers, may_go_on: impl Fn() -> bool) {
+    while may_go_on()
+        && let Some((entry, ended)) = handoff.stays().take_ended(ENDED_MAX)
+    {
+        let message = farewell(handoff, &ended);
+        let right = Capability {
+            operation: "ConnectionsEnded".into(),
+            ..Capability::default()
+        };
+        let task = Task::ConnectionsEnded;
+        let asked = peers.ask_within(&entry, task, right, &message, ANSWER_WAIT);
+        if says_yes(&asked.await) != Some(true) {
+            let untold = ended.len() + handoff.stays().give_up(&entry);
+            tracing::debug!(%entry, untold, "entries of connections that have ended stay");
+        }
     }
 }
 

@@ -43,7 +43,7 @@ use quickwater_s3::auth::{AuthPolicy, Credentials, SigningKeyCache};
 use quickwater_s3::request::Dialect;
 
 pub use answer::ServiceAnswer;
-pub use handoff::tell_of_ends;
+pub use handoff::{tell_of_ends, tell_of_last_ends};
 pub use quick::PlainAnswer;
 pub use read::ObjectBytes;
 
