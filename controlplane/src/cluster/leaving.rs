@@ -2,9 +2,11 @@
 //! what goes with them. Absent: who takes their slots (`membership`).
 
 use quickwater_proto::{
-    BlobId, BucketId, CopyAt, MetadataError, NodeId, ObjectKey, PartOf, PendingChange, PendingPage,
+    BlobId, BucketId, CopyAt, MetadataError, NodeId, ObjectKey, PartOf, PendingChange,
+    PendingRecord,
 };
 
+use super::fate::{Fate, Presence, fate};
 use super::{Cluster, rows};
 use crate::records::Member;
 use crate::store::Store;
@@ -29,13 +31,24 @@ pub enum ClusterError {
     Metadata(#[from] MetadataError),
 }
 
-/// Objects whose bytes only one worker has, and where to go on.
+/// Objects whose bytes go with one worker, or may, and where to go on.
 #[derive(Debug, Default)]
-pub struct LostPage {
-    /// Keys with what is pending of them.
-    pub page: PendingPage,
+pub struct LeavingPage {
+    /// Those of them that the page has.
+    pub objects: Vec<Leaving>,
     /// After which key more may follow.
     pub next: Option<(BucketId, ObjectKey)>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaving {
+    /// Its key.
+    pub place: (BucketId, ObjectKey),
+    /// What is pending of it.
+    pub pending: PendingRecord,
+    /// What becomes of its bytes.
+    pub fate: Fate,
 }
 
 impl<S: Store> Cluster<S> {
@@ -154,19 +167,40 @@ impl<S: Store> Cluster<S> {
         holders.iter().all(gone)
     }
 
-    /// A page of the current objects whose bytes only this worker has.
+    /// A page of the current objects that go with this worker, or may: no other worker that
+    /// answers now has all of their bytes, as far as their rows say.
     ///
     /// # Errors
     /// See [`ClusterError`].
-    pub async fn only_at(
+    pub async fn goes_with(
         &self,
         node: &NodeId,
         after: Option<(BucketId, &ObjectKey)>,
-    ) -> Result<LostPage, ClusterError> {
+    ) -> Result<LeavingPage, ClusterError> {
         self.known(node)?;
-        let here = |holder: &NodeId| holder == node;
-        let (page, last) = self.0.namespace.pending_held_by(here, after).await?;
-        let next = last.filter(|_| page.more);
-        Ok(LostPage { page, next })
+        let page = self.0.namespace.pending_held_by(node, after).await?;
+        let now = self.0.clock.now();
+        let members = self.members();
+        let presence = |holder: &NodeId| match members.seat(holder) {
+            _ if holder == node => Presence::Removed,
+            Some(seat) if seat.member.removed => Presence::Removed,
+            Some(seat) if seat.is_live(now) && self.0.orders.attends(holder) => Presence::Answers,
+            _ => Presence::Silent,
+        };
+        let leaving = page
+            .rows
+            .into_iter()
+            .filter_map(|(place, pending, holders)| {
+                let fate = fate(&holders, presence)?;
+                Some(Leaving {
+                    place,
+                    pending,
+                    fate,
+                })
+            });
+        Ok(LeavingPage {
+            objects: leaving.collect(),
+            next: page.next,
+        })
     }
 }

@@ -97,6 +97,12 @@ impl Seat {
         self.session == session && !self.of_before && !self.member.gone
     }
 
+    /// Whether its lease is not over, and it did not leave.
+    #[must_use]
+    pub fn is_live(&self, now: Duration) -> bool {
+        !self.member.gone && now < self.lease_until
+    }
+
     /// Whether it is to have no slots, if there are others to have them.
     #[must_use]
     pub fn goes(&self) -> bool {
@@ -378,7 +384,7 @@ impl Membership {
     /// Whether a node may answer for its slots.
     fn lives(&self, node: &NodeId, now: Duration) -> Option<&Seat> {
         let seat = self.seats.get(node)?;
-        (!seat.member.gone && now < seat.lease_until).then_some(seat)
+        seat.is_live(now).then_some(seat)
     }
 
     /// The table that should follow now; none: all is as it should be.

@@ -346,6 +346,22 @@ impl World {
         self.send(name, session, put).await.unwrap();
     }
 
+    /// What becomes of objects if a worker goes.
+    async fn fates(&self, name: &str) -> Vec<Fate> {
+        let page = self.cluster.goes_with(&node(name), None).await.unwrap();
+        assert_eq!(page.next, None);
+        page.objects
+            .into_iter()
+            .map(|leaving| leaving.fate)
+            .collect()
+    }
+
+    /// A worker is reached; its stream.
+    fn attend(&self, name: &str) -> u64 {
+        let (outbox, _) = tokio::sync::mpsc::channel(1);
+        self.cluster.orders().attend(&node(name), outbox)
+    }
+
     async fn lost(&self, asking: &str, session: u64) -> bool {
         self.lost_without((asking, session), &[]).await
     }
@@ -372,15 +388,8 @@ async fn what_only_a_removed_worker_had_is_lost_until_it_is_back() {
         let two = world.register("n2").await;
         assert!(!world.lost("n2", two).await, "it is at the other");
         assert!(world.lost("n1", one).await, "it should have had it");
-        let only = world.cluster.only_at(&node("n1"), None).await.unwrap();
-        let size = only
-            .page
-            .entries
-            .iter()
-            .map(|(_, key, _)| key.as_str().len());
-        assert_eq!((size.sum::<usize>(), only.next), (3, None));
-        let none = world.cluster.only_at(&node("n2"), None).await.unwrap();
-        assert!(none.page.entries.is_empty());
+        assert_eq!(world.fates("n1").await, [Fate::Lost]);
+        assert_eq!(world.fates("n2").await, []);
         // A request that is noted takes nothing of it away.
         let key = key();
         let noted = world.namespace.note_request(world.bucket, &key, 5);
@@ -409,8 +418,45 @@ async fn what_is_written_again_is_not_lost() {
     let two = world.register("n2").await;
     world.send("n2", two, world.put(3, "new")).await.unwrap();
     assert!(!world.lost("n2", two).await);
-    let only = world.cluster.only_at(&node("n1"), None).await.unwrap();
-    assert!(only.page.entries.is_empty());
+    assert_eq!(world.fates("n1").await, []);
+}
+
+#[tokio::test]
+async fn removal_tells_apart_who_has_it_and_does_not_answer() {
+    let world = world().await;
+    let one = world.register("n1").await;
+    let two = world.register("n2").await;
+    let object = ObjectRecord {
+        persist: PersistState::NotPersisted,
+        size: 3,
+        ..record("twice")
+    };
+    let put = messages::Call {
+        object: Some(wire::object_to_wire(&object).unwrap()),
+        copies: vec![messages::CopyAt {
+            node: "n2".into(),
+            session: two,
+        }],
+        wanted: 2,
+        ..world.put(1, "twice")
+    };
+    world.send("n1", one, put).await.unwrap();
+    let other = |name| Fate::Unanswered([node(name)].into());
+    // Its lease lasts, but nobody reaches it.
+    assert_eq!(world.fates("n1").await, [other("n2")]);
+    let stream = world.attend("n2");
+    assert_eq!(world.fates("n1").await, []);
+    world.cluster.orders().part(&node("n2"), stream);
+    world.cluster.remove(&node("n1")).await.unwrap();
+    assert_eq!(world.fates("n1").await, [other("n2")]);
+    assert_eq!(world.fates("n2").await, [Fate::Lost]);
+    world.cluster.remove(&node("n2")).await.unwrap();
+    assert_eq!(world.fates("n1").await, [Fate::Lost]);
+    assert_eq!(world.fates("n2").await, [Fate::Lost]);
+    // Back with its data, it has everything of the other one, too.
+    world.register("n1").await;
+    world.attend("n1");
+    assert_eq!(world.fates("n2").await, []);
 }
 
 #[tokio::test]

@@ -48,6 +48,7 @@ pub use listing::{Listed, Listing, ListingMarker};
 pub use location::{Location, LocationError};
 pub use mounts::{MountError, NewMount};
 pub use mutate::Ticket;
+pub use pending::HeldPage;
 pub use pending_sum::{PendingSum, SUM_ROWS_MAX};
 pub use policies::{
     POLICY_BY_BYTES_MAX, POLICY_VERSIONS_MAX, PolicyChange, PolicyError, StoredPolicies,

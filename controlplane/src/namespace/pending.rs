@@ -22,6 +22,15 @@ use crate::store::{Row, Store, Transaction};
 /// A bucket and a key in it.
 pub(super) type Place<'a> = (BucketId, &'a ObjectKey);
 
+/// What is pending of keys, with those who have the bytes.
+#[derive(Debug, Default)]
+pub struct HeldPage {
+    /// By bucket, then key.
+    pub rows: Vec<((BucketId, ObjectKey), PendingRecord, Holders)>,
+    /// After which key more may follow.
+    pub next: Option<(BucketId, ObjectKey)>,
+}
+
 impl<S: Store> Namespace<S> {
     /// Removes an object that the UFS may still have: a pending
     /// [`PendingChange::Delete`] in the same commit, whose version is answered.
@@ -167,34 +176,28 @@ impl<S: Store> Namespace<S> {
         Ok(self.mutate_as(&set, &operation).await?.0)
     }
 
-    /// A page of the pending puts and objects held whose bytes only a worker for which
-    /// `gone` holds has, as [`Namespace::pending_changes`] pages them; the last entry of
-    /// the page, whosever it is, to go on after.
+    /// A page of the pending puts and objects held whose bytes `node` has, alone or with
+    /// others, as [`Namespace::pending_changes`] pages them; after which key more may follow.
     ///
     /// # Errors
     /// [`MetadataError::Unavailable`].
     pub async fn pending_held_by(
         &self,
-        gone: impl Fn(&NodeId) -> bool + Send,
+        node: &NodeId,
         after: Option<(BucketId, &ObjectKey)>,
-    ) -> Result<(PendingPage, Option<(BucketId, ObjectKey)>), MetadataError> {
+    ) -> Result<HeldPage, MetadataError> {
         let (rows, more) = self.rows(keyspace::pendings(after), SCAN_ROWS_MAX).await?;
-        let mut page = PendingPage {
-            more,
-            ..PendingPage::default()
-        };
-        let mut last = None;
+        let mut page = HeldPage::default();
         for row in &rows {
-            let found = entry(row)?;
-            last = Some((found.0, found.1.clone()));
-            let Holders { nodes, copies } = holders_of(&row.value)?;
-            if !nodes.is_empty() && nodes.iter().all(&gone) {
-                page.entries.push(found);
-                page.holders.push(nodes);
-                page.copies.push(copies);
+            let (bucket, key, pending) = entry(row)?;
+            page.next = more.then(|| (bucket, key.clone()));
+            let holders = holders_of(&row.value)?;
+            if holders.nodes.contains(node) {
+                let place = (bucket, key);
+                page.rows.push((place, pending, holders));
             }
         }
-        Ok((page, last))
+        Ok(page)
     }
 
     /// The UFS has acked the change `version`: ends it and, for a put, notes in

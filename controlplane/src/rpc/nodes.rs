@@ -6,14 +6,14 @@ use quickwater_proto::{BucketId, NodeId, ObjectKey, PendingChange};
 use quickwater_rpc::admin::{
     ClusterAcceptOlderReply, ClusterAcceptOlderRequest, LostObject, NodeDrainReply,
     NodeDrainRequest, NodeLostReply, NodeLostRequest, NodeRemoveReply, NodeRemoveRequest,
-    RefusedWorker,
+    RefusedWorker, UnansweredObject,
 };
 use tonic::Status;
 
 use super::admin::AdminService;
 use super::status;
 use super::views::ClusterView;
-use crate::cluster::{self, ClusterError};
+use crate::cluster::{self, ClusterError, Fate, Leaving};
 use crate::store::Store;
 
 fn node(name: &str) -> Result<NodeId, Status> {
@@ -84,7 +84,7 @@ impl<S: Store> AdminService<S> {
         let after = after.as_ref().map(|(bucket, key)| (*bucket, key));
         let found = self
             .cluster()?
-            .only_at(&node(&request.name)?, after)
+            .goes_with(&node(&request.name)?, after)
             .await
             .map_err(refused)?;
         let buckets = self.namespace.buckets().await.map_err(status::metadata)?;
@@ -92,28 +92,40 @@ impl<S: Store> AdminService<S> {
             .into_iter()
             .map(|bucket| (bucket.id, bucket.name.to_string()))
             .collect();
-        let mut objects = Vec::with_capacity(found.page.entries.len());
-        for (bucket, key, pending) in found.page.entries {
-            let (size, transient) = match pending.change {
-                PendingChange::Put { size } => (size, false),
-                PendingChange::Hold { size } => (size, true),
-                PendingChange::Delete | PendingChange::Settling { .. } => continue,
+        let mut reply = NodeLostReply::default();
+        for leaving in &found.objects {
+            let Some(object) = object(leaving, &names) else {
+                continue;
             };
-            objects.push(LostObject {
-                bucket: names.get(&bucket).cloned().unwrap_or_default(),
-                key: key.as_str().to_owned(),
-                size,
-                transient,
-            });
+            match &leaving.fate {
+                Fate::Lost => reply.objects.push(object),
+                Fate::Unanswered(workers) => reply.unanswered.push(UnansweredObject {
+                    object: Some(object),
+                    workers: workers.iter().map(ToString::to_string).collect(),
+                }),
+                Fate::InPart => reply.in_part.push(object),
+            }
         }
-        let next = found
-            .next
-            .map(|(bucket, key)| format!("{}/{key}", bucket.0));
-        Ok(NodeLostReply {
-            objects,
-            next_page_token: next.unwrap_or_default(),
-        })
+        let next = found.next;
+        let next = next.map(|(bucket, key)| format!("{}/{key}", bucket.0));
+        reply.next_page_token = next.unwrap_or_default();
+        Ok(reply)
     }
+}
+
+fn object(leaving: &Leaving, names: &HashMap<BucketId, String>) -> Option<LostObject> {
+    let (size, transient) = match leaving.pending.change {
+        PendingChange::Put { size } => (size, false),
+        PendingChange::Hold { size } => (size, true),
+        PendingChange::Delete | PendingChange::Settling { .. } => return None,
+    };
+    let (bucket, key) = &leaving.place;
+    Some(LostObject {
+        bucket: names.get(bucket).cloned().unwrap_or_default(),
+        key: key.as_str().to_owned(),
+        size,
+        transient,
+    })
 }
 
 fn shown(refused: &cluster::RefusedWorker) -> RefusedWorker {

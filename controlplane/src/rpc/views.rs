@@ -10,7 +10,7 @@ use quickwater_proto::{
 use quickwater_rpc::admin::{Condition, Node, PersistTotals, Setting};
 
 use crate::Namespace;
-use crate::cluster::{Cluster, ClusterError, History, LostPage, RefusedWorker};
+use crate::cluster::{Cluster, ClusterError, History, LeavingPage, RefusedWorker};
 use crate::namespace::{Listing, ListingMarker};
 use crate::store::Store;
 
@@ -72,12 +72,12 @@ pub trait ClusterView: Send + Sync + 'static {
     fn refused_workers(&self) -> Vec<RefusedWorker>;
     /// As [`Cluster::accept_older`].
     async fn accept_older(&self, dry_run: bool) -> Result<Vec<RefusedWorker>, ClusterError>;
-    /// As [`Cluster::only_at`].
-    async fn only_at(
+    /// As [`Cluster::goes_with`].
+    async fn goes_with(
         &self,
         node: &NodeId,
         after: Option<(BucketId, &ObjectKey)>,
-    ) -> Result<LostPage, ClusterError>;
+    ) -> Result<LeavingPage, ClusterError>;
 }
 
 #[tonic::async_trait]
@@ -98,12 +98,12 @@ impl<S: Store> ClusterView for Cluster<S> {
         self.accept_older(dry_run).await
     }
 
-    async fn only_at(
+    async fn goes_with(
         &self,
         node: &NodeId,
         after: Option<(BucketId, &ObjectKey)>,
-    ) -> Result<LostPage, ClusterError> {
-        self.only_at(node, after).await
+    ) -> Result<LeavingPage, ClusterError> {
+        self.goes_with(node, after).await
     }
 }
 

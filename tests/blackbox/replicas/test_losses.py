@@ -7,6 +7,7 @@ beside.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -193,3 +194,55 @@ def test_with_one_copy_a_lost_disk_is_told(short: Cluster) -> None:
 
     seen = {key: short.wait_for(lambda k=key: outcome(k)) for key in bodies}
     assert set(seen.values()) == {"read", 410}, seen
+
+
+def test_what_only_lost_workers_had_is_never_said_to_be_elsewhere(short: Cluster) -> None:
+    clients = {node: client(short, node) for node in NODES}
+    short.settle(NODES)
+    clients["n3"].create_bucket(Bucket="abc")
+    short.policy_of_all("TRANSIENT", 2)
+    before = {f"k{number}" for number in range(24)}
+    for key in before:
+        short.wait_for(lambda k=key: put(clients["n3"], k, k.encode()) == "local-2")
+
+    def told(*words: str) -> Any:
+        said = short.cli("node", "remove", *words, "--output", "json")
+        assert said.returncode == 0, said
+        return json.loads(said.stdout)
+
+    def named(report: Any, what: str) -> set[str]:
+        """Only what was written here: others were asked for while the policy was set."""
+        paths = {entry["path"].removeprefix("/abc/") for entry in report[what]}
+        assert len(paths) == report[f"{what}_objects"], report
+        return paths & before
+
+    dry = told("n1", "--dry-run")
+    assert named(dry, "lost") | named(dry, "unanswered") == set(), "others have it"
+    short.lose("n1")
+    short.lose("n2")
+    # As soon as their connections are known to be dead.
+    short.wait_for(lambda: named(told("n1", "--dry-run"), "unanswered"))
+    short.wait_slots(lambda slots: slots["n3"] == SLOTS)
+    dry = told("n1", "--dry-run")
+    both = named(dry, "unanswered")
+    assert both and named(dry, "lost") == set(), dry
+    assert dry["unanswered_workers"] == ["n2"], dry
+    assert all(entry["workers"] == ["n2"] for entry in dry["unanswered"]), dry
+    said = short.cli("node", "remove", "n1")
+    assert said.returncode == 0 and "no object is lost" not in said.stdout, said
+    assert "that do not answer now (n2)" in said.stdout, said
+    assert named(told("n2", "--dry-run"), "lost") == both
+    removed = told("n2")
+    assert (named(removed, "lost"), removed["unanswered"]) == (both, []), removed
+    assert named(told("n1"), "lost") == both, "of now"
+
+    def outcome(key: str) -> Any:
+        try:
+            return clients["n3"].get_object(Bucket="abc", Key=key)["Body"].read()
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            return None if status == 503 else status
+
+    seen = {key: short.wait_for(lambda k=key: outcome(k)) for key in before}
+    assert {key for key, answer in seen.items() if answer == 410} == both, seen
+    assert all(seen[key] == key.encode() for key in before - both), seen

@@ -6,7 +6,7 @@ use quickwater_rpc::admin::{
 };
 
 use super::*;
-use crate::cluster::{ClusterError, LostPage, RefusedWorker};
+use crate::cluster::{ClusterError, LeavingPage, RefusedWorker};
 
 const NOW_MS: i64 = 5_000;
 
@@ -400,12 +400,12 @@ impl ClusterView for Nobody {
     async fn accept_older(&self, _: bool) -> Result<Vec<RefusedWorker>, ClusterError> {
         Ok(Vec::new())
     }
-    async fn only_at(
+    async fn goes_with(
         &self,
         _: &NodeId,
         _: Option<(BucketId, &ObjectKey)>,
-    ) -> Result<LostPage, ClusterError> {
-        Ok(LostPage::default())
+    ) -> Result<LeavingPage, ClusterError> {
+        Ok(LeavingPage::default())
     }
 }
 

@@ -1,5 +1,6 @@
 //! `node remove`: a worker is taken for lost, and what goes with it is told.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -19,9 +20,16 @@ pub(super) const HELP: &str = "\
 Only for a worker whose process is certainly dead and whose data is not to come back: others
 get its slots at once, before its lease is over. Refused while its session is open.
 
-What no UFS has and only this worker had is lost: it is counted and named here, answered
-with 410 ObjectLost, and never with an older version, until it is written again or deleted.
-Should the worker come back with its data all the same, that is there again.
+What no UFS has and only this worker had, or it and workers that were removed before, is lost:
+it is counted and named here, answered with 410 ObjectLost, and never with an older version,
+until it is written again or deleted. Should the worker come back with its data all the same,
+that is there again.
+
+Named apart is what others have that do not answer now: it is answered with 503 until one of
+them is back, or with 410 once they are removed as well. Of objects in parts the metadata knows
+who has any of them: those of which some part may be only with such workers are named, too. A
+worker that came back with an empty disk counts as one that has what it had: what of it is
+missing is in quickwater_copies_missing_objects, and is made again from who has it.
 
 Examples:
   quickwater node remove n1 --dry-run --dir /var/lib/qw-control
@@ -40,70 +48,148 @@ pub(crate) struct RemoveArgs {
     target: Target,
 }
 
-/// What only one worker has.
+/// What goes with a worker, or may.
 #[derive(Default)]
-struct Lost {
-    objects: u64,
+struct Report {
+    lost: Objects,
+    /// Others have these, none of which answers now.
+    unanswered: Objects,
+    /// Who those are.
+    workers: BTreeSet<String>,
+    /// Of these some parts may be with nobody who answers.
+    in_part: Objects,
+}
+
+/// Objects, counted and named.
+#[derive(Default)]
+struct Objects {
+    count: u64,
     bytes: u64,
-    named: Vec<LostObject>,
+    /// With other workers that have them.
+    named: Vec<(LostObject, Vec<String>)>,
+}
+
+impl Objects {
+    fn add(&mut self, object: LostObject, workers: Vec<String>) {
+        // The rows of a bucket that was removed are swept some time later.
+        if object.bucket.is_empty() {
+            return;
+        }
+        self.count += 1;
+        self.bytes = self.bytes.saturating_add(object.size);
+        if self.named.len() < LISTED_MAX {
+            self.named.push((object, workers));
+        }
+    }
+
+    fn json(&self) -> Vec<serde_json::Value> {
+        let named = self.named.iter().map(|(object, workers)| {
+            let mut json = json!({
+                "path": path(object), "size": object.size, "transient": object.transient,
+            });
+            if !workers.is_empty() {
+                json["workers"] = json!(workers);
+            }
+            json
+        });
+        named.collect()
+    }
+
+    /// Such as `2 objects (3.0 KiB)`.
+    fn words(&self) -> String {
+        format!("{} ({})", count(self.count, "object"), size(self.bytes))
+    }
+
+    fn names(&self) -> String {
+        let lines = self.named.iter().take(NAMED_MAX);
+        let lines: String = lines
+            .map(|(object, _)| format!("  {} ({})\n", path(object), size(object.size)))
+            .collect();
+        let more = match self.count > NAMED_MAX as u64 {
+            true => "  ...; --output json names them\n",
+            false => "",
+        };
+        format!("{lines}{more}")
+    }
 }
 
 pub(super) fn run(args: &RemoveArgs) -> Result<ExitCode> {
-    let lost = args.target.with(|remote| remove(remote, args))?;
-    let named = lost.named.iter().map(|object| {
-        json!({
-            "path": path(object), "size": object.size, "transient": object.transient,
-        })
-    });
+    let report = args.target.with(|remote| remove(remote, args))?;
     let json = json!({
         "node": args.name,
         "removed": !args.dry_run,
-        "lost_objects": lost.objects,
-        "lost_bytes": lost.bytes,
-        "lost": named.collect::<Vec<_>>(),
+        "lost_objects": report.lost.count,
+        "lost_bytes": report.lost.bytes,
+        "lost": report.lost.json(),
+        "unanswered_objects": report.unanswered.count,
+        "unanswered_bytes": report.unanswered.bytes,
+        "unanswered_workers": report.workers,
+        "unanswered": report.unanswered.json(),
+        "in_part_objects": report.in_part.count,
+        "in_part_bytes": report.in_part.bytes,
+        "in_part": report.in_part.json(),
     });
-    args.target.output.show(&json, || text(args, &lost))
+    args.target.output.show(&json, || text(args, &report))
 }
 
 fn path(object: &LostObject) -> String {
     format!("/{}/{}", object.bucket, object.key)
 }
 
-fn text(args: &RemoveArgs, lost: &Lost) -> String {
-    let (name, many) = (&args.name, lost.objects);
-    let (done, what) = match args.dry_run {
-        true => (format!("{name} was not removed\n"), "this would be lost"),
-        false => (
-            format!("{name} is removed; its slots go to others\n"),
-            "this is lost",
-        ),
+fn text(args: &RemoveArgs, report: &Report) -> String {
+    let name = &args.name;
+    let done = match args.dry_run {
+        true => format!("{name} was not removed\n"),
+        false => format!("{name} is removed; its slots go to others\n"),
     };
-    let head = match many {
-        0 => format!(
+    let Report {
+        lost,
+        unanswered,
+        workers,
+        in_part,
+    } = report;
+    let mut told = String::new();
+    if lost.count > 0 {
+        let what = match args.dry_run {
+            true => "this would be lost",
+            false => "this is lost",
+        };
+        told += &format!(
+            "{what}, because only {name} has it, or workers that were removed: {}\n{}",
+            lost.words(),
+            lost.names()
+        );
+    }
+    if unanswered.count > 0 {
+        let workers: Vec<&str> = workers.iter().map(String::as_str).collect();
+        told += &format!(
+            "otherwise only with workers that do not answer now ({}), and lost if these are: {}\n{}",
+            workers.join(", "),
+            unanswered.words(),
+            unanswered.names()
+        );
+    }
+    if in_part.count > 0 {
+        told += &format!(
+            "in parts, of which any may be only with {name} and workers that do not answer now \
+             or were removed: {}\n{}",
+            in_part.words(),
+            in_part.names()
+        );
+    }
+    if told.is_empty() {
+        told = format!(
             "no object is lost with {name}: the UFS or another worker has each of its own\n"
-        ),
-        _ => format!(
-            "{what}, because only {name} has it: {} ({})\n",
-            count(many, "object"),
-            size(lost.bytes)
-        ),
-    };
-    let lines = lost.named.iter().take(NAMED_MAX);
-    let lines: String = lines
-        .map(|object| format!("  {} ({})\n", path(object), size(object.size)))
-        .collect();
-    let more = match many > NAMED_MAX as u64 {
-        true => "  ...; --output json names them\n",
-        false => "",
-    };
-    format!("{head}{lines}{more}{UPLOADS}{done}")
+        );
+    }
+    format!("{told}{UPLOADS}{done}")
 }
 
 /// What was not looked at.
 const UPLOADS: &str = "uploads that are not complete were not looked at: their clients may have to \
     send parts again\n";
 
-async fn remove(mut remote: Remote, args: &RemoveArgs) -> Result<Lost> {
+async fn remove(mut remote: Remote, args: &RemoveArgs) -> Result<Report> {
     // First removed, then counted: nothing of it is committed any more.
     if !args.dry_run {
         let request = NodeRemoveRequest {
@@ -112,7 +198,7 @@ async fn remove(mut remote: Remote, args: &RemoveArgs) -> Result<Lost> {
         let removed = remote.node_remove(request).await;
         removed.map_err(|s| explain(&s))?;
     }
-    let mut lost = Lost::default();
+    let mut report = Report::default();
     let mut token = String::new();
     loop {
         let request = NodeLostRequest {
@@ -122,18 +208,18 @@ async fn remove(mut remote: Remote, args: &RemoveArgs) -> Result<Lost> {
         let page = remote.node_lost(request).await;
         let page = page.map_err(|s| explain(&s))?.into_inner();
         for object in page.objects {
-            // The rows of a bucket that was removed are swept some time later.
-            if object.bucket.is_empty() {
-                continue;
-            }
-            lost.objects += 1;
-            lost.bytes = lost.bytes.saturating_add(object.size);
-            if lost.named.len() < LISTED_MAX {
-                lost.named.push(object);
-            }
+            report.lost.add(object, Vec::new());
+        }
+        for unanswered in page.unanswered {
+            report.workers.extend(unanswered.workers.iter().cloned());
+            let object = unanswered.object.unwrap_or_default();
+            report.unanswered.add(object, unanswered.workers);
+        }
+        for object in page.in_part {
+            report.in_part.add(object, Vec::new());
         }
         if page.next_page_token.is_empty() {
-            return Ok(lost);
+            return Ok(report);
         }
         token = page.next_page_token;
     }
@@ -143,27 +229,36 @@ async fn remove(mut remote: Remote, args: &RemoveArgs) -> Result<Lost> {
 mod tests {
     use super::*;
 
-    fn lost(count: u64) -> Lost {
-        let object = |number| LostObject {
-            bucket: "abc".into(),
-            key: format!("k{number}"),
-            size: 1024,
-            transient: false,
-        };
-        Lost {
-            objects: count,
-            bytes: count * 1024,
-            named: (0..count).map(object).collect(),
+    fn objects(count: u64, workers: &[&str]) -> Objects {
+        let mut objects = Objects::default();
+        for number in 0..count {
+            let object = LostObject {
+                bucket: "abc".into(),
+                key: format!("k{number}"),
+                size: 1024,
+                transient: false,
+            };
+            let workers = workers.iter().map(ToString::to_string);
+            objects.add(object, workers.collect());
         }
+        objects
     }
 
-    fn words(count: u64, dry_run: bool) -> String {
+    fn told(report: &Report, dry_run: bool) -> String {
         let args = RemoveArgs {
             name: "n1".into(),
             dry_run,
             target: Target::local("/d".into()),
         };
-        text(&args, &lost(count))
+        text(&args, report)
+    }
+
+    fn words(count: u64, dry_run: bool) -> String {
+        let report = Report {
+            lost: objects(count, &[]),
+            ..Report::default()
+        };
+        told(&report, dry_run)
     }
 
     #[test]
@@ -178,18 +273,44 @@ mod tests {
         assert_eq!(
             words(1, false),
             format!(
-                "this is lost, because only n1 has it: 1 object (1.0 KiB)\n  /abc/k0 (1.0 KiB)\n\
+                "this is lost, because only n1 has it, or workers that were removed: 1 object \
+                 (1.0 KiB)\n  /abc/k0 (1.0 KiB)\n\
                  {UPLOADS}n1 is removed; its slots go to others\n"
             )
         );
     }
 
     #[test]
+    fn what_only_silent_workers_have_is_told_apart() {
+        let report = Report {
+            lost: objects(0, &[]),
+            unanswered: objects(1, &["n2", "n3"]),
+            workers: ["n2".to_owned(), "n3".to_owned()].into(),
+            in_part: objects(2, &[]),
+        };
+        assert_eq!(
+            told(&report, true),
+            format!(
+                "otherwise only with workers that do not answer now (n2, n3), and lost if these \
+                 are: 1 object (1.0 KiB)\n  /abc/k0 (1.0 KiB)\n\
+                 in parts, of which any may be only with n1 and workers that do not answer now or \
+                 were removed: 2 objects (2.0 KiB)\n  /abc/k0 (1.0 KiB)\n  /abc/k1 (1.0 KiB)\n\
+                 {UPLOADS}n1 was not removed\n"
+            )
+        );
+        let json = report.unanswered.json();
+        let wanted = json!([{
+            "path": "/abc/k0", "size": 1024, "transient": false, "workers": ["n2", "n3"],
+        }]);
+        assert_eq!(json, *wanted.as_array().unwrap());
+        assert_eq!(report.in_part.json()[0].get("workers"), None);
+    }
+
+    #[test]
     fn a_dry_run_says_that_nothing_was_done() {
         let told = words(2, true);
-        assert!(
-            told.starts_with("this would be lost, because only n1 has it: 2 objects (2.0 KiB)\n")
-        );
+        assert!(told.starts_with("this would be lost, because only n1 has it, "));
+        assert!(told.contains(": 2 objects (2.0 KiB)\n"));
         assert!(told.ends_with("n1 was not removed\n"));
     }
 
