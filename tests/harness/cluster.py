@@ -57,6 +57,8 @@ class Cluster:
         self.ufs = f"file://{home / 'ufs'}"
         self.flags = {"ufs": self.ufs, **(flags or {})}
         self.env = env or {}
+        # Of workers, by name.
+        self.zones: dict[str, str] = {}
         words = [f"--{name}={value}" for name, value in self.flags.items()]
         words.append(f"--cluster-lease={lease}")
         where, faults = metadata.defaults(home / "control") if kept is None else kept
@@ -86,6 +88,8 @@ class Cluster:
             words = self.control.worker_flags(node, self.address(node))
             server.flags["s3-listen"] = f"{self.address(node)}:0"
             server.flags.pop("admin-listen")
+            if zone := self.zones.get(node):
+                server.flags["zone"] = zone
             # Tests end with a store that is away, too.
             server.flags["shutdown-persist"] = "2s"
             original = [str(server.program), "worker", "--dir", str(server.dir), *words]

@@ -364,14 +364,8 @@ where
         if several {
             return self.take_whole(place, &record).await;
         }
-        let want = copied.copies.saturating_sub(all.len() + 1);
-        let (mut made, mut owner) = (Vec::new(), None);
-        if want > 0 {
-            (made, owner) = self
-                .copy_there(&bucket, (blob, copied), want, &all, Some(entry))
-                .await?;
-            self.count_made(copied.bytes, made.len() as u64);
-        }
+        let copying = self.copy_apart(&bucket, (blob, copied), &all, Some(entry));
+        let (made, owner) = copying.await?;
         all.extend_from_slice(&made);
         let sessions: Vec<CopyAt> = all.iter().cloned().chain(owner).collect();
         let named = (&*sessions, copied.copies);

@@ -20,6 +20,7 @@ use super::directory::Where;
 use super::limit::COPY_WAIT;
 use super::stats::Failure;
 use super::stripes::counted;
+use super::zones::{zones_missing, zones_of};
 use crate::buffers::PoolBuf;
 
 /// Keys that travel in one message: a fraction of what a frame holds.
@@ -216,6 +217,15 @@ impl quickwater_engine::io::Peers for EnginePeers {
         let mut others = directory.neighbours();
         others.retain(|one| one.node != *directory.node());
         others
+    }
+
+    fn zones_missing(&self, copies: usize, have: &[NodeId]) -> usize {
+        let Some(peers) = &self.0 else {
+            return 0;
+        };
+        let (own, usable) = peers.directory().candidates();
+        let there = zones_of(&own, &self.others(), have);
+        zones_missing(&there, &usable, copies)
     }
 
     fn itself(&self) -> Option<CopyAt> {

@@ -23,6 +23,7 @@ use super::call::{CallFailure, Outgoing, Reply};
 use super::connect::Peers;
 use super::limit::COPY_WAIT;
 use super::stats::Failure;
+use super::zones::zones_of;
 
 /// Copies of one body on their way.
 pub struct OutgoingCopies {
@@ -75,7 +76,7 @@ impl Peers {
         let (own, candidates) = directory.candidates();
         let slot = slot_of(bucket.id, key);
         let mut asked: HashSet<NodeId> = not.iter().cloned().collect();
-        let mut zones = HashSet::from([own.zone]);
+        let mut zones = zones_of(&own, &directory.neighbours(), not);
         let message = StoreCopy {
             bucket: bucket.id.0,
             blob: blob_to_wire(body.blob),

@@ -74,15 +74,11 @@ where
             made: Vec::new(),
             owner: itself,
         };
-        let want = copied.copies.saturating_sub(bare.all.len() + 1);
-        if want > 0 {
-            let copying = self.copy_there(bucket, (*blob, copied), want, &due.have, None);
-            let (made, owner) = copying.await?;
-            self.count_made(copied.bytes, made.len() as u64);
-            bare.made = made.iter().map(|copy| copy.node.clone()).collect();
-            bare.all.extend(made);
-            bare.owner = owner.unwrap_or(bare.owner);
-        }
+        let copying = self.copy_apart(bucket, (*blob, copied), &due.have, None);
+        let (made, owner) = copying.await?;
+        bare.made = made.iter().map(|copy| copy.node.clone()).collect();
+        bare.all.extend(made);
+        bare.owner = owner.unwrap_or(bare.owner);
         // What others got in an earlier session of ours they may have let go of.
         if let Some(unnamed) = &due.unnamed
             && unnamed.session != bare.owner.session

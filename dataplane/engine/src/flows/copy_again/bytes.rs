@@ -55,7 +55,41 @@ where
         Ok(written?)
     }
 
-    pub(super) async fn copy_there(
+    /// Copies a body to as many others as it lacks, and to more where those that have it
+    /// share a zone and there is another one: who made it here may be in theirs. What it has
+    /// too many stays until the UFS has the object. Answers who got one, and this worker as
+    /// it was named to them.
+    pub(super) async fn copy_apart(
+        &self,
+        bucket: &Bucket,
+        (blob, copied): (BlobId, &Copied),
+        have: &[CopyAt],
+        entry: Option<Bytes>,
+    ) -> Result<(Vec<CopyAt>, Option<CopyAt>), FlowError> {
+        let want = copied.copies.saturating_sub(have.len() + 1);
+        let nodes: Vec<NodeId> = have.iter().map(|copy| copy.node.clone()).collect();
+        let apart = self.peers().zones_missing(copied.copies, &nodes);
+        let mut made = (Vec::new(), None);
+        if apart > want {
+            let copying = self.copy_there(bucket, (blob, copied), apart, have, entry.clone());
+            match copying.await {
+                Ok(enough) => made = enough,
+                // Its number of copies does not wait for them.
+                Err(_) => {
+                    let stats = &self.shared().stats;
+                    stats.copies_failed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        if want > made.0.len() {
+            let copying = self.copy_there(bucket, (blob, copied), want, have, entry);
+            made = copying.await?;
+        }
+        self.count_made(copied.bytes, made.0.len() as u64);
+        Ok(made)
+    }
+
+    async fn copy_there(
         &self,
         bucket: &Bucket,
         (blob, copied): (BlobId, &Copied),
