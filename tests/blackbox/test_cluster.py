@@ -334,6 +334,7 @@ def test_what_goes_with_a_removed_worker_is_told_and_never_an_older_version(clus
     two = cluster.worker("n2").target().client(retries={"max_attempts": 0})
     refused = cluster.cli("node", "remove", "n1")
     assert refused.returncode == 1 and "session is open" in refused.stderr, refused
+    assert "its session ends after some 10 s: try again" in refused.stderr, refused
     cluster.worker("n1").kill()
     dry = cluster.cli("node", "remove", "n1", "--dry-run", "--output", "json")
     assert json.loads(dry.stdout)["lost_objects"] == len(keys), dry

@@ -1,6 +1,8 @@
 //! How workers go for good: drained, or removed by who says that they are lost; and
 //! what goes with them. Absent: who takes their slots (`membership`).
 
+use std::time::Duration;
+
 use quickwater_proto::{
     BlobId, BucketId, CopyAt, MetadataError, NodeId, ObjectKey, PartOf, PendingChange,
     PendingRecord,
@@ -11,6 +13,10 @@ use super::{Cluster, rows};
 use crate::records::Member;
 use crate::store::Store;
 
+/// About how long the session of a worker stays open that stands still or cannot be reached:
+/// then its connection counts as dead.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+
 /// Why a worker was not drained or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -20,7 +26,9 @@ pub enum ClusterError {
     /// It is not lost.
     #[error(
         "worker {0} is there: its session is open. Stop its process first; to have it give its \
-         slots away in peace use `quickwater node drain {0}`"
+         slots away in peace use `quickwater node drain {0}`. Does it stand still, or is its \
+         machine cut off? Then its session ends after some {seconds} s: try again",
+        seconds = SILENCE_MAX.as_secs()
     )]
     Present(NodeId),
     /// It went already.

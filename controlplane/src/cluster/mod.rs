@@ -38,7 +38,7 @@ pub use arrival::{Admission, Past, Reason, RefusedWorker, RegisterError};
 use clock::LeaseClock;
 pub use clock::boottime;
 pub use fate::Fate;
-pub use leaving::{ClusterError, Leaving, LeavingPage};
+pub use leaving::{ClusterError, Leaving, LeavingPage, SILENCE_MAX};
 pub use membership::{Beat, Membership, Move, Part, Seat};
 pub use rebuilt::Rebuilt;
 pub use terms::Position;

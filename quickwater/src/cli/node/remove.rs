@@ -18,7 +18,8 @@ const LISTED_MAX: usize = 100_000;
 
 pub(super) const HELP: &str = "\
 Only for a worker whose process is certainly dead and whose data is not to come back: others
-get its slots at once, before its lease is over. Refused while its session is open.
+get its slots at once, before its lease is over. Refused while its session is open: of a process
+that stands still, or a machine that is cut off, it ends after some 10 s.
 
 What no UFS has and only this worker had, or it and workers that were removed before, is lost:
 it is counted and named here, answered with 410 ObjectLost, and never with an older version,
@@ -304,6 +305,12 @@ mod tests {
         }]);
         assert_eq!(json, *wanted.as_array().unwrap());
         assert_eq!(report.in_part.json()[0].get("workers"), None);
+    }
+
+    #[test]
+    fn help_says_how_long_a_session_stays_open() {
+        let seconds = quickwater_controlplane::cluster::SILENCE_MAX.as_secs();
+        assert!(HELP.contains(&format!("it ends after some {seconds} s")));
     }
 
     #[test]

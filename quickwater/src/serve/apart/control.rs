@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use quickwater_controlplane::cluster::{Cluster, Reason};
+use quickwater_controlplane::cluster::{Cluster, Reason, SILENCE_MAX};
 use quickwater_controlplane::jobs::{Jobs, JobsConfig};
 use quickwater_controlplane::namespace::JobLimits;
 use quickwater_controlplane::rpc::cluster_routes;
@@ -32,7 +32,7 @@ use crate::settings::{Settings, Values};
 use crate::store::MetadataStore;
 
 /// Dead connections are found out within about twice this.
-const KEEPALIVE: Duration = Duration::from_secs(5);
+const KEEPALIVE: Duration = Duration::from_secs(SILENCE_MAX.as_secs() / 2);
 /// Threads for metadata and admin.
 const THREADS: usize = 4;
 
