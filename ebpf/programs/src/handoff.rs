@@ -1,6 +1,8 @@
 //! Packets of connections that were handed over go on to their owner; those of
 //! connections that are being handed over, here or to here, are dropped: the client
-//! sends them again. All others pass as if nobody had looked.
+//! sends them again. What routers on the way say of packets that are too large goes to whoever has the
+//! connection, too: it is sent to the service's address (RFC 1191, RFC 8201). All others pass as
+//! if nobody had looked.
 
 use aya_ebpf::bindings::{BPF_ANY, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_redirect};
@@ -18,6 +20,13 @@ const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const IPV6_HEADER: usize = 40;
 const TCP: u8 = 6;
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
+/// Type and code of ICMP's "fragmentation needed" and ICMPv6's "packet too big".
+const TOO_LARGE: [u8; 2] = [3, 4];
+const TOO_LARGE_6: [u8; 2] = [2, 0];
+/// Where the packet that was too large begins, in one that says so.
+const TOLD: usize = 8;
 /// Not the first fragment, or more to come.
 const FRAGMENT: u16 = 0x3fff;
 /// The third word of an IPv4 address in the form of IPv6.
@@ -47,7 +56,10 @@ static HANDOFF: Array<HandoffCounts> = Array::with_max_entries(1, MAPPABLE);
 #[classifier]
 pub fn handoff(context: TcContext) -> i32 {
     let Some(packet) = look(&context) else {
-        return TC_ACT_UNSPEC;
+        return match told(&context) {
+            Some(flow) => told_on(&context, &flow),
+            None => TC_ACT_UNSPEC,
+        };
     };
     let Some(counts) = HANDOFF.get(0) else {
         return TC_ACT_UNSPEC;
@@ -98,6 +110,25 @@ fn forwarded(
     // it should be, whether it has the connection or not.
     entry.hear(packet.segment, now);
     send_on(context, mac, counts)
+}
+
+/// A packet of a connection was too large for the way to its client: whoever sent it has to
+/// know, or sends it for ever.
+#[inline(always)]
+fn told_on(context: &TcContext, flow: &Flow) -> i32 {
+    let (Some(counts), Some(entry)) = (HANDOFF.get(0), FORWARDS.get_ptr(flow)) else {
+        return TC_ACT_UNSPEC;
+    };
+    // SAFETY: the kernel keeps the value while the program runs. Others may write it at the
+    // same time: every field is read whole.
+    let entry = unsafe { &*entry };
+    // SAFETY: the helper has no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    match entry.is_over(now) || entry.what == Forward::KEEP_AWAY {
+        // The connection is here still, or nobody has it.
+        true => TC_ACT_UNSPEC,
+        false => send_on(context, entry.mac, counts),
+    }
 }
 
 /// Out of the device it came in by, to another.
@@ -198,4 +229,71 @@ fn ipv6(context: &TcContext) -> Option<Ends> {
     let service: [u32; 4] = context.load(ETHERNET + 24).ok()?;
     let length = u16::from_be(context.load(ETHERNET + 4).ok()?);
     Some((client, service, ETHERNET + IPV6_HEADER, u32::from(length)))
+}
+
+/// The connection of whose packets one is said to have been too large, by a packet that is sent
+/// to the address that one came from. `None`: another packet.
+#[inline(always)]
+fn told(context: &TcContext) -> Option<Flow> {
+    let kind = u16::from_be(context.load(12).ok()?);
+    let (client, service, tcp) = match kind {
+        IPV4 => told_by_icmp(context)?,
+        IPV6 => told_by_icmp6(context)?,
+        _ => return None,
+    };
+    // It was on its way to the client.
+    let service_port: u16 = context.load(tcp).ok()?;
+    if u32::from(u16::from_be(service_port)) != constant(&SERVICE_PORT) {
+        return None;
+    }
+    Some(Flow {
+        client,
+        service,
+        client_port: context.load(tcp + 2).ok()?,
+        service_port,
+    })
+}
+
+/// Client, service and offset of the header of TCP of the packet that was too large.
+type Told = ([u32; 4], [u32; 4], usize);
+
+#[inline(always)]
+fn told_by_icmp(context: &TcContext) -> Option<Told> {
+    let first: u8 = context.load(ETHERNET).ok()?;
+    let fragment = u16::from_be(context.load(ETHERNET + 6).ok()?);
+    let protocol: u8 = context.load(ETHERNET + 9).ok()?;
+    if protocol != ICMP || fragment & FRAGMENT != 0 {
+        return None;
+    }
+    let icmp = ETHERNET + usize::from(first & 0xf) * 4;
+    if context.load::<[u8; 2]>(icmp).ok()? != TOO_LARGE {
+        return None;
+    }
+    let inner = icmp + TOLD;
+    let first: u8 = context.load(inner).ok()?;
+    let protocol: u8 = context.load(inner + 9).ok()?;
+    let to: u32 = context.load(ETHERNET + 16).ok()?;
+    let service: u32 = context.load(inner + 12).ok()?;
+    let client: u32 = context.load(inner + 16).ok()?;
+    let header = usize::from(first & 0xf) * 4;
+    (protocol == TCP && service == to).then_some((
+        [0, 0, MAPPED, client],
+        [0, 0, MAPPED, service],
+        inner + header,
+    ))
+}
+
+#[inline(always)]
+fn told_by_icmp6(context: &TcContext) -> Option<Told> {
+    let next: u8 = context.load(ETHERNET + 6).ok()?;
+    let icmp = ETHERNET + IPV6_HEADER;
+    if next != ICMP6 || context.load::<[u8; 2]>(icmp).ok()? != TOO_LARGE_6 {
+        return None;
+    }
+    let inner = icmp + TOLD;
+    let next: u8 = context.load(inner + 6).ok()?;
+    let to: [u32; 4] = context.load(ETHERNET + 24).ok()?;
+    let service: [u32; 4] = context.load(inner + 8).ok()?;
+    let client: [u32; 4] = context.load(inner + 24).ok()?;
+    (next == TCP && service == to).then_some((client, service, inner + IPV6_HEADER))
 }
