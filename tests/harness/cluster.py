@@ -39,6 +39,9 @@ def persist_state(answer: Any) -> str | None:
 class Cluster:
     """A control plane, its workers, and one directory as their UFS."""
 
+    # Of workers, by name; the classes that begin otherwise have it, too.
+    zones: dict[str, str] = {}
+
     def __init__(
         self,
         home: Path,
@@ -57,8 +60,6 @@ class Cluster:
         self.ufs = f"file://{home / 'ufs'}"
         self.flags = {"ufs": self.ufs, **(flags or {})}
         self.env = env or {}
-        # Of workers, by name.
-        self.zones: dict[str, str] = {}
         words = [f"--{name}={value}" for name, value in self.flags.items()]
         words.append(f"--cluster-lease={lease}")
         where, faults = metadata.defaults(home / "control") if kept is None else kept
