@@ -19,7 +19,7 @@ from conftest import ServeFactory
 from harness.payload import KIB, MIB, md5_hex, multipart_etag, payload
 from harness.server import Server
 from harness.target import error_of
-from harness.under import ACK_SECONDS, STORE_BUCKET, Place, scaled
+from harness.under import ACK_SECONDS, FENCE_SECONDS, STORE_BUCKET, Place, scaled
 from ufssim.client import Sim
 from ufssim.verify import ACKED, REFUSED, UNKNOWN
 
@@ -381,6 +381,59 @@ def test_what_is_lost_is_said_to_be_lost(store: Sim, serve: ServeFactory, mode: 
     assert place.send("PUT", "old", b"again").status == 200
     assert place.send("GET", "old").body == b"again"
     assert place.read("source").body == SOURCE
+    store.reset()
+
+
+@pytest.mark.parametrize("later", ["overwrite", "delete"])
+def test_what_is_lost_is_replaced_through_the_store(
+    store: Sim, serve: ServeFactory, later: str
+) -> None:
+    """What failed changes nothing of what is lost; what may come late is waited for; what the
+    store has is told as always."""
+    store.reset()
+    place = filled(serve("through", **scaled(store)), store)
+    place.policy("WRITE_BACK", writeReplicas=1)
+    store.down("refuse")
+    lost = payload(300 * KIB, "lost")
+    assert place.send("PUT", "old", lost).status == 200
+    place.server.stop()
+    _wipe(place.server.dir, lost)
+    store.up()
+    place.server.start()
+    place.policy("WRITE_THROUGH")
+
+    def change(body: bytes) -> int:
+        sent = place.send("PUT", "old", body) if later == "overwrite" else place.send("DELETE", "old")
+        return sent.status
+
+    def is_lost() -> bool:
+        ended = place.send("GET", "old")
+        return (ended.status, ended.code) == (410, "ObjectLost")
+
+    operation = "PutObject" if later == "overwrite" else "DeleteObject"
+    store.rule("status", operation=operation, status=503, code="SlowDown")
+    assert change(b"refused") == 503 and is_lost()
+    store.clear_rules()
+    store.rule("late", operation=operation, delay_s=None, times=1)
+    assert change(b"late") >= 500 and is_lost()
+    store.clear_rules()
+    # The process that knows of it ends: the next one waits for it as well.
+    place.server.kill()
+    place.server.start()
+    timer = threading.Timer(FENCE_SECONDS / 3, store.release)
+    timer.start()
+    begun = time.monotonic()
+    assert change(b"again") in (200, 204)
+    assert time.monotonic() - begun > FENCE_SECONDS / 2
+    timer.join()
+    wanted = b"again" if later == "overwrite" else None
+    assert place.stored_body("old") == wanted
+    assert place.send("GET", "old").status == (200 if wanted else 404)
+    place.server.stop()
+    place.server.start()
+    done = place.server.cli("async-persist", "wait", "--path", "/", "--timeout", "30s")
+    assert done.returncode == 0, done
+    assert place.stored_body("old") == wanted
     store.reset()
 
 

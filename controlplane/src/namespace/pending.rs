@@ -440,9 +440,14 @@ impl Mutation for EndPending<'_> {
         let (bucket, key) = self.place;
         require_bucket(transaction, bucket).await?;
         let pending = match current_pending(transaction, self.place).await? {
+            // What no UFS has acked stays as it is: whoever ends it has only ended a request.
             Some(pending)
                 if pending.version == self.version
-                    && !matches!(pending.change, PendingChange::Hold { .. }) =>
+                    && match pending.change {
+                        PendingChange::Put { .. } => self.ufs.is_some(),
+                        PendingChange::Hold { .. } => false,
+                        PendingChange::Delete | PendingChange::Settling { .. } => true,
+                    } =>
             {
                 pending
             }

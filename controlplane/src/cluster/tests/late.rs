@@ -154,6 +154,7 @@ impl Moved {
             about(O::RemoveObjectPending),
             messages::Call {
                 version: wire::number_to_wire(version.0),
+                ufs: Some(messages::UfsIdentity::default()),
                 ..about(O::EndPending)
             },
             messages::Call {

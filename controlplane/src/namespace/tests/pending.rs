@@ -301,6 +301,22 @@ async fn a_bucket_whose_deletes_are_pending_is_not_empty() {
 }
 
 #[tokio::test]
+async fn what_no_ufs_has_acked_is_not_ended_with_a_request_of_another_change() {
+    let (namespace, id) = with_bucket().await;
+    let version = put(&namespace, id, "k", &dirty("a")).await;
+    let key = key("k");
+    let noted = namespace.note_request(id, &key, 9).await.unwrap();
+    assert_eq!(noted, version, "its row says so");
+    for settling in [None, Some(99)] {
+        let ending = namespace.end_pending(id, &key, noted, None, settling);
+        assert!(!ending.await.unwrap());
+        let row = pending(&namespace, id).await.unwrap();
+        assert!(matches!(row.change, PendingChange::Put { .. }), "{row:?}");
+        assert!(row.superseded);
+    }
+}
+
+#[tokio::test]
 async fn a_forced_removal_sweeps_pending_changes() {
     let (namespace, id) = with_bucket().await;
     let version = put(&namespace, id, "k", &dirty("a")).await;

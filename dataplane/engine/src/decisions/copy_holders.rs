@@ -256,6 +256,14 @@ impl CopyHolders {
         of.is_some_and(|noted| state.have(&noted.copied).next().is_some())
     }
 
+    /// Whether others were to have a blob, and none of them is there.
+    pub(crate) fn are_away(&self, blob: BlobId) -> bool {
+        let state = self.state();
+        let others = state.of.get(&blob.0).map(|noted| &noted.copied.others);
+        let away = |at: &CopyAt| state.members.get(&at.node).is_some_and(|m| !m.live);
+        others.is_some_and(|others| !others.is_empty() && others.iter().all(away))
+    }
+
     /// The same in the order in which they are best asked: who is not there comes last.
     pub(crate) fn readers(&self, blob: BlobId) -> Vec<NodeId> {
         let state = self.state();

@@ -10,6 +10,7 @@ mod due;
 mod lanes;
 mod look;
 mod memory;
+mod replace;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,7 @@ pub(crate) use lanes::backoff;
 use lanes::{Lane, State};
 pub use look::{QueuePage, QueueScope, QueueSum, QueuedState};
 pub use memory::CHANGE_BYTES;
+pub(crate) use replace::{Replacing, Stands};
 
 /// Settings of the queue.
 #[derive(Debug, Clone)]
@@ -109,6 +111,17 @@ pub(crate) enum Outcome {
         error: String,
         late: Option<Duration>,
     },
+    /// Its bytes are not here, and nobody gives them.
+    Missing { error: String, gone: Gone },
+}
+
+/// Why nobody gives the bytes of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// All who have them are away, and may come back.
+    Away,
+    /// No worker that was not removed has them.
+    Lost,
 }
 
 /// A change as it is shown to administrators.

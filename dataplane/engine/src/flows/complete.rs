@@ -66,8 +66,9 @@ impl<W: World> Engine<W> {
         self.check_condition(bucket, key, &done.condition, &guard)
             .await?;
         guard.mark_changed();
-        let (identity, persist) = match upload.held() {
-            Some(persist) => (None, persist),
+        // Until the commit: what the request takes the place of is not sent meanwhile.
+        let (identity, persist, noted) = match upload.held() {
+            Some(persist) => (None, persist, None),
             None => {
                 let noted = self.note_request(bucket, key, &guard).await?;
                 let published = self
@@ -82,7 +83,7 @@ impl<W: World> Engine<W> {
                     }
                 };
                 self.answered(bucket, key, &noted);
-                (Some(object.identity), PersistState::Persisted)
+                (Some(object.identity), PersistState::Persisted, Some(noted))
             }
         };
         let modified_ms = match &identity {
@@ -117,6 +118,9 @@ impl<W: World> Engine<W> {
                 return Err(FlowError::Unknown(error.to_string()));
             }
         };
+        if let Some(noted) = noted {
+            noted.committed();
+        }
         // Their rows went with the upload.
         for part in &unnamed {
             forget_part(self, part);

@@ -111,6 +111,7 @@ impl<W: World> Engine<W> {
             self.distrust(bucket.id, key);
             FlowError::Unknown(error.to_string())
         })?;
+        noted.committed();
         self.drop_note(bucket.id, key);
         Ok(self.removed(bucket, key, removed, &guard))
     }

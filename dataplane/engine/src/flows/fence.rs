@@ -7,16 +7,20 @@
 //! answer stays noted and queued until the UFS can no longer apply it. Meanwhile
 //! the same change may be sent again, and the UFS may show that it was applied;
 //! every other change is told to slow down.
+//!
+//! A pending change whose bytes nobody has is not waited for: once nothing of it can be
+//! under way, a change that goes through takes its place, and its commit ends it.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
+use futures_util::future::select;
 use quickwater_proto::{
     Bucket, ETag, ObjectHeaders, ObjectKey, PendingChange, PersistState, UfsError, UfsErrorKind,
     UploadId, Version,
 };
 
-use crate::decisions::persist_queue::{SentChange, Unanswered};
+use crate::decisions::persist_queue::{Replacing, SentChange, Stands, Unanswered};
 use crate::decisions::slots::SlotGuard;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
@@ -55,12 +59,23 @@ impl Change<'_> {
 }
 
 /// A request that may be sent now.
-#[derive(Debug)]
-pub(crate) struct Noted {
+pub(crate) struct Noted<'a> {
     /// The row that notes it, where the UFS outlives us.
     row: Option<Version>,
     /// One that does the same got no answer before.
     again: bool,
+    /// What it takes the place of is not sent meanwhile. The row stays that one's, and says
+    /// that something else was sent.
+    replaces: Option<Replacing<'a>>,
+}
+
+impl Noted<'_> {
+    /// The commit that follows the request is made.
+    pub(crate) fn committed(self) {
+        if let Some(replaces) = self.replaces {
+            replaces.done();
+        }
+    }
 }
 
 impl<W: World> Engine<W> {
@@ -115,13 +130,24 @@ impl<W: World> Engine<W> {
                     return Err(unanswered(request.until.saturating_sub(now)));
                 }
             }
+            let now = self.environment().monotonic();
+            let until = match queue.stands(bucket.id, key, now) {
+                Stands::Replaceable => return Ok(guard),
+                Stands::Fenced(until) if until > deadline => {
+                    return Err(unanswered(until.saturating_sub(now)));
+                }
+                // Nobody says that it is over.
+                Stands::Fenced(until) => until,
+                Stands::Waits => deadline,
+            };
             drop(guard);
-            if self.environment().monotonic() >= deadline {
+            if now >= deadline {
                 return Err(FlowError::SlowDown(
                     "an earlier change of this key is still on its way to the UFS".into(),
                 ));
             }
-            self.within(changed).await;
+            let timer = std::pin::pin!(self.environment().sleep(until.saturating_sub(now)));
+            select(changed, timer).await;
         }
     }
 
@@ -169,16 +195,25 @@ impl<W: World> Engine<W> {
         bucket: &Bucket,
         key: &ObjectKey,
         _guard: &SlotGuard<'_>,
-    ) -> Result<Noted, FlowError> {
+    ) -> Result<Noted<'_>, FlowError> {
         let queue = &self.shared().persist;
         if !queue.has_room() {
             let text = "too many changes are not settled yet";
             return Err(FlowError::SlowDown(text.into()));
         }
         let again = queue.unanswered(bucket.id, key).is_some();
+        let now = self.environment().monotonic();
+        let replaces = queue.replace(bucket.id, key, now).map_err(|_| {
+            let text = "an earlier change of this key is on its way to the UFS again";
+            FlowError::SlowDown(text.into())
+        })?;
         let late_max = self.ufs().late_max(bucket);
         if late_max.is_zero() || !self.ufs().outlives_us(bucket) {
-            return Ok(Noted { row: None, again });
+            return Ok(Noted {
+                row: None,
+                again,
+                replaces,
+            });
         }
         let until_ms = match (again, PendingChange::UNDER_WAY) {
             // The commit after its answer must not take the note of the first away.
@@ -197,14 +232,15 @@ impl<W: World> Engine<W> {
         Ok(Noted {
             row: Some(noted),
             again,
+            replaces,
         })
     }
 
     /// After a request was answered with success: an earlier one that does the same
     /// and got no answer is still waited for.
-    pub(crate) fn answered(&self, bucket: &Bucket, key: &ObjectKey, noted: &Noted) {
+    pub(crate) fn answered(&self, bucket: &Bucket, key: &ObjectKey, noted: &Noted<'_>) {
         // The content is there now, so that seeing it says nothing.
-        self.wait_for_first(bucket, key, noted, |sent| SentChange {
+        self.wait_for_first(bucket, key, (noted.row, noted.again), |sent| SentChange {
             shows: None,
             ..sent
         });
@@ -215,15 +251,15 @@ impl<W: World> Engine<W> {
         &self,
         bucket: &Bucket,
         key: &ObjectKey,
-        noted: &Noted,
+        (row, again): (Option<Version>, bool),
         learned: impl Fn(SentChange) -> SentChange,
     ) {
-        if !noted.again {
+        if !again {
             return;
         }
         if let Some(first) = self.shared().persist.unanswered(bucket.id, key) {
             let request = Unanswered {
-                version: noted.row.unwrap_or(first.version),
+                version: row.unwrap_or(first.version),
                 until: first.until,
                 sent: first.sent.map(learned),
             };
@@ -237,15 +273,25 @@ impl<W: World> Engine<W> {
         &self,
         bucket: &Bucket,
         key: &ObjectKey,
-        noted: Noted,
+        noted: Noted<'_>,
         change: Change<'_>,
         error: UfsError,
         guard: SlotGuard<'_>,
     ) -> UfsError {
         let late_max = self.ufs().late_max(bucket);
-        if error.kind != UfsErrorKind::Timeout || late_max.is_zero() {
+        let late = error.kind == UfsErrorKind::Timeout && !late_max.is_zero();
+        if let Some(replaces) = noted.replaces {
+            // It is pending as before. Its row says since the note that another request was
+            // sent, and is nobody's to end or to change.
             self.distrust(bucket.id, key);
-            self.wait_for_first(bucket, key, &noted, |sent| sent);
+            if late {
+                replaces.late(self.environment().monotonic().saturating_add(late_max));
+            }
+            return error;
+        }
+        if !late {
+            self.distrust(bucket.id, key);
+            self.wait_for_first(bucket, key, (noted.row, noted.again), |sent| sent);
             if let (Some(row), false) = (noted.row, noted.again) {
                 // Best effort: the next commit or start ends what stays.
                 let metadata = self.changes(bucket.id, key);

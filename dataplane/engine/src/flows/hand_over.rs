@@ -170,7 +170,7 @@ impl<W: World> Engine<W> {
         let (to_ufs, last) = match sending.await {
             Ok(sent) => sent,
             // Another has sent it meanwhile, and since then its bytes may be evicted.
-            Err(Unsent::Lost(_)) => {
+            Err(Unsent::Lost(..)) => {
                 return match self.same_part(bucket, upload, &part).await? {
                     Some(now) if now.held => Err(self.part_missing()),
                     now => Ok(now.unwrap_or(part)),
@@ -237,7 +237,7 @@ fn part_unsent(error: quickwater_proto::UfsError) -> FlowError {
 fn unsent(error: Unsent) -> FlowError {
     match error {
         Unsent::Ufs(error) => part_unsent(error),
-        Unsent::Lost(_) => FlowError::Lost,
-        Unsent::Here(text) => FlowError::Unavailable(text),
+        Unsent::Lost(..) => FlowError::Lost,
+        Unsent::Elsewhere(_, text) | Unsent::Here(text) => FlowError::Unavailable(text),
     }
 }

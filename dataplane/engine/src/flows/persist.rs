@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use futures_util::future::{join, select};
 use quickwater_proto::{
-    Bucket, BucketId, ObjectKey, ObjectRecord, PendingChange, PersistState, PolicyMode,
+    BlobId, Bucket, BucketId, ObjectKey, ObjectRecord, PendingChange, PersistState, PolicyMode,
     UfsErrorKind, UfsObject, Version, slot_of,
 };
 
-use crate::decisions::persist_queue::{Outcome, Place, QueueScope, Work};
+use crate::decisions::persist_queue::{Gone, Outcome, Place, QueueScope, Work};
 use crate::decisions::read_plan::chunks_of;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
@@ -128,7 +128,8 @@ impl<W: World> Engine<W> {
         let version = work.pending.version;
         let outcome = self.try_change(&work).await;
         let stats = &self.shared().stats;
-        if matches!(outcome, Outcome::Failed { .. }) {
+        let missed = matches!(outcome, Outcome::Failed { .. } | Outcome::Missing { .. });
+        if missed {
             stats.persist_failures.fetch_add(1, Ordering::Relaxed);
         }
         let now = self.environment().monotonic();
@@ -137,7 +138,7 @@ impl<W: World> Engine<W> {
         // What another worker owns could fail here for ever, and count as not sent.
         let foreign = || self.shared().rights.is_foreign(slot_of(*bucket, key));
         match outcome {
-            Outcome::Failed { .. } if foreign() => persist.leave(&work, outcome, now),
+            outcome if missed && foreign() => persist.leave(&work, outcome, now),
             outcome => persist.finish(&work.place, version, outcome, now),
         }
     }
@@ -182,7 +183,7 @@ impl<W: World> Engine<W> {
         if !self.goes_in_parts(bucket, &record) {
             return match self.send_whole(bucket, key, &record).await {
                 Ok(object) => self.conclude(bucket, work, Some((record, object))).await,
-                Err(error) => self.unsent(bucket, work, error),
+                Err(error) => self.unsent(bucket, work, error).await,
             };
         }
         match self.send_in_parts(bucket, key, &record).await {
@@ -194,7 +195,7 @@ impl<W: World> Engine<W> {
                 }
                 outcome
             }
-            Err(error) => self.unsent(bucket, work, error),
+            Err(error) => self.unsent(bucket, work, error).await,
         }
     }
 
@@ -221,7 +222,7 @@ impl<W: World> Engine<W> {
             Err(error) if error.kind == UfsErrorKind::Unsupported => {
                 self.conclude(bucket, work, None).await
             }
-            Err(error) => self.unsent(bucket, work, error.into()),
+            Err(error) => self.unsent(bucket, work, error.into()).await,
         }
     }
 
@@ -274,7 +275,7 @@ impl<W: World> Engine<W> {
         Ok(true)
     }
 
-    fn unsent(&self, bucket: &Bucket, work: &Work, error: Unsent) -> Outcome {
+    async fn unsent(&self, bucket: &Bucket, work: &Work, error: Unsent) -> Outcome {
         let now = self.environment().monotonic();
         match error {
             Unsent::Ufs(error) => Outcome::Failed {
@@ -283,17 +284,38 @@ impl<W: World> Engine<W> {
                 error: error.to_string(),
             },
             Unsent::Here(error) => failed(error),
-            Unsent::Lost(error) => {
+            Unsent::Lost(blob, error) | Unsent::Elsewhere(blob, error) => {
                 let queue = &self.shared().persist;
                 let pending = queue.pending(bucket.id, &work.place.1);
-                if pending.is_some_and(|p| p.version == work.pending.version) {
+                if pending.is_none_or(|p| p.version != work.pending.version) {
+                    // Replaced meanwhile, and its bytes freed: nobody wants it.
+                    return Outcome::Ended;
+                }
+                let gone = self.judge_gone(bucket, &work.place.1, blob).await;
+                if gone == Some(Gone::Lost) {
                     let stats = &self.shared().stats;
                     stats.persist_lost.fetch_add(1, Ordering::Relaxed);
-                    return failed(error);
                 }
-                // Replaced meanwhile, and its bytes freed: nobody wants it.
-                Outcome::Ended
+                match gone {
+                    Some(gone) => Outcome::Missing { error, gone },
+                    None => failed(error),
+                }
             }
+        }
+    }
+
+    /// Why bytes that are not here come from nobody now, judged as for a GET; `None`: they
+    /// may come, or it is not known.
+    async fn judge_gone(&self, bucket: &Bucket, key: &ObjectKey, blob: BlobId) -> Option<Gone> {
+        if self.shared().rights.is_alone() {
+            return Some(Gone::Lost);
+        }
+        let holders = &self.shared().holders;
+        let without = holders.without(blob);
+        match self.metadata().lost(bucket.id, key, &without).await {
+            Ok(true) => Some(Gone::Lost),
+            Ok(false) => holders.are_away(blob).then_some(Gone::Away),
+            Err(_) => None,
         }
     }
 

@@ -202,7 +202,7 @@ impl<W: World> Engine<W> {
         let wanted = pending.is_some_and(|pending| pending.version == record.version);
         let kind = match error {
             Unsent::Ufs(error) => Some(error.kind),
-            Unsent::Lost(_) | Unsent::Here(_) => None,
+            Unsent::Lost(..) | Unsent::Elsewhere(..) | Unsent::Here(_) => None,
         };
         match kind {
             Some(UfsErrorKind::NotFound) => self.forget_opened(bucket, claim).await,

@@ -224,7 +224,9 @@ impl<W: World> Engine<W> {
             };
             self.answered(bucket, key, &noted);
             let record = self.record_of(&put, size, blob, &digests, &object);
-            self.commit(bucket, key, record, &guard).await
+            let record = self.commit(bucket, key, record, &guard).await?;
+            noted.committed();
+            Ok(record)
         };
         Ok(published.await.inspect_err(|_| copy.discard())?)
     }

@@ -16,8 +16,10 @@ use crate::io::{BodyDigests, Buffer, ChunkId, Disk, DiskError, Ufs, UfsUpload};
 pub(crate) enum Unsent {
     /// The UFS said no, or nothing.
     Ufs(UfsError),
-    /// Bytes that only this store has are not there.
-    Lost(String),
+    /// Bytes of this blob that only this store has are not there.
+    Lost(BlobId, String),
+    /// Bytes of this blob are not here, but other workers are to have them.
+    Elsewhere(BlobId, String),
     /// The store or the metadata cannot answer now.
     Here(String),
 }
@@ -118,13 +120,15 @@ impl<W: World> Engine<W> {
         match (read?, self.shared().holders.of(blob).is_empty()) {
             (None, false) => {
                 self.shared().holders.suspect(blob);
-                Err(Unsent::Here(format!(
+                let text = format!(
                     "chunk {index} of {blob} is on other workers and will be copied from there"
-                )))
+                );
+                Err(Unsent::Elsewhere(blob, text))
             }
-            _ => Err(Unsent::Lost(format!(
-                "chunk {index} of {blob} is not in the store"
-            ))),
+            _ => {
+                let text = format!("chunk {index} of {blob} is not in the store");
+                Err(Unsent::Lost(blob, text))
+            }
         }
     }
 }

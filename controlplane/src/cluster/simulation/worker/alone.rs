@@ -52,6 +52,7 @@ impl Worker {
             once: wire::number_to_wire(self.sim.random_u128()),
             began_ms: SystemClock.wall_ms(),
             version: wire::number_to_wire(version),
+            ufs: Some(messages::UfsIdentity::default()),
             ..wire::about(
                 messages::Operation::EndPending,
                 self.scene.bucket,

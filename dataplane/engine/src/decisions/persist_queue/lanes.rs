@@ -8,7 +8,9 @@ use std::time::Duration;
 use quickwater_proto::{BucketId, CHUNK_BYTES, PendingChange, PendingRecord, Version, slot_of};
 
 use super::due::Due;
-use super::{Outcome, PersistConfig, Place, QueueTotals, QueuedChange, SentChange, Work, memory};
+use super::{
+    Gone, Outcome, PersistConfig, Place, QueueTotals, QueuedChange, SentChange, Work, memory,
+};
 
 /// Chunks in memory of one object being sent: one being read, one at hand, three on
 /// their way.
@@ -38,6 +40,10 @@ pub(super) struct Past {
     pub(super) late: Option<(Version, Duration)>,
     /// What a request that settles does, where this process sent it.
     pub(super) sent: Option<SentChange>,
+    /// The last attempt found that nobody has its bytes.
+    pub(super) gone: Option<Gone>,
+    /// A change that goes through is being sent in its place: it is not sent meanwhile.
+    pub(super) replacing: bool,
 }
 
 #[derive(Default)]
@@ -93,6 +99,14 @@ impl Lane {
         self.past.as_ref()?.error.as_deref()
     }
 
+    pub(super) fn gone(&self) -> Option<Gone> {
+        self.past.as_ref()?.gone
+    }
+
+    pub(super) fn is_replacing(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| past.replacing)
+    }
+
     /// Chunks of memory that sending it takes; none for small objects.
     pub(super) fn chunks(&self) -> u64 {
         match self.pending.change {
@@ -121,6 +135,27 @@ impl Lane {
     pub(super) fn settles(&self) -> bool {
         matches!(self.pending.change, PendingChange::Settling { .. })
     }
+
+    /// Notes an attempt that failed; the wait before the next one.
+    fn failed(
+        &mut self,
+        error: String,
+        gone: Option<Gone>,
+        hurried: bool,
+        config: &PersistConfig,
+    ) -> Duration {
+        let order = self.order;
+        let past = self.past();
+        past.attempts = past.attempts.saturating_add(1);
+        past.error = Some(memory::bounded(error));
+        past.gone = gone;
+        match (hurried, gone) {
+            (true, _) => Duration::ZERO,
+            // Only a worker that was removed by mistake brings them back.
+            (false, Some(Gone::Lost)) => backoff(u32::MAX, order, config),
+            (false, _) => backoff(past.attempts, order, config),
+        }
+    }
 }
 
 impl State {
@@ -133,10 +168,11 @@ impl State {
     ) {
         self.next_order += 1;
         let order = self.next_order;
-        let mut running = false;
+        let (mut running, mut replacing) = (false, false);
         let mut dead_at = late;
         if let Some(old) = self.take_out(&place) {
             running = old.running;
+            replacing = old.is_replacing();
             dead_at = old.late().or(dead_at);
         }
         let mut lane = Lane {
@@ -149,6 +185,9 @@ impl State {
         };
         if dead_at.is_some() {
             lane.past().late = dead_at;
+        }
+        if replacing {
+            lane.past().replacing = true;
         }
         lane.due = lane.not_before(now);
         self.put_in(place, lane);
@@ -198,7 +237,7 @@ impl State {
         if lane.error().is_some() {
             self.totals.failing += 1;
         }
-        if !lane.running {
+        if !lane.running && !lane.is_replacing() {
             let counted = lane.chunks() > 0;
             self.due.insert(&place, lane.due, lane.order, counted);
         }
@@ -277,18 +316,18 @@ impl State {
                     let later = lane.late().map_or(until, |(_, other)| other.max(until));
                     lane.past().late = Some((version, later));
                 }
-                if current {
-                    let past = lane.past();
-                    past.attempts = past.attempts.saturating_add(1);
-                    past.error = Some(memory::bounded(error));
-                    let wait = match hurried {
-                        true => Duration::ZERO,
-                        false => backoff(past.attempts, lane.order, config),
-                    };
-                    lane.due = lane.not_before(now) + wait;
-                } else {
-                    lane.due = lane.not_before(now);
-                }
+                let wait = match current {
+                    true => lane.failed(error, None, hurried, config),
+                    false => Duration::ZERO,
+                };
+                lane.due = lane.not_before(now) + wait;
+            }
+            Outcome::Missing { error, gone } => {
+                let wait = match current {
+                    true => lane.failed(error, Some(gone), hurried, config),
+                    false => Duration::ZERO,
+                };
+                lane.due = lane.not_before(now) + wait;
             }
         }
         self.put_in(place.clone(), lane);

@@ -601,3 +601,74 @@ fn slots_with_something_to_send_are_known_and_let_go() {
     queue.enqueue(place("a"), settling, at(5), None);
     assert!(queue.slots().is_empty());
 }
+
+/// Tries a change, and finds that nobody has its bytes.
+fn miss(queue: &PersistQueue, version: u128, gone: Gone, now: Duration) {
+    let work = queue.take(now).unwrap();
+    assert_eq!(work.pending.version, Version(version));
+    let error = "nobody".into();
+    let outcome = Outcome::Missing { error, gone };
+    queue.finish(&work.place, Version(version), outcome, now);
+}
+
+#[test]
+fn what_nobody_has_is_replaced_once_nothing_of_it_can_be_under_way() {
+    for gone in [Gone::Away, Gone::Lost] {
+        let queue = queue();
+        let (bucket, key) = place("a");
+        queue.load(bucket, key.clone(), put(1), (at(0), 0), Some(at(10)));
+        let stands = |now| queue.stands(bucket, &key, at(now));
+        assert_eq!(stands(0), Stands::Waits, "it was not tried");
+        miss(&queue, 1, gone, at(0));
+        assert_eq!(stands(9), Stands::Fenced(at(10)));
+        assert!(queue.replace(bucket, &key, at(9)).is_err());
+        assert_eq!(stands(10), Stands::Replaceable);
+        let replacing = queue.replace(bucket, &key, at(10)).unwrap().unwrap();
+        // Its bytes come back: not now.
+        queue.hurry(bucket, &key, at(11));
+        assert!(queue.take(at(500)).is_none());
+        assert!(queue.pending(bucket, &key).is_some());
+        replacing.done();
+        assert!(queue.pending(bucket, &key).is_none() && queue.take(at(500)).is_none());
+        assert_eq!((queue.totals().puts, queue.totals().memory_bytes), (0, 0));
+    }
+}
+
+#[test]
+fn what_was_not_replaced_is_sent_after_all_and_never_before_the_other_is_dead() {
+    let queue = queue();
+    let (bucket, key) = place("a");
+    queue.enqueue(place("a"), put(1), at(0), None);
+    miss(&queue, 1, Gone::Away, at(0));
+    let replacing = queue.replace(bucket, &key, at(1)).unwrap().unwrap();
+    drop(replacing);
+    assert!(queue.take(at(2)).is_some(), "it was refused");
+    queue.finish(&place("a"), Version(1), fail(None), at(2));
+    assert_eq!(
+        queue.stands(bucket, &key, at(2)),
+        Stands::Waits,
+        "it has bytes"
+    );
+    miss(&queue, 1, Gone::Lost, at(60));
+    let replacing = queue.replace(bucket, &key, at(61)).unwrap().unwrap();
+    // Slots that went and came back meanwhile have it queued anew.
+    queue.load(bucket, key.clone(), put(1), (at(62), 0), None);
+    assert!(queue.take(at(62)).is_none());
+    replacing.late(at(900));
+    queue.hurry(bucket, &key, at(63));
+    assert!(queue.take(at(899)).is_none());
+    assert_eq!(queue.stands(bucket, &key, at(63)), Stands::Fenced(at(900)));
+    assert_eq!(queue.take(at(900)).unwrap().pending.version, Version(1));
+}
+
+#[test]
+fn what_is_lost_is_seldom_tried() {
+    let queue = queue();
+    let (bucket, key) = place("a");
+    queue.enqueue(place("a"), put(1), at(0), None);
+    miss(&queue, 1, Gone::Lost, at(0));
+    assert!(queue.take(at(29)).is_none());
+    // Unless somebody has brought it.
+    queue.hurry(bucket, &key, at(29));
+    assert!(queue.take(at(29)).is_some());
+}
