@@ -148,9 +148,9 @@ metrics! {
     PersistDirtyLimit Counter "quickwater_persist_dirty_limit_total" ["outcome"]
         "Write-backs that met the dirty limit. outcome: refused (SlowDown), through (written through instead, by the policy's option), oversize (written through: no room even when all that waits was persisted, be it too large or beside TRANSIENT data and parts of open uploads), upload (a multipart upload whose parts go through from then on), too_large (refused for good: TRANSIENT and larger than can ever be held)."
     NotesFailed Counter "quickwater_rebuild_notes_failed_total" []
-        "Commits without a note on the disk (no room, or the disk failed): should the metadata be lost before the UFS is told of them, a rebuild does not know them."
+        "Changes that found no room for their note on the disk, or whose note the disk did not take. It is tried again until the UFS is told of them: quickwater_rebuild_notes_waiting counts what has none yet, of which a rebuild of lost metadata would not know."
     NotesWaiting Gauge "quickwater_rebuild_notes_waiting" []
-        "Changes of slots that came from other workers, or that a crash cut, which no note on the disk tells of yet: a rebuild of lost metadata would not know them. At least 1 while a start of `serve` searches for them, and until a worker has said on its disk that slots it took are noted."
+        "Changes of slots that came from other workers, that a crash cut, or that found no room for one, which no note on the disk tells of yet: a rebuild of lost metadata would not know them. At least 1 while a start of `serve` searches for them, and until a worker has said on its disk that slots it took are noted."
     PersistHeldFailures Counter "quickwater_persist_held_failures_total" []
         "Tries to send the parts of a multipart upload that was handed over to the UFS, that failed; repeated until the upload ends."
     PersistHeldGone Counter "quickwater_persist_held_gone_total" []

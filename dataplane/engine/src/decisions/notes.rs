@@ -12,8 +12,8 @@ use quickwater_proto::{BlobId, BucketId, ObjectKey, slot_of};
 
 type Place = (BucketId, ObjectKey);
 
-/// For how long notes of slots that were given away stay: should the metadata be lost before
-/// the next owner has noted the same, they tell of it.
+/// For how long notes of slots that were given away stay once others have these: should the
+/// metadata be lost before the next owner has noted the same, they tell of it.
 pub(crate) const GIVEN_KEPT: Duration = Duration::from_secs(60);
 
 /// The blob beside which the note of a key lies; it has no bytes.
@@ -45,8 +45,10 @@ struct State {
     due: VecDeque<Due>,
     /// Of these, being looked at.
     taken: usize,
-    /// Of slots that were given away, oldest first, and since when; that is said by whoever
-    /// looks next.
+    /// Found no room for their note when they were looked at, or changed, last. Each has
+    /// something pending.
+    without_room: BTreeSet<Place>,
+    /// Of slots that were given away, and since when others have them.
     given: VecDeque<(Option<Duration>, Place)>,
     /// The blobs beside which these lie.
     given_blobs: HashSet<BlobId>,
@@ -58,6 +60,8 @@ pub(crate) struct Due {
     pub(crate) place: Place,
     /// Its slot was given away: if it is another's still, the note goes.
     pub(crate) given: bool,
+    /// There was no room for its note before.
+    pub(crate) again: bool,
 }
 
 impl Notes {
@@ -83,11 +87,6 @@ impl Notes {
     /// All has been looked through.
     pub fn end_search(&self) {
         self.searching.store(false, Ordering::Release);
-    }
-
-    /// Nothing is to be looked at any more, nor will be.
-    pub(crate) fn is_done(&self) -> bool {
-        !self.is_followed() && self.waiting() == 0
     }
 
     /// A key has a note.
@@ -117,9 +116,17 @@ impl Notes {
 
     /// What is pending of a key is to be noted as the metadata have it.
     pub fn look_at(&self, bucket: BucketId, key: &ObjectKey) {
-        let place = (bucket, key.clone());
-        let given = false;
-        self.state().due.push_back(Due { place, given });
+        self.state().due.push_back(Due {
+            place: (bucket, key.clone()),
+            given: false,
+            again: false,
+        });
+    }
+
+    /// There is no room for the note of a key: it is looked at again after those that were not
+    /// looked at yet.
+    pub(crate) fn no_room(&self, bucket: BucketId, key: &ObjectKey) {
+        self.state().without_room.insert((bucket, key.clone()));
     }
 
     /// Looks at one again later.
@@ -133,6 +140,8 @@ impl Notes {
         let state = &mut *state;
         let due = &mut state.due;
         due.retain(|one| !given(slot_of(one.place.0, &one.place.1)));
+        let without_room = &mut state.without_room;
+        without_room.retain(|place| !given(slot_of(place.0, &place.1)));
         let slots = state.there.iter().filter(|(slot, _)| given(**slot));
         for place in slots.flat_map(|(_, of_slot)| of_slot) {
             if state.given_blobs.insert(note_blob(place.0, &place.1)) {
@@ -147,31 +156,33 @@ impl Notes {
         let state = &mut *state;
         for (since, place) in std::mem::take(&mut state.given) {
             if taken(slot_of(place.0, &place.1)) {
-                state.given_blobs.remove(&note_blob(place.0, &place.1));
-                state.due.push_back(Due { place, given: true });
+                state.take_given(place);
             } else {
                 state.given.push_back((since, place));
             }
         }
     }
 
-    /// What has been given away for long is to be looked at.
-    pub(crate) fn let_go(&self, now: Duration) {
+    /// What others have had for long is to be looked at. `is_others`: by the newest table.
+    pub(crate) fn let_go(&self, now: Duration, is_others: impl Fn(usize) -> bool) {
         let mut state = self.state();
         let state = &mut *state;
-        let new = state.given.iter_mut().rev();
-        for (since, _) in new.take_while(|(since, _)| since.is_none()) {
-            *since = Some(now);
+        for (since, place) in std::mem::take(&mut state.given) {
+            let slot = slot_of(place.0, &place.1);
+            // Nobody else's: there may be nobody who ever takes it.
+            let since = is_others(slot).then(|| since.unwrap_or(now));
+            match since.is_some_and(|at| at + GIVEN_KEPT <= now) {
+                true => state.take_given(place),
+                false => state.given.push_back((since, place)),
+            }
         }
-        let is_over = |since: Option<Duration>| since.is_some_and(|at| at + GIVEN_KEPT <= now);
-        while state
-            .given
-            .front()
-            .is_some_and(|(since, _)| is_over(*since))
-            && let Some((_, place)) = state.given.pop_front()
-        {
-            state.given_blobs.remove(&note_blob(place.0, &place.1));
-            state.due.push_back(Due { place, given: true });
+    }
+
+    /// It is not known whether others have the slot of a note that was given away: it stays.
+    pub(crate) fn keep_given(&self, bucket: BucketId, key: &ObjectKey) {
+        let mut state = self.state();
+        if state.given_blobs.insert(note_blob(bucket, key)) {
+            state.given.push_back((None, (bucket, key.clone())));
         }
     }
 
@@ -182,12 +193,36 @@ impl Notes {
         blobs.retain(|blob| !state.given_blobs.contains(blob));
     }
 
-    /// The next ones to be looked at, at most `most`; until the next are taken they wait.
+    /// The next ones to be looked at, at most `most`; they wait until [`Notes::looked`].
     pub(crate) fn take(&self, most: usize) -> Vec<Due> {
         let mut state = self.state();
+        let state = &mut *state;
         let count = state.due.len().min(most);
-        state.taken = count;
-        state.due.drain(..count).collect()
+        let mut taken: Vec<Due> = state.due.drain(..count).collect();
+        while taken.len() < most
+            && let Some(place) = state.without_room.pop_first()
+        {
+            let (given, again) = (false, true);
+            taken.push(Due {
+                place,
+                given,
+                again,
+            });
+        }
+        state.taken = taken.len();
+        taken
+    }
+
+    /// Those that were taken were looked at, or wait to be looked at again.
+    pub(crate) fn looked(&self) {
+        self.state().taken = 0;
+    }
+
+    /// How many wait to be looked at for the first time, or are being looked at.
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        let state = self.state();
+        (state.due.len() + state.taken) as u64
     }
 
     /// How many wait to be looked at: a rebuild would not know of what they are about. At
@@ -203,7 +238,19 @@ impl Notes {
     #[must_use]
     pub fn found(&self) -> u64 {
         let state = self.state();
-        (state.due.len() + state.taken) as u64
+        (state.due.len() + state.taken + state.without_room.len()) as u64
+    }
+}
+
+impl State {
+    fn take_given(&mut self, place: Place) {
+        self.given_blobs.remove(&note_blob(place.0, &place.1));
+        let (given, again) = (true, false);
+        self.due.push_back(Due {
+            place,
+            given,
+            again,
+        });
     }
 }
 
@@ -218,17 +265,37 @@ mod tests {
     #[test]
     fn what_is_searched_for_waits_until_it_was_looked_at() {
         let notes = Notes::default();
-        assert!(notes.is_done());
+        assert_eq!(notes.waiting(), 0);
         notes.begin_search();
-        assert!(notes.waiting() == 1 && notes.found() == 0 && !notes.is_done());
+        assert!(notes.waiting() == 1 && notes.found() == 0);
         notes.look_at(BucketId(1), &key("a"));
         notes.end_search();
-        assert!(notes.waiting() == 1 && !notes.is_done());
+        assert_eq!(notes.waiting(), 1);
         let due = notes.take(9).pop().unwrap();
-        assert!(!notes.is_done(), "not done yet");
+        assert_eq!(notes.waiting(), 1, "not done yet");
         notes.again(due);
-        assert_eq!(notes.take(9).len(), 1);
-        assert!(notes.take(9).is_empty() && notes.is_done());
+        notes.looked();
+        assert_eq!((notes.waiting(), notes.take(9).len()), (1, 1));
+        notes.looked();
+        assert!(notes.take(9).is_empty() && notes.waiting() == 0);
+    }
+
+    #[test]
+    fn what_finds_no_room_waits_for_it() {
+        let bucket = BucketId(1);
+        let notes = Notes::default();
+        notes.no_room(bucket, &key("a"));
+        notes.no_room(bucket, &key("a"));
+        notes.no_room(bucket, &key("b"));
+        notes.look_at(bucket, &key("new"));
+        assert!(notes.waiting() == 3 && notes.queued() == 1);
+        let taken = notes.take(2);
+        assert_eq!(taken[0].place.1, key("new"), "it comes first");
+        assert!(taken[1].place.1 == key("a") && taken[1].again && !taken[0].again);
+        assert!(notes.waiting() == 3 && notes.queued() == 2);
+        let gone = slot_of(bucket, &key("b"));
+        notes.give(|slot| slot == gone);
+        assert!(notes.take(2).is_empty() && notes.waiting() == 0);
     }
 
     #[test]
@@ -238,6 +305,7 @@ mod tests {
         let due = |name: &str, given| Due {
             place: (bucket, key(name)),
             given,
+            again: false,
         };
         notes.written(bucket, &key("a"));
         notes.give(|_| true);
@@ -253,10 +321,10 @@ mod tests {
         notes.give(given);
         notes.look_at(bucket, &key("new"));
         let (begun, over) = (Duration::from_secs(5), Duration::from_secs(5) + GIVEN_KEPT);
-        notes.let_go(begun);
+        notes.let_go(begun, |_| true);
         assert_eq!(notes.take(9), [due("new", false)], "it may be of use still");
         assert_eq!(notes.waiting(), 1, "not done yet");
-        notes.let_go(over - Duration::from_millis(1));
+        notes.let_go(over - Duration::from_millis(1), |_| true);
         assert!(notes.take(9).is_empty() && notes.waiting() == 0);
         let note = note_blob(bucket, &key("a"));
         let blobs = HashSet::from([note, BlobId(7)]);
@@ -266,7 +334,12 @@ mod tests {
             needed.len()
         };
         assert_eq!(needed(&notes), 1);
-        notes.let_go(over);
+        // The table by which they move was never made.
+        notes.let_go(over, |_| false);
+        notes.let_go(over, |_| true);
+        assert!(notes.take(9).is_empty(), "from then on");
+        let over = over + GIVEN_KEPT;
+        notes.let_go(over, |_| true);
         assert_eq!(notes.take(9), [due("a", true)]);
         assert_eq!(needed(&notes), 2);
         assert!(notes.take(9).is_empty());
@@ -283,8 +356,8 @@ mod tests {
         );
         notes.dropped(bucket, &key("a"));
         notes.give(given);
-        notes.let_go(begun);
-        notes.let_go(over);
+        notes.let_go(begun, |_| true);
+        notes.let_go(over, |_| true);
         // What was to be noted of it is not ours any more.
         notes.look_at(bucket, &key("a"));
         notes.give(|slot| slot == gone);

@@ -7,7 +7,7 @@
 //! it and before the answer, without a flush of its own, so a power cut may take
 //! the last ones; the next start with the metadata writes them again. It is never
 //! replayed, and nothing is answered by it while the metadata are there: a note that
-//! cannot be written fails nothing. Absent: the rebuild.
+//! cannot be written fails nothing, and is tried again. Absent: the rebuild.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,10 +18,14 @@ use quickwater_proto::{BucketId, ObjectKey, ObjectRecord, PendingChange, Version
 use crate::decisions::notes::{Due, note_blob};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
-use crate::io::{Buffer, ChunkId, Disk, Durability, Environment, Metadata, NOTE_CHUNK};
+use crate::io::{
+    Buffer, ChunkId, Disk, Durability, Environment, Metadata, NOTE_CHUNK, StripePeers,
+};
 
 /// Pause between two looks at what is due.
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// The longest, while there is room for nothing.
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(4);
 /// Notes looked at in one go.
 const LOOKS_MAX: usize = 256;
 /// Of these, at a time: each asks the metadata.
@@ -37,16 +41,35 @@ impl<W: World> Engine<W> {
         record: Option<&ObjectRecord>,
         version: Version,
     ) {
+        if !self.renew_note(bucket, key, record, version).await {
+            self.has_no_room(bucket, key);
+        }
+    }
+
+    /// Whether a key has the note it needs.
+    async fn renew_note(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        record: Option<&ObjectRecord>,
+        version: Version,
+    ) -> bool {
         match self.try_note(bucket, key, record, version).await {
             Some(true) => self.shared().notes.written(bucket, key),
             Some(false) => {}
             None => {
-                let stats = &self.shared().stats;
-                stats.notes_failed.fetch_add(1, Ordering::Relaxed);
                 // An older one must not be taken for the newest.
                 self.forget_note(bucket, key);
+                return false;
             }
         }
+        true
+    }
+
+    fn has_no_room(&self, bucket: BucketId, key: &ObjectKey) {
+        let stats = &self.shared().stats;
+        stats.notes_failed.fetch_add(1, Ordering::Relaxed);
+        self.shared().notes.no_room(bucket, key);
     }
 
     /// Whether there is one: nobody may want any. `None`: there is none, for want of room or
@@ -94,41 +117,58 @@ impl<W: World> Engine<W> {
         self.shared().notes.dropped(bucket, key);
     }
 
-    /// Has the notes agree with what is pending: in slots that came and went, as long as it
-    /// runs, and in a process that has them all, what a start found. One shard does it for all.
+    /// Has the notes agree with what is pending: in slots that came and went, what a start
+    /// found, and what had no room before. One shard does it for all.
     pub async fn run_note_keeper(&self, stop: impl Fn() -> bool) {
-        while !stop() && !self.shared().notes.is_done() {
+        let mut pause = LOOK_PAUSE;
+        while !stop() {
             let notes = &self.shared().notes;
-            notes.let_go(self.environment().monotonic());
+            let is_others = |slot| self.peers().owner_elsewhere(slot).is_some();
+            notes.let_go(self.environment().monotonic(), is_others);
             let due = notes.take(LOOKS_MAX);
             let more = due.len() == LOOKS_MAX;
-            let mut failed = false;
+            let mut failed = 0;
             for some in due.chunks(LOOKS_AT_ONCE) {
                 let looks = join_all(some.iter().map(|one| self.look_at_note(one))).await;
                 for (one, look) in some.iter().zip(looks) {
-                    if look.is_err() {
-                        failed = true;
-                        notes.again(one.clone());
+                    let (bucket, key) = (one.place.0, &one.place.1);
+                    match look {
+                        Ok(true) => continue,
+                        Ok(false) if one.again => notes.no_room(bucket, key),
+                        Ok(false) => self.has_no_room(bucket, key),
+                        Err(_) => notes.again(one.clone()),
                     }
+                    failed += 1;
                 }
             }
-            if !more || failed {
-                self.environment().sleep(LOOK_PAUSE).await;
+            notes.looked();
+            pause = match failed > 0 && failed == due.len() {
+                true => LOOK_PAUSE_MAX.min(pause * 2),
+                false => LOOK_PAUSE,
+            };
+            if !more || failed > 0 {
+                self.environment().sleep(pause).await;
             }
         }
     }
 
     /// Notes what is pending of a key, if it is ours. Of one that was given away what is noted
-    /// says nothing any more.
-    async fn look_at_note(&self, due: &Due) -> Result<(), FlowError> {
+    /// says nothing any more. `false`: there is no room for the note.
+    async fn look_at_note(&self, due: &Due) -> Result<bool, FlowError> {
         let (bucket, key) = (due.place.0, &due.place.1);
         let rights = &self.shared().rights;
-        if due.given && rights.is_foreign(slot_of(bucket, key)) {
-            self.forget_note(bucket, key);
-            // Unless it became ours just now.
-            if rights.is_foreign(slot_of(bucket, key)) {
-                return Ok(());
+        let is_foreign = || rights.is_foreign(slot_of(bucket, key));
+        if due.given && is_foreign() {
+            // Without them the next owner may not have noted anything.
+            if self.metadata().pending(bucket, key).await.is_err() {
+                self.shared().notes.keep_given(bucket, key);
+                return Ok(true);
             }
+            self.forget_note(bucket, key);
+        }
+        // Unless it became ours just now. Its slot may have gone while it was looked at.
+        if is_foreign() {
+            return Ok(true);
         }
         let _guard = self.lock_key(bucket, key).await?;
         let pending = self.metadata().pending(bucket, key).await?;
@@ -138,14 +178,13 @@ impl<W: World> Engine<W> {
         });
         let Some(pending) = pending else {
             self.drop_note(bucket, key);
-            return Ok(());
+            return Ok(true);
         };
         let record = match pending.change {
             PendingChange::Delete => None,
             _ => self.metadata().object(bucket, key).await?,
         };
-        self.keep_note(bucket, key, record.as_ref(), pending.version)
-            .await;
-        Ok(())
+        let renewed = self.renew_note(bucket, key, record.as_ref(), pending.version);
+        Ok(renewed.await)
     }
 }

@@ -14,6 +14,7 @@ mod crash;
 mod folders;
 mod listing;
 mod moved;
+mod notes;
 mod relief;
 mod replicas;
 mod world;

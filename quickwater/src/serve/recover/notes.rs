@@ -63,7 +63,7 @@ impl Search {
     async fn go_on(&mut self) -> Result<()> {
         let mut reader = self.store.records().context("no memory to read notes")?;
         loop {
-            while self.shared.notes.waiting() > WAITING_MAX {
+            while self.shared.notes.queued() > WAITING_MAX {
                 tokio::time::sleep(WAITING_PAUSE).await;
             }
             let after = self.after.as_ref().map(|(bucket, key)| (*bucket, key));

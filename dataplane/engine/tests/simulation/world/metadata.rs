@@ -60,6 +60,8 @@ pub struct SimMetadata {
     pub opening: Rc<RefCell<Vec<ObjectKey>>>,
     /// How long a read of the parts of an upload takes.
     pub parts_wait: Rc<Cell<Duration>>,
+    /// Changes are to be noted beside the store.
+    pub noted: Rc<Cell<bool>>,
     /// Uploads whose parts were read, in order.
     pub parts_read: Rc<RefCell<Vec<UploadId>>>,
     /// The upload whose parts cannot be read.
@@ -95,6 +97,7 @@ impl SimMetadata {
             parts_named: Rc::default(),
             opening: Rc::default(),
             parts_wait: Rc::default(),
+            noted: Rc::default(),
             parts_read: Rc::default(),
             parts_refused: Rc::default(),
         }
@@ -141,11 +144,11 @@ impl SimMetadata {
         match record.persist {
             PersistState::NotPersisted | PersistState::Persisting => {
                 let size = record.size;
-                self.note(key, version, PendingChange::Put { size });
+                self.make_pending(key, version, PendingChange::Put { size });
             }
             PersistState::Transient => {
                 let size = record.size;
-                self.note(key, version, PendingChange::Hold { size });
+                self.make_pending(key, version, PendingChange::Hold { size });
             }
             PersistState::Persisted => drop(self.pending.borrow_mut().remove(key)),
         }
@@ -158,7 +161,7 @@ impl SimMetadata {
         Version(self.version.get())
     }
 
-    fn note(&self, key: &ObjectKey, version: Version, change: PendingChange) {
+    fn make_pending(&self, key: &ObjectKey, version: Version, change: PendingChange) {
         let mut pending = self.pending.borrow_mut();
         let superseded = pending.contains_key(key);
         let record = PendingRecord {
@@ -255,6 +258,18 @@ impl Metadata for SimMetadata {
             },
         };
         if answer { Ok(committed) } else { unknown() }
+    }
+
+    fn note(
+        &self,
+        _: BucketId,
+        key: &ObjectKey,
+        _: Option<&ObjectRecord>,
+        _: Version,
+        _: u64,
+    ) -> Result<Option<Bytes>, MetadataError> {
+        let note = || Bytes::copy_from_slice(key.as_str().as_bytes());
+        Ok(self.noted.get().then(note))
     }
 
     fn journal_entry(
@@ -437,7 +452,7 @@ impl Metadata for SimMetadata {
         let version = self.next_version();
         let removed = match apply {
             true => {
-                self.note(key, version, PendingChange::Delete);
+                self.make_pending(key, version, PendingChange::Delete);
                 self.objects.borrow_mut().remove(key)
             }
             false => None,

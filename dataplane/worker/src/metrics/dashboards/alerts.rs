@@ -644,7 +644,7 @@ pub(super) const ALERTS: &[Alert] = &[
         expression: "increase(quickwater_rebuild_notes_failed_total[15m]) > 0",
         hold: "0m",
         summary: "Commits of {{ $labels.instance }} have no note on its cache disk.",
-        meaning: "Nothing is lost now. Should the metadata be lost before the UFS has these changes, a rebuild does not know them.",
+        meaning: "Nothing is lost now. Notes are tried again; should the metadata be lost while quickwater_rebuild_notes_waiting is above 0 and the UFS does not have these changes, a rebuild does not know them.",
         action: "The cache disk is full of what may not be evicted, or fails: see QuickwaterDirtySpaceFilling and QuickwaterDiskErrors. `quickwater async-persist wait` ends the danger.",
         fires: &[series(
             r#"quickwater_rebuild_notes_failed_total{instance="n1"}"#,
