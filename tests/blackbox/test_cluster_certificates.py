@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -11,7 +12,7 @@ import pytest
 
 from conftest import EXTERNAL
 from harness.cluster_certificates import day_of, ends_in, seconds_of
-from harness.cluster import Cluster
+from harness.cluster import SLOTS, Cluster, settled
 from harness.server import binary
 
 from .test_doctor import doctor
@@ -119,6 +120,31 @@ def test_a_certificate_that_ends_soon_is_told_of_and_renewed(
     s3.create_bucket(Bucket="abc")
     s3.put_object(Bucket="abc", Key="key", Body=b"body")
     assert s3.get_object(Bucket="abc", Key="key")["Body"].read() == b"body"
+
+
+def test_a_worker_whose_certificate_ends_loses_its_slots(tmp_path: Path) -> None:
+    seconds = 40
+    with settled(tmp_path / "ends", "3s", ["n1", "n2"]) as cluster:
+        made = cluster.control.certificates
+        of_worker = made / "workers" / "n1"
+        first, second = cluster.workers["n1"], cluster.workers["n2"]
+        s3 = second.target().client()
+        s3.create_bucket(Bucket="abc")
+        for number in range(20):
+            s3.put_object(Bucket="abc", Key=f"k{number}", Body=b"body")
+        ends_in(made / "ca", of_worker, seconds / 86_400)
+        assert first.stop() == 0
+        first.start()
+        cluster.settle(["n1", "n2"], seconds)
+        cluster.wait_slots(lambda slots: slots["n2"] == SLOTS)
+        assert seconds_of(of_worker / "cert.pem") <= time.time()
+        assert "quickwater cluster renew" in cluster.control.log_path.read_text()
+        for number in range(20):
+            assert s3.get_object(Bucket="abc", Key=f"k{number}")["Body"].read() == b"body"
+        assert renew(cluster, "--within", "1")["n1"]["renewed"]
+        first.stop()
+        first.start()
+        cluster.settle(["n1", "n2"])
 
 
 def test_a_certificate_that_has_ended_is_refused_with_what_to_do(

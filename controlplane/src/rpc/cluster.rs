@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::{Stream, StreamExt as _};
 use quickwater_proto::{Neighbour, NodeId, SLOTS, SlotTable};
@@ -14,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::identity::Role;
+use super::identity::{Role, ends_at};
 use crate::cluster::wire::MESSAGE_BYTES_MAX;
 use crate::cluster::{Beat, Cluster, Moved, News, Part, Past, Peers, Position, RegisterError};
 use crate::records::Member;
@@ -49,17 +50,25 @@ struct ClusterService<S> {
 
 type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The worker that calls.
-fn worker<T>(request: &Request<T>) -> Result<NodeId, Status> {
+/// The worker that calls, and when its certificate ends: TLS looked at that when its connection
+/// was made, which may be long ago.
+fn worker<T>(request: &Request<T>) -> Result<(NodeId, SystemTime), Status> {
     let certificates = request.peer_certs();
     let first = certificates.as_ref().and_then(|all| all.first());
     let Some(first) = first else {
         return Err(Status::unauthenticated("no certificate"));
     };
-    match Role::of_certificate(first) {
-        Some(Role::Worker(node)) => Ok(node),
+    match (Role::of_certificate(first), ends_at(first)) {
+        (Some(Role::Worker(_)), Some(until)) if until <= SystemTime::now() => Err(over()),
+        (Some(Role::Worker(node)), Some(until)) => Ok((node, until)),
         _ => Err(Status::permission_denied("not the certificate of a worker")),
     }
+}
+
+fn over() -> Status {
+    Status::unauthenticated(
+        "the certificate of this worker has ended: renew it (quickwater cluster renew) and restart the worker",
+    )
 }
 
 fn table_to_wire(table: &SlotTable) -> wire::Table {
@@ -260,7 +269,7 @@ impl<S: Store> Service for ClusterService<S> {
         &self,
         request: Request<wire::RegisterRequest>,
     ) -> Result<Response<wire::RegisterAnswer>, Status> {
-        let node = worker(&request)?;
+        let (node, _) = worker(&request)?;
         let request = request.into_inner();
         let past = past(&request)?;
         let member = member(node, request)?;
@@ -284,10 +293,11 @@ impl<S: Store> Service for ClusterService<S> {
         &self,
         request: Request<Streaming<wire::FromWorker>>,
     ) -> Result<Response<Self::AttendStream>, Status> {
-        let node = worker(&request)?;
+        let (node, until) = worker(&request)?;
         let (sender, receiver) = mpsc::channel(OUTBOX);
         let cluster = self.cluster.clone();
-        tokio::spawn(attend(cluster, node, request.into_inner(), sender));
+        let beats = request.into_inner();
+        tokio::spawn(attend(cluster, (node, until), beats, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -295,7 +305,7 @@ impl<S: Store> Service for ClusterService<S> {
         &self,
         request: Request<Streaming<wire::Calls>>,
     ) -> Result<Response<Self::MetadataStream>, Status> {
-        let node = worker(&request)?;
+        let (node, _) = worker(&request)?;
         let session = request.metadata().get(SESSION_HEADER);
         let session = session.and_then(|text| text.to_str().ok()?.parse().ok());
         let session = session.ok_or_else(|| Status::invalid_argument("no session"))?;
@@ -316,10 +326,11 @@ impl<S: Store> Service for ClusterService<S> {
     }
 }
 
-/// A session from its first heartbeat to its last.
+/// A session from its first heartbeat to its last, which is before its certificate ends: others
+/// accept no new connection of it from then on.
 async fn attend<S: Store>(
     cluster: Cluster<S>,
-    node: NodeId,
+    (node, until): (NodeId, SystemTime),
     mut beats: Streaming<wire::FromWorker>,
     out: mpsc::Sender<Result<wire::FromControl, Status>>,
 ) {
@@ -337,7 +348,13 @@ async fn attend<S: Store>(
                     cluster.orders().answered(&node, answer);
                     continue;
                 }
-                Ok(Some(beat)) => taken(&cluster, &node, beat).await,
+                Ok(Some(beat)) if SystemTime::now() < until || beat.leaving => {
+                    taken(&cluster, &node, beat).await
+                }
+                Ok(Some(_)) => {
+                    tracing::warn!(%node, "the certificate of a worker has ended: it loses its lease. Renew it (quickwater cluster renew) and restart the worker");
+                    Err(over())
+                }
                 // The worker went away; its lease runs on without it.
                 Ok(None) | Err(_) => break,
             },

@@ -1,6 +1,8 @@
 //! Who calls, by the certificate: a name in it says the role. Absent: whether the
 //! certificate is the cluster's, which TLS has checked.
 
+use std::time::SystemTime;
+
 use quickwater_proto::{NodeId, WORKER_NAME_SUFFIX};
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
@@ -64,6 +66,13 @@ impl Role {
         // Two roles are none: nobody made such a certificate with our means.
         roles.next().is_none().then_some(role)
     }
+}
+
+/// When a DER certificate ends; `None`: it is none.
+pub(super) fn ends_at(der: &[u8]) -> Option<SystemTime> {
+    let certificate = Certificate::from_der(der).ok()?;
+    let until = certificate.tbs_certificate().validity().not_after;
+    Some(until.to_system_time())
 }
 
 #[cfg(test)]
