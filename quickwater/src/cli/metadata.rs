@@ -126,12 +126,13 @@ fn rebuild(args: &RebuildArgs) -> Result<()> {
     match done.has_losses() {
         true => Err(anyhow!(
             "{} objects, {} of unknown buckets, {} unreadable entries, {} segments, {} workers \
-             with slots that were not noted",
+             with slots that were not noted, {} slots of lost workers",
             done.lost,
             done.nameless,
             done.unreadable,
             done.gaps,
-            done.untold
+            done.untold,
+            done.lost_slots
         )
         .context(Kind::Losses)),
         false => Ok(()),
@@ -166,6 +167,7 @@ fn summary(done: &Rebuilt) -> String {
     line("unreadable", done.unreadable, None);
     line("segments with gaps", done.gaps, None);
     line("workers with slots that were not noted", done.untold, None);
+    line("slots that lost workers owned", done.lost_slots, None);
     text.push_str(match (done.dry_run, done.resumed) {
         (true, _) => "nothing was changed\n",
         (false, true) => "the rebuild that was cut is complete; start the service\n",

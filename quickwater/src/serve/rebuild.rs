@@ -66,12 +66,15 @@ pub(crate) struct Rebuilt {
     pub(crate) gaps: u64,
     /// Workers of which what was pending of slots that they had taken may be missing.
     pub(crate) untold: u64,
+    /// Slots that lost workers owned at the end: nobody knows what was pending of their keys.
+    pub(crate) lost_slots: u64,
 }
 
 impl Rebuilt {
-    /// Whether something that was acked is not there.
+    /// Whether something that was acked is not there, or nobody knows whether it is.
     pub(crate) fn has_losses(&self) -> bool {
-        self.lost + self.nameless + self.unreadable + self.gaps + self.untold > 0
+        let objects = self.lost + self.nameless + self.unreadable;
+        objects + self.gaps + self.untold + self.lost_slots > 0
     }
 }
 

@@ -135,13 +135,13 @@ fn speakers(claims: &[Claim<'_>], slot: usize) -> Vec<u32> {
 fn last_words(
     claims: &[Claim<'_>],
     without: &[NodeId],
-) -> Result<(Vec<Word>, BTreeMap<NodeId, usize>)> {
+) -> Result<(Vec<Word>, BTreeMap<NodeId, u64>)> {
     let newest = claims.iter().map(|claim| claim.table);
     let Some(newest) = newest.max_by_key(|table| table.epoch) else {
         bail!("no file is given");
     };
     let mut absent: BTreeMap<&NodeId, u64> = BTreeMap::new();
-    let mut lost: BTreeMap<NodeId, usize> = without.iter().map(|node| (node.clone(), 0)).collect();
+    let mut lost: BTreeMap<NodeId, u64> = without.iter().map(|node| (node.clone(), 0)).collect();
     let mut words = Vec::with_capacity(SLOTS);
     for slot in 0..SLOTS {
         let last = claims
@@ -176,7 +176,7 @@ fn last_words(
 }
 
 /// What goes with a worker that is said to be lost.
-fn loss_of(node: &NodeId, slots: usize) -> String {
+fn loss_of(node: &NodeId, slots: u64) -> String {
     match slots {
         0 => format!("worker {node}, said to be lost, owned nothing at the end"),
         _ => format!(
@@ -245,7 +245,10 @@ impl<'a> Work<'a> {
             newest = newest.max(Some((version, at)));
         }
         let mut after = newest.map_or(0, |(version, _)| version);
-        let mut found = Rebuilt::default();
+        let mut found = Rebuilt {
+            lost_slots: lost.values().sum(),
+            ..Rebuilt::default()
+        };
         for facts in &opened {
             let seen = facts.head.witness.seen.map_or(0, |seen| seen.version);
             after = after.max(facts.end.after).max(seen);
@@ -464,8 +467,8 @@ mod tests {
         let (words, lost) = last_words(&claims, &without).unwrap();
         assert_eq!(words, vec![Word::Lost; SLOTS]);
         // What goes with them is told.
-        assert_eq!((lost[&gone], lost[&without[1]]), (SLOTS, 0));
-        assert!(loss_of(&gone, SLOTS).contains("owned 16384 of 16384 slots"));
+        assert_eq!((lost[&gone], lost[&without[1]]), (SLOTS as u64, 0));
+        assert!(loss_of(&gone, SLOTS as u64).contains("owned 16384 of 16384 slots"));
         assert!(loss_of(&without[1], 0).contains("owned nothing"));
         // Nobody ever had it.
         let none = vec![0; SLOTS];
