@@ -5,6 +5,8 @@ sent over that."""
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
 import time
 from pathlib import Path
 from typing import Any, Iterator
@@ -25,8 +27,9 @@ FENCE_SECONDS = 5
 class Orphans:
     """A cluster that lost its first worker, and the keys of which nobody else has the bytes."""
 
-    def __init__(self, home: Path, fence: str, lose: bool) -> None:
-        self.cluster = Cluster(home, "3s", NODES, flags={**FLAGS, "write-cache-fence": fence})
+    def __init__(self, home: Path, fence: str, lose: bool, **flags: str) -> None:
+        flags = {**FLAGS, "write-cache-fence": fence, **flags}
+        self.cluster = Cluster(home, "3s", NODES, flags=flags)
         self.ufs, self.away = home / "ufs" / "abc", home / "away"
         try:
             self.keys = self._make(lose)
@@ -92,9 +95,9 @@ class Orphans:
 
 
 @contextlib.contextmanager
-def orphans(home: Path, fence: str, lose: bool) -> Iterator[Orphans]:
+def orphans(home: Path, fence: str, lose: bool, **flags: str) -> Iterator[Orphans]:
     """Such a cluster, ended."""
-    made = Orphans(home, fence, lose)
+    made = Orphans(home, fence, lose, **flags)
     try:
         yield made
     finally:
@@ -153,3 +156,33 @@ def test_until_its_requests_are_over_it_is_said_how_long_that_takes(
             assert told["ResponseMetadata"]["HTTPStatusCode"] == 503, told
             assert 60 < int(told["ResponseMetadata"]["HTTPHeaders"]["retry-after"]) <= 600, told
         assert not (made.ufs / made.keys[0]).exists()
+
+
+def test_what_is_lost_is_not_waited_for_and_sent_when_it_is_back(tmp_path: Path) -> None:
+    # Only what somebody says brings the next attempt.
+    flags = {"write-cache-persist-retry-max": "1h"}
+    with orphans(tmp_path / "back", "1s", lose=False, **flags) as made:
+        cluster, lost = made.cluster, len(made.keys)
+
+        def waited(timeout: str, *words: str) -> subprocess.CompletedProcess[str]:
+            wait = ["async-persist", "wait", "--path", "/", "--timeout", timeout]
+            return cluster.cli(*wait, *words)
+
+        done = waited("2s", "--output", "json")
+        assert (done.returncode, json.loads(done.stdout)["lost"]) == (1, 0), "it may come back"
+        # By mistake: its disk is there.
+        assert cluster.cli("node", "remove", "n1").returncode == 0
+        done = waited("2m")
+        assert done.returncode == 1 and "time is up" not in done.stdout, done
+        assert f"everything but what is lost: {lost} objects" in done.stdout, done
+        done = waited("0s", "--output", "json")
+        said = json.loads(done.stdout)
+        assert (done.returncode, said["persisted"], said["lost"]) == (1, False, lost), said
+        assert {answer(cluster, "n2", key) for key in made.keys} == {410}
+        told = cluster.cli("async-persist", "list", "--state", "failing").stdout
+        assert told.count("lost, unless a removed worker comes back") == lost, told
+        cluster.worker("n1")
+        cluster.settle(NODES)
+        persisted(cluster)
+        there = {key: (made.ufs / key).read_bytes() for key in made.keys}
+        assert set(there.values()) == {b"old"}, there

@@ -78,6 +78,7 @@ impl PersistView for Pending {
             bytes: sum.bytes,
             running: sum.running,
             failing: sum.failing,
+            lost: sum.lost,
             newest_ms: sum.newest_ms.unwrap_or(0),
             ..PersistTotals::default()
         }

@@ -260,8 +260,10 @@ impl CopyHolders {
     pub(crate) fn are_away(&self, blob: BlobId) -> bool {
         let state = self.state();
         let others = state.of.get(&blob.0).map(|noted| &noted.copied.others);
-        let away = |at: &CopyAt| state.members.get(&at.node).is_some_and(|m| !m.live);
-        others.is_some_and(|others| !others.is_empty() && others.iter().all(away))
+        let away = |at: &CopyAt| state.members.get(&at.node).is_none_or(|m| !m.live);
+        // Before others were met nobody is known to be away.
+        let met = !state.members.is_empty();
+        others.is_some_and(|others| met && !others.is_empty() && others.iter().all(away))
     }
 
     /// The same in the order in which they are best asked: who is not there comes last.

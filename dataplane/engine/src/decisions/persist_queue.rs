@@ -124,6 +124,16 @@ pub(crate) enum Gone {
     Lost,
 }
 
+impl Gone {
+    /// For administrators.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Away => "those who have it do not answer",
+            Self::Lost => "lost, unless a removed worker comes back with it",
+        }
+    }
+}
+
 /// A change as it is shown to administrators.
 #[derive(Debug, Clone)]
 pub struct QueuedChange {

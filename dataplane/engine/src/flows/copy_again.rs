@@ -180,6 +180,8 @@ where
                 after: None,
                 hurry: true,
             };
+            let now = self.environment().monotonic();
+            self.shared().persist.retry_gone(now);
         }
         self.judge_all(walk);
         self.leave_to_next(holders.take_left());

@@ -297,7 +297,10 @@ impl<W: World> Engine<W> {
                     stats.persist_lost.fetch_add(1, Ordering::Relaxed);
                 }
                 match gone {
-                    Some(gone) => Outcome::Missing { error, gone },
+                    Some(gone) => Outcome::Missing {
+                        error: format!("{}: {error}", gone.text()),
+                        gone,
+                    },
                     None => failed(error),
                 }
             }

@@ -120,9 +120,7 @@ impl<W: World> Engine<W> {
         match (read?, self.shared().holders.of(blob).is_empty()) {
             (None, false) => {
                 self.shared().holders.suspect(blob);
-                let text = format!(
-                    "chunk {index} of {blob} is on other workers and will be copied from there"
-                );
+                let text = format!("chunk {index} of {blob} is not here, but on other workers");
                 Err(Unsent::Elsewhere(blob, text))
             }
             _ => {

@@ -123,7 +123,8 @@ wait began, with 1 when time is up, or when there is nothing at the path: no obj
 none below it and no pending change (a delete that the UFS has is nothing any more).
 Buckets, and / for all, may be empty. Changes made later are not waited for, unless
 they replaced one of those. What a worker has that does not answer is waited for, too,
-as the metadata names it. Progress goes to stderr. `--timeout 0s` looks once.
+as the metadata names it. What is lost is not: once nothing else is left this ends, says
+how many objects are lost, and exits with 1. Progress goes to stderr. `--timeout 0s` looks once.
 
 Examples:
   quickwater async-persist wait --path /checkpoints/run-7 --timeout 30m --dir ./data";

@@ -47,6 +47,7 @@ pub(super) fn run(path: &str, timeout: &str, target: &Target) -> Result<ExitCode
         "transient_objects": never,
         "waited_ms": waited_ms,
         "pending": totals_json(&left),
+        "lost": left.lost,
     });
     let code = target.output.show(&json, || match done {
         true if never > 0 => format!(
@@ -58,6 +59,13 @@ pub(super) fn run(path: &str, timeout: &str, target: &Target) -> Result<ExitCode
             let objects = count(never, "object");
             format!("'{path}' is TRANSIENT: the UFS never gets it ({objects})\n")
         }
+        false if are_all_lost(&left) => format!(
+            "the UFS has everything but what is lost: {} ({}); these are sent if a removed worker \
+             comes back with them, and end when they are written again or deleted (`quickwater \
+             async-persist list --state failing`)\n",
+            count(left.lost, "object"),
+            size(left.bytes),
+        ),
         false => format!("time is up; {}\n", left_text(&left)),
     })?;
     Ok(if done { code } else { ExitCode::FAILURE })
@@ -82,7 +90,7 @@ async fn look(
         if is_done(&left) && !was_pending && !reply.found {
             return Ok(None);
         }
-        if is_done(&left) || time.is_zero() {
+        if is_done(&left) || are_all_lost(&left) || time.is_zero() {
             return Ok(Some(reply));
         }
         was_pending = true;
@@ -99,17 +107,26 @@ fn is_done(left: &PersistTotals) -> bool {
     left.puts + left.deletes == 0
 }
 
+/// Whether waiting helps no more: what is left has no bytes that could be sent.
+fn are_all_lost(left: &PersistTotals) -> bool {
+    left.lost > 0 && left.puts + left.deletes == left.lost && left.unheard.is_empty()
+}
+
 fn left_text(left: &PersistTotals) -> String {
     let failing = match left.failing {
         0 => String::new(),
         many => format!(", {many} failing (`quickwater async-persist list --state failing`)"),
+    };
+    let lost = match left.lost {
+        0 => String::new(),
+        many => format!(", {many} of them lost"),
     };
     let unheard = match unheard_text(left) {
         none if none.is_empty() => none,
         unheard => format!("; {unheard}"),
     };
     format!(
-        "{} ({}) and {} are not in the UFS{failing}{unheard}",
+        "{} ({}) and {} are not in the UFS{failing}{lost}{unheard}",
         count(left.puts, "object"),
         size(left.bytes),
         count(left.deletes, "delete")

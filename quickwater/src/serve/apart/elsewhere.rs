@@ -258,6 +258,7 @@ impl Queues {
             sum.bytes += totals.bytes;
             sum.running += totals.running;
             sum.failing += totals.failing;
+            sum.lost += totals.lost;
             sum.transient_objects += totals.transient_objects;
             sum.transient_bytes += totals.transient_bytes;
             sum.oldest_ms = match (sum.oldest_ms, totals.oldest_ms) {

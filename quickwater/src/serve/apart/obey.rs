@@ -91,6 +91,7 @@ fn totals(totals: PersistTotals) -> OrderAnswer {
             bytes: totals.bytes,
             running: totals.running,
             failing: totals.failing,
+            lost: totals.lost,
             oldest_ms: totals.oldest_ms,
             transient_objects: totals.transient_objects,
             transient_bytes: totals.transient_bytes,

@@ -103,6 +103,11 @@ impl Lane {
         self.past.as_ref()?.gone
     }
 
+    /// Nothing of it is sent before its bytes are brought back.
+    pub(super) fn is_lost(&self) -> bool {
+        !self.running && self.gone() == Some(Gone::Lost)
+    }
+
     pub(super) fn is_replacing(&self) -> bool {
         self.past.as_ref().is_some_and(|past| past.replacing)
     }

@@ -113,6 +113,8 @@ pub struct QueueSum {
     pub running: u64,
     /// Changes whose last attempt failed.
     pub failing: u64,
+    /// Those of them whose bytes went with workers that were removed, or with this disk.
+    pub lost: u64,
     /// Since when the newest of them is pending, milliseconds since the Unix epoch.
     pub newest_ms: Option<i64>,
 }
@@ -134,6 +136,7 @@ impl QueueSum {
             QueuedState::Running => self.running += 1,
             QueuedState::Failing => self.failing += 1,
         }
+        self.lost += u64::from(lane.is_lost());
     }
 }
 
@@ -181,13 +184,24 @@ impl PersistQueue {
     /// is being sent is sent again at once, should that fail: it may have met what is over
     /// by now. Not counted.
     pub fn retry_all(&self, scope: &QueueScope, now: Duration) -> u64 {
+        self.retry_those(scope, now, |_| true)
+    }
+
+    /// The same of what nobody had who was there: others have come, or were removed.
+    pub(crate) fn retry_gone(&self, now: Duration) {
+        let everything = QueueScope::everything();
+        self.retry_those(&everything, now, |lane| lane.gone().is_some());
+    }
+
+    fn retry_those(&self, scope: &QueueScope, now: Duration, meant: impl Fn(&Lane) -> bool) -> u64 {
         let (mut count, mut after) = (0, None);
         loop {
             let (mut waiting, mut under_way) = (Vec::new(), Vec::new());
             let mut state = self.state();
             after = state.visit(scope, after.as_ref(), |place, lane| {
-                let settles = matches!(lane.pending.change, PendingChange::Settling { .. });
+                let settles = lane.settles();
                 match lane.running {
+                    _ if !meant(lane) => {}
                     true => under_way.push(place.clone()),
                     false if !settles && lane.due > now => waiting.push(place.clone()),
                     false => {}

@@ -416,6 +416,7 @@ fn sums_count_what_the_ufs_lacks_since_then() {
         bytes: 390,
         running: 0,
         failing: 1,
+        lost: 0,
         newest_ms: Some(50),
     };
     assert_eq!(sum, expected);
@@ -668,7 +669,17 @@ fn what_is_lost_is_seldom_tried() {
     queue.enqueue(place("a"), put(1), at(0), None);
     miss(&queue, 1, Gone::Lost, at(0));
     assert!(queue.take(at(29)).is_none());
-    // Unless somebody has brought it.
+    let sum = |queue: &PersistQueue| queue.sum(&QueueScope::everything(), 9);
+    assert_eq!((sum(&queue).failing, sum(&queue).lost), (1, 1));
+    // Unless somebody has brought it, or may have.
     queue.hurry(bucket, &key, at(29));
-    assert!(queue.take(at(29)).is_some());
+    miss(&queue, 1, Gone::Lost, at(29));
+    queue.enqueue(place("b"), put(2), at(29), None);
+    assert_eq!(queue.take(at(29)).unwrap().place, place("b"));
+    queue.finish(&place("b"), Version(2), fail(None), at(29));
+    queue.retry_gone(at(29));
+    assert_eq!(queue.take(at(29)).unwrap().place, place("a"));
+    assert!(queue.take(at(29)).is_none());
+    queue.finish(&place("a"), Version(1), fail(None), at(29));
+    assert_eq!((sum(&queue).failing, sum(&queue).lost), (2, 0));
 }
