@@ -682,6 +682,57 @@ def test_a_holder_that_was_dropped_takes_nothing_with_it(four: Cluster) -> None:
     agree(cluster, wanted)
 
 
+@pytest.mark.parametrize("what", ["leave", "restore"])
+def test_what_may_have_been_overtaken_is_asked_for(three: Cluster, what: str) -> None:
+    """A worker went away with something pending, which others have replaced and deleted since: the
+    UFS has that. Then the metadata are lost, and one of these others."""
+    cluster = three
+    ufs, away = cluster.home / "ufs" / "abc", cluster.home / "away"
+    ufs.rename(away)
+    keys = [f"back/over{number}" for number in range(60)]
+    for number, key in enumerate(keys):
+        put(cluster, NODES[number % 3], key, b"older")
+    noted(cluster)
+    cluster.workers["n1"].kill()
+    cluster.wait_slots(lambda slots: slots["n1"] == 0)
+    away.rename(ufs)
+    newer: dict[str, bytes | int] = {}
+    for number, key in enumerate(keys):
+        node = NODES[1 + number % 2]
+        if number % 3:
+            put(cluster, node, key, b"newer")
+        else:
+            delete(cluster, node, key)
+        newer[key] = b"newer" if number % 3 else 404
+
+    def in_ufs() -> dict[str, bytes | int]:
+        files = {key: ufs / key for key in keys}
+        return {key: file.read_bytes() if file.exists() else 404 for key, file in files.items()}
+
+    cluster.wait_for(lambda: in_ufs() == newer, in_ufs)
+    persisted(cluster)
+    noted(cluster)
+    for node in NODES[1:]:
+        cluster.workers[node].kill()
+    cluster.control.kill()
+    lose_metadata(cluster)
+    left = NODES[:2]
+    files = [collect(cluster, node) for node in left]
+    refused = rebuild(cluster, files, "--without=n3")
+    assert refused.returncode == 1 and "--overtaken=leave" in refused.stderr, refused
+    assert "away by then (n1)" in refused.stderr, refused
+    tried = rebuild(cluster, files, "--without=n3", "--dry-run")
+    assert tried.returncode == LOSSES, tried
+    named = set(re.findall(r"'?abc/(back/over\d+)'?: .* worker n1 tells", tried.stdout))
+    done = rebuild(cluster, files, "--without=n3", f"--overtaken={what}")
+    assert done.returncode == LOSSES and named and named < set(keys), (done, tried)
+    begin_again(cluster, left)
+    persisted(cluster)
+    expected = newer if what == "leave" else {**newer, **dict.fromkeys(named, b"older")}
+    cluster.wait_for(lambda: in_ufs() == expected, in_ufs)
+    agree(cluster, expected)
+
+
 def test_files_of_two_clusters_do_not_mix(tmp_path: Path) -> None:
     files = []
     for name in ("one", "other"):

@@ -9,7 +9,7 @@ use quickwater_proto::NodeId;
 
 use super::exit::Kind;
 use super::{SettingsArgs, emit};
-use crate::serve::{Collected, Rebuilt, Sources, rebuild_cluster};
+use crate::serve::{Collected, Overtaken, Rebuilt, Sources, rebuild_cluster};
 
 /// Verbs of `metadata`.
 #[derive(Debug, Subcommand)]
@@ -48,6 +48,10 @@ pub(super) struct RebuildArgs {
     /// A worker that is lost for good, with what only it had
     #[arg(long, value_name = "ID", requires = "from", value_parser = node_id)]
     without: Vec<NodeId>,
+    /// What becomes of changes of keys that a lost worker owned at the end, if they are told by
+    /// workers that were away by then
+    #[arg(long, value_enum, value_name = "WHAT", requires = "without")]
+    overtaken: Option<Overtaken>,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -117,6 +121,7 @@ fn rebuild(args: &RebuildArgs) -> Result<()> {
     let sources = Sources {
         from: &args.from,
         without: &args.without,
+        overtaken: args.overtaken,
     };
     let done = match args.from.is_empty() {
         true => crate::serve::rebuild(&args.settings, args.dry_run, &mut told)?,
@@ -126,13 +131,15 @@ fn rebuild(args: &RebuildArgs) -> Result<()> {
     match done.has_losses() {
         true => Err(anyhow!(
             "{} objects, {} of unknown buckets, {} unreadable entries, {} segments, {} workers \
-             with slots that were not noted, {} slots of lost workers",
+             with slots that were not noted, {} slots of lost workers, {} changes that may have \
+             been overtaken",
             done.lost,
             done.nameless,
             done.unreadable,
             done.gaps,
             done.untold,
-            done.lost_slots
+            done.lost_slots,
+            done.overtaken
         )
         .context(Kind::Losses)),
         false => Ok(()),
@@ -168,6 +175,7 @@ fn summary(done: &Rebuilt) -> String {
     line("segments with gaps", done.gaps, None);
     line("workers with slots that were not noted", done.untold, None);
     line("slots that lost workers owned", done.lost_slots, None);
+    line("changes that may have been overtaken", done.overtaken, None);
     text.push_str(match (done.dry_run, done.resumed) {
         (true, _) => "nothing was changed\n",
         (false, true) => "the rebuild that was cut is complete; start the service\n",

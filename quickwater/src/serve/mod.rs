@@ -50,7 +50,9 @@ use tokio::runtime::Runtime;
 
 pub(crate) use detour::Road;
 pub(crate) use dump::{export, import};
-pub(crate) use rebuild::{Collected, Rebuilt, Sources, collect, rebuild, rebuild_cluster};
+pub(crate) use rebuild::{
+    Collected, Overtaken, Rebuilt, Sources, collect, rebuild, rebuild_cluster,
+};
 
 use access_log::AccessLog;
 use budget::Budget;

@@ -28,7 +28,7 @@ use crate::cli::{SettingsArgs, Usage};
 use crate::home::Home;
 use crate::settings::Settings;
 
-pub(crate) use cluster::{Sources, rebuild_cluster};
+pub(crate) use cluster::{Overtaken, Sources, rebuild_cluster};
 pub(crate) use collect::{Collected, collect};
 use steps::{
     Entering, Newest, Place, Rebuild, Restoring, Telling, begin, has_bucket, leave_out_torn, place,
@@ -68,13 +68,15 @@ pub(crate) struct Rebuilt {
     pub(crate) untold: u64,
     /// Slots that lost workers owned at the end: nobody knows what was pending of their keys.
     pub(crate) lost_slots: u64,
+    /// Changes that may have been replaced or deleted since: left out or restored, as was said.
+    pub(crate) overtaken: u64,
 }
 
 impl Rebuilt {
     /// Whether something that was acked is not there, or nobody knows whether it is.
     pub(crate) fn has_losses(&self) -> bool {
         let objects = self.lost + self.nameless + self.unreadable;
-        objects + self.gaps + self.untold + self.lost_slots > 0
+        objects + self.gaps + self.untold + self.lost_slots + self.overtaken > 0
     }
 }
 

@@ -33,12 +33,25 @@ use crate::settings::Settings;
 /// Names of stores in one transaction.
 const BATCH_BLOBS: usize = 2_000;
 
+/// What becomes of changes that may have been overtaken: of keys whose last owner is lost, told
+/// by workers that were away when slots moved last. They may have been replaced or deleted
+/// since, and the UFS may have that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Overtaken {
+    /// They are left out: the UFS is right
+    Leave,
+    /// They come back, and the UFS gets them, over what it has
+    Restore,
+}
+
 /// Whom to rebuild from.
 pub(crate) struct Sources<'a> {
     /// Files of `metadata collect`, one of each worker.
     pub(crate) from: &'a [PathBuf],
     /// Workers that are lost.
     pub(crate) without: &'a [NodeId],
+    /// `None`: a rebuild that finds any is not begun.
+    pub(crate) overtaken: Option<Overtaken>,
 }
 
 /// Makes the metadata again; `told` learns of every problem, by name.
@@ -60,6 +73,9 @@ pub(crate) fn rebuild_cluster(
     let budget = Budget::split(settings.memory_bytes, 1, Some(0), false, false);
     let mut work = Work::open(sources, Telling::new(told))?;
     work.found.dry_run = dry_run;
+    if !dry_run && sources.overtaken.is_none() {
+        work.refuse_overtaken()?;
+    }
     let place = Place {
         home: &home,
         settings: &settings,
@@ -192,6 +208,9 @@ fn loss_of(node: &NodeId, slots: u64) -> String {
 struct Work<'a> {
     sources: Vec<Facts>,
     words: Vec<Word>,
+    /// The sources that were away when the newest table was made.
+    away: BTreeSet<u32>,
+    overtaken: Option<Overtaken>,
     without: Vec<NodeId>,
     /// The newest names.
     names: Vec<u8>,
@@ -237,6 +256,12 @@ impl<'a> Work<'a> {
         for (node, slots) in &lost {
             telling.tell(&loss_of(node, *slots))?;
         }
+        let table = claims.iter().map(|claim| claim.table.epoch).max();
+        let older = claims
+            .iter()
+            .zip(0_u32..)
+            .filter(|(claim, _)| Some(claim.table.epoch) < table);
+        let away = older.map(|(_, at)| at).collect();
         let mut newest: Option<(u64, usize)> = None;
         for (at, facts) in opened.iter().enumerate() {
             let node = &facts.head.witness.node;
@@ -265,6 +290,8 @@ impl<'a> Work<'a> {
             names: names.context("no file is given")?,
             sources: opened,
             words,
+            away,
+            overtaken: sources.overtaken,
             without: sources.without.to_vec(),
             after,
             found,
@@ -288,14 +315,58 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Whether a change may have been replaced or deleted since, without anybody knowing.
+    fn is_overtaken(&self, source: u32, fact: &FactRow, entry: &JournalEntry) -> bool {
+        let word = self.words.get(slot_of(entry.bucket, &entry.key));
+        let of_lost = !self.without.is_empty() && word == Some(&Word::Lost);
+        of_lost && self.away.contains(&source) && !fact.has_ended && !fact.is_void
+    }
+
+    /// Looks whether there are such changes, before anything is made.
+    ///
+    /// # Errors
+    /// There are.
+    fn refuse_overtaken(&mut self) -> Result<()> {
+        let (mut count, mut of) = (0_u64, BTreeSet::new());
+        for source in self.away.clone() {
+            let node = self.node(source);
+            let facts = self.sources.get_mut(source as usize);
+            facts.context("it is of no file")?.rewind()?;
+            while let Some((_, fact)) = self.next(source)? {
+                let entry = JournalEntry::decode(&fact.data)?;
+                if self.is_overtaken(source, &fact, &entry) {
+                    count += 1;
+                    of.extend(node.clone());
+                }
+            }
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let names: Vec<String> = of.iter().map(ToString::to_string).collect();
+        bail!(
+            "{count} changes of keys that lost workers owned at the end are told by workers that \
+             were away by then ({}): they may have been replaced or deleted since, and the UFS may \
+             have that. Say what becomes of them: --overtaken=leave (the UFS is right) or \
+             --overtaken=restore (the UFS gets them, over what it has); --dry-run names them",
+            names.join(", ")
+        );
+    }
+
+    fn next(&mut self, source: u32) -> Result<Option<(u64, FactRow)>> {
+        let facts = self.sources.get_mut(source as usize);
+        Ok(facts.context("it is of no file")?.next()?)
+    }
+
     /// Enters what counts into the metadata, which keep the newest of each key, and who
     /// has which bytes.
     async fn enter_all<S: stores::Store>(&mut self, to: &Namespace<S>) -> Result<()> {
         let mut entering = Entering::new(to);
         let mut blobs: Vec<(BlobId, u32)> = Vec::with_capacity(BATCH_BLOBS);
-        for (facts, source) in self.sources.iter_mut().zip(0_u32..) {
-            facts.rewind()?;
-            while let Some((at, fact)) = facts.next()? {
+        for source in (0_u32..).take(self.sources.len()) {
+            let facts = self.sources.get_mut(source as usize);
+            facts.context("it is of no file")?.rewind()?;
+            while let Some((at, fact)) = self.next(source)? {
                 self.found.read += 1;
                 self.found.ended += u64::from(fact.has_ended);
                 self.telling
@@ -313,6 +384,12 @@ impl<'a> Work<'a> {
                 let word = self.words.get(slot_of(entry.bucket, &entry.key));
                 if word.is_some_and(|word| !word.is_of(source)) {
                     continue;
+                }
+                if self.is_overtaken(source, &fact, &entry) && !fact.torn {
+                    self.tell_overtaken(to, source, &entry).await?;
+                    if self.overtaken != Some(Overtaken::Restore) {
+                        continue;
+                    }
                 }
                 if fact.torn {
                     leave_out_torn(to, &entry, (&mut self.found, &mut self.telling)).await?;
@@ -333,6 +410,31 @@ impl<'a> Work<'a> {
         entering.end().await?;
         to.enter_blobs(&blobs).await?;
         Ok(())
+    }
+
+    async fn tell_overtaken<S: stores::Store>(
+        &mut self,
+        to: &Namespace<S>,
+        source: u32,
+        entry: &JournalEntry,
+    ) -> Result<()> {
+        self.found.overtaken += 1;
+        let what = match entry.removed {
+            true => "deleted",
+            false => "written",
+        };
+        let end = match self.overtaken {
+            Some(Overtaken::Restore) => "restored",
+            Some(Overtaken::Leave) | None => "left out",
+        };
+        let node = self
+            .node(source)
+            .map_or_else(String::new, |n| n.to_string());
+        let place = place(to, entry.bucket, &entry.key).await?;
+        self.telling.tell(&format!(
+            "{place}: {what}, as worker {node} tells, which was away later; it may have been \
+             replaced or deleted since: {end}"
+        ))
     }
 
     /// Makes the newest changes current that have not ended.
