@@ -250,6 +250,8 @@ impl<'a> Work<'a> {
             }
             opened.push(facts);
         }
+        // What was entered before a cut goes by their number, whatever order they are named in.
+        opened.sort_by(|one, other| one.head.witness.node.cmp(&other.head.witness.node));
         let heads = opened.iter().map(|facts| &facts.head);
         let claims: Vec<Claim<'_>> = heads.map(Claim::of).collect();
         let (words, lost) = last_words(&claims, sources.without)?;
@@ -444,11 +446,18 @@ impl<'a> Work<'a> {
         last_bucket: u64,
     ) -> Result<()> {
         let (mut newest, mut restoring) = (Newest::new(to), Restoring::new(to));
-        while let Some((_, key, known)) = newest.next(&mut self.telling).await? {
-            let fact = self
-                .read(&known)
-                .with_context(|| format!("the entry of {key}"))?;
-            let entry = JournalEntry::decode(&fact.data)?;
+        while let Some((bucket, key, known)) = newest.next(&mut self.telling).await? {
+            let other = || {
+                format!(
+                    "the entry of {key} is not where it was when this rebuild was begun: go on with \
+                     the same files, or begin anew with empty metadata"
+                )
+            };
+            let fact = self.read(&known).with_context(other)?;
+            let entry = JournalEntry::decode(&fact.data).with_context(other)?;
+            if (entry.bucket, &entry.key) != (bucket, &key) {
+                bail!(other());
+            }
             let say = (&mut self.found, &mut self.telling);
             if !has_bucket(to, &entry, last_bucket, say).await? {
                 continue;
