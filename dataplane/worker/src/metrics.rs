@@ -167,8 +167,10 @@ metrics! {
         "Objects of this worker's keys that are not known to have as many copies as they were acked with: some are on workers that are gone, came back without them, or have not said yet that they have them. They are asked for and copied again."
     CopiesMissingBytes Gauge "quickwater_copies_missing_bytes" []
         "Bytes of these objects."
+    CopiesMisplaced Gauge "quickwater_copies_misplaced_objects" []
+        "Objects of this worker's keys that have all their copies, in fewer zones than they could be in. Each gets one more in another zone, as soon as a worker there takes it; meanwhile the loss of one zone may cost more than one copy."
     CopiesMade Counter "quickwater_copies_made_total" []
-        "Copies made again after a worker was lost."
+        "Copies made again after a worker was lost, or made in another zone."
     CopiesMadeBytes Counter "quickwater_copies_made_bytes_total" []
         "Bytes of these copies."
     CopiesFailed Counter "quickwater_copies_failed_total" []

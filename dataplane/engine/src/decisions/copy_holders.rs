@@ -1,9 +1,11 @@
 //! Who else has the bytes of our keys that no UFS has: learnt from commits and from the
 //! rows of slots that were taken in; and which bodies are to be looked at, because it is
-//! not known that they have as many copies as they should. Absent: copies kept here for
+//! not known that they have as many copies as they should, or because these are in fewer
+//! zones than they could be. Absent: copies kept here for
 //! others, how copies are made.
 
 mod state;
+mod zones;
 
 use std::collections::HashMap;
 use std::ops::Bound;
@@ -12,7 +14,9 @@ use std::time::Duration;
 
 use quickwater_proto::{BlobId, BucketId, CopyAt, Neighbour, NodeId, ObjectKey, PartOf};
 
+pub(crate) use self::state::Lack;
 use self::state::{Member, Noted, Stage, State};
+use self::zones::Zones;
 
 /// A body that others have, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub(crate) struct Sessions {
 pub(crate) struct Due {
     pub(crate) blob: BlobId,
     pub(crate) copied: Copied,
+    /// What it lacked when it was judged last.
+    pub(crate) lack: Lack,
     /// Others that are known to have it, in their sessions of now.
     pub(crate) have: Vec<CopyAt>,
     /// Others that are to be asked whether they have it, in their sessions of now.
@@ -125,7 +131,8 @@ impl CopyHolders {
         let mut state = self.state();
         let before = state.of.get(&blob.0);
         let number = before.map_or(state.numbers, |noted| noted.number);
-        let was_taken = before.is_some_and(|noted| noted.stage == Stage::Taken);
+        let taken = before.map(|noted| noted.stage);
+        let taken = taken.filter(|stage| matches!(stage, Stage::Taken(_)));
         state.remove(blob.0);
         if copied.copies <= 1 && copied.others.is_empty() {
             return;
@@ -140,10 +147,10 @@ impl CopyHolders {
             failures: 0,
         };
         state.of.insert(blob.0, noted);
-        match was_taken {
-            true => state.stage(blob.0, Stage::Taken),
-            false => state.judge(blob.0),
+        if let Some(taken) = taken {
+            state.stage(blob.0, taken);
         }
+        state.judge(blob.0);
     }
 
     /// Who has a blob by now, if it is still kept account of; `false`: it has ended. Who had
@@ -190,17 +197,37 @@ impl CopyHolders {
         state.judge(blob.0);
     }
 
-    /// Others are named that got a body just now. What an older message of ours had them look
-    /// at they may have let go of before their names were there: they are asked, and whoever
-    /// has it then keeps it.
-    pub(crate) fn doubt(&self, blob: BlobId) {
+    /// Others whom the row of a body names in any case: it did when the look began, and no row
+    /// without them was written since.
+    pub(crate) fn named_still(&self, due: &Due) -> Arc<[CopyAt]> {
+        let state = self.state();
+        let Some(noted) = state.of.get(&due.blob.0) else {
+            return Arc::default();
+        };
+        let now = match &noted.unnamed {
+            Some(unnamed) => &unnamed.named,
+            None => &noted.copied.others,
+        };
+        let before = due.unnamed.as_ref().map_or(&*due.have, |of| &of.named);
+        let still = before.iter();
+        let still = still.filter(|at| now.iter().any(|named| named.node == at.node));
+        still.cloned().collect()
+    }
+
+    /// Others are named that got a body just now, who are not among those that were `named`
+    /// before. What an older message of ours had them look at they may have let go of before
+    /// their names were there: they are asked, and whoever has it then keeps it.
+    pub(crate) fn doubt(&self, blob: BlobId, named: &[CopyAt]) {
         let mut state = self.state();
         let Some(noted) = state.of.get_mut(&blob.0) else {
             return;
         };
-        let unasked = noted.copied.others.iter().map(|at| CopyAt {
-            node: at.node.clone(),
-            session: 0,
+        let unasked = noted.copied.others.iter().map(|at| {
+            let before = named.iter().any(|named| named.node == at.node);
+            CopyAt {
+                node: at.node.clone(),
+                session: if before { at.session } else { 0 },
+            }
         });
         noted.copied.others = unasked.collect();
         state.judge(blob.0);
@@ -279,9 +306,11 @@ impl CopyHolders {
         readers
     }
 
-    /// What the others are like now. `true`: something has changed, and all bodies are to
-    /// be judged anew, see [`CopyHolders::walk`].
-    pub(crate) fn meet(&self, others: &[Neighbour]) -> bool {
+    /// What the others are like now, and the zone of this worker; none: nobody knows it yet.
+    /// `true`: something has changed, and all bodies are to be judged anew, see
+    /// [`CopyHolders::walk`].
+    pub(crate) fn meet(&self, others: &[Neighbour], own: Option<&str>) -> bool {
+        let zones = Zones::of(others, own);
         let members: HashMap<_, _> = others
             .iter()
             .map(|other| {
@@ -289,13 +318,14 @@ impl CopyHolders {
                     session: other.session,
                     live: other.live && other.session > 0,
                     draining: other.draining,
+                    zone: zones.number(&other.zone),
                 };
                 (other.node.clone(), member)
             })
             .collect();
         let mut state = self.state();
-        let changed = state.members != members;
-        state.members = members;
+        let changed = state.members != members || state.zones != zones;
+        (state.members, state.zones) = (members, zones);
         changed
     }
 
@@ -352,11 +382,7 @@ impl CopyHolders {
         fits: impl FnOnce(&Due) -> bool,
     ) -> Option<Due> {
         let mut state = self.state();
-        let ((at, _), blob) = state.queue.first_key_value()?;
-        let (at, blob) = (*at, *blob);
-        if at > now {
-            return None;
-        }
+        let blob = state.first_due(now)?;
         if let Some(noted) = state.of.get_mut(&blob)
             && let (Some(unnamed), Some(session)) = (&mut noted.unnamed, session)
             && unnamed.session != session
@@ -367,6 +393,9 @@ impl CopyHolders {
             noted.without.clear();
         }
         let noted = state.of.get(&blob)?;
+        let Stage::Due(lack, _) = noted.stage else {
+            return None;
+        };
         // Who had it not may have it in another session, with the disk of before.
         let others = noted.copied.others.iter().chain(&noted.without);
         let ask = others.filter_map(|at| {
@@ -380,6 +409,7 @@ impl CopyHolders {
         let due = Due {
             blob: BlobId(blob),
             copied: noted.copied.clone(),
+            lack,
             have: state.have(&noted.copied).cloned().collect(),
             ask: ask.collect(),
             unnamed: noted.unnamed.clone(),
@@ -389,7 +419,7 @@ impl CopyHolders {
         if !fits(&due) {
             return None;
         }
-        state.stage(blob, Stage::Taken);
+        state.stage(blob, Stage::Taken(lack));
         Some(due)
     }
 
@@ -438,7 +468,7 @@ impl CopyHolders {
         let Some(noted) = state.of.get_mut(&blob.0) else {
             return;
         };
-        if noted.stage != Stage::Taken {
+        if !matches!(noted.stage, Stage::Taken(_)) {
             return;
         }
         noted.failures = match looked {
@@ -446,15 +476,13 @@ impl CopyHolders {
             Looked::Failed(_) => noted.failures.saturating_add(1),
             Looked::Stuck(_) => noted.failures,
         };
-        let whole = own == Own::Here && state.is_whole(&state.of[&blob.0]);
-        let stage = match (own, looked) {
-            (Own::Foreign, _) => {
-                state.leave(blob.0);
-                return;
-            }
-            _ if whole => Stage::Whole,
-            (_, Looked::Learnt(at) | Looked::Failed(at) | Looked::Stuck(at)) => Stage::Due(at),
+        let (Looked::Learnt(at) | Looked::Failed(at) | Looked::Stuck(at)) = looked;
+        let lack = match own {
+            Own::Foreign => return state.leave(blob.0),
+            Own::Missing => Some(Lack::Copies),
+            Own::Here => state.lack(&state.of[&blob.0]),
         };
+        let stage = lack.map_or(Stage::Whole, |lack| Stage::Due(lack, at));
         state.stage(blob.0, stage);
     }
 
@@ -462,6 +490,20 @@ impl CopyHolders {
     #[must_use]
     pub fn missing(&self) -> (u64, u64) {
         self.state().missing
+    }
+
+    /// Bodies that have all their copies, in fewer zones than they could.
+    #[must_use]
+    pub fn misplaced(&self) -> u64 {
+        self.state().misplaced
+    }
+
+    /// Whom not to ask for a copy in another zone, of a body that these others have: who is
+    /// in the zones it is in. None: it could be in no more zones.
+    pub(crate) fn beside(&self, copies: usize, have: &[CopyAt]) -> Option<Vec<NodeId>> {
+        let state = self.state();
+        let missing = state.zones_missing(copies, have.iter());
+        (missing > 0).then(|| state.beside(have.iter()))
     }
 
     /// Takes out bodies that are not ours any more.
@@ -492,6 +534,21 @@ impl CopyHolders {
     /// The same of copies that were not noted.
     pub(crate) fn tell(&self, blob: BlobId, others: &[NodeId]) {
         self.state().tell(blob, others);
+    }
+
+    /// Others that can be asked to keep something, and are not among `not`, in their sessions
+    /// of now.
+    pub(crate) fn usable_but(&self, not: &[NodeId]) -> Vec<CopyAt> {
+        let state = self.state();
+        let usable = state
+            .members
+            .iter()
+            .filter(|(node, member)| member.live && !member.draining && !not.contains(node));
+        let usable = usable.map(|(node, member)| CopyAt {
+            node: node.clone(),
+            session: member.session,
+        });
+        usable.collect()
     }
 
     /// Who is to be told of what.

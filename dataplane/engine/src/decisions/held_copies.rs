@@ -108,6 +108,11 @@ impl HeldCopies {
         self.state().taking.remove(&blob);
     }
 
+    /// Whether a copy is being taken in.
+    pub(crate) fn is_coming(&self, blob: BlobId) -> bool {
+        self.state().taking.contains(&blob)
+    }
+
     /// Whether a copy is kept, or is being taken in.
     #[must_use]
     pub fn has(&self, blob: BlobId) -> bool {

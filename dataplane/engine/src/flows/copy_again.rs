@@ -1,9 +1,11 @@
 //! Back to the promised number of copies after a worker was lost, or came back without
 //! what it had. Done by the owner of the key, for as long as no UFS has the bytes. Which
-//! bodies are looked at when is said by `decisions/copy_holders`.
+//! bodies are looked at when is said by `decisions/copy_holders`. Bodies that have their copies
+//! in fewer zones than they could get one more in another zone.
 
 mod bare;
 mod bytes;
+mod load;
 mod named;
 
 use std::collections::HashMap;
@@ -16,7 +18,8 @@ use futures_util::future::{Either, join, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use quickwater_proto::{BlobId, CopyAt, CopyOf, NodeId, ObjectRecord, PersistState, slot_of};
 
-use crate::decisions::copy_holders::{Copied, Due, Looked, Own};
+use self::load::{ASKED_MAX, Load, Pace, is_asked};
+use crate::decisions::copy_holders::{Copied, Due, Lack, Looked, Own};
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
 use crate::io::{Environment, Metadata, MetadataError, Peers};
@@ -31,22 +34,13 @@ const TELL_AGAIN_TICKS: u32 = 10;
 const WALK_MAX: usize = 1_024;
 const WALKS_CHANGED: usize = 16;
 const WALKS_CALM: usize = 2;
-/// Bodies copied at the same time, and bytes of memory for that; each takes so many at most.
-const BODIES_AT_ONCE: usize = 64;
-const BYTES_AT_ONCE: u64 = 16 << 20;
-const BODY_BYTES_MAX: u64 = 2 << 20;
-/// Bodies asked for in one message, and messages at the same time.
-const ASKED_MAX: usize = 1_024;
-const ASKS_AT_ONCE: usize = 4;
-/// Failures after which a worker that does not say whether it has a body counts as one
-/// that has not.
-const ASK_FAILURES_MAX: u32 = 5;
 /// Pause after which a body is looked at again that waits for others of its object.
 const PAUSE_WAITING: Duration = Duration::from_secs(3);
 /// Bodies begun between two waits.
 const LOOKS_MAX: usize = 4_096;
 /// Pause after a failure, doubled by each, up to the longest; half of it is chance.
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
+const PAUSE_FIRST_MISPLACED: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// How far all bodies were judged.
@@ -58,47 +52,10 @@ struct Walk {
 }
 
 /// What is under way.
-#[derive(Debug, Default, Clone, Copy)]
-struct Load {
-    bodies: usize,
-    bytes: u64,
-    asked: usize,
-}
-
-impl Load {
-    fn of(job: &Job) -> Self {
-        match job {
-            Job::Copy(due) => Self {
-                bodies: 1,
-                bytes: due.copied.bytes.min(BODY_BYTES_MAX),
-                asked: 0,
-            },
-            Job::Ask(_, bodies) => Self {
-                asked: bodies.len(),
-                ..Self::default()
-            },
-        }
-    }
-
-    fn add(&mut self, other: Self) {
-        self.bodies += other.bodies;
-        self.bytes += other.bytes;
-        self.asked += other.asked;
-    }
-
-    fn sub(&mut self, other: Self) {
-        self.bodies -= other.bodies;
-        self.bytes -= other.bytes;
-        self.asked -= other.asked;
-    }
-
-    fn fits(&self, due: &Due) -> bool {
-        if is_asked(due) {
-            return self.asked < ASKED_MAX * ASKS_AT_ONCE;
-        }
-        let bytes = due.copied.bytes.min(BODY_BYTES_MAX);
-        self.bodies < BODIES_AT_ONCE && self.bytes + bytes <= BYTES_AT_ONCE
-    }
+#[derive(Debug, Default)]
+struct Progress {
+    load: Load,
+    pace: Pace,
 }
 
 /// Something to be done.
@@ -109,6 +66,22 @@ enum Job {
     Ask(CopyAt, Vec<Due>),
 }
 
+impl Job {
+    fn load(&self) -> Load {
+        match self {
+            Self::Copy(due) => Load::of_copy(due),
+            Self::Ask(_, bodies) => Load::of_asked(bodies.len()),
+        }
+    }
+}
+
+/// A job that has ended.
+struct Ended {
+    load: Load,
+    /// Whether a body that lacks only zones could not be copied; none: it was another job.
+    misplaced_failed: Option<bool>,
+}
+
 /// What became of making copies.
 enum Made {
     /// There are as many as there should be.
@@ -117,10 +90,6 @@ enum Made {
     Waiting,
     /// The body is not needed any more.
     Over,
-}
-
-fn is_asked(due: &Due) -> bool {
-    !due.ask.is_empty() && due.failures < ASK_FAILURES_MAX
 }
 
 impl<W: World> Engine<W>
@@ -148,10 +117,12 @@ where
 
     async fn keep_number(&self, stop: &impl Fn() -> bool) {
         let mut walk = Walk::default();
-        let (mut work, mut load) = (FuturesUnordered::new(), Load::default());
+        let (mut work, mut progress) = (FuturesUnordered::new(), Progress::default());
         while !stop() {
-            self.look_around(&mut walk);
-            self.begin_jobs(&mut load, |job| work.push(self.do_job(job)));
+            if self.look_around(&mut walk) {
+                progress.pace = Pace::default();
+            }
+            self.begin_jobs(&mut progress, |job| work.push(self.do_job(job)));
             let mut tick = pin!(self.environment().sleep(TICK));
             loop {
                 if work.is_empty() {
@@ -160,8 +131,8 @@ where
                 }
                 match select(work.next(), tick.as_mut()).await {
                     Either::Left((ended, _)) => {
-                        load.sub(ended.unwrap_or_default());
-                        self.begin_jobs(&mut load, |job| work.push(self.do_job(job)));
+                        self.end_job(&mut progress, ended);
+                        self.begin_jobs(&mut progress, |job| work.push(self.do_job(job)));
                     }
                     Either::Right(_) => break,
                 }
@@ -171,11 +142,13 @@ where
         while work.next().await.is_some() {}
     }
 
-    /// Judges bodies: all of them soon when others have changed, and all of them in turn
-    /// always, because slots and our own disk change, too.
-    fn look_around(&self, walk: &mut Walk) {
+    /// Judges bodies: all of them soon when others have changed (`true`), and all of them in
+    /// turn always, because slots and our own disk change, too.
+    fn look_around(&self, walk: &mut Walk) -> bool {
         let holders = &self.shared().holders;
-        if holders.meet(&self.peers().others()) {
+        let (others, zone) = (self.peers().others(), self.peers().zone());
+        let changed = holders.meet(&others, zone.as_deref());
+        if changed {
             *walk = Walk {
                 after: None,
                 hurry: true,
@@ -185,6 +158,7 @@ where
         }
         self.judge_all(walk);
         self.leave_to_next(holders.take_left());
+        changed
     }
 
     /// Bodies of keys that others own by now are kept like copies for them, and go when no
@@ -239,7 +213,7 @@ where
         }
     }
 
-    fn begin_jobs(&self, load: &mut Load, mut begin: impl FnMut(Job)) {
+    fn begin_jobs(&self, progress: &mut Progress, mut begin: impl FnMut(Job)) {
         if self.permit_lease().is_err() {
             return;
         }
@@ -249,24 +223,31 @@ where
         let session = self.peers().itself().map(|at| at.session);
         let rights = &self.shared().rights;
         let since = |of: &Copied| rights.taken_at(slot_of(of.bucket, &of.key));
+        let misplaced_max = progress.pace.misplaced_max(now);
+        let load = &mut progress.load;
         for _ in 0..LOOKS_MAX {
-            let Some(due) = holders.take(now, session, since, |due| load.fits(due)) else {
+            let fits = |due: &Due| load.fits(due, misplaced_max);
+            let Some(due) = holders.take(now, session, since, fits) else {
                 break;
             };
             if is_asked(&due) {
-                load.asked += 1;
+                load.add(Load::of_asked(1));
                 // One after the other: what it says may be enough.
                 asks.entry(due.ask[0].clone()).or_default().push(due);
                 continue;
             }
             let own = self.own_copy(due.blob, &due.copied);
-            // All who are there have it: others have to come.
-            if own == Own::Here && due.unnamed.is_none() && due.have.len() >= holders.usable() {
+            // All who are there have it, or all zones: others have to come.
+            let stuck = match due.lack {
+                Lack::Copies => due.have.len() >= holders.usable(),
+                Lack::Zones => holders.beside(due.copied.copies, &due.have).is_none(),
+            };
+            if own == Own::Here && due.unnamed.is_none() && stuck {
                 holders.looked(due.blob, Looked::Stuck(now + PAUSE_MAX), own);
                 continue;
             }
             let job = Job::Copy(due);
-            load.add(Load::of(&job));
+            load.add(job.load());
             begin(job);
         }
         for (at, mut bodies) in asks {
@@ -277,14 +258,34 @@ where
         }
     }
 
-    /// Does it, and tells what load it was.
-    async fn do_job(&self, job: Job) -> Load {
-        let load = Load::of(&job);
-        match job {
-            Job::Copy(due) => self.copy_missing(&due).await,
-            Job::Ask(at, bodies) => self.ask_for(&at, &bodies).await,
+    fn end_job(&self, progress: &mut Progress, ended: Option<Ended>) {
+        let Some(ended) = ended else {
+            return;
+        };
+        progress.load.sub(ended.load);
+        if let Some(failed) = ended.misplaced_failed {
+            let pause = |failures| self.pause_after(PAUSE_FIRST_MISPLACED, failures);
+            let now = self.environment().monotonic();
+            progress.pace.ended(failed, now, pause);
         }
-        load
+    }
+
+    async fn do_job(&self, job: Job) -> Ended {
+        let load = job.load();
+        let misplaced_failed = match job {
+            Job::Copy(due) => {
+                let failed = self.copy_missing(&due).await;
+                (due.lack == Lack::Zones).then_some(failed)
+            }
+            Job::Ask(at, bodies) => {
+                self.ask_for(&at, &bodies).await;
+                None
+            }
+        };
+        Ended {
+            load,
+            misplaced_failed,
+        }
     }
 
     async fn ask_for(&self, at: &CopyAt, bodies: &[Due]) {
@@ -301,32 +302,42 @@ where
                     holders.asked(due.blob, at, found.contains(&due.blob));
                     Looked::Learnt(now)
                 }
-                Err(_) => Looked::Failed(now + self.pause_after(due.failures)),
+                Err(_) => Looked::Failed(now + self.pause_after(PAUSE_FIRST, due.failures)),
             };
             holders.looked(due.blob, looked, self.own_copy(due.blob, &due.copied));
         }
     }
 
-    async fn copy_missing(&self, due: &Due) {
+    /// `true`: it failed.
+    async fn copy_missing(&self, due: &Due) -> bool {
         let made = self.copy_again(due).await;
         let now = self.environment().monotonic();
         let (holders, stats) = (&self.shared().holders, &self.shared().stats);
         let own = self.own_copy(due.blob, &due.copied);
+        let failed = made.is_err();
+        let first = match due.lack {
+            Lack::Copies => PAUSE_FIRST,
+            Lack::Zones => PAUSE_FIRST_MISPLACED,
+        };
         let looked = match made {
             Ok(Made::Enough) => Looked::Learnt(now + PAUSE_FIRST),
             Ok(Made::Waiting) => Looked::Stuck(now + PAUSE_WAITING),
-            Ok(Made::Over) if own != Own::Foreign => return holders.end(due.blob),
+            Ok(Made::Over) if own != Own::Foreign => {
+                holders.end(due.blob);
+                return failed;
+            }
             Ok(Made::Over) => Looked::Learnt(now),
             Err(_) => {
                 stats.copies_failed.fetch_add(1, Ordering::Relaxed);
-                Looked::Failed(now + self.pause_after(due.failures))
+                Looked::Failed(now + self.pause_after(first, due.failures))
             }
         };
         holders.looked(due.blob, looked, own);
+        failed
     }
 
-    fn pause_after(&self, failures: u32) -> Duration {
-        let pause = PAUSE_MAX.min(PAUSE_FIRST * 2u32.saturating_pow(failures.min(16)));
+    fn pause_after(&self, first: Duration, failures: u32) -> Duration {
+        let pause = PAUSE_MAX.min(first * 2u32.saturating_pow(failures.min(16)));
         let chance = (self.environment().random_u128() % 1_000) as u32;
         pause / 2 + pause / 2_000 * chance
     }
@@ -366,8 +377,7 @@ where
         if several {
             return self.take_whole(place, &record).await;
         }
-        let copying = self.copy_apart(&bucket, (blob, copied), &all, Some(entry));
-        let (made, owner) = copying.await?;
+        let (made, owner) = self.copy_apart(&bucket, due, Some(entry)).await?;
         all.extend_from_slice(&made);
         let sessions: Vec<CopyAt> = all.iter().cloned().chain(owner).collect();
         let named = (&*sessions, copied.copies);
@@ -378,12 +388,12 @@ where
         };
         let nodes: Vec<NodeId> = made.into_iter().map(|copy| copy.node).collect();
         let holders = &self.shared().holders;
+        let before = holders.named_still(due);
         match set {
             Ok(true) => {
                 // It may have ended meanwhile, and with it what was noted.
                 match holders.renew(blob, Arc::from(all), None) {
-                    true if nodes.is_empty() => {}
-                    true => holders.doubt(blob),
+                    true => holders.doubt(blob, &before),
                     false => holders.tell(blob, &nodes),
                 }
                 Ok(Made::Enough)

@@ -89,7 +89,8 @@ impl<W: World> Engine<W> {
     pub fn confirm_copy(&self, blob: BlobId, bytes: u64) -> bool {
         // First this: what lets go of it later finds it asked for.
         self.shared().kept.count_on(blob);
-        self.has_copy(blob, bytes)
+        // What is on its way here is not flushed.
+        !self.shared().kept.is_coming(blob) && self.has_copy(blob, bytes)
     }
 
     /// An owner says that no commit of these copies is under way.

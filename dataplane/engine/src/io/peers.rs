@@ -97,10 +97,9 @@ pub trait Peers {
     /// The other workers, as they are known now.
     fn others(&self) -> Vec<Neighbour>;
 
-    /// How many more copies of a body, each in a zone that has none, it takes until this
-    /// worker and those that `have` it are in as many zones as `copies` of it can be.
-    fn zones_missing(&self, _copies: usize, _have: &[NodeId]) -> usize {
-        0
+    /// The zone of this worker; none: there are no others, or it has not met them yet.
+    fn zone(&self) -> Option<String> {
+        None
     }
 
     /// This worker in its session, or in a later one than any it has sent a change in;

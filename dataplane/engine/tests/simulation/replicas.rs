@@ -5,6 +5,7 @@ mod dropped;
 mod late;
 mod parts;
 mod world;
+mod zones;
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -169,6 +169,7 @@ fn read_persist(shared: &Shared, samples: &mut Samples) {
     let (missing, missing_bytes) = shared.holders.missing();
     samples.count(Metric::CopiesMissing, &[], missing);
     samples.count(Metric::CopiesMissingBytes, &[], missing_bytes);
+    samples.count(Metric::CopiesMisplaced, &[], shared.holders.misplaced());
     let elsewhere = shared.holders.blobs() as u64;
     samples.count(Metric::CopiesElsewhere, &[], elsewhere);
     let (kept, kept_bytes) = shared.kept.totals();

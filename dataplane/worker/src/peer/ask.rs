@@ -20,7 +20,6 @@ use super::directory::Where;
 use super::limit::COPY_WAIT;
 use super::stats::Failure;
 use super::stripes::counted;
-use super::zones::{zones_missing, zones_of};
 use crate::buffers::PoolBuf;
 
 /// Keys that travel in one message: a fraction of what a frame holds.
@@ -219,13 +218,11 @@ impl quickwater_engine::io::Peers for EnginePeers {
         others
     }
 
-    fn zones_missing(&self, copies: usize, have: &[NodeId]) -> usize {
-        let Some(peers) = &self.0 else {
-            return 0;
-        };
-        let (own, usable) = peers.directory().candidates();
-        let there = zones_of(&own, &self.others(), have);
-        zones_missing(&there, &usable, copies)
+    fn zone(&self) -> Option<String> {
+        let directory = self.0.as_ref()?.directory();
+        let known = directory.neighbours().into_iter();
+        let mut own = known.filter(|one| one.node == *directory.node());
+        own.next().map(|own| own.zone)
     }
 
     fn itself(&self) -> Option<CopyAt> {

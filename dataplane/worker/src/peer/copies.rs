@@ -23,7 +23,6 @@ use super::call::{CallFailure, Outgoing, Reply};
 use super::connect::Peers;
 use super::limit::COPY_WAIT;
 use super::stats::Failure;
-use super::zones::zones_of;
 
 /// Copies of one body on their way.
 pub struct OutgoingCopies {
@@ -61,6 +60,13 @@ fn next<'n>(
             .then_with(by_score)
             .then_with(|| a.node.cmp(&b.node))
     })
+}
+
+/// The zones of this worker and of those that have a body.
+fn zones_of(own: &Neighbour, known: &[Neighbour], have: &[NodeId]) -> HashSet<String> {
+    let others = known.iter().filter(|one| have.contains(&one.node));
+    let all = others.chain([own]);
+    all.map(|one| one.zone.clone()).collect()
 }
 
 impl Peers {

@@ -20,7 +20,6 @@ mod stripes;
 #[cfg(test)]
 mod tests;
 mod wire;
-mod zones;
 
 pub use ask::EnginePeers;
 pub(crate) use ask::{KEYS_PER_CALL, right_to};

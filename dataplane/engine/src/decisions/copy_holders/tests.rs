@@ -36,6 +36,10 @@ fn member(name: &str, session: u64, live: bool) -> Neighbour {
     }
 }
 
+fn meet(holders: &CopyHolders, others: &[Neighbour]) -> bool {
+    holders.meet(others, Some(""))
+}
+
 /// Slots that never came from others.
 fn since(_: &Copied) -> Duration {
     Duration::ZERO
@@ -77,7 +81,7 @@ fn who_has_what_ended_is_told_once() {
 #[test]
 fn what_only_another_worker_has_is_kept_account_of_and_due() {
     let holders = CopyHolders::default();
-    holders.meet(&[member("b", 5, true)]);
+    meet(&holders, &[member("b", 5, true)]);
     let only_there = Copied {
         copies: 1,
         ..copied(&[at("b", 0)])
@@ -103,12 +107,21 @@ fn what_only_another_worker_has_is_kept_account_of_and_due() {
 #[test]
 fn a_copy_of_an_earlier_session_is_asked_for_whenever_it_is_noted() {
     let holders = CopyHolders::default();
-    assert!(holders.meet(&[member("b", 5, true), member("c", 1, true)]));
-    assert!(!holders.meet(&[member("b", 5, true), member("c", 1, true)]));
+    assert!(meet(
+        &holders,
+        &[member("b", 5, true), member("c", 1, true)]
+    ));
+    assert!(!meet(
+        &holders,
+        &[member("b", 5, true), member("c", 1, true)]
+    ));
     holders.note(BlobId(1), copied(&[at("b", 5), at("c", 1)]));
     assert_eq!(holders.missing(), (0, 0));
     // It comes back with an empty disk, and was looked at: nothing of it was noted then.
-    assert!(holders.meet(&[member("b", 6, true), member("c", 1, true)]));
+    assert!(meet(
+        &holders,
+        &[member("b", 6, true), member("c", 1, true)]
+    ));
     walk_all(&holders, true);
     assert_eq!(holders.missing(), (1, 10));
     let due = holders.take(NOW, None, since, |_| true).unwrap();
@@ -130,7 +143,7 @@ fn a_copy_of_an_earlier_session_is_asked_for_whenever_it_is_noted() {
 #[test]
 fn what_a_row_says_is_asked_for() {
     let holders = CopyHolders::default();
-    holders.meet(&[member("b", 5, true)]);
+    meet(&holders, &[member("b", 5, true)]);
     holders.note(BlobId(1), copied(&[at("b", 0)]));
     assert_eq!(holders.missing(), (1, 10));
     let due = holders.take(NOW, None, since, |_| true).unwrap();
@@ -140,11 +153,11 @@ fn what_a_row_says_is_asked_for() {
 #[test]
 fn the_oldest_comes_first_and_what_failed_waits() {
     let holders = CopyHolders::default();
-    holders.meet(&[member("b", 1, true)]);
+    meet(&holders, &[member("b", 1, true)]);
     for blob in [9, 3, 7, 5] {
         holders.note(BlobId(blob), copied(&[at("b", 1)]));
     }
-    holders.meet(&[member("b", 1, false), member("c", 1, true)]);
+    meet(&holders, &[member("b", 1, false), member("c", 1, true)]);
     walk_all(&holders, true);
     assert_eq!(holders.missing(), (4, 40));
     let take = || {
@@ -163,7 +176,7 @@ fn the_oldest_comes_first_and_what_failed_waits() {
     holders.looked(BlobId(3), Looked::Stuck(late), Own::Here);
     assert_eq!(take(), None);
     // Others come: nothing waits any longer.
-    holders.meet(&[member("b", 1, false), member("d", 1, true)]);
+    meet(&holders, &[member("b", 1, false), member("d", 1, true)]);
     walk_all(&holders, true);
     assert_eq!([take(), take(), take()], [Some(9), Some(3), None]);
     assert!(holders.renew(BlobId(9), [at("d", 1)].into(), None));
@@ -178,11 +191,11 @@ fn the_oldest_comes_first_and_what_failed_waits() {
 #[test]
 fn what_does_not_fit_stays_and_a_member_that_comes_back_ends_the_wait() {
     let holders = CopyHolders::default();
-    holders.meet(&[member("b", 1, false)]);
+    meet(&holders, &[member("b", 1, false)]);
     holders.note(BlobId(1), copied(&[at("b", 1)]));
     assert!(holders.take(NOW, None, since, |_| false).is_none());
     assert_eq!(holders.missing(), (1, 10));
-    holders.meet(&[member("b", 1, true)]);
+    meet(&holders, &[member("b", 1, true)]);
     walk_all(&holders, false);
     assert_eq!(holders.missing(), (0, 0), "it is there as it was");
     assert!(holders.take(NOW, None, since, |_| true).is_none());
@@ -191,7 +204,7 @@ fn what_does_not_fit_stays_and_a_member_that_comes_back_ends_the_wait() {
 #[test]
 fn our_own_copy_is_missed_and_foreign_keys_are_forgotten() {
     let holders = CopyHolders::default();
-    holders.meet(&[member("b", 1, true)]);
+    meet(&holders, &[member("b", 1, true)]);
     holders.note(BlobId(1), copied(&[at("b", 1)]));
     holders.note(BlobId(2), copied(&[at("b", 1)]));
     holders.suspect(BlobId(1));
@@ -213,7 +226,7 @@ fn our_own_copy_is_missed_and_foreign_keys_are_forgotten() {
 fn who_is_there_is_read_first() {
     let holders = CopyHolders::default();
     holders.note(BlobId(1), copied(&[at("b", 1), at("c", 1)]));
-    holders.meet(&[member("b", 1, false), member("c", 1, true)]);
+    meet(&holders, &[member("b", 1, false), member("c", 1, true)]);
     assert_eq!(holders.readers(BlobId(1)), [node("c"), node("b")]);
     assert!(holders.readers(BlobId(2)).is_empty());
 }
@@ -221,7 +234,7 @@ fn who_is_there_is_read_first() {
 #[test]
 fn what_is_let_go_is_neither_due_nor_told() {
     let holders = CopyHolders::default();
-    holders.meet(&[member("b", 1, true), member("c", 1, false)]);
+    meet(&holders, &[member("b", 1, true), member("c", 1, false)]);
     holders.note(BlobId(1), copied(&[at("b", 1)]));
     holders.note(BlobId(2), copied(&[at("c", 1)]));
     holders.note(BlobId(3), copied(&[at("b", 2)]));
@@ -240,7 +253,7 @@ fn what_is_let_go_is_neither_due_nor_told() {
 #[test]
 fn what_no_row_names_counts_only_in_the_session_it_was_given_in() {
     let holders = CopyHolders::default();
-    holders.meet(&[member("b", 1, true), member("c", 1, true)]);
+    meet(&holders, &[member("b", 1, true), member("c", 1, true)]);
     holders.note(
         BlobId(1),
         Copied {
@@ -293,11 +306,14 @@ fn bodies_of_others_keys_are_handed_out() {
 fn whom_a_row_names_no_more_is_counted_on_no_more() {
     let holders = CopyHolders::default();
     let (b, c, d) = (at("b", 1), at("c", 1), at("d", 1));
-    holders.meet(&[
-        member("b", 1, true),
-        member("c", 1, true),
-        member("d", 1, true),
-    ]);
+    meet(
+        &holders,
+        &[
+            member("b", 1, true),
+            member("c", 1, true),
+            member("d", 1, true),
+        ],
+    );
     let two = Copied {
         copies: 2,
         ..copied(&[b.clone(), c.clone()])
@@ -321,7 +337,7 @@ fn whom_a_row_names_no_more_is_counted_on_no_more() {
 #[test]
 fn our_own_copy_counts_once_the_row_names_us() {
     let holders = CopyHolders::default();
-    holders.meet(&[member("b", 1, true)]);
+    meet(&holders, &[member("b", 1, true)]);
     holders.note_row(BlobId(1), copied(&[at("b", 1)]), false);
     holders.note_row(BlobId(2), copied(&[at("b", 1)]), true);
     assert_eq!(holders.missing(), (1, 10));
@@ -341,11 +357,11 @@ fn our_own_copy_counts_once_the_row_names_us() {
 #[test]
 fn who_was_named_just_now_is_asked_before_it_counts() {
     let holders = CopyHolders::default();
-    holders.meet(&[member("b", 3, true)]);
+    meet(&holders, &[member("b", 3, true)]);
     holders.note(BlobId(1), copied(&[at("b", 3)]));
     assert_eq!(holders.missing(), (0, 0));
-    holders.doubt(BlobId(1));
-    holders.doubt(BlobId(7));
+    holders.doubt(BlobId(1), &[]);
+    holders.doubt(BlobId(7), &[]);
     assert_eq!(holders.missing(), (1, 10));
     let when = |_: &Copied| Duration::from_secs(9);
     let due = holders.take(NOW, None, when, |_| true).unwrap();
@@ -356,7 +372,7 @@ fn who_was_named_just_now_is_asked_before_it_counts() {
     let due = holders.take(NOW, None, since, |_| true).unwrap();
     assert!(due.ask.is_empty() && due.have.is_empty());
     assert!(holders.renew(BlobId(1), [at("b", 3)].into(), None));
-    holders.doubt(BlobId(1));
+    holders.doubt(BlobId(1), &[]);
     holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
     holders.take(NOW, None, since, |_| true).unwrap();
     holders.asked(BlobId(1), &at("b", 3), true);
@@ -368,7 +384,7 @@ fn who_was_named_just_now_is_asked_before_it_counts() {
 fn who_was_dropped_from_a_row_is_told() {
     let holders = CopyHolders::default();
     let (b, c, d) = (at("b", 1), at("c", 1), at("d", 1));
-    holders.meet(&[member("b", 1, true), member("c", 1, true)]);
+    meet(&holders, &[member("b", 1, true), member("c", 1, true)]);
     holders.note(BlobId(1), copied(&[b.clone(), c.clone()]));
     assert!(holders.renew(BlobId(1), [c.clone(), d.clone()].into(), None));
     assert_eq!(holders.take_ended(), [(b.node, vec![BlobId(1)])].into());
@@ -382,7 +398,7 @@ fn who_was_dropped_from_a_row_is_told() {
 #[test]
 fn who_has_not_all_of_a_body_is_told_once_it_is_found() {
     let holders = CopyHolders::default();
-    holders.meet(&[member("b", 2, true)]);
+    meet(&holders, &[member("b", 2, true)]);
     holders.note(BlobId(1), copied(&[at("b", 1)]));
     holders.take(NOW, None, since, |_| true).unwrap();
     holders.asked(BlobId(1), &at("b", 2), false);
@@ -398,14 +414,14 @@ fn who_could_not_be_told_is_told_when_it_is_there() {
         holders.tell_again();
         holders.take_ended()
     };
-    holders.meet(&[member("b", 1, false), member("c", 1, true)]);
+    meet(&holders, &[member("b", 1, false), member("c", 1, true)]);
     for name in ["b", "c", "gone"] {
         holders.untold(&node(name), &[BlobId(1), BlobId(2)]);
     }
     assert!(holders.take_ended().is_empty(), "not at once");
     let both = vec![BlobId(1), BlobId(2)];
     assert_eq!(told(), [(node("c"), both.clone())].into());
-    holders.meet(&[member("b", 1, true)]);
+    meet(&holders, &[member("b", 1, true)]);
     assert_eq!(told(), [(node("b"), both)].into());
     assert!(told().is_empty());
     // They do not grow for ever.
@@ -416,4 +432,95 @@ fn who_could_not_be_told_is_told_when_it_is_there() {
     assert_eq!(told()[&node("b")].len(), 50_000);
     holders.untold(&node("b"), &many);
     assert_eq!(told()[&node("b")].len(), 40_000);
+}
+
+fn in_zone(zone: &str, member: Neighbour) -> Neighbour {
+    Neighbour {
+        zone: zone.into(),
+        ..member
+    }
+}
+
+#[test]
+fn a_body_in_too_few_zones_is_due_and_not_missing() {
+    let holders = CopyHolders::default();
+    let (b, c) = (
+        in_zone("1", member("b", 1, true)),
+        in_zone("2", member("c", 1, true)),
+    );
+    holders.meet(std::slice::from_ref(&b), Some("1"));
+    holders.note(BlobId(1), copied(&[at("b", 1)]));
+    assert_eq!((holders.missing().0, holders.misplaced()), (0, 0));
+    assert!(holders.take(NOW, None, since, |_| true).is_none());
+    assert!(holders.meet(&[b.clone(), c.clone()], Some("1")));
+    walk_all(&holders, true);
+    assert_eq!((holders.missing().0, holders.misplaced()), (0, 1));
+    let due = holders.take(NOW, None, since, |_| true).unwrap();
+    assert_eq!((due.lack, due.have.len()), (Lack::Zones, 1));
+    let beside = holders.beside(2, &due.have);
+    assert_eq!(beside, Some(vec![node("b")]));
+    // It refused.
+    let late = NOW + Duration::from_secs(1);
+    holders.looked(BlobId(1), Looked::Failed(late), Own::Here);
+    assert_eq!((holders.missing().0, holders.misplaced()), (0, 1));
+    assert!(holders.take(NOW, None, since, |_| true).is_none());
+    let due = holders.take(late, None, since, |_| true).unwrap();
+    assert_eq!(due.failures, 1);
+    assert!(holders.renew(BlobId(1), [at("b", 1), at("c", 1)].into(), None));
+    // Only who came is asked.
+    holders.doubt(BlobId(1), &due.have);
+    holders.looked(BlobId(1), Looked::Learnt(late), Own::Here);
+    assert_eq!((holders.missing().0, holders.misplaced()), (0, 1));
+    let due = holders.take(late, None, since, |_| true).unwrap();
+    assert_eq!(due.ask, [at("c", 1)]);
+    holders.asked(BlobId(1), &at("c", 1), true);
+    holders.looked(BlobId(1), Looked::Learnt(late), Own::Here);
+    assert_eq!((holders.missing().0, holders.misplaced()), (0, 0));
+    assert_eq!(holders.beside(2, &[at("b", 1), at("c", 1)]), None);
+}
+
+#[test]
+fn copies_come_before_zones() {
+    let holders = CopyHolders::default();
+    let b = in_zone("1", member("b", 1, true));
+    let c = in_zone("2", member("c", 1, true));
+    holders.meet(&[b, c], Some("1"));
+    holders.note(BlobId(1), copied(&[at("b", 1)]));
+    holders.note(BlobId(2), copied(&[at("b", 1)]));
+    holders.note(BlobId(3), copied(&[at("c", 9)]));
+    assert_eq!((holders.missing().0, holders.misplaced()), (1, 2));
+    let take = || holders.take(NOW, None, since, |_| true).unwrap();
+    assert_eq!((take().blob, take().blob), (BlobId(3), BlobId(1)));
+    // It is found to lack more while it is looked at, or waits.
+    holders.suspect(BlobId(1));
+    holders.suspect(BlobId(2));
+    assert_eq!((holders.missing().0, holders.misplaced()), (3, 0));
+    assert_eq!(take().lack, Lack::Copies);
+    holders.looked(BlobId(1), Looked::Learnt(NOW), Own::Here);
+    assert_eq!((holders.missing().0, holders.misplaced()), (2, 1));
+    for blob in [1, 2, 3] {
+        holders.end(BlobId(blob));
+    }
+    assert_eq!((holders.missing(), holders.misplaced()), ((0, 0), 0));
+}
+
+#[test]
+fn who_was_named_all_the_time_is_not_doubted() {
+    let holders = CopyHolders::default();
+    let (b, c) = (at("b", 1), at("c", 1));
+    meet(&holders, &[member("b", 1, true), member("c", 1, true)]);
+    let three = Copied {
+        copies: 3,
+        ..copied(&[b.clone(), c.clone()])
+    };
+    holders.note(BlobId(1), three);
+    holders.suspect(BlobId(1));
+    let due = holders.take(NOW, None, since, |_| true).unwrap();
+    assert_eq!(*holders.named_still(&due), [b.clone(), c.clone()]);
+    // A row without c was written since: it may have let go of the body.
+    holders.named(BlobId(1), std::slice::from_ref(&b));
+    assert_eq!(&*holders.named_still(&due), std::slice::from_ref(&b));
+    holders.renew(BlobId(1), [b.clone(), c].into(), None);
+    holders.doubt(BlobId(1), std::slice::from_ref(&b));
+    assert_eq!(*holders.of(BlobId(1)), [b, at("c", 0)]);
 }

@@ -30,11 +30,10 @@ impl Bare {
         named.iter().chain([&self.owner]).cloned().collect()
     }
 
-    fn unnamed(&self, due: &Due) -> Unnamed {
-        let before = due.unnamed.as_ref().map(|of| Arc::clone(&of.named));
+    fn unnamed(&self, named: Arc<[CopyAt]>) -> Unnamed {
         Unnamed {
             session: self.owner.session,
-            named: before.unwrap_or_else(|| due.have.clone().into()),
+            named,
         }
     }
 }
@@ -74,8 +73,7 @@ where
             made: Vec::new(),
             owner: itself,
         };
-        let copying = self.copy_apart(bucket, (*blob, copied), &due.have, None);
-        let (made, owner) = copying.await?;
+        let (made, owner) = self.copy_apart(bucket, due, None).await?;
         bare.made = made.iter().map(|copy| copy.node.clone()).collect();
         bare.all.extend(made);
         bare.owner = owner.unwrap_or(bare.owner);
@@ -111,11 +109,12 @@ where
             let metadata = self.changes(copied.bucket, &copied.key);
             metadata.set_part_holders(place, (part, *blob), named).await
         });
-        match set.await {
+        let set = set.await;
+        let before = holders.named_still(due);
+        match set {
             Ok(true) => {
                 match holders.renew(*blob, Arc::from(bare.all), None) {
-                    true if bare.made.is_empty() => {}
-                    true => holders.doubt(*blob),
+                    true => holders.doubt(*blob, &before),
                     false => holders.tell(*blob, &bare.made),
                 }
                 Ok(Made::Enough)
@@ -127,7 +126,7 @@ where
             }
             // They may be named, or those whose names this drops be let go of.
             Err(error @ MetadataError::Unknown(_)) => {
-                let unnamed = bare.unnamed(due);
+                let unnamed = bare.unnamed(before);
                 holders.renew(*blob, Arc::from(bare.all), Some(unnamed));
                 Err(error.into())
             }
@@ -153,12 +152,13 @@ where
         // One at a time: each says who has all of it by then.
         let locked = self.lock_since(due).await;
         let _guard = locked.inspect_err(|_| holders.tell(*blob, &bare.made))?;
-        let unnamed = bare.unnamed(due);
+        let unnamed = bare.unnamed(holders.named_still(due));
         if !holders.renew(*blob, Arc::from(&*bare.all), Some(unnamed)) {
             holders.tell(*blob, &bare.made);
             return Ok(Made::Enough);
         }
         let mut named: Vec<CopyAt> = Vec::new();
+        let mut named_before = Vec::new();
         for extent in &record.extents {
             let Some(held) = holders.sessions(extent.blob) else {
                 return Ok(Made::Waiting);
@@ -169,6 +169,9 @@ where
                 || !self.has_copy(extent.blob, extent.size)
             {
                 return Ok(Made::Waiting);
+            }
+            if let Some(unnamed) = held.unnamed {
+                named_before.push((extent.blob, unnamed.named));
             }
             let new = held.have.into_iter().filter(|at| !named.contains(at));
             let new: Vec<CopyAt> = new.collect();
@@ -183,7 +186,9 @@ where
         }
         for extent in &record.extents {
             holders.named(extent.blob, &named);
-            holders.doubt(extent.blob);
+        }
+        for (blob, before) in named_before {
+            holders.doubt(blob, &before);
         }
         Ok(Made::Enough)
     }

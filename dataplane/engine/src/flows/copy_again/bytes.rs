@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use quickwater_proto::{BlobId, Bucket, CHUNK_BYTES, CopyAt, NodeId, ObjectRecord, slot_of};
 
-use crate::decisions::copy_holders::Copied;
+use crate::decisions::copy_holders::{Copied, Due, Lack};
 use crate::decisions::read_plan::chunks_of;
 use crate::engine::{Engine, World};
 use crate::error::FlowError;
@@ -14,6 +14,9 @@ use crate::io::{
     Buffer, ChunkId, Copies, CopyBody, Disk, Durability, Environment, JOURNAL_CHUNK, Metadata,
     Peers,
 };
+
+/// Workers asked whether they have a body that nobody takes.
+const ASKED_FOR_ONE_MAX: usize = 16;
 
 impl<W: World> Engine<W>
 where
@@ -55,49 +58,74 @@ where
         Ok(written?)
     }
 
-    /// Copies a body to as many others as it lacks, and to more where those that have it
-    /// share a zone and there is another one: who made it here may be in theirs. What it has
-    /// too many stays until the UFS has the object. Answers who got one, and this worker as
-    /// it was named to them.
+    /// Copies a body to as many others as it lacks. If it lacks none, and could be in more
+    /// zones, it gets one more in one of these: the next look is for the next one. What it
+    /// has too many stays until the UFS has the object. Answers who got one, and this worker
+    /// as it was named to them.
     pub(super) async fn copy_apart(
         &self,
         bucket: &Bucket,
-        (blob, copied): (BlobId, &Copied),
-        have: &[CopyAt],
+        due: &Due,
         entry: Option<Bytes>,
     ) -> Result<(Vec<CopyAt>, Option<CopyAt>), FlowError> {
+        let Due { copied, have, .. } = due;
         let want = copied.copies.saturating_sub(have.len() + 1);
-        let nodes: Vec<NodeId> = have.iter().map(|copy| copy.node.clone()).collect();
-        let apart = self.peers().zones_missing(copied.copies, &nodes);
-        let mut made = (Vec::new(), None);
-        if apart > want {
-            let copying = self.copy_there(bucket, (blob, copied), apart, have, entry.clone());
-            match copying.await {
-                Ok(enough) => made = enough,
-                // Its number of copies does not wait for them.
+        let beside = self.shared().holders.beside(copied.copies, have);
+        let made = if want > 0 {
+            let not: Vec<NodeId> = have.iter().map(|copy| copy.node.clone()).collect();
+            self.copy_there(bucket, due, (want, &not), entry).await?
+        } else if let Some(not) = beside {
+            match self.copy_to_zone(bucket, due, &not, entry).await {
+                Ok(made) => made,
+                Err(error) if due.lack == Lack::Zones => return Err(error),
+                // What else it lacked does not wait for that.
                 Err(_) => {
                     let stats = &self.shared().stats;
                     stats.copies_failed.fetch_add(1, Ordering::Relaxed);
+                    (Vec::new(), None)
                 }
             }
-        }
-        if want > made.0.len() {
-            let copying = self.copy_there(bucket, (blob, copied), want, have, entry);
-            made = copying.await?;
-        }
+        } else {
+            (Vec::new(), None)
+        };
         self.count_made(copied.bytes, made.0.len() as u64);
         Ok(made)
     }
 
+    /// To one other that is not among `not`. Whoever has it by an attempt before, whose proof
+    /// came too late, refuses it: it is taken at its word, and asked once more when it is
+    /// named. Only what has its number of copies without it is copied so.
+    async fn copy_to_zone(
+        &self,
+        bucket: &Bucket,
+        due: &Due,
+        not: &[NodeId],
+        entry: Option<Bytes>,
+    ) -> Result<(Vec<CopyAt>, Option<CopyAt>), FlowError> {
+        let refused = match self.copy_there(bucket, due, (1, not), entry).await {
+            Ok(made) => return Ok(made),
+            Err(refused) => refused,
+        };
+        let body = (due.blob, due.copied.bytes);
+        let others = self.shared().holders.usable_but(not);
+        for at in others.into_iter().take(ASKED_FOR_ONE_MAX) {
+            let found = self.peers().has_copies(&at.node, &[body]).await;
+            if found.is_ok_and(|found| found.contains(&due.blob)) {
+                return Ok((vec![at], self.peers().itself()));
+            }
+        }
+        Err(refused)
+    }
+
+    /// To so many others, none of which is among `not`.
     async fn copy_there(
         &self,
         bucket: &Bucket,
-        (blob, copied): (BlobId, &Copied),
-        want: usize,
-        have: &[CopyAt],
+        due: &Due,
+        (want, not): (usize, &[NodeId]),
         entry: Option<Bytes>,
     ) -> Result<(Vec<CopyAt>, Option<CopyAt>), FlowError> {
-        let not: Vec<NodeId> = have.iter().map(|copy| copy.node.clone()).collect();
+        let (blob, copied) = (due.blob, &due.copied);
         let place = (bucket, &copied.key);
         let body = CopyBody {
             blob,
@@ -105,7 +133,7 @@ where
             part: copied.part,
             bare: entry.is_none(),
         };
-        let mut copies = self.peers().copy(place, body, want, &not).await?;
+        let mut copies = self.peers().copy(place, body, want, not).await?;
         for (chunk, len) in chunks(blob, copied.bytes) {
             let buffer = self.read_any(chunk, len).await?;
             copies.send(buffer.into_bytes()).await?;

@@ -100,7 +100,7 @@ fn only_what_nobody_else_has_stays() {
         let shared = owning(&keys);
         shared
             .holders
-            .meet(&[neighbour("there", true), neighbour("dead", false)]);
+            .meet(&[neighbour("there", true), neighbour("dead", false)], None);
         bytes(&shared, 1, "alone", &["dead"]);
         bytes(&shared, 2, "copied", &["there"]);
         bytes(&shared, 3, "ended", &[]);

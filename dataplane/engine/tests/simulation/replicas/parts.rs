@@ -501,3 +501,49 @@ fn what_came_for_another_is_not_let_go_once_it_is_ours() {
         assert_eq!(a.shared().kept.totals(), (0, 0));
     });
 }
+
+/// `c`, the only one of its zone, comes when two have all: until it has all, too, and a row
+/// says so.
+async fn until_in_another_zone(cluster: &Cluster, a: &Worker, open: &Open) {
+    let c = cluster.start("c", false);
+    cluster.place("c", "2");
+    cluster.run(&c);
+    let made = || a.shared().stats.copies_made.load(Ordering::Relaxed);
+    cluster.until("copied", || made() == 2).await;
+    let misplaced = || a.shared().holders.misplaced() + missing(a);
+    cluster.until("known", || misplaced() == 0).await;
+    let all = ["a", "b", "c"];
+    assert_eq!(open.having(), [all, all]);
+    // It keeps what rows name.
+    cluster.wait(600).await;
+    assert_eq!(open.having(), [all, all]);
+    assert_eq!((made(), misplaced()), (2, 0));
+}
+
+#[test]
+fn parts_of_an_upload_get_into_a_zone_that_came_later() {
+    in_a_cluster(2, |cluster| async move {
+        let (a, _, mut open) = two_with_an_upload(&cluster).await;
+        cluster.run(&a);
+        for number in [1, 2] {
+            open.put(number, number.into()).await.unwrap();
+        }
+        until_in_another_zone(&cluster, &a, &open).await;
+        open.complete_at_last().await;
+        assert!(named(&cluster).contains(&"c".to_owned()));
+    });
+}
+
+#[test]
+fn bodies_of_an_object_get_into_a_zone_that_came_later() {
+    in_a_cluster(2, |cluster| async move {
+        let (a, _, mut open) = two_with_an_upload(&cluster).await;
+        cluster.run(&a);
+        for number in [1, 2] {
+            open.put(number, number.into()).await.unwrap();
+        }
+        open.complete_at_last().await;
+        until_in_another_zone(&cluster, &a, &open).await;
+        assert!(named(&cluster).contains(&"c".to_owned()));
+    });
+}

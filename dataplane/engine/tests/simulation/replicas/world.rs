@@ -197,6 +197,10 @@ impl Peers for SimPeers {
         others.filter(|one| one.node != self.node).collect()
     }
 
+    fn zone(&self) -> Option<String> {
+        Some(self.seats.borrow()[&self.node].neighbour.zone.clone())
+    }
+
     fn itself(&self) -> Option<CopyAt> {
         Some(self.own())
     }
@@ -295,6 +299,7 @@ impl Cluster {
         let id = node(name);
         let before = self.seats.borrow_mut().remove(&id);
         let session = before.as_ref().map_or(1, |seat| seat.neighbour.session + 1);
+        let zone = before.as_ref().map(|seat| seat.neighbour.zone.clone());
         let disk = match before {
             Some(seat) if !wiped => seat.engine.disk().clone(),
             _ => SimDisk {
@@ -306,7 +311,7 @@ impl Cluster {
         let neighbour = Neighbour {
             node: id.clone(),
             address: String::new(),
-            zone: String::new(),
+            zone: zone.unwrap_or_default(),
             capacity_bytes: 1,
             session,
             live: true,
@@ -328,6 +333,11 @@ impl Cluster {
         self.change(name, |seat| seat.neighbour.session += 1);
         let mut sessions = self.metadata.sessions.borrow_mut();
         *sessions.get_mut(&node(name)).unwrap() += 1;
+    }
+
+    /// A worker is in a zone from now on.
+    pub fn place(&self, name: &str, zone: &str) {
+        self.change(name, |seat| seat.neighbour.zone = zone.into());
     }
 
     /// A worker is gone, and known to be.
