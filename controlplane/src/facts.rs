@@ -112,6 +112,8 @@ pub struct Facts {
     pub head: FactsHead,
     /// What all of it comes to.
     pub end: FactsEnd,
+    /// xxh3 of all of it: which file it is.
+    pub sum: u64,
     /// The names.
     pub names: Vec<u8>,
     /// Where the first fact lies.
@@ -168,6 +170,7 @@ impl Facts {
             from,
             head,
             end,
+            sum,
             names,
             first,
             at: first,

@@ -37,8 +37,9 @@ use crate::keyspace;
 use crate::records::{JournalEntry, Known, decode_bucket_id, decode_known, encode_known};
 use crate::store::{CommitError, KeyRange, Row, Store, Transaction, successor};
 
-/// The format row of metadata that are being rebuilt.
-pub(super) const UNFINISHED: &[u8] = b"unfinished rebuild";
+/// What the format row of metadata that are being rebuilt begins with; of what they are rebuilt
+/// is behind it.
+pub(super) const UNFINISHED: &str = "unfinished rebuild of ";
 /// Rows of names written in one transaction.
 const NAMES_ROWS: usize = 500;
 /// Attempts at several changes in one transaction before fewer are tried. Each of hundreds
@@ -64,6 +65,17 @@ pub enum RebuildError {
          since again: an older file does not know what they have acked"
     )]
     NotEmpty,
+    /// A rebuild was cut that went by something else: what it entered would be mixed with the rest.
+    #[error(
+        "a rebuild was begun of {begun}, and this one is of {now}: go on with the same, or remove \
+         what it wrote (the directory `metadata`; FoundationDB: the prefix) and begin anew"
+    )]
+    Other {
+        /// What the first goes by.
+        begun: String,
+        /// What this one goes by.
+        now: String,
+    },
     /// The names cannot be read, or the store does not answer as it should.
     #[error(transparent)]
     Rows(#[from] DumpError),
@@ -96,23 +108,37 @@ impl Restored {
 
 impl<S: Store> Namespace<S> {
     /// Begins, or goes on with a rebuild that was cut. `names`: what
-    /// [`dump::export_names`] wrote. Answers whether it goes on.
+    /// [`dump::export_names`] wrote. `of`: what it goes by (files, choices), for people; the
+    /// same of one that goes on. Answers whether it goes on.
     ///
     /// # Errors
     /// See [`RebuildError`].
-    pub async fn begin_rebuild(&self, names: Option<&mut dyn Read>) -> Result<bool, RebuildError> {
+    pub async fn begin_rebuild(
+        &self,
+        names: Option<&mut dyn Read>,
+        of: &str,
+    ) -> Result<bool, RebuildError> {
         let format = keyspace::format();
         let range = KeyRange::new(FIRST_KEY, END_KEY);
         let is_empty = dump::page(&self.store, &range, 1).await?.0.is_empty();
         if !is_empty {
             let found = dump::page(&self.store, &KeyRange::point(&format), 1).await?;
-            if found.0.first().is_none_or(|row| *row.value != *UNFINISHED) {
-                return Err(RebuildError::NotEmpty);
+            let begun = found.0.first().and_then(|row| {
+                let value = std::str::from_utf8(&row.value).ok()?;
+                value.strip_prefix(UNFINISHED)
+            });
+            match begun {
+                None => return Err(RebuildError::NotEmpty),
+                Some(begun) if begun != of => {
+                    let (begun, now) = (begun.to_owned(), of.to_owned());
+                    return Err(RebuildError::Other { begun, now });
+                }
+                Some(_) => {}
             }
         }
         let unfinished = Row {
             key: format.into(),
-            value: UNFINISHED.into(),
+            value: format!("{UNFINISHED}{of}").into_bytes().into(),
         };
         dump::write(&self.store, &[unfinished]).await?;
         if let Some(names) = names {

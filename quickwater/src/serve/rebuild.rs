@@ -359,7 +359,7 @@ impl Rebuild for Work<'_> {
 
     async fn make<S: stores::Store>(&mut self, to: &Namespace<S>) -> Result<()> {
         let mut names = open_names(self.store)?;
-        self.found.resumed = begin(to, &mut names, self.last.after).await?;
+        self.found.resumed = begin(to, &mut names, "the cache store", self.last.after).await?;
         let last_bucket = to.last_bucket().await?;
         self.enter_all(to).await?;
         self.restore_all(to, last_bucket).await?;

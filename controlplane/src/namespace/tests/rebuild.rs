@@ -63,7 +63,7 @@ async fn rebuild<S: Store>(
     changes: &[Change],
     entries: &[JournalEntry],
 ) {
-    to.begin_rebuild(Some(&mut &*names)).await.unwrap();
+    to.begin_rebuild(Some(&mut &*names), "n1").await.unwrap();
     to.enter_known(changes).await.unwrap();
     restore(to, entries).await;
     to.end_rebuild(b"store", 99).await.unwrap();
@@ -206,13 +206,20 @@ async fn one_that_was_cut_goes_on_and_others_are_refused() {
     ];
     let changes: Vec<_> = entries.iter().map(|e| known(e, false, 0)).collect();
     let to = namespace();
-    assert!(!to.begin_rebuild(Some(&mut &*names)).await.unwrap());
+    assert!(!to.begin_rebuild(Some(&mut &*names), "n1").await.unwrap());
     to.enter_known(&changes[..1]).await.unwrap();
     assert_eq!(restore(&to, &entries).await.made, 1);
     let refused = to.check_format().await.unwrap_err().to_string();
     assert!(refused.contains("unfinished rebuild"), "{refused}");
-    // Cut here.
-    assert!(to.begin_rebuild(Some(&mut &*names)).await.unwrap());
+    // Cut here. What was entered by one choice is not mixed with another.
+    let other = to.begin_rebuild(Some(&mut &*names), "n1, n2").await;
+    let other = other.unwrap_err().to_string();
+    assert!(
+        other.contains("begun of n1, and this one is of n1, n2:"),
+        "{other}"
+    );
+    assert_eq!(to.known_changes(None, 10).await.unwrap().len(), 1);
+    assert!(to.begin_rebuild(Some(&mut &*names), "n1").await.unwrap());
     to.enter_known(&changes).await.unwrap();
     let restored = restore(&to, &entries).await;
     assert_eq!((restored.made, restored.known), (1, 1));
@@ -220,7 +227,7 @@ async fn one_that_was_cut_goes_on_and_others_are_refused() {
     to.check_format().await.unwrap();
     assert!(to.known_changes(None, 10).await.unwrap().is_empty());
     assert_eq!(to.usage(id).await.unwrap().objects, 2);
-    let again = to.begin_rebuild(Some(&mut &*names)).await;
+    let again = to.begin_rebuild(Some(&mut &*names), "n1").await;
     assert!(matches!(again, Err(RebuildError::NotEmpty)));
 }
 
@@ -258,14 +265,14 @@ async fn damaged_names_and_removed_buckets() {
     from.delete_bucket(id, false).await.unwrap();
     let mut names = names(&from).await;
     let to = namespace();
-    to.begin_rebuild(Some(&mut &*names)).await.unwrap();
+    to.begin_rebuild(Some(&mut &*names), "n1").await.unwrap();
     assert_eq!(to.last_bucket().await.unwrap(), id.0);
     assert_eq!(to.bucket_name(id).await, Ok(None));
     let restored = to.restore(&[entry]).await.unwrap();
     assert_eq!((restored.made, restored.homeless), (0, 1));
     let last = names.len() - 1;
     names[last] ^= 1;
-    let refused = namespace().begin_rebuild(Some(&mut &*names)).await;
+    let refused = namespace().begin_rebuild(Some(&mut &*names), "n1").await;
     assert!(matches!(refused, Err(RebuildError::Rows(_))));
 }
 
@@ -298,7 +305,7 @@ proptest! {
             found.rotate_left(at);
             found.extend(found.clone());
             let to = namespace();
-            to.begin_rebuild(Some(&mut &*names)).await.unwrap();
+            to.begin_rebuild(Some(&mut &*names), "n1").await.unwrap();
             for some in found.chunks(batch) {
                 to.enter_known(some).await.unwrap();
             }
@@ -324,7 +331,7 @@ async fn a_cluster_goes_on_with_those_that_told() {
     let blobs = [(BlobId(7), 2), (BlobId(7), 0), (BlobId(8), 1)];
     // Cut, and begun again.
     for _ in 0..2 {
-        to.begin_rebuild(Some(&mut &*names)).await.unwrap();
+        to.begin_rebuild(Some(&mut &*names), "n1").await.unwrap();
         let changes = [known(&made, false, 0), known(&lost, false, 1)];
         to.enter_known(&changes).await.unwrap();
         to.enter_blobs(&blobs).await.unwrap();

@@ -17,6 +17,7 @@ use quickwater_controlplane::namespace::Namespace;
 use quickwater_controlplane::records::{FactRow, FactsHead, JournalEntry, Known};
 use quickwater_controlplane::{dump, store as stores};
 use quickwater_proto::{BlobId, NodeId, SLOTS, SlotTable, slot_of};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::super::budget::Budget;
 use super::super::control_runtime;
@@ -286,6 +287,9 @@ impl<'a> Work<'a> {
                 telling.tell(&untold(&facts.head.witness.node))?;
             }
         }
+        let mut without = sources.without.to_vec();
+        without.sort_unstable();
+        without.dedup();
         let names = newest.and_then(|(_, at)| opened.get_mut(at));
         let names = names.map(|facts| std::mem::take(&mut facts.names));
         Ok(Self {
@@ -294,11 +298,41 @@ impl<'a> Work<'a> {
             words,
             away,
             overtaken: sources.overtaken,
-            without: sources.without.to_vec(),
+            without,
             after,
             found,
             telling,
         })
+    }
+
+    /// What it goes by. What was entered before a cut counts on, so it must be the same then.
+    /// Short, however many workers there are: it is kept in one row.
+    fn described(&self) -> String {
+        let mut sum = Xxh3::new();
+        for facts in &self.sources {
+            sum.update(&facts.sum.to_be_bytes());
+        }
+        let files = format!("{} files (sum {:016x})", self.sources.len(), sum.digest());
+        let mut lost = Xxh3::new();
+        for node in &self.without {
+            lost.update(node.as_str().as_bytes());
+            lost.update(b"\n");
+        }
+        let lost = match self.without.as_slice() {
+            [] => String::new(),
+            [node] => format!(" --without={node}"),
+            nodes => format!(
+                " --without {} workers (sum {:016x})",
+                nodes.len(),
+                lost.digest()
+            ),
+        };
+        let overtaken = match self.overtaken {
+            Some(Overtaken::Leave) => " --overtaken=leave",
+            Some(Overtaken::Restore) => " --overtaken=restore",
+            None => "",
+        };
+        format!("{files}{lost}{overtaken}")
     }
 
     /// What the cluster goes on with.
@@ -321,7 +355,7 @@ impl<'a> Work<'a> {
     fn is_overtaken(&self, source: u32, fact: &FactRow, entry: &JournalEntry) -> bool {
         let word = self.words.get(slot_of(entry.bucket, &entry.key));
         let of_lost = !self.without.is_empty() && word == Some(&Word::Lost);
-        of_lost && self.away.contains(&source) && !fact.has_ended && !fact.is_void
+        of_lost && self.away.contains(&source) && !(fact.has_ended || fact.is_void || fact.torn)
     }
 
     /// Looks whether there are such changes, before anything is made.
@@ -387,7 +421,7 @@ impl<'a> Work<'a> {
                 if word.is_some_and(|word| !word.is_of(source)) {
                     continue;
                 }
-                if self.is_overtaken(source, &fact, &entry) && !fact.torn {
+                if self.is_overtaken(source, &fact, &entry) {
                     self.tell_overtaken(to, source, &entry).await?;
                     if self.overtaken != Some(Overtaken::Restore) {
                         continue;
@@ -529,7 +563,8 @@ impl Rebuild for Work<'_> {
 
     async fn make<S: stores::Store>(&mut self, to: &Namespace<S>) -> Result<()> {
         let names = std::mem::take(&mut self.names);
-        self.found.resumed = begin(to, &mut &*names, self.after).await?;
+        let of = self.described();
+        self.found.resumed = begin(to, &mut &*names, &of, self.after).await?;
         let last_bucket = to.last_bucket().await?;
         self.enter_all(to).await?;
         self.restore_all(to, last_bucket).await?;

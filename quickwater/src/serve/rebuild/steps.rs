@@ -87,13 +87,15 @@ fn remove(directory: &Path) -> Result<()> {
     }
 }
 
-/// Begins, or goes on with a rebuild that was cut; which. `names`: of the buckets.
+/// Begins, or goes on with a rebuild that was cut; which. `names`: of the buckets. `of`: what it
+/// goes by.
 pub(super) async fn begin<S: Store>(
     to: &Namespace<S>,
     names: &mut dyn Read,
+    of: &str,
     after: u64,
 ) -> Result<bool> {
-    let resumed = to.begin_rebuild(Some(names)).await.map_err(explain)?;
+    let resumed = to.begin_rebuild(Some(names), of).await.map_err(explain)?;
     let has = dump::version(to.store()).await?;
     if has <= after {
         let needs = after;
