@@ -133,15 +133,28 @@ def handed_over(place: Place, key: str) -> str:
     return upload
 
 
-def test_an_upload_that_the_store_lost_is_ended(tight: Callable[..., Place]) -> None:
-    """What was sent of it is gone. Its client is told, and it keeps no space."""
+def ended_as_gone(place: Place) -> None:
+    """One upload has ended because the store had it no more. Its space is free before
+    the store is asked to abort it, and is counted after that."""
+    unpinned(place)
+    until = time.monotonic() + 60
+    while (gone := place.server.metric("quickwater_persist_held_gone_total")) != 1:
+        assert gone == 0 and time.monotonic() < until, gone
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("abort", ["answered", "refused"])
+def test_an_upload_that_the_store_lost_is_ended(tight: Callable[..., Place], abort: str) -> None:
+    """What was sent of it is gone. Its client is told, and it keeps no space. It counts
+    also where the store then refuses to abort it once more."""
     place = tight("WRITE_BACK")
     upload = handed_over(place, "big")
     (there,) = open_in_store(place)
     store = place.sim.target().client()
     store.abort_multipart_upload(Bucket=STORE_BUCKET, Key=there["Key"], UploadId=there["UploadId"])
-    unpinned(place)
-    assert place.server.metric("quickwater_persist_held_gone_total") == 1
+    if abort == "refused":
+        place.sim.rule("status", status=503, operation="AbortMultipartUpload")
+    ended_as_gone(place)
     query = [("uploadId", upload)]
     for ended in (
         send_part(place, "big", upload, 5, KIB),

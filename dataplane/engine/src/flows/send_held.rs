@@ -137,10 +137,11 @@ impl<W: World> Engine<W> {
             let text = "this upload may be gone because it was completed";
             return Err(FlowError::Unavailable(text.into()));
         }
-        self.end_upload(bucket, &upload, true).await?.1?;
+        let (_, aborted) = self.end_upload(bucket, &upload, true).await?;
+        // It has ended whatever the UFS answers: the next turn does not find it.
         let gone = &self.shared().stats.held_gone;
         gone.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(aborted?)
     }
 
     /// Whether the UFS has an object in parts that is not older than an upload. It may be
